@@ -1,0 +1,278 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Defaults of [ServerConfig].
+const (
+	// DefaultHandshakeTimeout is the client's ConnectTimeout.
+	DefaultHandshakeTimeout = 2 * time.Second
+	// DefaultMaxUnauthenticated is enough for a few hundred nodes that reconnect
+	// in the same instant; the rest redial a moment later.
+	DefaultMaxUnauthenticated = 256
+	// DefaultMaxConns is one from every node of a large cluster, and again as many
+	// whose other end has vanished and that keep-alive has not found yet.
+	DefaultMaxConns = 4096
+	// DefaultLatePerConn and DefaultLateTotal are far above what forwarding a
+	// request needs, and bound goroutines to what a process can carry.
+	DefaultLatePerConn = 1024
+	DefaultLateTotal   = 16_384
+	// DefaultWriteTimeout is the client's LostAfter: by then it has given up, too.
+	DefaultWriteTimeout = 5 * time.Second
+
+	// closeGrace is how long Close waits for handlers that do not end.
+	closeGrace = 5 * time.Second
+)
+
+// Handler answers requests.
+//
+// It is called on the connection's own goroutine, one request after the other,
+// so it must be quick and must not wait for anything. It appends its answer to
+// response, an empty buffer that is reused, and returns the result. Or it returns
+// later, which is then run on a goroutine of its own and returns the answer. The
+// context of later ends when the server closes; then it must return soon, and
+// what it returns is not sent. More such requests than ServerConfig allows are
+// answered with ErrBusy without running later. The answer to a one-way message is
+// dropped.
+//
+// from is the name the peer gave in the handshake. request is valid only during
+// the call: later must work on a copy. The answer is copied before Handler is
+// called again, so it may be a slice of request or of the handler's own.
+//
+// A handler that panics is logged with its stack and loses the connection, not
+// the process: what one peer sent must not take the service down.
+type Handler func(from string, request, response []byte) (answer []byte, later func(ctx context.Context) []byte)
+
+// ServerConfig configures a Server. Handler is required; fields that are zero or
+// negative have the default named.
+type ServerConfig struct {
+	// Network is where the listener comes from. Default TCP{}.
+	Network Network
+	// Addr is the address to listen on.
+	Addr string
+	// Cluster and Self are the names that clients must ask for, at most 255 bytes.
+	Cluster, Self string
+	// MinVersion and MaxVersion are the protocol versions this node speaks.
+	// Default Version for each.
+	MinVersion, MaxVersion uint8
+	// Handler answers requests.
+	Handler Handler
+	// WrapConn, when not nil, is applied to every connection before the handshake;
+	// it must not do I/O itself (tls.Server does not). The result must honour
+	// deadlines; it is not closed, what it wraps is.
+	WrapConn func(net.Conn) net.Conn
+	// Logger is told about panics, and at debug level about connections. Default
+	// none.
+	Logger *slog.Logger
+
+	// HandshakeTimeout is how long a new connection has to say who it is. Default 2s.
+	HandshakeTimeout time.Duration
+	// MaxUnauthenticated bounds the connections that have not finished the
+	// handshake; over it the oldest is dropped, since an honest one takes a round
+	// trip and one that holds the place takes as long as it can. Default 256.
+	MaxUnauthenticated int
+	// MaxConns bounds the other connections; over it the handshake is refused.
+	// Default 4096.
+	MaxConns int
+	// MaxInFlight bounds the later functions running for one connection, and
+	// MaxInFlightTotal those of the whole server. Default 1024 and 16,384.
+	MaxInFlight, MaxInFlightTotal int
+	// WriteTimeout is how long a peer may take to accept what is written to it
+	// before it is dropped. It is precise to a quarter. Default 5s.
+	WriteTimeout time.Duration
+}
+
+// withDefaults returns the configuration with every field set.
+func (c ServerConfig) withDefaults() ServerConfig {
+	if c.Network == nil {
+		c.Network = TCP{}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	setDefault(&c.MinVersion, Version)
+	setDefault(&c.MaxVersion, Version)
+	setDefault(&c.HandshakeTimeout, DefaultHandshakeTimeout)
+	setDefault(&c.MaxUnauthenticated, DefaultMaxUnauthenticated)
+	setDefault(&c.MaxConns, DefaultMaxConns)
+	setDefault(&c.MaxInFlight, DefaultLatePerConn)
+	setDefault(&c.MaxInFlightTotal, DefaultLateTotal)
+	setDefault(&c.WriteTimeout, DefaultWriteTimeout)
+	return c
+}
+
+// Server answers the requests of clients. All methods are safe for concurrent
+// use.
+type Server struct {
+	config   ServerConfig
+	listener net.Listener
+	running  sync.WaitGroup // accepting, every connection, every later function
+	late     atomic.Int64   // later functions running
+
+	ctx    context.Context // of later functions
+	cancel context.CancelFunc
+
+	// mu guards the sets of connections. Nothing is closed while it is held.
+	mu       sync.Mutex
+	closed   bool
+	greeting map[*serverConn]struct{} // handshake not finished
+	serving  map[*serverConn]struct{}
+
+	drained  chan struct{} // closed when Close has done its work
+	closeErr error         // its result, once drained
+}
+
+// Listen starts a server. It fails when the configuration has no handler, a name
+// is too long, or the address cannot be listened on.
+func Listen(cfg ServerConfig) (*Server, error) {
+	if cfg.Handler == nil {
+		return nil, errors.New(errPrefix + "ServerConfig.Handler is nil")
+	}
+	if _, err := (helloReply{cluster: cfg.Cluster, name: cfg.Self}).encode(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	listener, err := cfg.Network.Listen(cfg.Addr)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		config:   cfg,
+		listener: listener,
+		greeting: make(map[*serverConn]struct{}),
+		serving:  make(map[*serverConn]struct{}),
+		drained:  make(chan struct{}),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.running.Go(s.accept)
+	return s, nil
+}
+
+// Addr returns the address the server listens on.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// accept takes connections until the listener is closed. Other errors, such as
+// running out of file descriptors, pass: it waits and tries again.
+func (s *Server) accept() {
+	retry := backoff{least: 5 * time.Millisecond, most: time.Second}
+	for {
+		conn, err := s.listener.Accept()
+		if err != nil {
+			if s.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			s.config.Logger.Warn("accepting connections", "error", err)
+			if !sleep(s.ctx, retry.next()) {
+				return
+			}
+			continue
+		}
+		retry.reset()
+		s.welcome(newServerConn(s, conn))
+	}
+}
+
+// welcome starts a connection's goroutine, and drops the connection that has
+// been greeting longest when there are too many of them.
+func (s *Server) welcome(c *serverConn) {
+	var dropped *serverConn
+	s.mu.Lock()
+	if s.closed {
+		dropped = c
+	} else {
+		if len(s.greeting) >= s.config.MaxUnauthenticated {
+			dropped = s.longestGreeting()
+			delete(s.greeting, dropped)
+		}
+		s.greeting[c] = struct{}{}
+		s.running.Go(c.run)
+	}
+	s.mu.Unlock()
+	if dropped != nil {
+		dropped.close()
+	}
+}
+
+// longestGreeting searches all of them, which are few; s.mu is held.
+func (s *Server) longestGreeting() *serverConn {
+	var oldest *serverConn
+	for c := range s.greeting {
+		if oldest == nil || c.accepted.Before(oldest.accepted) {
+			oldest = c
+		}
+	}
+	return oldest
+}
+
+// promote moves a connection from greeting to serving. It reports false when
+// there are too many, or when the connection has been dropped meanwhile.
+func (s *Server) promote(c *serverConn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.greeting[c]; !ok || len(s.serving) >= s.config.MaxConns {
+		return false
+	}
+	delete(s.greeting, c)
+	s.serving[c] = struct{}{}
+	return true
+}
+
+func (s *Server) forget(c *serverConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.greeting, c)
+	delete(s.serving, c)
+}
+
+// Close stops listening, closes all connections, ends the context of later
+// functions, and waits for all goroutines: at most 5s, then it returns
+// ErrHandlerStuck. It is idempotent; the second call waits and returns the same.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	first := !s.closed
+	s.closed = true
+	var conns []*serverConn
+	for c := range s.greeting {
+		conns = append(conns, c)
+	}
+	for c := range s.serving {
+		conns = append(conns, c)
+	}
+	s.mu.Unlock()
+	if !first {
+		<-s.drained
+		return s.closeErr
+	}
+	s.cancel()
+	_ = s.listener.Close()
+	for _, c := range conns {
+		c.close()
+	}
+	s.closeErr = s.wait()
+	close(s.drained)
+	return s.closeErr
+}
+
+// wait waits for all goroutines, within reason.
+func (s *Server) wait() error {
+	done := make(chan struct{})
+	go func() {
+		s.running.Wait()
+		close(done)
+	}()
+	timer := time.NewTimer(closeGrace)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return nil
+	case <-timer.C:
+		return ErrHandlerStuck
+	}
+}
