@@ -1,0 +1,148 @@
+package model
+
+// mayBegin tells whether n would begin a round: the ring names it and it does not hold, or its replica was refused.
+func (m *machine) mayBegin(s *State, n node) bool {
+	q := &s.members[n]
+	switch {
+	case q.round.running() || q.leaving && m.Rules.LeavingAcquiresNothing:
+		return false
+	case m.Rules.AcquireNeedsEvidence && !s.evidence(n):
+		return false
+	case q.holding && !q.lapsed:
+		return q.refused
+	}
+	return m.owners.owner(q.ring) == n
+}
+
+// begin starts a round above all elections heard and fixes who is gone.
+func (m *machine) begin(s *State, n node) {
+	q := &s.members[n]
+	if q.lapsed {
+		q.holding, q.lapsed = false, false
+	}
+	q.refused = false
+	q.round = round{
+		election: max(q.promise.election, q.copy.election, q.gift.round) + 1,
+		must:     s.witnesses(n),
+		gone:     s.gone(n),
+	}
+	q.promise.raise(promise{q.round.election, n})
+	if q.gift != (gift{}) { // its own gift is void once it bids above it
+		q.round.must.add(q.gift.to)
+		q.gift = gift{}
+	}
+}
+
+// gone returns who is lost to n or tombstoned.
+func (s *State) gone(n node) nodes {
+	gone := s.members[n].tombstones
+	for h := range node(maxNodes) {
+		if h != n && s.lost(n, h) {
+			gone.add(h)
+		}
+	}
+	return gone
+}
+
+// unanswered returns who must still answer n's round, whether gone or not.
+func (s *State) unanswered(n node) nodes {
+	r := &s.members[n].round
+	return (r.must | s.witnesses(n)) &^ r.answered &^ only(n)
+}
+
+// mustRestart tells whether the round's verdicts no longer hold: somebody unanswered has gone since it began, or one
+// that was lost no longer is.
+func (m *machine) mustRestart(s *State, n node) bool {
+	if !m.Rules.GoneFixedForRound {
+		return false
+	}
+	q := &s.members[n]
+	for h := range node(maxNodes) {
+		if h == n || q.round.answered.has(h) {
+			continue
+		}
+		lost, buried := s.lost(n, h), q.tombstones.has(h)
+		if q.round.gone.has(h) {
+			if m.Rules.StillLostAtStart && !lost && !buried {
+				return true
+			}
+			continue
+		}
+		if lost || m.Rules.TombstoneFixedForRound && buried && q.round.must.has(h) {
+			return true
+		}
+	}
+	return false
+}
+
+// mayStart tells whether n's round is complete: everybody has said "not holding", or is gone.
+func (m *machine) mayStart(s *State, n node) bool {
+	q := &s.members[n]
+	if !q.round.running() {
+		return false
+	}
+	for h := range node(maxNodes) {
+		if s.unanswered(n).has(h) && !m.countsAsGone(s, n, h) {
+			return false
+		}
+	}
+	return true
+}
+
+// countsAsGone tells whether n's round may end without an answer from h.
+func (m *machine) countsAsGone(s *State, n, h node) bool {
+	q := &s.members[n]
+	lost, buried := s.lost(n, h), q.tombstones.has(h)
+	switch {
+	case !m.Rules.GoneFixedForRound:
+		return lost || buried
+	case buried && !m.Rules.TombstoneFixedForRound:
+		return true
+	case !q.round.gone.has(h):
+		return false
+	}
+	return lost || buried || !m.Rules.StillLostAtStart
+}
+
+// start ends n's complete round. A node that held all the while keeps what it has and only raises its term; any other
+// starts on the highest copy seen.
+func (m *machine) start(s *State, n node) error {
+	q := &s.members[n]
+	elected := q.round.election
+	if q.holding {
+		q.round, q.refused = round{}, false
+		q.copy = version{election: elected, holder: n, takes: q.copy.takes}
+		q.ackedBy, q.acked = 0, 0
+		return nil
+	}
+	best := q.copy
+	if best.less(q.round.best) {
+		best = q.round.best
+	}
+	missing := s.unanswered(n)
+	return s.hold(n, version{election: elected, holder: n, takes: best.takes}, missing)
+}
+
+// hold makes n the holder of a copy. The nodes that did not answer decide which losses are excused.
+func (s *State) hold(n node, v version, missing nodes) error {
+	q := &s.members[n]
+	q.round, q.gift = round{}, gift{}
+	q.holding, q.lapsed, q.refused, q.owes = true, false, false, true
+	q.copy = v
+	q.promise.raise(promise{v.election, n})
+	q.ackedBy, q.acked = 0, 0
+	return s.judgeStart(v.takes, missing)
+}
+
+// question is what n asks in its round.
+func (m *machine) question(s *State, n, of node) message {
+	return message{kind: ask, from: n, to: of, round: s.members[n].round.election, known: m.spokenKnown(s, n)}
+}
+
+// spokenKnown is the known set a question or an answer of n carries.
+func (m *machine) spokenKnown(s *State, n node) nodes {
+	if !m.Rules.KnownInQuestions {
+		return 0
+	}
+	return s.witnesses(n)
+}

@@ -1,0 +1,86 @@
+package model
+
+// hearQuestion answers a question at once, in one of three ways: the copy, "not holding" with a promise, or "behind".
+func (m *machine) hearQuestion(s *State, q message) {
+	n := &s.members[q.to]
+	if m.Rules.KnownInQuestions {
+		s.learn(q.to, only(q.from)|q.known)
+	}
+	answer := message{from: q.to, to: q.from, round: q.round, known: m.spokenKnown(s, q.to)}
+	later := q.round > n.promise.election || q.round == n.promise.election && n.promise.to == q.from
+	switch {
+	case n.holding:
+		if m.Rules.GivingStopsHolding {
+			n.holding, n.lapsed = false, false
+		}
+		n.round = round{}
+		n.gift = gift{to: q.from, round: q.round}
+		n.promise.raise(promise{q.round, q.from})
+		m.give(n, &answer)
+	case m.givenTo(n, q):
+		m.give(n, &answer)
+	case later || !m.Rules.Promise:
+		n.promise.raise(promise{q.round, q.from})
+		n.round = round{}
+		answer.kind, answer.copy, answer.gaveTo = notHolding, n.copy, n.receiver()
+		if m.Rules.GiftVoidOnAnswer {
+			n.gift = gift{}
+		}
+	default:
+		answer.kind, answer.promise, answer.gaveTo = behind, n.promise, n.receiver()
+	}
+	if !m.Rules.AnswerNamesReceiver {
+		answer.gaveTo = 0
+	}
+	s.send(answer)
+}
+
+// givenTo tells whether the question comes from the one the copy was given to, so that the copy is sent again.
+func (m *machine) givenTo(n *member, q message) bool {
+	if n.gift == (gift{}) || n.gift.to != q.from {
+		return false
+	}
+	return n.gift.round == q.round || !m.Rules.GiftForOneRound
+}
+
+// give writes n's copy into the answer, one gift higher.
+func (m *machine) give(n *member, answer *message) {
+	answer.kind, answer.copy = theCopy, n.copy
+	answer.copy.holder = answer.to
+	if m.Rules.GiftRaisesTerm {
+		answer.copy.gifts++
+	}
+}
+
+// receiver returns whom the copy was given to, or none.
+func (n *member) receiver() nodes {
+	if n.gift == (gift{}) {
+		return 0
+	}
+	return only(n.gift.to)
+}
+
+// hearAnswer takes an answer into the round it belongs to.
+func (m *machine) hearAnswer(s *State, a message) error {
+	n := &s.members[a.to]
+	s.learn(a.to, a.known)
+	if !n.round.running() || a.round != n.round.election && m.Rules.AnswersOfThisRoundOnly {
+		return nil
+	}
+	n.round.must |= a.gaveTo.without(a.to)
+	switch a.kind {
+	case notHolding:
+		n.round.answered.add(a.from)
+		if n.round.best.less(a.copy) {
+			n.round.best = a.copy
+		}
+	case theCopy:
+		if !n.holding { // nobody can give to one that holds and acquires anew
+			return s.hold(a.to, a.copy, 0)
+		}
+	case behind:
+		n.promise.raise(a.promise)
+		n.round = round{}
+	}
+	return nil
+}

@@ -1,0 +1,102 @@
+package model
+
+// good is a state the cluster should always find its way back to: everybody up sees the same ring, its owner alone holds
+// and decides in full, its heir has everything, nobody is acquiring or about to leave.
+func (m *machine) good(s *State) bool {
+	staying := s.staying()
+	holder := nobody
+	for n := range node(m.Nodes) {
+		q := &s.members[n]
+		switch {
+		case q.life == paused || q.life == up && q.leaving:
+			return false
+		case q.life != up:
+			continue
+		case q.ring != staying || q.round.running():
+			return false
+		case q.holding && holder != nobody:
+			return false
+		case q.holding:
+			holder = n
+		}
+	}
+	return holder != nobody && holder == m.owners.owner(staying) && s.decidesInFull(holder) && m.heirHasEverything(s, holder)
+}
+
+// staying returns the nodes alive that are not leaving.
+func (s *State) staying() nodes {
+	var set nodes
+	for n := range node(maxNodes) {
+		if q := &s.members[n]; q.alive() && !q.leaving {
+			set.add(n)
+		}
+	}
+	return set
+}
+
+// recoverable tells whether a way back is promised: more than half of what anybody alive knows is alive. Nodes that left,
+// or are about to, are not counted.
+func (s *State) recoverable() bool {
+	var known, departed nodes
+	for n := range node(maxNodes) {
+		q := &s.members[n]
+		if q.alive() {
+			known |= q.known
+		}
+		if q.life == left || q.life == up && q.leaving {
+			departed.add(n)
+		}
+	}
+	staying := s.staying()
+	return staying != 0 && staying.majority(known&^departed|staying)
+}
+
+// maxLiveSearch bounds one search for a way back. None met here needed a tenth of it; a search that is cut off is
+// counted, not taken for either answer.
+const maxLiveSearch = 300_000
+
+// wayBack searches depth first for a good state without further faults, and remembers states that have a way back.
+type wayBack struct {
+	*machine
+	good    map[State]struct{}
+	tried   map[State]struct{}
+	cutOffs int
+}
+
+func newWayBack(m *machine) *wayBack { return &wayBack{machine: m, good: map[State]struct{}{}} }
+
+// judge is the liveness property for one state.
+func (w *wayBack) judge(s *State) error {
+	if !s.recoverable() {
+		return nil
+	}
+	w.tried = map[State]struct{}{}
+	switch {
+	case w.search(s):
+		return nil
+	case len(w.tried) >= maxLiveSearch:
+		w.cutOffs++
+		return nil
+	}
+	return ErrNoWayBack
+}
+
+func (w *wayBack) search(s *State) bool {
+	if _, known := w.good[*s]; known || w.machine.good(s) {
+		w.good[*s] = struct{}{}
+		return true
+	}
+	if _, again := w.tried[*s]; again || len(w.tried) >= maxLiveSearch {
+		return false
+	}
+	w.tried[*s] = struct{}{}
+	var next []State
+	w.successors(s, true, func(_ Step, t *State, _ error) { next = append(next, *t) })
+	for i := range next {
+		if w.search(&next[i]) {
+			w.good[*s] = struct{}{}
+			return true
+		}
+	}
+	return false
+}

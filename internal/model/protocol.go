@@ -1,0 +1,76 @@
+package model
+
+// rounds lists what nodes may do about acquiring, and about leaving.
+func (x *explorer) rounds() {
+	for n := range node(x.Nodes) {
+		q := &x.s.members[n]
+		if q.life != up {
+			continue
+		}
+		if q.round.running() {
+			x.round(n)
+		}
+		if x.mayBegin(x.s, n) {
+			x.do(beginsRound, n, n, func(t *State) { x.begin(t, n) })
+		}
+		if x.mayLeave(q) {
+			x.do(leavesForGood, n, n, func(t *State) { t.members[n].life = left })
+		}
+	}
+}
+
+func (x *explorer) round(n node) {
+	q := &x.s.members[n]
+	if x.mustRestart(x.s, n) {
+		x.do(restartsRound, n, n, func(t *State) {
+			t.members[n].round = round{}
+			t.members[n].refused = t.members[n].holding
+		})
+	}
+	if x.mayStart(x.s, n) {
+		x.judge(Step{action: startsHolding, a: n, b: n}, func(t *State) error { return x.start(t, n) })
+	}
+	if x.owners.owner(q.ring) != n || q.leaving {
+		x.do(stopsAcquiring, n, n, func(t *State) { t.members[n].round = round{} })
+	}
+	if x.s.inFlight() >= x.Messages {
+		return
+	}
+	for o := range node(x.Nodes) {
+		wanted := x.s.unanswered(n).has(o) && !q.tombstones.has(o) && x.s.members[o].life != outside
+		if wanted && !x.s.underway(ask, n, o) {
+			x.do(asksMember, n, o, func(t *State) { t.send(x.question(t, n, o)) })
+		}
+	}
+}
+
+// holders lists what holders may do.
+func (x *explorer) holders() {
+	for n := range node(x.Nodes) {
+		q := &x.s.members[n]
+		if q.life != up || !q.holding {
+			continue
+		}
+		if !q.lapsed && x.s.inFlight() < x.Messages {
+			x.replication(n)
+		}
+		if !x.calm && int(x.s.taken) < x.Takes && x.s.decidesInFull(n) {
+			x.do(decidesTake, n, n, func(t *State) {
+				t.members[n].copy.takes |= 1 << t.taken
+				t.taken++
+			})
+		}
+	}
+}
+
+func (x *explorer) replication(n node) {
+	q, heir := &x.s.members[n], x.currentHeir(x.s, n)
+	if !x.heirHasEverything(x.s, n) && !q.refused && !x.s.underway(replicate, n, heir) {
+		x.do(sendsReplica, n, heir, func(t *State) { t.send(message{kind: replicate, from: n, to: heir, copy: q.copy}) })
+	}
+	for o := range node(x.Nodes) {
+		if x.mayTellSafe(x.s, n, o) {
+			x.do(tellsSafe, n, o, func(t *State) { t.send(message{kind: safe, from: n, to: o, copy: q.copy}) })
+		}
+	}
+}

@@ -1,0 +1,92 @@
+package model
+
+// witnesses are all of known: the model has too few nodes for a choice among them.
+func (s *State) witnesses(n node) nodes { return s.members[n].known &^ s.members[n].tombstones }
+
+// evidence tells whether fresh answers, with the node itself, make more than half of its witnesses.
+func (s *State) evidence(n node) bool {
+	return (s.members[n].fresh | only(n)).majority(s.witnesses(n))
+}
+
+// decidesInFull tells whether a take at n would be decided in full at this instant. A paused node counts: a take may
+// already be past the check.
+func (s *State) decidesInFull(n node) bool {
+	m := &s.members[n]
+	return m.alive() && m.holding && !m.lapsed && s.evidence(n)
+}
+
+// lost tells whether more than half of the asker's witnesses say at this instant that they have no ping of n.
+func (s *State) lost(asker, n node) bool {
+	var accusers nodes
+	for w := range node(maxNodes) {
+		m := &s.members[w]
+		if w != n && m.life == up && m.silent.has(n) && (w == asker || s.reaches(asker, w)) {
+			accusers.add(w)
+		}
+	}
+	return accusers.majority(s.witnesses(asker))
+}
+
+// learn takes names into n's known. A tombstone is final.
+func (s *State) learn(n node, names nodes) {
+	m := &s.members[n]
+	m.known |= names &^ m.tombstones
+}
+
+// answerPing makes the witness's answer fresh evidence at pinger.
+func (m *machine) answerPing(s *State, witness, pinger node) {
+	s.members[pinger].fresh.add(witness)
+	if m.Rules.PingMakesKnown {
+		s.learn(witness, only(pinger))
+	}
+}
+
+// mayAnswerPing tells whether witness would answer pinger. A node pings only whom it knows.
+func (m *machine) mayAnswerPing(s *State, witness, pinger node) bool {
+	w, p := &s.members[witness], &s.members[pinger]
+	if w.life != up || p.life != up || !s.linked(witness, pinger) || !p.known.has(witness) {
+		return false
+	}
+	return !w.silent.has(pinger) || !m.Rules.SilentAfterNoPing
+}
+
+// mayAccuse tells whether witness may say "no ping" of n: half a second without a ping is longer than an answer stays
+// fresh, so n's evidence from this witness has lapsed before.
+func (m *machine) mayAccuse(s *State, witness, n node) bool {
+	w, o := &s.members[witness], &s.members[n]
+	switch {
+	case w.life != up || o.life == outside || w.silent.has(n) || w.tombstones.has(n):
+		return false
+	case o.alive() && o.fresh.has(witness):
+		return false
+	}
+	return w.known.has(n) || m.Rules.WitnessSpeaksOfStrangers
+}
+
+// bury records the tombstone of a node that has left.
+func (s *State) bury(n, gone node) {
+	m := &s.members[n]
+	m.tombstones.add(gone)
+	m.known.remove(gone)
+	m.fresh.remove(gone)
+	m.silent.remove(gone)
+}
+
+// lapse applies what missing evidence does, at the instant it is missing.
+func (m *machine) lapse(s *State, n node) {
+	q := &s.members[n]
+	if s.evidence(n) {
+		return
+	}
+	if m.Rules.LapsedIsNotHolding {
+		q.holding = false
+	} else if q.holding {
+		q.lapsed = true
+	}
+	if m.Rules.GiftVoidOnLapse {
+		q.gift = gift{}
+	}
+	if m.Rules.AcquireNeedsEvidence {
+		q.round = round{}
+	}
+}

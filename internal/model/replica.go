@@ -1,0 +1,68 @@
+package model
+
+// currentHeir returns who keeps n's replica by n's ring: the owner in the ring without n. A holder the ring does not
+// name replicates to the owner itself.
+func (m *machine) currentHeir(s *State, n node) node { return m.owners.heir(s.members[n].ring, n) }
+
+// heirHasEverything tells whether n's heir, if there is one, has acknowledged all n has decided.
+func (m *machine) heirHasEverything(s *State, n node) bool {
+	q, heir := &s.members[n], m.currentHeir(s, n)
+	return heir == nobody || q.ackedBy == only(heir) && q.acked == q.copy.takes
+}
+
+// hearReplica keeps a replica, or refuses it.
+func (m *machine) hearReplica(s *State, r message) {
+	n := &s.members[r.to]
+	answer := message{kind: replicated, from: r.to, to: r.from, copy: r.copy}
+	if m.refuses(n, r) {
+		answer.kind = refuse
+		answer.promise = promise{max(n.promise.election, n.copy.election), n.promise.to}
+		s.send(answer)
+		return
+	}
+	if m.Rules.ReplicaPromise {
+		n.promise.raise(promise{r.copy.election, r.from})
+		if r.copy.election >= n.round.election {
+			n.round = round{}
+		}
+	}
+	n.copy, n.gift = r.copy, gift{}
+	if m.Rules.LeaverKeepsReplicas {
+		n.owes = true
+	}
+	s.send(answer)
+}
+
+func (m *machine) refuses(n *member, r message) bool {
+	promisedAway := r.copy.election < n.promise.election && n.promise.to != r.from
+	return n.holding ||
+		m.Rules.ReplicaPromise && promisedAway ||
+		m.Rules.StaleReplicaRefused && r.copy.less(n.copy)
+}
+
+// hearAck counts an acknowledgement. What it covers is safe from then on, so it counts only while evidence is fresh;
+// under LapsedIsNotHolding that is as long as the node holds.
+func (m *machine) hearAck(s *State, a message) {
+	n := &s.members[a.to]
+	if !n.holding || !n.sameTerm(a.copy) {
+		return
+	}
+	n.ackedBy, n.acked = only(a.from), a.copy.takes
+	if s.decidesInFull(a.to) {
+		s.acked |= a.copy.takes
+	}
+}
+
+// hearRefusal makes a holder acquire anew, above what the other has promised.
+func (m *machine) hearRefusal(s *State, r message) {
+	n := &s.members[r.to]
+	if !n.holding || !n.sameTerm(r.copy) {
+		return
+	}
+	n.promise.raise(r.promise)
+	n.refused = m.Rules.RefusedHolderReacquires
+}
+
+func (n *member) sameTerm(v version) bool {
+	return n.copy.election == v.election && n.copy.gifts == v.gifts
+}

@@ -1,0 +1,104 @@
+package model
+
+import "slices"
+
+// settle brings a changed state into its one canonical form: what happens without delay has happened, and states that
+// differ only in names of elections or in the order of messages are equal. It reports S1.
+func (m *machine) settle(s *State) error {
+	for n := range node(m.Nodes) {
+		q := &s.members[n]
+		switch q.life {
+		case outside:
+			continue
+		case crashed, left:
+			*q = member{life: q.life, leaving: q.leaving}
+			continue
+		}
+		m.lapse(s, n)
+		if !q.holding {
+			q.ackedBy, q.acked, q.refused = 0, 0, false
+		}
+	}
+	s.renumber()
+	slices.SortFunc(s.messages[:], func(a, b message) int {
+		switch {
+		case a.before(b):
+			return -1
+		case b.before(a):
+			return 1
+		}
+		return 0
+	})
+	return s.judgeOneDecider()
+}
+
+// More elections and gifts than a state has fields to hold them.
+const (
+	maxElections = 64
+	maxGifts     = 16
+)
+
+// numbering maps the elections and gifts that occur in a state to small ones in the same order, which keeps the number
+// of states finite: only the order of elections matters.
+type numbering struct {
+	elections [maxElections]election
+	gifts     [maxElections][maxGifts]uint8
+}
+
+func (s *State) renumber() {
+	var used numbering
+	s.eachElection(func(e *election) { used.elections[*e] = 1 })
+	s.eachVersion(func(v *version) {
+		used.elections[v.election] = 1
+		used.gifts[v.election][v.gifts] = 1
+	})
+	to := used.compact()
+	s.eachElection(func(e *election) { *e = to.elections[*e] })
+	s.eachVersion(func(v *version) {
+		v.election, v.gifts = to.elections[v.election], to.gifts[v.election][v.gifts]
+	})
+}
+
+// compact turns marks into a numbering without gaps. Election 0 is none and stays so.
+func (used *numbering) compact() *numbering {
+	var to numbering
+	var next election
+	for e := 1; e < maxElections; e++ {
+		if used.elections[e] == 0 {
+			continue
+		}
+		next++
+		to.elections[e] = next
+		var gifts uint8
+		for g, mark := range used.gifts[e] {
+			if mark != 0 {
+				to.gifts[e][g] = gifts
+				gifts++
+			}
+		}
+	}
+	return &to
+}
+
+func (s *State) eachElection(visit func(*election)) {
+	for i := range s.members {
+		q := &s.members[i]
+		visit(&q.promise.election)
+		visit(&q.gift.round)
+		visit(&q.round.election)
+	}
+	for i := range s.messages {
+		visit(&s.messages[i].round)
+		visit(&s.messages[i].promise.election)
+	}
+}
+
+func (s *State) eachVersion(visit func(*version)) {
+	for i := range s.members {
+		visit(&s.members[i].copy)
+		visit(&s.members[i].round.best)
+	}
+	for i := range s.messages {
+		visit(&s.messages[i].copy)
+	}
+}

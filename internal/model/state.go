@@ -1,0 +1,142 @@
+package model
+
+import "math/bits"
+
+// Arrays of fixed size make a State comparable and its copies cheap; no configuration searched here needs more.
+const (
+	maxNodes    = 4
+	maxMessages = 5
+)
+
+// node is the number of a node, from 0.
+type node uint8
+
+// nobody is the owner of a ring without members.
+const nobody node = 255
+
+// nodes is a set of nodes.
+type nodes uint8
+
+func only(n node) nodes              { return 1 << n }
+func (s nodes) has(n node) bool      { return s>>n&1 == 1 }
+func (s *nodes) add(n node)          { *s |= only(n) }
+func (s *nodes) remove(n node)       { *s &^= only(n) }
+func (s nodes) size() int            { return bits.OnesCount8(uint8(s)) }
+func (s nodes) without(n node) nodes { return s &^ only(n) }
+
+// majority tells whether s contains more than half of the members of all.
+func (s nodes) majority(all nodes) bool { return (s&all).size()*2 > all.size() }
+
+// takes is a set of takes: the state of the partition. Takes are numbered in the order they were decided, by anyone.
+type takes uint8
+
+// election numbers a round. Zero is none.
+type election uint8
+
+// version orders copies; a higher one replaces a lower one. Its zero value is that of a node without a copy.
+type version struct {
+	election election
+	gifts    uint8
+	holder   node
+	takes    takes // stands for the sequence number
+}
+
+func (v version) exists() bool { return v.election != 0 }
+
+func (v version) less(o version) bool {
+	switch {
+	case v.election != o.election:
+		return v.election < o.election
+	case v.gifts != o.gifts:
+		return v.gifts < o.gifts
+	case v.holder != o.holder:
+		return v.holder < o.holder
+	}
+	return v.takes < o.takes
+}
+
+// promise is the highest election a node has answered, and whose it was.
+type promise struct {
+	election election
+	to       node
+}
+
+func (p *promise) raise(o promise) {
+	if o.election > p.election {
+		*p = o
+	}
+}
+
+// gift remembers to whom, and in which of its rounds, a copy was given. A zero round is no gift.
+type gift struct {
+	to    node
+	round election
+}
+
+// round is one attempt to acquire. A zero election is none.
+type round struct {
+	election election
+	must     nodes   // known at the beginning, or named by an answer
+	answered nodes   // said "not holding"
+	gone     nodes   // lost or tombstoned when the round began
+	best     version // highest copy in the answers
+}
+
+func (r round) running() bool { return r.election != 0 }
+
+type life uint8
+
+const (
+	outside life = iota // has not joined
+	up
+	paused
+	crashed
+	left
+)
+
+// member is one node and all it knows.
+type member struct {
+	life    life
+	leaving bool
+
+	holding bool
+	lapsed  bool // holds with lapsed evidence; never true under LapsedIsNotHolding
+	refused bool // its replica was refused: acquire anew
+	owes    bool // keeps a copy nobody has yet said is safe elsewhere
+
+	ring       nodes // its view of the members
+	known      nodes
+	tombstones nodes
+	fresh      nodes // witnesses whose answers to its pings are fresh
+	silent     nodes // nodes of which it says "no ping", and whose pings it does not answer
+
+	copy    version
+	promise promise
+	gift    gift
+	round   round
+
+	ackedBy nodes // the heir that acknowledged, or none
+	acked   takes // what it acknowledged
+}
+
+func (m *member) alive() bool { return m.life == up || m.life == paused }
+
+// State is one state of the whole cluster, of the network, and of what an onlooker remembers.
+type State struct {
+	members  [maxNodes]member
+	messages [maxMessages]message // sorted, empty ones last
+	cuts     [maxNodes]nodes      // cuts[a] has b: the link between a and b is cut
+
+	events Events // still allowed
+
+	// What an onlooker remembers, for the safety properties only.
+	taken   uint8 // number of takes decided
+	acked   takes // acknowledged by an heir while the holder decided in full
+	excused takes // lost with a cause that permits the loss
+}
+
+// Events bounds what may happen to a cluster. Zero means never.
+type Events struct {
+	Crashes, Pauses, Cuts, Joins, Leaves, Lapses uint8
+	Total                                        uint8 // of all kinds together
+}
