@@ -1,0 +1,256 @@
+package peerlimit
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// takeFrom takes cost from s under limits.
+func takeFrom(s *bucketState, set *limitSet, cost float64, now time.Duration) Decision {
+	return s.decide(&ask{set: set, cost: cost}, int64(now))
+}
+
+func TestRaisedRateHelpsFromNowOn(t *testing.T) {
+	slow, fast := newLimitSet([]Limit{PerMinute(60)}), newLimitSet([]Limit{PerMinute(600).WithBurst(60)})
+	s := newBucketState(slow, 0)
+	require.True(t, takeFrom(&s, slow, 60, 0).Allowed)
+
+	// Ten seconds at one a second have passed; at ten a second they would have brought 100.
+	d := takeFrom(&s, fast, 11, 10*time.Second)
+	require.Same(t, fast, s.set, "the level goes on under the new numbers; nothing is left of the old ones")
+	require.False(t, d.Allowed, "the past drains no faster")
+	assert.Equal(t, 10.0, d.Remaining)
+	assert.Equal(t, 100*time.Millisecond, d.RetryAfter, "the new rate counts from now on")
+	assert.True(t, takeFrom(&s, fast, 11, 10*time.Second+100*time.Millisecond).Allowed)
+}
+
+func TestLoweredRate(t *testing.T) {
+	fast, slow := newLimitSet([]Limit{PerMinute(600)}), newLimitSet([]Limit{PerMinute(60)})
+	s := newBucketState(fast, 0)
+	require.True(t, takeFrom(&s, fast, 600, 0).Allowed)
+
+	// Ten seconds at ten a second leave 500 where only 60 have room: 441 must go at one a second.
+	d := takeFrom(&s, slow, 1, 10*time.Second)
+	require.False(t, d.Allowed)
+	assert.Zero(t, d.Remaining)
+	assert.Equal(t, 441*time.Second, d.RetryAfter)
+	assert.True(t, takeFrom(&s, slow, 1, 451*time.Second).Allowed)
+}
+
+func TestAddedLimitStartsFullOfTokens(t *testing.T) {
+	one, two := newLimitSet([]Limit{PerSecond(10)}), newLimitSet([]Limit{PerMinute(15), PerSecond(10)})
+	s := newBucketState(one, 0)
+	require.True(t, takeFrom(&s, one, 10, 0).Allowed)
+	assert.False(t, takeFrom(&s, two, 1, 0).Allowed, "the old limit is still exhausted, though it is another one's turn now")
+	require.True(t, takeFrom(&s, two, 10, time.Second).Allowed)
+	d := takeFrom(&s, two, 10, 2*time.Second)
+	require.False(t, d.Allowed)
+	assert.Equal(t, PerMinute(15), d.Limit)
+	assert.Equal(t, 5.25, d.Remaining, "what was taken before it came is not held against it")
+}
+
+func TestRemovedLimitNoLongerDenies(t *testing.T) {
+	two, one := newLimitSet([]Limit{PerSecond(10), PerMinute(10)}), newLimitSet([]Limit{PerSecond(10)})
+	s := newBucketState(two, 0)
+	require.True(t, takeFrom(&s, two, 10, 0).Allowed)
+	require.False(t, takeFrom(&s, two, 10, time.Second).Allowed)
+	assert.True(t, takeFrom(&s, one, 10, time.Second).Allowed)
+}
+
+// While versions of the code mix, those that know a limit enforce it whatever the others do: it keeps draining, and
+// takes of others are not charged to it.
+func TestAbsentLimitDrainsAndIsNotCharged(t *testing.T) {
+	two, one := newLimitSet([]Limit{PerSecond(10), PerMinute(12)}), newLimitSet([]Limit{PerSecond(10)})
+	s := newBucketState(two, 0)
+	require.True(t, takeFrom(&s, two, 10, 0).Allowed)
+	for second := 1; second <= 5; second++ {
+		require.True(t, takeFrom(&s, one, 10, time.Duration(second)*time.Second).Allowed)
+	}
+	d := takeFrom(&s, two, 10, 6*time.Second)
+	require.False(t, d.Allowed)
+	assert.Equal(t, PerMinute(12), d.Limit)
+	assert.InDelta(t, 3.2, d.Remaining, 1e-9, "2 were left, and 6 seconds brought 1.2")
+}
+
+func TestLevelsFollowPeriodAlgorithmAndOrdinal(t *testing.T) {
+	base := []Limit{PerSecond(10), PerSecond(20), PerMinute(30), PerSecond(40).Leaky()}
+	s := newBucketState(newLimitSet(base), 0)
+	for i := range base {
+		s.setLevel(i, float64(i+1))
+	}
+	tests := []struct {
+		name   string
+		limits []Limit
+		want   []float64
+	}{
+		{"the same numbers", []Limit{PerSecond(10), PerSecond(20), PerMinute(30), PerSecond(40).Leaky()}, []float64{1, 2, 3, 4}},
+		{"other numbers", []Limit{PerSecond(99), PerSecond(98).WithBurst(5), PerMinute(97), PerSecond(96).Leaky()}, []float64{1, 2, 3, 4}},
+		{"another order", []Limit{PerSecond(40).Leaky(), PerMinute(30), PerSecond(10), PerSecond(20)}, []float64{4, 3, 1, 2}},
+		{"equals by their order", []Limit{PerSecond(20), PerSecond(10)}, []float64{1, 2}},
+		{"another period", []Limit{PerHour(10)}, []float64{0}},
+		{"another algorithm", []Limit{PerMinute(30).Leaky()}, []float64{0}},
+		{"one more equal", []Limit{PerSecond(1), PerSecond(1), PerSecond(1)}, []float64{1, 2, 0}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			changed := s.clone()
+			changed.adopt(newLimitSet(test.limits), 0)
+			for i, want := range test.want {
+				assert.Equal(t, want, changed.level(i), "level %d", i)
+			}
+			changed.adopt(newLimitSet(base), 0)
+			for i := range base {
+				assert.Equal(t, float64(i+1), changed.level(i), "level %d comes back", i)
+			}
+		})
+	}
+}
+
+// A level that is remembered keeps its ordinal when an equal one before it has drained and is forgotten.
+func TestRememberedLevelKeepsItsOrdinal(t *testing.T) {
+	three := newLimitSet([]Limit{PerSecond(10), PerSecond(1000).WithBurst(100), PerSecond(1).WithBurst(100)})
+	one := newLimitSet([]Limit{PerSecond(10)})
+	s := newBucketState(three, 0)
+	for second := range 10 {
+		require.True(t, takeFrom(&s, three, 10, time.Duration(second)*time.Second).Allowed)
+	}
+	require.True(t, takeFrom(&s, one, 1, 10*time.Second).Allowed, "only the third is still remembered")
+
+	d := s.peek(three, int64(10*time.Second))
+	assert.Equal(t, PerSecond(1).WithBurst(100), d.Limit)
+	assert.Equal(t, 10.0, d.Remaining, "90 of its 100 have not drained")
+}
+
+// What is remembered costs nothing on each take, and is forgotten when it has drained.
+func TestRememberedLevelIsForgottenOnceDrained(t *testing.T) {
+	minute, hour := newLimitSet([]Limit{PerMinute(600)}), newLimitSet([]Limit{PerHour(600)})
+	s := newBucketState(minute, 0)
+	require.True(t, takeFrom(&s, minute, 100, 0).Allowed)
+	require.True(t, takeFrom(&s, hour, 1, 0).Allowed)
+	assert.Zero(t, testing.AllocsPerRun(10, func() { takeFrom(&s, hour, 1, time.Second) }))
+	assert.Equal(t, 510.0, s.peek(minute, int64(time.Second)).Remaining)
+	require.True(t, takeFrom(&s, hour, 1, 10*time.Second).Allowed)
+	assert.Same(t, hour, s.set)
+}
+
+// Undoing a reservation turns the time back; levels that it does not know of would drain a second time.
+func TestReservationsBesideRememberedLevelsCannotBeUndone(t *testing.T) {
+	minute, hour := newLimitSet([]Limit{PerMinute(600)}), newLimitSet([]Limit{PerHour(600)})
+	s := newBucketState(minute, 0)
+	require.True(t, takeFrom(&s, minute, 100, 0).Allowed)
+	require.True(t, takeFrom(&s, hour, 1, 0).Allowed)
+	d, u := s.reserve(&ask{set: hour, cost: 1, reserve: true}, int64(time.Second))
+	assert.True(t, d.Allowed)
+	assert.Nil(t, u)
+}
+
+// A reservation that was made under another number of limits is void, and not remembered.
+func TestReservationUnderOtherLimitsCannotBeUndone(t *testing.T) {
+	one, two := newLimitSet([]Limit{PerMinute(10)}), newLimitSet([]Limit{PerMinute(10), PerHour(10)})
+	s := newBucketState(one, 0)
+	require.True(t, takeFrom(&s, one, 10, 0).Allowed)
+	d, u := s.reserve(&ask{set: one, cost: 5, reserve: true, maxDelay: time.Hour}, 0)
+	require.True(t, d.Allowed)
+	require.NotNil(t, u)
+	s.adopt(two, 0)
+	before := s.clone()
+	var c undone
+	c.cancel(&s, *u, 0)
+	assert.Equal(t, before, s)
+	assert.Empty(t, c.list)
+}
+
+// Whatever periods are asked for: what a bucket remembers is bounded, and forgotten once it is drained.
+func TestChangingPeriodsDoNotAccumulate(t *testing.T) {
+	last := newLimitSet([]Limit{PerSecond(1)})
+	s := newBucketState(last, 0)
+	for i := range 1000 {
+		set := newLimitSet([]Limit{Per(1000, time.Hour+time.Duration(i)), Per(1000, 2*time.Hour+time.Duration(i))})
+		require.True(t, takeFrom(&s, set, 1, time.Duration(i)*time.Millisecond).Allowed)
+		require.LessOrEqual(t, len(s.set.meters), maxLevels)
+		assert.Equal(t, 999.0, s.peek(set, int64(i)*int64(time.Millisecond)).Remaining, "those asked for are enforced")
+	}
+	require.True(t, takeFrom(&s, last, 1, 3*time.Hour).Allowed)
+	assert.Same(t, last, s.set, "all others are drained")
+	assert.Nil(t, s.rest)
+}
+
+// As many limits as there may be, and as many of another version.
+func TestTwoVersionsOfEightLimitsEach(t *testing.T) {
+	var a, b []Limit
+	for i := range MaxLimits {
+		a = append(a, Per(10, time.Hour+time.Duration(i)))
+		b = append(b, Per(20, 2*time.Hour+time.Duration(i)))
+	}
+	first, second := newLimitSet(a), newLimitSet(b)
+	s := newBucketState(first, 0)
+	for range 10 {
+		require.True(t, takeFrom(&s, first, 1, 0).Allowed)
+		require.True(t, takeFrom(&s, second, 2, 0).Allowed)
+	}
+	assert.False(t, takeFrom(&s, first, 1, 0).Allowed)
+	assert.False(t, takeFrom(&s, second, 1, 0).Allowed)
+}
+
+// Any versions of a limiter's numbers, in any order on one bucket: each decides as the exact model does.
+func TestMixedVersionsMatchTheExactModel(t *testing.T) {
+	// Few periods and ordinals, so that versions share levels, and no more than a bucket remembers.
+	limit := rapid.Custom(func(t *rapid.T) Limit {
+		l := Limit{
+			Tokens: rapid.SampledFrom([]float64{1, 3, 10, 60}).Draw(t, "tokens"),
+			Period: rapid.SampledFrom([]time.Duration{time.Second, time.Minute}).Draw(t, "period"),
+			Burst:  rapid.SampledFrom([]float64{0, 5, 20, 100}).Draw(t, "burst"),
+		}
+		if rapid.Bool().Draw(t, "leaky") {
+			l = l.Leaky()
+		}
+		return l
+	})
+	rapid.Check(t, func(t *rapid.T) {
+		versions := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) *limitSet {
+			return newLimitSet(rapid.SliceOfN(limit, 1, 4).Draw(t, "limits"))
+		}), 2, 3).Draw(t, "versions")
+		j := newJudge(t, versions[0], 0)
+		now := int64(0)
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			set := rapid.SampledFrom(versions).Draw(t, "version")
+			now += rapid.Int64Range(0, int64(3*time.Second)).Draw(t, "step")
+			if rapid.IntRange(0, 9).Draw(t, "operation") == 0 {
+				j.peek(set, now)
+			} else {
+				j.take(set, anyCost(set.smallestBurst()).Draw(t, "cost"), now)
+			}
+		}
+	})
+}
+
+// Two versions of one limit in turns: in no window more than the larger burst and the larger rate allow.
+func TestMixedVersionsAreBoundedByTheLargerOfEach(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		numbers := rapid.Float64Range(0.1, 100)
+		versions := []*limitSet{}
+		larger := Limit{Period: time.Second}
+		for range 2 {
+			l := PerSecond(numbers.Draw(t, "tokens")).WithBurst(numbers.Draw(t, "burst"))
+			versions = append(versions, newLimitSet([]Limit{l}))
+			larger.Tokens, larger.Burst = math.Max(larger.Tokens, l.Tokens), math.Max(larger.Burst, l.Burst)
+		}
+		s := newBucketState(versions[0], 0)
+		now := int64(0)
+		var run []spent
+		for range rapid.IntRange(1, 80).Draw(t, "steps") {
+			set := rapid.SampledFrom(versions).Draw(t, "version")
+			cost := anyCost(set.smallestBurst()).Draw(t, "cost")
+			now += rapid.Int64Range(0, int64(time.Second)).Draw(t, "step")
+			if s.decide(&ask{set: set, cost: cost}, now).Allowed {
+				run = append(run, spent{at: now, cost: cost})
+			}
+		}
+		requireNoWindowExceeds(t, larger, run, 0)
+	})
+}

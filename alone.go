@@ -1,0 +1,163 @@
+package peerlimit
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/peerlimit/peerlimit/fallback"
+)
+
+// Deciding alone. A node that cannot reach a key's owner decides from a bucket of its own, with the share of the limit
+// that the fallback policy grants: by default 1 of as many as are known, so that all members together stay within the
+// limit even when every one of them is cut off from every other. Such buckets live in a table apart from those that this
+// node holds for the cluster. They are not reset when the owner returns: an owner that comes and goes would hand out
+// their burst each time.
+
+// decideAlone answers m without its owner, which could not be reached because of cause.
+func (l *Limiter) decideAlone(r *rule, part uint16, m *message, cause error) (reply, error) {
+	n := l.node
+	switch m.kind {
+	case kindRefund:
+		n.counters.lostRefunds.Add(1)
+		return reply{}, nil
+	case kindReset:
+		n.table.reset(part, bucketKey{m.key, r.id}, n.now())
+		n.alone.reset(part, bucketKey{m.key, r.id}, n.now())
+		return reply{}, fmt.Errorf("%w: %w", ErrUnreachable, cause)
+	}
+	rep := reply{answer: answer{status: statusDecided}}
+	switch share := l.share(r, m.key); {
+	case math.IsInf(share, 1):
+		rep.decision = unlimited(r.set)
+	case !(share > 0):
+		rep.decision = refused(r.set, m.cost)
+	default:
+		scaled := r.scaled(share)
+		rep = reply{n.decideShare(scaled, r, part, m), localCanceller{n.alone, scaled, part, n}}
+	}
+	rep.decision.Origin = OriginFallback
+	l.counts.addAnswer(part, m, &rep.answer)
+	return rep, nil
+}
+
+// decideShare answers m from this node's bucket of a share of r.
+func (n *Node) decideShare(scaled, r *rule, part uint16, m *message) answer {
+	if m.kind != kindPeek && !scaled.set.fits(m.cost) {
+		return answer{status: statusDecided, decision: refused(r.set, m.cost)}
+	}
+	ans := n.alone.answer(scaled, part, m, n.now())
+	for i, l := range scaled.set.limits { // the caller knows its limits by their whole numbers
+		if l == ans.decision.Limit {
+			ans.decision.Limit = r.set.limits[i]
+			break
+		}
+	}
+	return ans
+}
+
+// rememberDenial makes the bucket that this node would decide from alone start empty: the owner has just said that
+// there is nothing left.
+func (l *Limiter) rememberDenial(r *rule, part uint16, key string) {
+	share := l.share(r, key)
+	if share > 0 && !math.IsInf(share, 1) {
+		n := l.node
+		scaled := r.scaled(share)
+		n.alone.exhaust(part, bucketKey{key, r.id}, scaled.set, n.now())
+	}
+}
+
+// share returns the part of r's limits that this node may give out for key.
+//
+// A share of a small limit can be less than one token, which would let nothing through anywhere. Then only as many
+// members as there are whole tokens have a bucket at all, the ones that come first for this key, with a token each; the
+// others deny. All members that know the same members choose the same ones.
+func (l *Limiter) share(r *rule, key string) float64 {
+	view := l.node.membership.view()
+	share := l.policy(fallback.Reach{Known: view.known, Reachable: view.reachable, Sharing: 1})
+	if !(share > 0) || share >= 1 {
+		return share
+	}
+	all := share * float64(view.known) // of the limit, given out by all members together
+	holders := math.Max(1, math.Floor(r.set.smallestBurst()*all))
+	if holders >= float64(view.known) {
+		return share
+	}
+	if len(view.members) < view.known {
+		return 0 // some are expected and have not been seen: there is no telling who comes first
+	}
+	if float64(rankOf(l.node.identity, key, view.members)) >= holders {
+		return 0
+	}
+	return all / holders
+}
+
+// rankOf returns how many of members come before self for key: highest random weight, or rendezvous, hashing (Thaler
+// and Ravishankar, 1998), so that each key has other first members.
+func rankOf(self, key string, members []memberInfo) int {
+	own, rank := rendezvousWeight(self, key), 0
+	for i := range members {
+		name := members[i].Name
+		if name == self {
+			continue
+		}
+		if w := rendezvousWeight(name, key); w > own || w == own && name < self {
+			rank++
+		}
+	}
+	return rank
+}
+
+func rendezvousWeight(name, key string) uint64 {
+	var d xxhash.Digest
+	d.Reset()
+	_, _ = d.WriteString(name) // never fails
+	_, _ = d.Write([]byte{0})
+	_, _ = d.WriteString(key)
+	return d.Sum64()
+}
+
+// scaled returns the rule with all rates and bursts multiplied by share. The last one is kept: shares change only when
+// members do.
+func (r *rule) scaled(share float64) *rule {
+	if last := r.lastScaled.Load(); last != nil && last.share == share {
+		return last.rule
+	}
+	limits := make([]Limit, len(r.set.limits))
+	for i, l := range r.set.limits {
+		limits[i] = l
+		limits[i].Burst = math.Max(l.capacity()*share, math.SmallestNonzeroFloat64)
+		limits[i].Tokens = math.Max(l.Tokens*share, minRate*float64(l.Period))
+	}
+	scaled := &rule{name: r.name, id: r.id, set: newLimitSet(limits), encoded: r.encoded, hash: r.hash}
+	r.lastScaled.Store(&scaledRule{share: share, rule: scaled})
+	return scaled
+}
+
+// scaledRule is a rule under a share.
+type scaledRule struct {
+	share float64
+	rule  *rule
+}
+
+// unlimited is what an open fallback answers.
+func unlimited(set *limitSet) Decision {
+	return Decision{Allowed: true, Limit: set.limits[0], Remaining: set.meters[0].burst}
+}
+
+// refused is what a fallback without a share answers. Nobody here knows when the owner returns; the time in which the
+// limit earns the cost is when it is worth asking again.
+func refused(set *limitSet, cost float64) Decision {
+	d := Decision{RetryAfter: time.Millisecond}
+	d.Limit = set.limits[0]
+	for i := range set.meters[:set.active] {
+		m := &set.meters[i]
+		if retry := m.nanos(math.Max(cost, math.Min(1, m.burst))); retry > d.RetryAfter {
+			d.RetryAfter, d.Limit = retry, set.limits[i]
+		}
+		d.ResetAfter = max(d.ResetAfter, m.nanos(m.burst))
+	}
+	return d
+}

@@ -1,0 +1,326 @@
+package peerlimit
+
+import (
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/hashicorp/memberlist"
+
+	"github.com/peerlimit/peerlimit/fallback"
+	"github.com/peerlimit/peerlimit/transport"
+)
+
+// Defaults and bounds of [Config].
+const (
+	DefaultCluster         = "peerlimit"
+	DefaultBindAddr        = "127.0.0.1:0"
+	DefaultGossipPort      = 7946
+	DefaultRPCTimeout      = 100 * time.Millisecond
+	DefaultReplicaInterval = 20 * time.Millisecond
+	DefaultMaxWait         = time.Minute
+	DefaultSplitMemory     = time.Minute
+	DefaultMaxKeys         = 1_000_000
+
+	maxClusterLen = 128 // bytes; gossip labels and handshakes end at 255
+	maxLabelLen   = 128 // bytes of Config.Name; identities travel in every handshake
+	maxMembers    = 10_000
+	minRPCTimeout = time.Millisecond
+	maxRPCTimeout = time.Minute
+)
+
+// Config says how a node finds its cluster and how it behaves when it cannot reach it. The zero Config starts a working
+// single node on loopback. [Start] refuses a field that is out of range or contradicts another with an error that
+// matches [ErrInvalidConfig] and names the fields and their values.
+type Config struct {
+	// Cluster names the cluster; nodes of another cluster are strangers, even at a shared address. Empty means
+	// "peerlimit"; at most 128 bytes.
+	Cluster string
+
+	// Name is a label for people. A node's identity is Name and eight random hexadecimal digits, so a restarted process
+	// is a new member. Empty means the host name; at most 128 bytes, printable and without spaces.
+	Name string
+
+	// BindAddr is where gossip listens, TCP and UDP: an IP address or a name of this host, with an optional port
+	// (7946 without one; port 0 lets the system choose). Empty means "127.0.0.1:0".
+	BindAddr string
+
+	// AdvertiseAddr is the address that other nodes are told, for both gossip and takes, when it is not the one bound:
+	// behind NAT or when BindAddr is unspecified ("0.0.0.0"). A port here is that of gossip. Empty means what was bound.
+	AdvertiseAddr string
+
+	// RPCAddr is where takes are served, TCP. Empty means the host of BindAddr and its port + 1 (port 0 stays 0).
+	RPCAddr string
+
+	// Join lists seeds as host[:port], port 7946 by default. Every A and AAAA record of a name counts. A node's own
+	// address may be among them. Seeds are tried until all are members, for as long as the node runs; one that does not
+	// resolve is logged and tried again.
+	Join []string
+
+	// ExpectMembers makes a node that has not yet seen that many members divide limits by at least that number when it
+	// must decide alone. Zero means no expectation.
+	ExpectMembers int
+
+	// Secret is reserved for the encryption of gossip and takes. It is not implemented yet and refused, rather than
+	// ignored.
+	Secret []byte
+
+	// AcceptSecrets is reserved for the rotation of Secret, and refused like it.
+	AcceptSecrets [][]byte
+
+	// TLS is reserved for certificates of the caller's own, and refused like Secret.
+	TLS *tls.Config
+
+	// Insecure is required to bind an address that is not loopback while there is no Secret: gossip and takes are then
+	// neither encrypted nor authenticated, and whoever reaches the ports can take, refund and reset.
+	Insecure bool
+
+	// Fallback decides which share of a limit a node that reaches no owner may give out. Nil means fallback.Divided.
+	Fallback fallback.Policy
+
+	// RPCTimeout bounds one question to another node. Zero means 100 ms; 1 ms to 1 minute.
+	RPCTimeout time.Duration
+
+	// ReplicaInterval is reserved for replication, and has no effect yet. Zero means 20 ms; negative turns it off.
+	ReplicaInterval time.Duration
+
+	// MaxWait bounds how long Wait and Reserve may put off a take. Zero means 1 minute; not negative.
+	MaxWait time.Duration
+
+	// SplitMemory is how long a member that was lost, not retired, still counts when a limit is divided, while more than
+	// half of the members are in reach; otherwise it counts 60 times as long. Zero means 1 minute; not negative.
+	SplitMemory time.Duration
+
+	// MaxKeys bounds the buckets this node keeps. Zero means 1,000,000; not negative.
+	MaxKeys int
+
+	// Logger receives what operators need to know. Nil means slog.Default().
+	Logger *slog.Logger
+
+	// OnEvent, if not nil, is told of rare events from one goroutine, in order. It may block: events that pile up
+	// meanwhile are dropped and counted in Stats.EventsDropped.
+	OnEvent func(Event)
+
+	// Network carries gossip and takes. Nil means real sockets.
+	Network transport.Network
+
+	// Memberlist has the last word on gossip timing. What it sets Name, Transport, Label, addresses, delegates and
+	// keyring to is ignored: those are the node's own.
+	Memberlist func(*memberlist.Config)
+}
+
+// settings is a Config that was checked: defaults filled in, addresses parsed.
+type settings struct {
+	Config
+	identity  string         // Config.Name and eight random hexadecimal digits
+	gossip    netip.AddrPort // to bind
+	rpc       netip.AddrPort // to bind
+	advertise netip.AddrPort // zero address: what was bound; zero port: the bound gossip port
+}
+
+// resolve checks the configuration and fills in its defaults. It looks up host names and does no other I/O.
+func (c Config) resolve() (*settings, error) {
+	s := &settings{Config: c}
+	for _, step := range []func() error{
+		s.checkNames, s.checkAddresses, s.checkSeeds, s.checkSecurity, s.checkDurations, s.checkCounts,
+	} {
+		if err := step(); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrInvalidConfig, err)
+		}
+	}
+	if s.Fallback == nil {
+		s.Fallback = fallback.Divided
+	}
+	if s.Logger == nil {
+		s.Logger = slog.Default()
+	}
+	return s, nil
+}
+
+func (s *settings) checkNames() error {
+	if s.Cluster == "" {
+		s.Cluster = DefaultCluster
+	}
+	if len(s.Cluster) > maxClusterLen {
+		return fmt.Errorf("the name Cluster is %d bytes long; at most %d are allowed", len(s.Cluster), maxClusterLen)
+	}
+	if s.Name == "" {
+		host, err := os.Hostname()
+		if err != nil || host == "" {
+			host = "node"
+		}
+		s.Name = host[:min(len(host), maxLabelLen)]
+	}
+	if len(s.Name) > maxLabelLen {
+		return fmt.Errorf("Name is %d bytes long; at most %d are allowed", len(s.Name), maxLabelLen)
+	}
+	for _, r := range s.Name {
+		if !unicode.IsPrint(r) || unicode.IsSpace(r) || r == unicode.ReplacementChar {
+			return fmt.Errorf("Name is %q; it must be printable and without spaces", s.Name)
+		}
+	}
+	s.identity = newIdentity(s.Name)
+	return nil
+}
+
+func (s *settings) checkAddresses() (err error) {
+	if s.BindAddr == "" {
+		s.BindAddr = DefaultBindAddr
+	}
+	if s.gossip, err = parseBind("BindAddr", s.BindAddr, DefaultGossipPort); err != nil {
+		return err
+	}
+	if s.RPCAddr == "" {
+		port := s.gossip.Port()
+		if port == 65535 {
+			return fmt.Errorf("RPCAddr is empty and BindAddr is %q: there is no port after 65535; set RPCAddr", s.BindAddr)
+		}
+		if port != 0 {
+			port++
+		}
+		s.rpc = netip.AddrPortFrom(s.gossip.Addr(), port)
+	} else if s.rpc, err = parseBind("RPCAddr", s.RPCAddr, -1); err != nil {
+		return err
+	}
+	if s.rpc.Port() != 0 && s.rpc == s.gossip {
+		return fmt.Errorf("RPCAddr is %q and BindAddr is %q: gossip and takes need a TCP port each", s.RPCAddr, s.BindAddr)
+	}
+	if s.AdvertiseAddr != "" {
+		if s.advertise, err = parseBind("AdvertiseAddr", s.AdvertiseAddr, 0); err != nil {
+			return err
+		}
+		if s.advertise.Addr().IsUnspecified() {
+			return fmt.Errorf("AdvertiseAddr is %q: nobody can reach an unspecified address", s.AdvertiseAddr)
+		}
+	}
+	return nil
+}
+
+func (s *settings) checkSeeds() error {
+	for i, seed := range s.Join {
+		host, _, err := splitAddr(seed, DefaultGossipPort)
+		if err != nil {
+			return fmt.Errorf("seed Join[%d] is %q: %w", i, seed, err)
+		}
+		if host == "" {
+			return fmt.Errorf("seed Join[%d] is %q: it names no host", i, seed)
+		}
+	}
+	return nil
+}
+
+func (s *settings) checkSecurity() error {
+	for _, field := range []struct {
+		name string
+		set  bool
+	}{{"Secret", s.Secret != nil}, {"AcceptSecrets", s.AcceptSecrets != nil}, {"TLS", s.TLS != nil}} {
+		if field.set {
+			return fmt.Errorf("%s is set, but this version does not encrypt yet; leave it empty and keep the ports private", field.name)
+		}
+	}
+	if s.Insecure {
+		return nil
+	}
+	for _, field := range []struct {
+		name string
+		addr netip.AddrPort
+	}{{"BindAddr", s.gossip}, {"RPCAddr", s.rpc}} {
+		if !field.addr.Addr().IsLoopback() {
+			return fmt.Errorf("%s is %s, which is not loopback, and nothing is encrypted: set Insecure to accept that, or bind 127.0.0.1", field.name, field.addr)
+		}
+	}
+	return nil
+}
+
+func (s *settings) checkDurations() error {
+	if s.RPCTimeout == 0 {
+		s.RPCTimeout = DefaultRPCTimeout
+	}
+	if s.RPCTimeout < minRPCTimeout || s.RPCTimeout > maxRPCTimeout {
+		return fmt.Errorf("RPCTimeout is %v; it must be from %v to %v", s.RPCTimeout, minRPCTimeout, maxRPCTimeout)
+	}
+	if s.ReplicaInterval == 0 {
+		s.ReplicaInterval = DefaultReplicaInterval
+	}
+	for _, field := range []struct {
+		name  string
+		value *time.Duration
+		zero  time.Duration
+	}{{"MaxWait", &s.MaxWait, DefaultMaxWait}, {"SplitMemory", &s.SplitMemory, DefaultSplitMemory}} {
+		if *field.value < 0 {
+			return fmt.Errorf("%s is %v; it must not be negative", field.name, *field.value)
+		}
+		if *field.value == 0 {
+			*field.value = field.zero
+		}
+	}
+	return nil
+}
+
+func (s *settings) checkCounts() error {
+	if s.MaxKeys < 0 {
+		return fmt.Errorf("MaxKeys is %d; it must not be negative", s.MaxKeys)
+	}
+	if s.MaxKeys == 0 {
+		s.MaxKeys = DefaultMaxKeys
+	}
+	if s.ExpectMembers < 0 || s.ExpectMembers > maxMembers {
+		return fmt.Errorf("ExpectMembers is %d; it must be from 0 to %d", s.ExpectMembers, maxMembers)
+	}
+	return nil
+}
+
+// parseBind turns host[:port] into an address to bind. A name is looked up, and its first address is taken. A negative
+// defaultPort means that the port is required.
+func parseBind(field, addr string, defaultPort int) (netip.AddrPort, error) {
+	host, port, err := splitAddr(addr, defaultPort)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("%s is %q: %w", field, addr, err)
+	}
+	if host == "" {
+		host = "0.0.0.0"
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return netip.AddrPortFrom(ip.Unmap(), port), nil
+	}
+	ips, err := net.LookupIP(host)
+	if err != nil || len(ips) == 0 {
+		return netip.AddrPort{}, fmt.Errorf("%s is %q: %q is neither an IP address nor a name that resolves: %w", field, addr, host, err)
+	}
+	ip, _ := netip.AddrFromSlice(ips[0])
+	return netip.AddrPortFrom(ip.Unmap(), port), nil
+}
+
+// splitAddr splits host[:port]; a bare IPv6 address needs no brackets. A negative defaultPort means that the port is
+// required.
+func splitAddr(addr string, defaultPort int) (host string, port uint16, err error) {
+	if addr == "" {
+		return "", 0, fmt.Errorf("it is empty")
+	}
+	if strings.TrimSpace(addr) != addr {
+		return "", 0, fmt.Errorf("it has spaces around it")
+	}
+	bare := strings.TrimSuffix(strings.TrimPrefix(addr, "["), "]")
+	if _, err := netip.ParseAddr(bare); err == nil || !strings.Contains(addr, ":") {
+		if defaultPort < 0 {
+			return "", 0, fmt.Errorf("it has no port")
+		}
+		return bare, uint16(defaultPort), nil
+	}
+	host, portText, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, err
+	}
+	number, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil {
+		return "", 0, fmt.Errorf("port %q is not a number from 0 to 65535", portText)
+	}
+	return host, uint16(number), nil
+}

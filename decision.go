@@ -1,0 +1,76 @@
+package peerlimit
+
+import (
+	"strconv"
+	"time"
+)
+
+// Decision is the answer to a take or a peek. The zero Decision is a denial that says nothing.
+type Decision struct {
+	// Allowed says whether the cost was taken; for a peek, whether a take of one token would pass.
+	Allowed bool
+
+	// Limit is the strictest of the limits: the one with the longest RetryAfter when denied, otherwise the one with the
+	// smallest Remaining in proportion to its burst.
+	Limit Limit
+
+	// Remaining is the number of tokens left under Limit, from 0 to its burst.
+	Remaining float64
+
+	// RetryAfter is 0 when allowed, otherwise the time until this cost could pass if nobody else takes anything. It is
+	// rounded up: a take after exactly that long is not too early.
+	RetryAfter time.Duration
+
+	// ResetAfter is the time until the bucket is full again, under all of its limits.
+	ResetAfter time.Duration
+
+	// Delay is for leaky buckets: the time until the request leaves the bucket. The caller sleeps that long, or calls
+	// Wait, which does. For a token bucket it is 0, except in a reservation's decision: until its turn comes.
+	Delay time.Duration
+
+	// Origin says who decided.
+	Origin Origin
+}
+
+// Err returns nil when allowed and otherwise a [*LimitedError] that holds the decision and matches [ErrLimited].
+func (d Decision) Err() error {
+	if d.Allowed {
+		return nil
+	}
+	return &LimitedError{Decision: d}
+}
+
+// Origin says who made a decision, and so how exact it is.
+type Origin uint8
+
+const (
+	// OriginLocal: this node, which holds the key. Every decision of a [Bucket] is local. It is the zero value.
+	OriginLocal Origin = iota
+
+	// OriginRemote: the node that holds the key, asked over the network.
+	OriginRemote
+
+	// OriginLease: this node, from tokens that the holder set aside for it.
+	OriginLease
+
+	// OriginDenialCache: this node, which remembers a denial by the holder that still stands.
+	OriginDenialCache
+
+	// OriginHeir: the node that keeps the replica, because the owner cannot be reached.
+	OriginHeir
+
+	// OriginFallback: this node alone, by its fallback policy, because the key's owner cannot be reached.
+	OriginFallback
+
+	originCount
+)
+
+var originNames = [originCount]string{"local", "remote", "lease", "denial-cache", "heir", "fallback"}
+
+// String returns the origin in lower case, such as "local" or "denial-cache".
+func (o Origin) String() string {
+	if o < originCount {
+		return originNames[o]
+	}
+	return "Origin(" + strconv.Itoa(int(o)) + ")"
+}

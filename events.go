@@ -1,0 +1,149 @@
+package peerlimit
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Event is something rare that a node noticed.
+type Event struct {
+	Time   time.Time
+	Kind   EventKind
+	Member string // the identity it is about; empty for EventRing
+	Detail string // for people
+}
+
+// String returns the event as one line without its time.
+func (e Event) String() string {
+	s := e.Kind.String()
+	if e.Member != "" {
+		s += " " + e.Member
+	}
+	if e.Detail != "" {
+		s += ": " + e.Detail
+	}
+	return s
+}
+
+// EventKind says what kind of event it is.
+type EventKind uint8
+
+// The kinds of events.
+const (
+	EventMemberJoined  EventKind = 1 + iota // a member was seen for the first time, or again
+	EventMemberLeaving                      // a member announced that it is going
+	EventMemberLeft                         // a member went as announced
+	EventMemberLost                         // a member went without a word
+	EventRing                               // the owners of partitions changed
+	EventLinkUp                             // takes can be sent to a member
+	EventLinkDown                           // takes cannot be sent to a member
+	EventFallbackBegan                      // takes on a member's keys are decided here, because it cannot be reached
+	EventFallbackEnded                      // the member decides again, or others have taken over
+)
+
+var eventNames = map[EventKind]string{
+	EventMemberJoined: "member joined", EventMemberLeaving: "member leaving", EventMemberLeft: "member left",
+	EventMemberLost: "member lost", EventRing: "ring changed", EventLinkUp: "link up", EventLinkDown: "link down",
+	EventFallbackBegan: "fallback began", EventFallbackEnded: "fallback ended",
+}
+
+// String returns the kind in lower case, such as "member lost".
+func (k EventKind) String() string {
+	if name, ok := eventNames[k]; ok {
+		return name
+	}
+	return fmt.Sprintf("EventKind(%d)", uint8(k))
+}
+
+// maxQueuedEvents is how many events may wait for a slow receiver: a few for every member of a large cluster.
+const maxQueuedEvents = 1024
+
+// events hands events to the user's function, one at a time and in order, from a goroutine of its own, so that whoever
+// notices something never waits for the user.
+type events struct {
+	receive func(Event)
+	dropped atomic.Uint64
+
+	// mu guards queue and closed.
+	mu     sync.Mutex
+	queue  []Event
+	closed bool
+
+	wake chan struct{} // capacity 1: there is something in the queue, or it was closed
+	done chan struct{} // closed when the goroutine has ended
+}
+
+func startEvents(receive func(Event)) *events {
+	e := &events{receive: receive, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	if receive == nil {
+		close(e.done)
+		return e
+	}
+	go e.run()
+	return e
+}
+
+// emit queues an event, or drops it when too many wait.
+func (e *events) emit(kind EventKind, member, detail string) {
+	if e.receive == nil {
+		return
+	}
+	e.mu.Lock()
+	full := len(e.queue) >= maxQueuedEvents
+	if !e.closed && !full {
+		e.queue = append(e.queue, Event{Time: time.Now(), Kind: kind, Member: member, Detail: detail})
+	}
+	e.mu.Unlock()
+	if full {
+		e.dropped.Add(1)
+	}
+	e.signal()
+}
+
+func (e *events) signal() {
+	select {
+	case e.wake <- struct{}{}:
+	default: // it will look at the queue anyway
+	}
+}
+
+func (e *events) run() {
+	defer close(e.done)
+	for range e.wake {
+		for {
+			e.mu.Lock()
+			queue, closed := e.queue, e.closed
+			e.queue = nil
+			e.mu.Unlock()
+			if len(queue) == 0 {
+				if closed {
+					return
+				}
+				break
+			}
+			for _, event := range queue {
+				e.receive(event)
+			}
+		}
+	}
+}
+
+// receiverGrace is how long close waits for a receiver that does not return. It may be closing the node itself, and would
+// wait for close as close waits for it.
+const receiverGrace = time.Second
+
+// close lets what is queued be delivered and waits for the goroutine to end, for at most receiverGrace.
+func (e *events) close() {
+	e.mu.Lock()
+	e.closed = true
+	e.mu.Unlock()
+	e.signal()
+	timer := time.NewTimer(receiverGrace)
+	defer timer.Stop()
+	select {
+	case <-e.done:
+	case <-timer.C:
+	}
+}

@@ -1,0 +1,120 @@
+package peerlimit
+
+import (
+	"encoding/binary"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// A member that leaves says so in a message of its own. memberlist does tell a leave from a failure, but does not let
+// anyone know: the State of the node that it hands to NotifyLeave is never set (hashicorp/memberlist#293).
+//
+// The message, a note, is gossiped to all, and every push/pull carries the notes of all departures still remembered. A
+// note is
+//
+//	version   1 byte, noteVersion
+//	sections  each: kind, 1 byte; length, uvarint; that many bytes
+//
+// and sections of an unknown kind are skipped. The one kind there is so far lists departures, each: seconds for which it
+// is to be remembered, uvarint; length of the name, 1 byte; name.
+const (
+	noteVersion        = 1
+	sectionDepartures  = 1
+	maxIdentityLen     = 255 // what a handshake can carry
+	maxRememberSeconds = 1 << 32
+)
+
+var errBadNote = errors.New("peerlimit: malformed gossip note")
+
+// departure is a member that has left, and for how long that is still to be remembered. Durations, not times, go from
+// node to node, because clocks differ; and they are what is left, so that a departure passed around for ever is not
+// remembered for ever.
+type departure struct {
+	name     string
+	remember time.Duration
+}
+
+func encodeDepartures(departures []departure) []byte {
+	var section []byte
+	for _, d := range departures {
+		section = binary.AppendUvarint(section, uint64(min(d.remember/time.Second, maxRememberSeconds)))
+		section = append(section, byte(len(d.name)))
+		section = append(section, d.name...)
+	}
+	note := append(make([]byte, 0, len(section)+8), noteVersion, sectionDepartures)
+	note = binary.AppendUvarint(note, uint64(len(section)))
+	return append(note, section...)
+}
+
+// decodeDepartures returns the departures in a note, which may be anything: the error is errBadNote then, and what was
+// readable before the fault is dropped too. The result holds no reference to the note.
+func decodeDepartures(note []byte) (departures []departure, err error) {
+	if len(note) == 0 || note[0] != noteVersion {
+		return nil, errBadNote
+	}
+	for rest := note[1:]; len(rest) > 0; {
+		kind := rest[0]
+		length, n := binary.Uvarint(rest[1:])
+		if n <= 0 || length > uint64(len(rest)-1-n) {
+			return nil, errBadNote
+		}
+		section := rest[1+n:][:length]
+		rest = rest[1+n+int(length):]
+		if kind != sectionDepartures {
+			continue
+		}
+		for len(section) > 0 {
+			var d departure
+			if d, section, err = cutDeparture(section); err != nil || len(departures) == maxTombstones {
+				return nil, errBadNote
+			}
+			departures = append(departures, d)
+		}
+	}
+	return departures, nil
+}
+
+// cutDeparture decodes the departure that section begins with and returns what follows it.
+func cutDeparture(section []byte) (d departure, rest []byte, err error) {
+	seconds, n := binary.Uvarint(section)
+	if n <= 0 || seconds > maxRememberSeconds || n == len(section) {
+		return departure{}, nil, errBadNote
+	}
+	nameLen := int(section[n])
+	section = section[n+1:]
+	if nameLen == 0 || nameLen > len(section) {
+		return departure{}, nil, errBadNote
+	}
+	return departure{string(section[:nameLen]), time.Duration(seconds) * time.Second}, section[nameLen:], nil
+}
+
+// goodbye gossips one departure.
+type goodbye struct {
+	name string
+	note []byte
+	sent func() // called once, when it was sent often enough or is replaced; must not block
+}
+
+var _ memberlist.NamedBroadcast = (*goodbye)(nil)
+
+func newGoodbye(d departure, sent func()) *goodbye {
+	return &goodbye{name: d.name, note: encodeDepartures([]departure{d}), sent: sync.OnceFunc(sent)}
+}
+
+// Name identifies what is being said: a newer goodbye of the same name replaces an older one in the queue.
+func (g *goodbye) Name() string { return g.name }
+
+// Message is what is sent.
+func (g *goodbye) Message() []byte { return g.note }
+
+// Finished is called by the queue, under its lock.
+func (g *goodbye) Finished() { g.sent() }
+
+// Invalidates is not called for broadcasts that have a name.
+func (g *goodbye) Invalidates(other memberlist.Broadcast) bool {
+	named, ok := other.(memberlist.NamedBroadcast)
+	return ok && named.Name() == g.name
+}

@@ -1,0 +1,287 @@
+package peerlimit
+
+import (
+	"context"
+	"errors"
+	"log"
+	"net"
+	"net/netip"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlimit/peerlimit/internal/sim"
+	"github.com/peerlimit/peerlimit/transport"
+)
+
+// gossipPair runs a test with two connected gossip transports of either kind.
+func gossipPair(t *testing.T, test func(t *testing.T, a, b gossipTransport)) {
+	shutDown := func(t *testing.T, transports ...gossipTransport) {
+		for _, g := range transports {
+			require.NoError(t, g.Shutdown())
+			require.NoError(t, g.Shutdown(), "a second time")
+		}
+	}
+	t.Run("simulated", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			network := sim.New(1)
+			defer network.Close()
+			a, err := listenNetwork(network.Host("10.0.0.1"), netip.MustParseAddrPort("10.0.0.1:0"))
+			require.NoError(t, err)
+			b, err := listenNetwork(network.Host("10.0.0.2"), netip.MustParseAddrPort("10.0.0.2:7946"))
+			require.NoError(t, err)
+			test(t, a, b)
+			shutDown(t, a, b)
+		})
+	})
+	t.Run("sockets", func(t *testing.T) {
+		a, err := listenSockets(netip.MustParseAddrPort("127.0.0.1:0"), log.Default())
+		require.NoError(t, err)
+		b, err := listenSockets(netip.MustParseAddrPort("127.0.0.1:0"), log.Default())
+		require.NoError(t, err)
+		test(t, a, b)
+		shutDown(t, a, b)
+	})
+}
+
+func TestGossipTransportCarriesPacketsAndStreams(t *testing.T) {
+	gossipPair(t, func(t *testing.T, a, b gossipTransport) {
+		assert.NotZero(t, a.bound().Port())
+
+		var received []*memberlist.Packet
+		for _, text := range []string{"one", "two"} {
+			sent, err := a.WriteTo([]byte(text), b.bound().String())
+			require.NoError(t, err)
+			assert.False(t, sent.IsZero())
+			received = append(received, <-b.PacketCh())
+		}
+		for i, text := range []string{"one", "two"} { // the first is still intact when the second has come
+			assert.Equal(t, text, string(received[i].Buf))
+			assert.Equal(t, a.bound().String(), received[i].From.String())
+			assert.False(t, received[i].Timestamp.IsZero())
+		}
+		_, err := a.WriteTo([]byte("x"), "not an address")
+		assert.Error(t, err)
+
+		near, err := a.DialTimeout(b.bound().String(), time.Second)
+		require.NoError(t, err)
+		far := <-b.StreamCh()
+		_, err = near.Write([]byte("question"))
+		require.NoError(t, err)
+		buffer := make([]byte, 8)
+		_, err = far.Read(buffer)
+		require.NoError(t, err)
+		assert.Equal(t, "question", string(buffer))
+		require.NoError(t, far.Close())
+		assert.Empty(t, streamsOf(b).open)
+		require.NoError(t, near.Close())
+		assert.Empty(t, streamsOf(a).open)
+	})
+}
+
+func streamsOf(g gossipTransport) *gossipStreams {
+	if n, ok := g.(*networkGossip); ok {
+		return n.streams
+	}
+	return g.(*socketGossip).streams
+}
+
+func TestGossipTransportShutdownEndsEverything(t *testing.T) {
+	gossipPair(t, func(t *testing.T, a, b gossipTransport) {
+		for range 3 { // nobody takes the second and third
+			_, err := a.WriteTo([]byte("packet"), b.bound().String())
+			require.NoError(t, err)
+		}
+		<-b.PacketCh()
+		near, err := a.DialTimeout(b.bound().String(), time.Minute)
+		require.NoError(t, err)
+		far := <-b.StreamCh()
+		ended := make(chan error, 2)
+		read := func(conn net.Conn) {
+			_, err := conn.Read(make([]byte, 1))
+			ended <- err
+		}
+		go read(near)
+		go read(far)
+
+		waiting, err := a.DialTimeout(b.bound().String(), time.Minute) // nobody takes it
+		require.NoError(t, err)
+		defer waiting.Close()
+
+		require.NoError(t, b.Shutdown())
+		assert.Error(t, <-ended)
+		assert.Error(t, <-ended)
+		_, err = b.DialTimeout(a.bound().String(), time.Minute)
+		assert.ErrorIs(t, err, context.Canceled)
+		assert.Empty(t, streamsOf(b).open)
+	})
+}
+
+func TestGossipTransportBoundsInboundStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := sim.New(1)
+		defer network.Close()
+		g, err := listenNetwork(network.Host("10.0.0.1"), netip.MustParseAddrPort("10.0.0.1:7946"))
+		require.NoError(t, err)
+		defer g.Shutdown()
+		dialler := network.Host("10.0.0.2")
+		var accepted []net.Conn
+		for range maxInboundStreams {
+			conn, err := dialler.Dial(t.Context(), "10.0.0.1:7946")
+			require.NoError(t, err)
+			defer conn.Close()
+			accepted = append(accepted, <-g.StreamCh())
+		}
+		refused, err := dialler.Dial(t.Context(), "10.0.0.1:7946")
+		require.NoError(t, err)
+		_, err = refused.Read(make([]byte, 1))
+		assert.Error(t, err, "one too many is closed")
+
+		require.NoError(t, accepted[0].Close())
+		require.NoError(t, closeOnce(accepted[0]), "closing twice counts once")
+		conn, err := dialler.Dial(t.Context(), "10.0.0.1:7946")
+		require.NoError(t, err)
+		defer conn.Close()
+		<-g.StreamCh()
+		assert.Len(t, g.streams.open, maxInboundStreams)
+	})
+}
+
+// brokenConn fails to write.
+type brokenConn struct {
+	net.Conn
+	closed bool
+}
+
+func (c *brokenConn) Write([]byte) (int, error)   { return 0, errors.New("broken") }
+func (c *brokenConn) Close() error                { c.closed = true; return nil }
+func (c *brokenConn) SetDeadline(time.Time) error { return nil }
+
+func TestGossipStreamThatCannotBeWrittenToIsClosed(t *testing.T) {
+	streams, conn := newGossipStreams(), &brokenConn{}
+	stream, err := streams.dial(time.Minute, func(context.Context) (net.Conn, error) { return conn, nil })
+	require.NoError(t, err)
+	require.Error(t, memberlist.AddLabelHeaderToStream(stream, "cluster"))
+	assert.True(t, conn.closed)
+	assert.Empty(t, streams.open)
+}
+
+func TestGossipDialHasADeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := sim.New(1)
+		defer network.Close()
+		g, err := listenNetwork(network.Host("10.0.0.1"), netip.MustParseAddrPort("10.0.0.1:7946"))
+		require.NoError(t, err)
+		defer g.Shutdown()
+		begin := time.Now()
+		_, err = g.DialTimeout("10.0.0.2:7946", 2*time.Second) // never started: nothing answers
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Equal(t, 2*time.Second, time.Since(begin))
+
+		_, err = network.Host("10.0.0.3").Listen("10.0.0.3:7946") // accepts and says nothing
+		require.NoError(t, err)
+		conn, err := g.DialTimeout("10.0.0.3:7946", 2*time.Second)
+		require.NoError(t, err)
+		begin = time.Now()
+		_, err = conn.Read(make([]byte, 1))
+		assert.Error(t, err)
+		assert.InDelta(t, 2, time.Since(begin).Seconds(), 0.1)
+	})
+}
+
+func TestGossipAddressInUse(t *testing.T) {
+	check := func(t *testing.T, s *settings) {
+		_, err := listenGossip(s, log.Default())
+		require.ErrorIs(t, err, syscall.EADDRINUSE)
+		assert.ErrorContains(t, err, `peerlimit: BindAddr is "`+s.BindAddr+`"`)
+	}
+	t.Run("simulated", func(t *testing.T) {
+		for name, occupy := range map[string]func(transport.Network) error{
+			"streams": func(n transport.Network) error { _, err := n.Listen("10.0.0.1:7946"); return err },
+			"packets": func(n transport.Network) error { _, err := n.ListenPacket("10.0.0.1:7946"); return err },
+		} {
+			t.Run(name, func(t *testing.T) {
+				network := sim.New(1)
+				defer network.Close()
+				require.NoError(t, occupy(network.Host("10.0.0.1")))
+				check(t, testSettings(t, network, "10.0.0.1"))
+				if name == "packets" {
+					listener, err := network.Host("10.0.0.1").Listen("10.0.0.1:7946")
+					require.NoError(t, err, "nothing is kept open")
+					require.NoError(t, listener.Close())
+				}
+			})
+		}
+	})
+	t.Run("sockets, streams", func(t *testing.T) {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer listener.Close()
+		check(t, testSocketSettings(t, listener.Addr().String()))
+	})
+	t.Run("sockets, packets", func(t *testing.T) {
+		packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer packets.Close()
+		check(t, testSocketSettings(t, packets.LocalAddr().String()))
+	})
+}
+
+func TestGossipAnyPortIsFreeForPacketsToo(t *testing.T) {
+	network := sim.New(1)
+	defer network.Close()
+	host := network.Host("10.0.0.1")
+	probe, err := host.Listen("10.0.0.1:0")
+	require.NoError(t, err)
+	last := netip.MustParseAddrPort(probe.Addr().String())
+	for i := range uint16(listenAttempts - 1) { // the ports that come next
+		_, err = host.ListenPacket(netip.AddrPortFrom(last.Addr(), last.Port()+1+i).String())
+		require.NoError(t, err)
+	}
+	s := testSettings(t, network, "10.0.0.1")
+	s.gossip = netip.AddrPortFrom(s.gossip.Addr(), 0)
+	g, err := listenGossip(s, log.Default())
+	require.NoError(t, err)
+	require.NoError(t, g.Shutdown())
+}
+
+func TestGossipAdvertises(t *testing.T) {
+	bound := func(addr string) gossipTransport { return &networkGossip{address: netip.MustParseAddrPort(addr)} }
+	for _, test := range []struct{ name, bound, advertise, want string }{
+		{"what is bound", "10.0.0.1:7946", "", "10.0.0.1:7946"},
+		{"another host", "10.0.0.1:7946", "1.2.3.4", "1.2.3.4:7946"},
+		{"another host and port", "0.0.0.0:7946", "1.2.3.4:99", "1.2.3.4:99"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s, err := Config{BindAddr: "10.0.0.1", AdvertiseAddr: test.advertise, Insecure: true}.resolve()
+			require.NoError(t, err)
+			got, err := advertisedGossip(s, bound(test.bound))
+			require.NoError(t, err)
+			assert.Equal(t, test.want, got.String())
+			ip, port, err := finalAdvertise(got.Addr().String(), int(got.Port()))
+			require.NoError(t, err)
+			assert.Equal(t, net.IP(got.Addr().AsSlice()), ip)
+			assert.Equal(t, int(got.Port()), port)
+		})
+	}
+	for _, addr := range []string{"0.0.0.0:7946", "[::]:7946"} {
+		s, err := Config{BindAddr: addr, Insecure: true}.resolve()
+		require.NoError(t, err)
+		_, err = advertisedGossip(s, bound(addr))
+		require.ErrorIs(t, err, ErrInvalidConfig, addr)
+		assert.ErrorContains(t, err, "AdvertiseAddr")
+	}
+}
+
+// testSocketSettings returns checked settings for a node on real sockets.
+func testSocketSettings(t testing.TB, bind string, join ...string) *settings {
+	t.Helper()
+	s, err := Config{Name: "n", BindAddr: bind, Join: join}.resolve()
+	require.NoError(t, err)
+	return s
+}

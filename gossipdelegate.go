@@ -1,0 +1,185 @@
+package peerlimit
+
+import (
+	"fmt"
+	"log"
+	"net/netip"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// createGossip starts memberlist. It does not shut t down when it fails.
+func createGossip(s *settings, t gossipTransport, m *membership, logger *log.Logger) (*memberlist.Memberlist, error) {
+	config := gossipConfig(s, t, m, logger)
+	m.goodbyes.RetransmitMult = config.RetransmitMult
+	list, err := createLabelled(config)
+	if err != nil {
+		return nil, fmt.Errorf("peerlimit: cannot start gossip: %w", err)
+	}
+	return list, nil
+}
+
+// gossipConfig returns memberlist's configuration: its values for a local network, with the exceptions below; then
+// whatever Config.Memberlist sets; then what is the node's own.
+func gossipConfig(s *settings, t gossipTransport, m *membership, logger *log.Logger) *memberlist.Config {
+	c := memberlist.DefaultLANConfig()
+
+	// Whoever hears of news sends it on RetransmitMult times, to three members at a time, and who misses it has a wrong
+	// ring until the next push/pull. Four times are too few for a small cluster: of six members, one sender misses a
+	// given other with a probability of 2/5 * 4/5, and all five with 0.3 %. Eight times make that 0.001 %. Twice as
+	// often, so that it takes no longer; while there is no news it costs nothing.
+	c.RetransmitMult = 8
+	c.GossipInterval = 100 * time.Millisecond
+
+	// A push/pull sends about 100 bytes for each member, and above 32 members memberlist stretches the interval by itself.
+	c.PushPullInterval = 10 * time.Second
+
+	// Start waits 5 s for the first attempt to join. Two addresses that do not answer, one after the other, must fit in.
+	// Within one region a push/pull is done in a few milliseconds; 10 s is for other networks.
+	c.TCPTimeout = 2 * time.Second
+
+	// A packet is at most 1,400 bytes, yet compressing one allocates a table of 64 kB. Others may send compressed.
+	c.EnableCompression = false
+
+	if s.Memberlist != nil {
+		s.Memberlist(c)
+	}
+	advertised := m.selfInfo().gossip
+	c.Name = s.identity
+	c.Transport = t
+	c.Label, c.SkipInboundLabelCheck = s.Cluster, false
+	c.BindAddr, c.BindPort = t.bound().Addr().String(), int(t.bound().Port())
+	c.AdvertiseAddr, c.AdvertisePort = advertised.Addr().String(), int(advertised.Port())
+	c.SecretKey, c.Keyring = nil, nil
+	c.DelegateProtocolMin, c.DelegateProtocolVersion, c.DelegateProtocolMax = 0, 0, 0
+	d := gossipDelegate{membership: m, protocol: c.ProtocolVersion}
+	c.Delegate, c.Events, c.Alive = d, d, d
+	c.Conflict, c.Merge, c.Ping = nil, nil, nil
+	c.Logger, c.LogOutput = logger, nil
+	return c
+}
+
+// gossipDelegate is what memberlist calls. It calls some of it under its own lock, so everything here is quick: it copies,
+// asks for a new view, and returns.
+type gossipDelegate struct {
+	*membership
+	protocol uint8 // the version of memberlist's protocol that this node speaks
+}
+
+var (
+	_ memberlist.Delegate      = gossipDelegate{}
+	_ memberlist.EventDelegate = gossipDelegate{}
+	_ memberlist.AliveDelegate = gossipDelegate{}
+)
+
+// NotifyAlive keeps out what would harm the others. memberlist refuses to exchange state with a node that lists a single
+// member whose versions do not fit all others, so one such member would end all push/pulls of the cluster.
+func (d gossipDelegate) NotifyAlive(n *memberlist.Node) error {
+	switch {
+	case n.Name == "" || len(n.Name) > maxIdentityLen:
+		return fmt.Errorf("its name has %d bytes", len(n.Name))
+	case n.PMin > d.protocol || n.PMax < d.protocol || n.PCur < n.PMin || n.PCur > n.PMax || n.PCur < memberlist.ProtocolVersionMin:
+		return fmt.Errorf("it speaks gossip protocol %d of %d to %d, this node %d", n.PCur, n.PMin, n.PMax, d.protocol)
+	case n.DMin != 0 || n.DCur != 0:
+		return fmt.Errorf("it has delegate protocol %d of %d to %d", n.DCur, n.DMin, n.DMax)
+	}
+	return nil
+}
+
+// NotifyJoin is called for a new member and for one that had been given up.
+func (d gossipDelegate) NotifyJoin(n *memberlist.Node) { d.take(n) }
+
+// NotifyUpdate is called for new metadata.
+func (d gossipDelegate) NotifyUpdate(n *memberlist.Node) { d.take(n) }
+
+// NotifyLeave is called for a member that was given up and for one that has left. Which, the goodbye tells.
+func (d gossipDelegate) NotifyLeave(n *memberlist.Node) {
+	if n.Name == d.identity {
+		return // this node is leaving; it is part of every view until the end
+	}
+	d.mu.Lock()
+	if node := d.nodes[n.Name]; node != nil {
+		node.gone = time.Now()
+	}
+	d.mu.Unlock()
+	d.wake()
+}
+
+// take copies what memberlist knows of a member.
+func (d gossipDelegate) take(n *memberlist.Node) {
+	node := &gossipNode{}
+	meta, err := decodeMetadata(n.Meta)
+	ip, ok := netip.AddrFromSlice(n.Addr)
+	if err == nil && !ok {
+		err = fmt.Errorf("peerlimit: address of %d bytes", len(n.Addr))
+	}
+	gossip := netip.AddrPortFrom(ip.Unmap(), n.Port)
+	if err != nil {
+		node.memberInfo = memberInfo{Member: Member{Name: n.Name, Addr: gossip.String()}, gossip: gossip}
+		node.fault = err
+	} else {
+		node.memberInfo = d.describe(n.Name, gossip, meta)
+	}
+	d.mu.Lock()
+	if last := d.nodes[n.Name]; last != nil {
+		node.told = last.told
+	}
+	d.nodes[n.Name] = node
+	d.mu.Unlock()
+	d.wake()
+}
+
+// NodeMeta returns what this node tells of itself.
+func (d gossipDelegate) NodeMeta(int) []byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return appendMetadata(nil, d.own)
+}
+
+// NotifyMsg receives a goodbye.
+func (d gossipDelegate) NotifyMsg(note []byte) { d.hear(note) }
+
+// GetBroadcasts returns the goodbyes that there is room for.
+func (d gossipDelegate) GetBroadcasts(overhead, limit int) [][]byte {
+	return d.goodbyes.GetBroadcasts(overhead, limit)
+}
+
+// LocalState returns all departures, for a push/pull.
+func (d gossipDelegate) LocalState(bool) []byte {
+	now := time.Now()
+	d.mu.Lock()
+	departures := d.known.departures(now)
+	if d.left {
+		departures = append(departures, departure{d.identity, d.known.tombstoneMemory()})
+	}
+	d.mu.Unlock()
+	return encodeDepartures(departures)
+}
+
+// MergeRemoteState receives all departures that another node remembers.
+func (d gossipDelegate) MergeRemoteState(note []byte, _ bool) { d.hear(note) }
+
+// hear takes in departures, and passes on those that are news about members.
+func (d gossipDelegate) hear(note []byte) {
+	departures, err := decodeDepartures(note)
+	if err != nil {
+		d.log.Debug("gossip note ignored", "bytes", len(note), "err", err)
+		return
+	}
+	var news []departure
+	now := time.Now()
+	d.mu.Lock()
+	for _, gone := range departures {
+		if d.known.retire(gone.name, gone.remember, now) {
+			news = append(news, gone)
+		}
+	}
+	d.mu.Unlock()
+	for _, gone := range news {
+		d.goodbyes.QueueBroadcast(newGoodbye(gone, func() {}))
+	}
+	if len(news) > 0 {
+		d.wake()
+	}
+}

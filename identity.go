@@ -1,0 +1,16 @@
+package peerlimit
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+)
+
+// newIdentity returns label and eight random hexadecimal digits. They make a restarted process a new member: what others
+// remember of the old one, its tombstone above all, must not apply to it. Among 10,000 processes of one label two share
+// their digits with a probability of about 1 %, and it matters only when both live at the same time or within the hour
+// for which tombstones are kept.
+func newIdentity(label string) string {
+	var digits [4]byte
+	_, _ = rand.Read(digits[:]) // never fails: the program is stopped instead
+	return label + "-" + hex.EncodeToString(digits[:])
+}

@@ -1,0 +1,292 @@
+package peerlimit
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+var knownEpoch = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// knownMemberAt returns a member whose address is told by a number.
+func knownMemberAt(name string, addr int) memberInfo {
+	gossip := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(addr >> 8), byte(addr)}), 7946)
+	return memberInfo{Member: Member{Name: name, Addr: gossip.String()}, gossip: gossip}
+}
+
+// knownScript drives a knownSet of SplitMemory one minute by what gossip lists. Member "x" is at address 'x'.
+type knownScript struct {
+	*knownSet
+	now time.Time
+}
+
+func newKnownScript(expect, seeds int) *knownScript {
+	return &knownScript{newKnownSet(knownMemberAt("a", 'a'), expect, seeds, time.Minute), knownEpoch}
+}
+
+// alive lists single-letter members, self among them, after a pause.
+func (s *knownScript) alive(after time.Duration, names string) {
+	s.now = s.now.Add(after)
+	var members []memberInfo
+	for _, r := range names {
+		members = append(members, knownMemberAt(string(r), int(r)))
+	}
+	s.update(members, s.now)
+}
+
+func (s *knownScript) names() string {
+	var names []string
+	for name := range s.members {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	joined := ""
+	for _, name := range names {
+		joined += name
+	}
+	return joined
+}
+
+func (s *knownScript) assertReach(t *testing.T, known, reachable int) {
+	t.Helper()
+	k, r := s.reach()
+	assert.Equal(t, [2]int{known, reachable}, [2]int{k, r}, "known and reachable")
+}
+
+func TestKnownForgetsALostMemberAfterSplitMemoryWithAMajority(t *testing.T) {
+	s := newKnownScript(0, 0)
+	s.alive(0, "abc")
+	s.assertReach(t, 3, 3)
+	s.alive(time.Hour, "ab")
+	s.assertReach(t, 3, 2)
+	require.Len(t, s.lostMembers(), 1)
+	assert.Equal(t, MemberLost, s.lostMembers()[0].State)
+	s.alive(time.Minute-1, "ab")
+	s.assertReach(t, 3, 2)
+	at, ok := s.nextExpiry()
+	require.True(t, ok)
+	assert.Equal(t, s.now.Add(1), at, "the next expiry is when the member is forgotten")
+	s.alive(1, "ab")
+	s.assertReach(t, 2, 2)
+	_, ok = s.nextExpiry()
+	assert.False(t, ok)
+}
+
+func TestKnownRemembersSixtyTimesAsLongWithoutAMajority(t *testing.T) {
+	for _, test := range []struct{ all, side string }{{"ab", "a"}, {"abcd", "ab"}, {"abcde", "ab"}} {
+		t.Run(test.side+" of "+test.all, func(t *testing.T) {
+			s := newKnownScript(0, 0)
+			s.alive(0, test.all)
+			s.alive(0, test.side)
+			s.alive(time.Hour-1, test.side)
+			s.assertReach(t, len(test.all), len(test.side))
+			s.alive(1, test.side)
+			s.assertReach(t, len(test.side), len(test.side))
+		})
+	}
+}
+
+func TestKnownCountsSplitMemoryFromWhenAMajorityIsBack(t *testing.T) {
+	s := newKnownScript(0, 0)
+	s.alive(0, "abcde")
+	s.alive(0, "ab")
+	s.alive(30*time.Minute, "abc") // the others may be about to come back too
+	s.assertReach(t, 5, 3)
+	s.alive(time.Minute-1, "abc")
+	s.assertReach(t, 5, 3)
+	s.alive(1, "abc")
+	s.assertReach(t, 3, 3)
+}
+
+func TestKnownMembersThatComeBackCountAsBefore(t *testing.T) {
+	s := newKnownScript(0, 0)
+	s.alive(0, "abc")
+	s.alive(time.Second, "ab")
+	s.alive(59*time.Second, "abc")
+	s.assertReach(t, 3, 3)
+	s.alive(time.Second, "ab")
+	s.alive(59*time.Second, "ab")
+	s.assertReach(t, 3, 2) // counted from the second loss
+}
+
+func TestKnownMemberAtTheAddressReplacesALostOne(t *testing.T) {
+	s := newKnownScript(0, 0)
+	s.alive(0, "abc")
+	restarted := knownMemberAt("c2", 'c')
+	all := []memberInfo{knownMemberAt("a", 'a'), knownMemberAt("b", 'b'), knownMemberAt("c", 'c'), restarted}
+
+	s.update(all, s.now)
+	s.assertReach(t, 4, 4) // gossip still holds the old one for alive: there is no telling which is older
+
+	s.update([]memberInfo{all[0], all[1], restarted}, s.now)
+	s.assertReach(t, 3, 3)
+	assert.Equal(t, "abc2", s.names())
+}
+
+func TestKnownLeftIsNotLost(t *testing.T) {
+	s := newKnownScript(0, 0)
+	s.alive(0, "abc")
+	assert.True(t, s.retire("c", time.Hour, s.now))
+	s.assertReach(t, 2, 2)
+	assert.False(t, s.retire("c", time.Hour, s.now), "heard a second time")
+
+	s.alive(time.Minute, "abc") // gossip older than the departure
+	s.assertReach(t, 2, 2)
+	s.alive(time.Minute, "ab")
+	s.assertReach(t, 2, 2)
+	assert.Empty(t, s.lostMembers())
+
+	assert.Equal(t, []departure{{"c", 58 * time.Minute}}, s.departures(s.now), "what is left of the hour")
+	s.alive(58*time.Minute, "ab")
+	assert.Empty(t, s.departures(s.now))
+}
+
+func TestKnownRetiringALostMember(t *testing.T) {
+	s := newKnownScript(0, 0)
+	s.alive(0, "abc")
+	s.alive(0, "ab")
+	assert.True(t, s.retire("c", time.Hour, s.now))
+	s.assertReach(t, 2, 2)
+	assert.False(t, s.retire("z", time.Hour, s.now), "never heard of")
+	assert.False(t, s.retire("a", time.Hour, s.now), "nobody retires this node")
+	s.assertReach(t, 2, 2)
+}
+
+func TestKnownTombstonesOutliveEveryMemory(t *testing.T) {
+	s := newKnownScript(0, 0)
+	assert.Greater(t, s.tombstoneMemory(), s.isolatedMemory())
+	s.retire("z", math.MaxInt64, s.now)
+	assert.Equal(t, s.tombstoneMemory(), s.departures(s.now)[0].remember, "nobody can ask for more")
+
+	s.memory = math.MaxInt64 / 2
+	assert.Equal(t, time.Duration(math.MaxInt64), s.isolatedMemory())
+	assert.Equal(t, time.Duration(math.MaxInt64), s.tombstoneMemory())
+	s.alive(0, "ab")
+	s.alive(0, "a")
+	s.alive(1000*time.Hour, "a")
+	s.assertReach(t, 2, 1)
+}
+
+func TestKnownExpectMembers(t *testing.T) {
+	s := newKnownScript(3, 0)
+	s.assertReach(t, 3, 1)
+	s.alive(0, "ab")
+	s.assertReach(t, 3, 2)
+	s.alive(0, "abc")
+	s.assertReach(t, 3, 3)
+	s.retire("c", time.Hour, s.now)
+	s.assertReach(t, 2, 2) // three have been seen
+}
+
+func TestKnownSeeds(t *testing.T) {
+	s := newKnownScript(0, 3)
+	s.assertReach(t, 4, 1)
+	s.seeds = 2 // one of them is this node
+	s.alive(0, "a")
+	s.assertReach(t, 3, 1)
+	s.alive(0, "ab")
+	s.assertReach(t, 2, 2)
+	s.alive(0, "a")
+	s.seeds = 5
+	s.assertReach(t, 2, 1) // from the first other member on, who was seen counts
+
+	both := newKnownScript(7, 3)
+	both.assertReach(t, 7, 1)
+	both = newKnownScript(2, 3)
+	both.assertReach(t, 4, 1)
+}
+
+func TestKnownIsBounded(t *testing.T) {
+	s := newKnownScript(0, 0)
+	s.alive(0, "ab")
+	for i := range maxMembers + 10 { // b is never lost, c0 is lost first
+		name := fmt.Sprintf("c%d", i)
+		s.now = s.now.Add(time.Millisecond)
+		s.members[name] = &knownMember{memberInfo: knownMemberAt(name, i), lostAt: s.now}
+	}
+	s.expire(s.now)
+	assert.Len(t, s.members, maxMembers)
+	assert.Contains(t, s.members, "a")
+	assert.Contains(t, s.members, "b")
+	assert.NotContains(t, s.members, "c11")
+	assert.Contains(t, s.members, "c12")
+
+	for i := range maxTombstones + 10 {
+		s.left[fmt.Sprintf("d%d", i)] = s.now.Add(time.Duration(i+1) * time.Second)
+	}
+	s.expire(s.now)
+	assert.Len(t, s.left, maxTombstones)
+	assert.NotContains(t, s.left, "d9")
+	assert.Contains(t, s.left, "d10")
+}
+
+// TestKnownProperties drives the set with arbitrary gossip and compares it with a record of what happened.
+func TestKnownProperties(t *testing.T) {
+	type record struct {
+		seen, lost, left time.Time // last seen alive, first missed after that, when it left
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		expect := rapid.IntRange(0, 6).Draw(t, "expect")
+		k := newKnownSet(knownMemberAt("m0", 0), expect, 0, time.Minute)
+		records := make([]record, 8)
+		now, expectMet := knownEpoch, false
+		for range rapid.IntRange(1, 40).Draw(t, "steps") {
+			now = now.Add(time.Duration(rapid.Int64Range(0, int64(20*time.Minute)).Draw(t, "pause")))
+			if i := rapid.IntRange(0, 40).Draw(t, "leaves"); i > 0 && i < len(records) {
+				k.retire(fmt.Sprint("m", i), time.Hour, now)
+				if records[i].left.IsZero() || now.Sub(records[i].left) >= time.Hour {
+					records[i] = record{left: now}
+				}
+			}
+			alive := rapid.SliceOfNDistinct(rapid.IntRange(1, len(records)-1), 0, -1, rapid.ID).Draw(t, "alive")
+			members := []memberInfo{knownMemberAt("m0", 0)}
+			for _, i := range alive {
+				members = append(members, knownMemberAt(fmt.Sprint("m", i), i))
+			}
+			k.update(members, now)
+
+			known, reachable := k.reach()
+			expectMet = expectMet || len(k.members) >= expect
+			require.Equal(t, k.alive, reachable)
+			require.True(t, 1 <= reachable && reachable <= known, "1 <= %d <= %d", reachable, known)
+			require.True(t, expectMet || known >= expect, "ExpectMembers not met")
+			require.Contains(t, k.members, "m0")
+			for i := 1; i < len(records); i++ {
+				name, r := fmt.Sprint("m", i), &records[i]
+				m, isKnown := k.members[name]
+				switch {
+				case !r.left.IsZero() && now.Sub(r.left) < time.Hour:
+					require.False(t, isKnown, "%s has left", name)
+				case slices.Contains(alive, i):
+					*r = record{seen: now}
+					require.True(t, isKnown && m.lostAt.IsZero(), "%s is alive", name)
+				case r.seen.IsZero():
+					require.False(t, isKnown, "%s was never seen", name)
+				default:
+					if r.lost.IsZero() {
+						r.lost = now
+					}
+					if now.Sub(r.lost) < time.Minute {
+						require.True(t, isKnown, "%s was lost just now", name)
+					}
+					if now.Sub(r.lost) >= time.Hour {
+						require.False(t, isKnown, "%s was lost long ago", name)
+					}
+					if 2*reachable <= known && now.Sub(r.lost) < time.Hour && isKnown {
+						require.Equal(t, r.lost.Add(time.Hour), k.forgetAt(m), "%s is remembered without a majority", name)
+					}
+				}
+			}
+			if at, ok := k.nextExpiry(); ok {
+				require.True(t, at.After(now), "what was due has been done")
+			}
+		}
+	})
+}

@@ -1,0 +1,149 @@
+package peerlimit
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+)
+
+// MaxLimits is the greatest number of limits that one limiter or bucket may combine.
+const MaxLimits = 8
+
+// Algorithm says what a limit does to requests that come faster than its rate.
+type Algorithm uint8
+
+const (
+	// TokenBucket lets a burst of up to the capacity through at once and then the rate. It is the zero value.
+	TokenBucket Algorithm = iota
+
+	// LeakyBucket lets requests leave evenly at the rate: a take that passes says in [Decision.Delay] when its request
+	// leaves the bucket; the capacity is the length of the queue, in tokens.
+	LeakyBucket
+)
+
+// String returns "token bucket" or "leaky bucket".
+func (a Algorithm) String() string {
+	switch a {
+	case TokenBucket:
+		return "token bucket"
+	case LeakyBucket:
+		return "leaky bucket"
+	}
+	return "Algorithm(" + strconv.Itoa(int(a)) + ")"
+}
+
+// Limit is a rate and a capacity: Tokens are added every Period, continuously and not in steps, up to Burst. The zero
+// Limit is not valid; a limit that never allows anything cannot be expressed.
+type Limit struct {
+	// Tokens is how many tokens are added every Period: positive and finite, fractions allowed. Less than about a token in
+	// three million years is refused.
+	Tokens float64
+
+	// Period is the time in which Tokens are added: positive. Per(1, time.Second) and Per(60, time.Minute) have the same
+	// rate and differ in their default burst.
+	Period time.Duration
+
+	// Burst is the capacity in tokens. Zero means Tokens, and at least 1; otherwise it is positive and finite.
+	Burst float64
+
+	// Algorithm is TokenBucket (the zero value) or LeakyBucket.
+	Algorithm Algorithm
+}
+
+// Per returns a token bucket of tokens per period with a burst of the same number of tokens, at least 1.
+func Per(tokens float64, period time.Duration) Limit { return Limit{Tokens: tokens, Period: period} }
+
+// PerSecond is [Per] with a period of a second.
+func PerSecond(tokens float64) Limit { return Per(tokens, time.Second) }
+
+// PerMinute is [Per] with a period of a minute.
+func PerMinute(tokens float64) Limit { return Per(tokens, time.Minute) }
+
+// PerHour is [Per] with a period of an hour.
+func PerHour(tokens float64) Limit { return Per(tokens, time.Hour) }
+
+// WithBurst returns the same limit with another capacity, in tokens. WithBurst(1) paces evenly: one request of cost 1
+// every Period/Tokens. WithBurst(0) restores the default.
+func (l Limit) WithBurst(tokens float64) Limit {
+	l.Burst = tokens
+	return l
+}
+
+// Leaky returns the same numbers as a leaky bucket.
+func (l Limit) Leaky() Limit {
+	l.Algorithm = LeakyBucket
+	return l
+}
+
+// Validate returns nil or an error that matches [ErrInvalidLimit] and names the field and its value.
+func (l Limit) Validate() error {
+	if problem := l.problem(); problem != "" {
+		return fmt.Errorf("%w: %s", ErrInvalidLimit, problem)
+	}
+	return nil
+}
+
+// problem says which field is wrong, with its value; nothing when none is. The comparisons are such that NaN fails them.
+func (l Limit) problem() string {
+	switch {
+	case !(l.Tokens > 0) || math.IsInf(l.Tokens, 0):
+		return fmt.Sprintf("Tokens is %v; it must be positive and finite", l.Tokens)
+	case l.Period <= 0:
+		return fmt.Sprintf("Period is %v; it must be positive", l.Period)
+	case !(l.Burst >= 0) || math.IsInf(l.Burst, 0):
+		return fmt.Sprintf("Burst is %v; it must be positive and finite, or 0 for Tokens", l.Burst)
+	case l.Algorithm > LeakyBucket:
+		return fmt.Sprintf("Algorithm is %v; it must be TokenBucket or LeakyBucket", l.Algorithm)
+	case l.Tokens/float64(l.Period) < minRate:
+		return fmt.Sprintf("Tokens is %v in a Period of %v; that is less than a token in a million years", l.Tokens, l.Period)
+	}
+	return ""
+}
+
+// minRate, in tokens per nanosecond, keeps every quotient by a rate finite. It is about a token in three million years.
+const minRate = 1e-23
+
+// String returns, for example, "100 per 1m0s, burst 20" or "5 per 1s, burst 5, leaky bucket".
+func (l Limit) String() string {
+	s := fmt.Sprintf("%v per %v, burst %v", l.Tokens, l.Period, l.capacity())
+	if l.Algorithm != TokenBucket {
+		s += ", " + l.Algorithm.String()
+	}
+	return s
+}
+
+// capacity is Burst with its default filled in.
+func (l Limit) capacity() float64 {
+	if l.Burst == 0 {
+		return math.Max(l.Tokens, 1)
+	}
+	return l.Burst
+}
+
+// validateLimits checks what one limiter or bucket is made of.
+func validateLimits(limits []Limit) error {
+	if len(limits) == 0 {
+		return fmt.Errorf("%w: no limits; at least one is needed (there is no \"unlimited\")", ErrInvalidLimit)
+	}
+	if len(limits) > MaxLimits {
+		return fmt.Errorf("%w: %d limits; at most %d can be combined", ErrInvalidLimit, len(limits), MaxLimits)
+	}
+	for i, l := range limits {
+		if problem := l.problem(); problem != "" {
+			if len(limits) > 1 {
+				problem = fmt.Sprintf("limit %d of %d: %s", i+1, len(limits), problem)
+			}
+			return fmt.Errorf("%w: %s", ErrInvalidLimit, problem)
+		}
+	}
+	return nil
+}
+
+// validateCost refuses a cost that is not a positive finite number of tokens.
+func validateCost(cost float64) error {
+	if !(cost > 0) || math.IsInf(cost, 1) {
+		return fmt.Errorf("%w: %v; it must be positive and finite", ErrInvalidCost, cost)
+	}
+	return nil
+}

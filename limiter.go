@@ -1,0 +1,287 @@
+package peerlimit
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/peerlimit/peerlimit/fallback"
+)
+
+// Limiter enforces limits on keys across the cluster: all nodes that have a limiter of this name share its buckets. Get
+// one from [Node.Limiter] or [Node.LimiterFunc]; it is safe for concurrent use and lives as long as its node.
+//
+// A key is 1 to 1,024 bytes of anything. Every call returns an answer within two RPC timeouts: when the node that
+// decides about the key cannot be reached, the fallback policy decides here (see [Decision.Origin]). An error means that
+// the call was wrong, that its context had ended, or that the node is closed; being denied is not an error.
+//
+// A call whose question was sent but not answered in time may have spent its tokens at the owner. That is the safe side.
+type Limiter struct {
+	node   *Node
+	name   string
+	rule   *rule                                         // of static limits
+	limits func(ctx context.Context, key string) []Limit // otherwise
+	policy fallback.Policy
+	counts *decisionCounts // shared by all with this name
+}
+
+// Allow takes one token and reports whether it could; false also for a call that is wrong.
+func (l *Limiter) Allow(ctx context.Context, key string) bool { return l.AllowN(ctx, key, 1) }
+
+// AllowN takes cost tokens and reports whether it could; false also for a call that is wrong.
+func (l *Limiter) AllowN(ctx context.Context, key string, cost float64) bool {
+	d, err := l.Take(ctx, key, cost)
+	return err == nil && d.Allowed
+}
+
+// Take takes cost tokens from key's bucket if they can be had now, from all of its limits or from none. Errors match
+// [ErrInvalidKey], [ErrInvalidCost], [ErrExceedsBurst], [ErrInvalidLimit] (from a LimiterFunc), [ErrClosed] or ctx.Err().
+func (l *Limiter) Take(ctx context.Context, key string, cost float64) (Decision, error) {
+	r, err := l.prepare(ctx, key)
+	if err != nil {
+		return Decision{}, err
+	}
+	if err := checkSingleCost(r.set, cost); err != nil {
+		return Decision{}, err
+	}
+	n := l.node
+	part := r.hash.partition(key)
+	route := n.route.Load()
+	if route.isLocal(part) {
+		a := ask{set: r.set, cost: cost}
+		d := n.table.decide(part, bucketKey{key, r.id}, &a, n.now())
+		l.counts.add(part, d)
+		return d, nil
+	}
+	ans, err := l.ask(ctx, route, r, part, &message{kind: kindTake, rule: r.encoded, key: key, cost: cost})
+	return ans.decision, err
+}
+
+// Peek tells how key's bucket stands and takes nothing: Allowed says whether one token, or the burst where that is less,
+// could be taken now. Errors are those of Take.
+func (l *Limiter) Peek(ctx context.Context, key string) (Decision, error) {
+	r, err := l.prepare(ctx, key)
+	if err != nil {
+		return Decision{}, err
+	}
+	ans, err := l.send(ctx, r, &message{kind: kindPeek, rule: r.encoded, key: key})
+	return ans.decision, err
+}
+
+// Wait is WaitN with a cost of one token, or of the burst where that is less than one.
+func (l *Limiter) Wait(ctx context.Context, key string) error {
+	r, err := l.prepare(ctx, key)
+	if err != nil {
+		return err
+	}
+	return l.wait(ctx, r, key, math.Min(1, r.set.smallestBurst()))
+}
+
+// WaitN takes cost tokens and returns when it is their turn, first come, first served across the cluster. A cost above
+// the burst is taken in instalments of the burst; it returns after the last. It fails at once, having spent nothing, with
+// an error that matches [ErrLimited] when the turn would come after the deadline of ctx or later than Config.MaxWait, or
+// when a leaky bucket is full. When ctx ends while waiting, it returns ctx.Err() and gives back the instalment it waited
+// for, as [Reservation.Cancel] does; what earlier instalments took stays spent. Other errors are those of Take.
+func (l *Limiter) WaitN(ctx context.Context, key string, cost float64) error {
+	r, err := l.prepare(ctx, key)
+	if err != nil {
+		return err
+	}
+	return l.wait(ctx, r, key, cost)
+}
+
+func (l *Limiter) wait(ctx context.Context, r *rule, key string, cost float64) error {
+	return waitInTurn(ctx, r.set, cost, l.node.settings.MaxWait,
+		func(ctx context.Context, part, total float64, maxDelay time.Duration) (*Reservation, error) {
+			return l.reserve(ctx, r, key, part, total, maxDelay)
+		})
+}
+
+// Reserve takes cost tokens now or for later, and says how long to wait before acting on it: at most until the deadline
+// of ctx, and at most Config.MaxWait; otherwise the error matches [ErrLimited] and nothing is spent. Other errors are
+// those of Take.
+func (l *Limiter) Reserve(ctx context.Context, key string, cost float64) (*Reservation, error) {
+	r, err := l.prepare(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkSingleCost(r.set, cost); err != nil {
+		return nil, err
+	}
+	maxDelay := l.node.settings.MaxWait
+	if deadline, ok := ctx.Deadline(); ok {
+		maxDelay = max(0, min(maxDelay, time.Until(deadline)))
+	}
+	return l.reserve(ctx, r, key, cost, cost, maxDelay)
+}
+
+func (l *Limiter) reserve(ctx context.Context, r *rule, key string, cost, total float64, maxDelay time.Duration) (*Reservation, error) {
+	ans, err := l.send(ctx, r, &message{
+		kind: kindReserve, rule: r.encoded, key: key, cost: cost, total: total, maxDelay: maxDelay,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !ans.decision.Allowed {
+		return nil, ans.decision.Err()
+	}
+	reservation := &Reservation{due: time.Now().Add(ans.decision.Delay), decision: ans.decision}
+	if ans.undo != nil {
+		reservation.cancel = func() {
+			ans.at.cancel(message{kind: kindCancel, rule: r.encoded, key: key, undo: ans.undo})
+		}
+	}
+	return reservation, nil
+}
+
+// Refund gives cost tokens back, for work that was not done after all. The bucket never holds more than its burst. It is
+// sent at most once: a refund that does not reach the owner is lost, which is the safe side, and counted in
+// Stats.LostRefunds. Errors match [ErrInvalidKey], [ErrInvalidCost], [ErrInvalidLimit], [ErrClosed] or ctx.Err().
+func (l *Limiter) Refund(ctx context.Context, key string, cost float64) error {
+	r, err := l.prepare(ctx, key)
+	if err != nil {
+		return err
+	}
+	if err := validateCost(cost); err != nil {
+		return err
+	}
+	_, err = l.send(ctx, r, &message{kind: kindRefund, rule: r.encoded, key: key, cost: cost})
+	return err
+}
+
+// Reset makes key's bucket full of tokens. When its owner cannot be reached the error matches [ErrUnreachable]: the
+// bucket may or may not have been reset. Other errors are those of Refund.
+func (l *Limiter) Reset(ctx context.Context, key string) error {
+	r, err := l.prepare(ctx, key)
+	if err != nil {
+		return err
+	}
+	_, err = l.send(ctx, r, &message{kind: kindReset, rule: r.encoded, key: key})
+	return err
+}
+
+// Owner returns the member that decides about key, as far as this node knows.
+func (l *Limiter) Owner(key string) Member {
+	hash := newKeyHasher(l.name)
+	return l.node.memberFor(hash.partition(key))
+}
+
+// WithFallback returns a limiter on the same buckets with another fallback policy. Nil means [fallback.Divided].
+func (l *Limiter) WithFallback(p fallback.Policy) *Limiter {
+	if p == nil {
+		p = fallback.Divided
+	}
+	other := *l
+	other.policy = p
+	return &other
+}
+
+// prepare refuses calls that are wrong or come too late, and finds the rule to enforce.
+func (l *Limiter) prepare(ctx context.Context, key string) (*rule, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if l.node.closed.Load() {
+		return nil, ErrClosed
+	}
+	if err := validateKey(key); err != nil {
+		return nil, err
+	}
+	if l.rule != nil {
+		return l.rule, nil
+	}
+	limits := l.limits(ctx, key)
+	var buf [maxRuleLen]byte
+	if len(limits) == 0 || len(limits) > MaxLimits {
+		return nil, validateLimits(limits)
+	}
+	encoded := appendRule(buf[:0], l.name, limits)
+	if r := l.node.rules.lookup(encoded); r != nil {
+		return r, nil
+	}
+	if err := validateLimits(limits); err != nil {
+		return nil, fmt.Errorf("limiter %q: %w", l.name, err)
+	}
+	return l.node.rules.find(encoded)
+}
+
+// reply is an answer and who gave it.
+type reply struct {
+	answer
+	at canceller
+}
+
+// canceller takes a reservation back where it was made.
+type canceller interface{ cancel(m message) }
+
+// send sends a question the way of every take: to this node's own table when it is the owner, otherwise to the owner,
+// and to the fallback when the owner cannot be reached.
+func (l *Limiter) send(ctx context.Context, r *rule, m *message) (reply, error) {
+	n := l.node
+	part := r.hash.partition(m.key)
+	route := n.route.Load()
+	if !route.isLocal(part) {
+		return l.ask(ctx, route, r, part, m)
+	}
+	if m.kind == kindReset {
+		n.alone.reset(part, bucketKey{m.key, r.id}, n.now())
+	}
+	ans := n.table.answer(r, part, m, n.now())
+	l.counts.addAnswer(part, m, &ans)
+	return reply{ans, localCanceller{n.table, r, part, n}}, nil
+}
+
+// ask asks the owner, which is not this node, and decides alone when it cannot be reached.
+func (l *Limiter) ask(ctx context.Context, route *route, r *rule, part uint16, m *message) (reply, error) {
+	n := l.node
+	if route.isolated {
+		return l.decideAlone(r, part, m, errIsolated)
+	}
+	owner := route.owner(part)
+	ans, err := n.call(ctx, owner, m)
+	switch {
+	case err == nil:
+		n.fallbackEnded(owner)
+		if m.kind == kindTake && !ans.decision.Allowed {
+			l.rememberDenial(r, part, m.key)
+		}
+		if m.kind == kindReset {
+			n.alone.reset(part, bucketKey{m.key, r.id}, n.now())
+		}
+		l.counts.addAnswer(part, m, &ans)
+		if m.kind != kindReserve {
+			return reply{answer: ans}, nil // most are takes: they need not pay for what cancels
+		}
+		return reply{ans, remoteCanceller{n, owner}}, nil
+	case ctx.Err() == context.Canceled:
+		return reply{}, ctx.Err()
+	case n.closed.Load():
+		return reply{}, ErrClosed
+	}
+	n.fallbackBegan(owner, err)
+	return l.decideAlone(r, part, m, err)
+}
+
+// localCanceller takes back a reservation that a table of this node made.
+type localCanceller struct {
+	table *table
+	rule  *rule
+	part  uint16
+	node  *Node
+}
+
+func (c localCanceller) cancel(m message) { c.table.answer(c.rule, c.part, &m, c.node.now()) }
+
+// remoteCanceller takes back a reservation that another node made: by one message, sent at most once.
+type remoteCanceller struct {
+	node  *Node
+	owner *peer
+}
+
+func (c remoteCanceller) cancel(m message) {
+	request := appendMessage(nil, &m)
+	if err := c.node.client.Post(c.owner.Peer, request); err != nil {
+		c.node.counters.lostRefunds.Add(1)
+	}
+}

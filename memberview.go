@@ -1,0 +1,66 @@
+package peerlimit
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+)
+
+// memberInfo is a Member with its addresses parsed and what else it says of itself. It is comparable.
+type memberInfo struct {
+	Member
+	gossip, rpc              netip.AddrPort
+	protocolMin, protocolMax uint8
+}
+
+// memberView is the cluster at one moment. It is never changed, nor is any slice that its methods return.
+type memberView struct {
+	// members has everyone that limits are divided by, sorted by name: this node, the members that gossip has not given
+	// up, and the lost ones that still count. Who has left is not in it.
+	members []memberInfo
+
+	names []string // of members
+	ring  []string // of members that own keys
+
+	// known is by how many members a limit is divided, and reachable how many of them gossip has not given up; this node
+	// is in both. known is greater than len(members) as long as ExpectMembers or seeds have not been met.
+	known, reachable int
+}
+
+// newView takes members over.
+func newView(members []memberInfo, known, reachable int) *memberView {
+	slices.SortFunc(members, func(a, b memberInfo) int { return cmp.Compare(a.Name, b.Name) })
+	v := &memberView{members: members, names: make([]string, len(members)), known: known, reachable: reachable}
+	for i, m := range members {
+		v.names[i] = m.Name
+		if m.State == MemberAlive || m.State == MemberSuspect {
+			v.ring = append(v.ring, m.Name)
+		}
+	}
+	return v
+}
+
+func (v *memberView) equal(w *memberView) bool {
+	return v.known == w.known && v.reachable == w.reachable && slices.Equal(v.members, w.members)
+}
+
+// find returns the member of that name.
+func (v *memberView) find(name string) (memberInfo, bool) {
+	i, ok := slices.BinarySearch(v.names, name)
+	if !ok {
+		return memberInfo{}, false
+	}
+	return v.members[i], true
+}
+
+// ringNames returns the names of the members that own keys, neither leaving nor lost, sorted.
+func (v *memberView) ringNames() []string { return v.ring }
+
+// list returns all members, sorted by name. The caller may keep and change it.
+func (v *memberView) list() []Member {
+	list := make([]Member, len(v.members))
+	for i, m := range v.members {
+		list[i] = m.Member
+	}
+	return list
+}

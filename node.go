@@ -1,0 +1,440 @@
+package peerlimit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/peerlimit/peerlimit/transport"
+)
+
+// Node is one member of a cluster that shares limits. A process needs one. It is safe for concurrent use.
+type Node struct {
+	*settings
+	log    *slog.Logger
+	began  time.Time // the monotonic clock counts from here
+	closed atomic.Bool
+
+	table    *table // buckets this node decides for the cluster
+	alone    *table // buckets for deciding alone
+	rules    *rules
+	counters counters
+	events   *events
+
+	server     *transport.Server
+	client     *transport.Client
+	membership *membership
+	route      atomic.Pointer[route]
+
+	// mu guards the fields below; it is held for a look-up or an update of them, and nothing else.
+	mu       sync.Mutex
+	limiters map[string]*Limiter
+	changed  chan struct{} // closed and replaced when members or links change
+
+	// Only rebuild uses these, in membership's one goroutine.
+	peers   map[string]*peer  // that route refers to, so that a peer stays the same through ring changes
+	members map[string]Member // of the last view, to tell what changed
+
+	stop    chan struct{}  // closed to end the goroutines below
+	running sync.WaitGroup // of the sweepers
+	ended   chan struct{}  // closed when Close has ended
+	endErr  error          // what it returned; set before ended is closed
+}
+
+// startJoinTimeout bounds how long Start waits for the first attempt to join.
+const startJoinTimeout = 5 * time.Second
+
+// Start starts a node and returns after its first attempt to join the seeds of cfg, at most 5 seconds later, whether or
+// not that succeeded: it goes on trying. The node takes and decides from then on. An error matches [ErrInvalidConfig] or
+// wraps the network's, such as that an address is in use. The node must be ended by [Node.Leave] or [Node.Close].
+func Start(cfg Config) (*Node, error) {
+	s, err := cfg.resolve()
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{
+		settings: s, log: s.Logger.With(slog.String("node", s.identity)), began: time.Now(),
+		table: newTable(s.MaxKeys), alone: newTable(s.MaxKeys), rules: newRules(),
+		limiters: make(map[string]*Limiter), peers: make(map[string]*peer), members: make(map[string]Member),
+		changed: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
+	}
+	n.route.Store(&route{ring: newRing(nil), isolated: len(s.Join) > 0 || s.ExpectMembers > 1})
+	n.events = startEvents(s.OnEvent)
+	if err := n.listen(); err != nil {
+		n.shutDown()
+		return nil, err
+	}
+	for _, t := range []*table{n.table, n.alone} {
+		n.running.Go(func() { t.sweepForever(n.stop, n.now) })
+	}
+	timer := time.NewTimer(startJoinTimeout)
+	defer timer.Stop()
+	select {
+	case <-n.membership.firstJoin:
+	case <-timer.C:
+	}
+	return n, nil
+}
+
+// listen opens the node's sockets: takes first, because gossip tells others where they are served.
+func (n *Node) listen() (err error) {
+	network := n.Network
+	if network == nil {
+		network = transport.TCP{}
+	}
+	n.server, err = transport.Listen(transport.ServerConfig{
+		Network: network, Addr: n.rpc.String(), Cluster: n.Cluster, Self: n.identity,
+		MinVersion: protocolMin, MaxVersion: protocolMax, Handler: n.handle, Logger: n.log,
+	})
+	if err != nil {
+		return fmt.Errorf("peerlimit: RPCAddr %s: %w", n.rpc, err)
+	}
+	n.client = transport.NewClient(transport.ClientConfig{
+		Network: network, Cluster: n.Cluster, Self: n.identity,
+		MinVersion: protocolMin, MaxVersion: protocolMax, Logger: n.log, OnLink: n.linkChanged,
+	})
+	bound, err := boundAddr(n.server.Addr())
+	if err != nil {
+		return err
+	}
+	n.membership, err = startMembership(n.settings, bound, n.rebuild)
+	return err
+}
+
+func boundAddr(addr net.Addr) (netip.AddrPort, error) {
+	bound, err := netip.ParseAddrPort(addr.String())
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("peerlimit: RPCAddr: the network listens on %q, which is not an IP address and port: %w", addr, err)
+	}
+	return netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port()), nil
+}
+
+// Limiter returns the limiter of that name with 1 to 8 limits. Asked again with the same limits it returns one on the same
+// buckets; with others the error matches [ErrNameTaken]. Other errors match [ErrInvalidName], [ErrInvalidLimit] or
+// [ErrClosed]. Nodes may differ in their limits, as they do during a rolling deploy: each take is judged by the limits it
+// brings.
+func (n *Node) Limiter(name string, limits ...Limit) (*Limiter, error) {
+	if err := validateName(name); err != nil {
+		return nil, err
+	}
+	if err := validateLimits(limits); err != nil {
+		return nil, fmt.Errorf("limiter %q: %w", name, err)
+	}
+	r, err := n.rules.find(appendRule(nil, name, limits))
+	if err != nil {
+		return nil, err
+	}
+	return n.register(&Limiter{node: n, name: name, rule: r, policy: n.Fallback, counts: new(decisionCounts)})
+}
+
+// LimiterFunc returns a limiter whose limits depend on the key, such as a customer's tier. limits is called on every
+// take and must be fast; what it returns is validated, and an empty or invalid result is an error of that call that
+// matches [ErrInvalidLimit]. A name can be given to one LimiterFunc only, because functions cannot be compared; otherwise
+// the error matches [ErrNameTaken], and else as for Limiter.
+func (n *Node) LimiterFunc(name string, limits func(ctx context.Context, key string) []Limit) (*Limiter, error) {
+	if err := validateName(name); err != nil {
+		return nil, err
+	}
+	if limits == nil {
+		return nil, fmt.Errorf("%w: limiter %q has no function", ErrInvalidLimit, name)
+	}
+	return n.register(&Limiter{node: n, name: name, limits: limits, policy: n.Fallback, counts: new(decisionCounts)})
+}
+
+func (n *Node) register(l *Limiter) (*Limiter, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed.Load() {
+		return nil, ErrClosed
+	}
+	old := n.limiters[l.name]
+	if old == nil {
+		n.limiters[l.name] = l
+		return l, nil
+	}
+	if old.rule == nil || l.rule == nil || !slices.Equal(old.rule.set.limits, l.rule.set.limits) {
+		return nil, fmt.Errorf("%w: %q is in use with other limits", ErrNameTaken, l.name)
+	}
+	return old, nil
+}
+
+// WaitReady returns when this node sees at least that many members alive, itself among them, and can reach each of them;
+// less than 1 counts as 1. It returns an error that wraps ctx.Err() when ctx ends first, or matches [ErrClosed].
+func (n *Node) WaitReady(ctx context.Context, members int) error {
+	for {
+		n.mu.Lock()
+		changed := n.changed
+		n.mu.Unlock()
+		ready, linked := n.readiness()
+		switch {
+		case n.closed.Load():
+			return ErrClosed
+		case ready >= members && linked == ready:
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-n.stop:
+			return ErrClosed
+		case <-ctx.Done():
+			return fmt.Errorf("peerlimit: %d of %d members are ready, %d linked: %w", ready, members, linked, ctx.Err())
+		}
+	}
+}
+
+// readiness returns the number of members on the ring and how many of them this node can send takes to.
+func (n *Node) readiness() (members, linked int) {
+	r := n.route.Load()
+	for _, p := range r.peers {
+		if p == nil || n.client.State(p.Name) == transport.LinkUp {
+			linked++
+		}
+	}
+	return len(r.peers), linked
+}
+
+// Self returns this node as other members see it.
+func (n *Node) Self() Member { return n.membership.self() }
+
+// Members returns the members this node sees, itself among them, sorted by name.
+func (n *Node) Members() []Member {
+	members := n.membership.view().list()
+	for i := range members {
+		m := &members[i]
+		if m.State != MemberAlive || m.Self {
+			continue
+		}
+		switch n.client.State(m.Name) {
+		case transport.LinkSuspect, transport.LinkDown:
+			m.State = MemberSuspect
+		}
+	}
+	return members
+}
+
+// Stats returns what the node has seen so far.
+func (n *Node) Stats() Stats {
+	r := n.route.Load()
+	view := n.membership.view()
+	c := &n.counters
+	s := Stats{
+		Members: len(r.peers), Known: view.known, Reachable: view.reachable,
+		RingChanges: c.ringChanges.Load(),
+		Keys:        int(n.table.keys.Load()), Alone: int(n.alone.keys.Load()), Evicted: n.table.evicted.Load(),
+		Served: c.served.Load(), PassedOn: c.passedOn.Load(), Refused: c.refused.Load(),
+		Timeouts: c.timeouts.Load(), Unreachable: c.unreachable.Load(), Overloaded: c.overloaded.Load(),
+		LostRefunds: c.lostRefunds.Load(), EventsDropped: n.events.dropped.Load(),
+		Limiters: make(map[string]LimiterStats),
+	}
+	for part := range uint16(partitionCount) {
+		if r.isLocal(part) {
+			s.PartitionsOwned++
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for name, l := range n.limiters {
+		s.Limiters[name] = l.counts.snapshot()
+	}
+	return s
+}
+
+// now is the node's clock: nanoseconds on the monotonic clock since it started. No other clock decides anything.
+func (n *Node) now() int64 { return int64(time.Since(n.began)) }
+
+// memberFor returns the owner of a partition as a Member.
+func (n *Node) memberFor(partition uint16) Member {
+	p := n.route.Load().owner(partition)
+	if p == nil {
+		return n.Self()
+	}
+	for _, m := range n.Members() {
+		if m.Name == p.Name {
+			return m
+		}
+	}
+	return Member{Name: p.Name, RPCAddr: p.Addr, State: MemberLost} // gone since the route was made
+}
+
+// rebuild makes a new route from the whole member list. membership calls it from one goroutine after every change.
+func (n *Node) rebuild(view *memberView) {
+	n.tellChanges(view)
+	old := n.peers
+	n.peers = n.connectPeers(view)
+	n.reroute(view)
+	for name, p := range old {
+		if n.peers[name] == nil { // and no route leads there any more
+			n.client.Disconnect(name)
+			n.fallbackEnded(p)
+		}
+	}
+	n.wakeWaiters()
+}
+
+// connectPeers returns the other members, each with a link. One that is leaving keeps its link while it is there:
+// answers may still be on their way.
+func (n *Node) connectPeers(view *memberView) map[string]*peer {
+	peers := make(map[string]*peer, len(view.members))
+	for i := range view.members {
+		m := &view.members[i]
+		if m.Self || m.State == MemberLost {
+			continue
+		}
+		p := n.peers[m.Name]
+		if p == nil || p.Addr != m.RPCAddr {
+			p = &peer{Peer: transport.Peer{Name: m.Name, Addr: m.RPCAddr}}
+		}
+		peers[m.Name] = p
+		n.client.Connect(p.Peer)
+	}
+	return peers
+}
+
+// reroute makes a new route when the owners have changed.
+func (n *Node) reroute(view *memberView) {
+	names, old := view.ringNames(), n.route.Load()
+	isolated := view.known > 1 && len(view.members) == 1
+	if slices.Equal(old.ring.members(), names) && old.isolated == isolated {
+		return
+	}
+	next := &route{ring: newRing(names), peers: make([]*peer, len(names)), isolated: isolated}
+	for i, name := range names {
+		next.peers[i] = n.peers[name] // nil for this node
+	}
+	n.route.Store(next)
+	n.counters.ringChanges.Add(1)
+	detail := fmt.Sprintf("%d members own keys", len(names))
+	if len(names) == 1 {
+		detail = "1 member owns all keys"
+	}
+	n.events.emit(EventRing, "", detail)
+}
+
+// tellChanges emits an event for every member that came, went or changed since the last view.
+func (n *Node) tellChanges(view *memberView) {
+	current := make(map[string]Member, len(view.members))
+	for i := range view.members {
+		m := view.members[i].Member
+		current[m.Name] = m
+		old, known := n.members[m.Name]
+		switch {
+		case known && old.State == m.State:
+		case m.State == MemberLeaving:
+			n.events.emit(EventMemberLeaving, m.Name, m.Addr)
+		case m.State == MemberLost:
+			n.events.emit(EventMemberLost, m.Name, m.Addr)
+		case !known || old.State == MemberLost:
+			n.events.emit(EventMemberJoined, m.Name, m.Addr)
+		}
+	}
+	for name, m := range n.members {
+		// A member that was lost is listed while it counts; one that is not listed any more has left, or was lost before.
+		if _, still := current[name]; !still && m.State != MemberLost {
+			n.events.emit(EventMemberLeft, name, m.Addr)
+		}
+	}
+	n.members = current
+}
+
+// linkChanged is told by the transport, from a link's own goroutine.
+func (n *Node) linkChanged(change transport.LinkChange) {
+	switch change.State {
+	case transport.LinkUp:
+		n.events.emit(EventLinkUp, change.Peer.Name, change.Peer.Addr)
+	default:
+		detail := change.State.String()
+		if change.Err != nil {
+			detail = change.Err.Error()
+		}
+		n.events.emit(EventLinkDown, change.Peer.Name, detail)
+	}
+	n.wakeWaiters()
+}
+
+// wakeWaiters makes every WaitReady look again.
+func (n *Node) wakeWaiters() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	close(n.changed)
+	n.changed = make(chan struct{})
+}
+
+// Leave goes in an orderly way: it announces that the node is leaving, so that every other node stops sending takes
+// here, answers or passes on what still arrives, and then closes. It takes work until it returns. When ctx ends first
+// it goes at once and returns an error that wraps ctx.Err(). Either way the node is closed afterwards.
+func (n *Node) Leave(ctx context.Context) error {
+	if n.closed.Load() {
+		return n.Close()
+	}
+	err := n.retire(ctx)
+	return errors.Join(err, n.Close())
+}
+
+// lingerTime is how long a leaving node goes on answering after its announcement has been sent: several rounds of
+// gossip, so that the last to hear of it has heard.
+const lingerTime = time.Second
+
+// retire announces the leave and stays until nobody should be asking any more.
+func (n *Node) retire(ctx context.Context) error {
+	if len(n.route.Load().peers) <= 1 {
+		return nil // nobody to tell
+	}
+	if err := n.membership.setLeaving(ctx); err != nil {
+		return fmt.Errorf("peerlimit: leaving was not announced to all: %w", err)
+	}
+	timer := time.NewTimer(lingerTime)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-n.stop: // somebody called Close
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("peerlimit: left before everybody had heard of it: %w", ctx.Err())
+	}
+}
+
+// announceTimeout bounds how long Close tells others that the node is going: gossip needs about a second for a thousand.
+const announceTimeout = 3 * time.Second
+
+// Close goes at once. Others are told, so they need not find out, but nothing is handed over. It waits for the node's
+// goroutines, is idempotent and returns what the first call returned. Calls on limiters return [ErrClosed] from its
+// beginning.
+func (n *Node) Close() error {
+	if !n.closed.CompareAndSwap(false, true) {
+		<-n.ended // not a sync.Once: that would be a lock held across everything below
+		return n.endErr
+	}
+	defer close(n.ended)
+	var errs []error
+	if err := n.membership.leave(announceTimeout); err != nil {
+		errs = append(errs, fmt.Errorf("peerlimit: the end was not announced to all: %w", err))
+	}
+	n.endErr = errors.Join(append(errs, n.shutDown())...)
+	return n.endErr
+}
+
+// shutDown ends whatever was started, in the order in which parts depend on each other.
+func (n *Node) shutDown() error {
+	var errs []error
+	if n.membership != nil {
+		errs = append(errs, n.membership.close())
+	}
+	if n.server != nil {
+		errs = append(errs, n.server.Close())
+	}
+	if n.client != nil {
+		errs = append(errs, n.client.Close())
+	}
+	close(n.stop)
+	n.running.Wait()
+	n.events.close()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,185 @@
+package peerlimit
+
+import (
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlimit/peerlimit/internal/sim"
+)
+
+// testCluster is a set of memberships on a simulated network, inside a synctest bubble.
+type testCluster struct {
+	t       *testing.T
+	network *sim.Network
+	all     []*testMember // those that were started and not ended, in order
+}
+
+// testMember is a membership that remembers what it was told.
+type testMember struct {
+	*membership
+	ip   string
+	logs *lockedBuffer
+
+	busy atomic.Bool // in onChange
+
+	mu     sync.Mutex
+	views  int
+	states map[string][]MemberState // of each member, without repetitions
+}
+
+// inCluster runs a test in a bubble with a network.
+func inCluster(t *testing.T, test func(t *testing.T, c *testCluster)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		c := &testCluster{t: t, network: sim.New(7)}
+		t.Cleanup(c.network.Close)
+		test(t, c)
+	})
+}
+
+func simIP(i int) string { return fmt.Sprintf("10.0.%d.%d", i/250, i%250+1) }
+
+// testSettings returns checked settings for a node at ip that joins the given hosts.
+func testSettings(t testing.TB, network *sim.Network, ip string, join ...string) *settings {
+	t.Helper()
+	s, err := Config{
+		Name: "n", BindAddr: ip, Join: join, Insecure: true, Network: network.Host(ip), Logger: slog.New(slog.DiscardHandler),
+	}.resolve()
+	require.NoError(t, err)
+	return s
+}
+
+// start starts a member that is closed at the end of the test. configure may be nil.
+func (c *testCluster) start(ip string, configure func(*settings), join ...string) *testMember {
+	c.t.Helper()
+	s := testSettings(c.t, c.network, ip, join...)
+	m := &testMember{ip: ip, logs: new(lockedBuffer), states: make(map[string][]MemberState)}
+	s.Logger = slog.New(slog.NewTextHandler(m.logs, nil))
+	if configure != nil {
+		configure(s)
+	}
+	started, err := startMembershipWith(s, netip.AddrPortFrom(s.gossip.Addr(), 7947), m.observe, &fakeNames{})
+	require.NoError(c.t, err)
+	m.membership = started
+	c.t.Cleanup(func() { require.NoError(c.t, started.close()) })
+	c.all = append(c.all, m)
+	return m
+}
+
+// startAll starts n members, each of which joins the first one, at the same moment.
+func (c *testCluster) startAll(n int) []*testMember {
+	c.t.Helper()
+	for i := range n {
+		c.start(simIP(i), nil, simIP(0))
+	}
+	return c.all
+}
+
+// observe is onChange.
+func (m *testMember) observe(v *memberView) {
+	if !m.busy.CompareAndSwap(false, true) {
+		panic("onChange is called concurrently")
+	}
+	time.Sleep(time.Millisecond) // gives a second call the time to come
+	m.mu.Lock()
+	m.views++
+	for _, i := range v.members {
+		if states := m.states[i.Name]; len(states) == 0 || states[len(states)-1] != i.State {
+			m.states[i.Name] = append(states, i.State)
+		}
+	}
+	m.mu.Unlock()
+	m.busy.Store(false)
+}
+
+// statesOf returns the states that a member had in the views so far.
+func (m *testMember) statesOf(name string) []MemberState {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.states[name])
+}
+
+// seen returns every name that ever was in a view.
+func (m *testMember) seen() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Sorted(maps.Keys(m.states))
+}
+
+// stateOf returns the state of a member now, and whether there is such a member.
+func (m *testMember) stateOf(name string) (MemberState, bool) {
+	i, ok := m.view().find(name)
+	return i.State, ok
+}
+
+// end ends a member's process without a word, as SIGKILL does.
+func (c *testCluster) end(m *testMember) {
+	c.network.Kill(m.ip)
+	require.NoError(c.t, m.close())
+	c.all = slices.DeleteFunc(c.all, func(other *testMember) bool { return other == m })
+}
+
+// within waits until a condition holds, which must be within a time.
+func (c *testCluster) within(limit time.Duration, what string, condition func() bool) time.Duration {
+	c.t.Helper()
+	begin := time.Now()
+	for !condition() {
+		if time.Since(begin) > limit {
+			for _, m := range c.all[:min(len(c.all), 5)] {
+				c.t.Logf("%s sees %v", m.identity, m.view().list())
+			}
+			require.FailNow(c.t, "not within "+limit.String()+": "+what)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return time.Since(begin)
+}
+
+// agree reports whether each of the members sees exactly them alive, and divides by as many.
+func agree(members ...*testMember) bool {
+	var names []string
+	for _, m := range members {
+		names = append(names, m.identity)
+	}
+	slices.Sort(names)
+	for _, m := range members {
+		v := m.view()
+		if !slices.Equal(names, v.ringNames()) || !slices.Equal(names, v.names) ||
+			v.known != len(names) || v.reachable != len(names) {
+			return false
+		}
+	}
+	return true
+}
+
+// onlySee reports whether each of the members sees exactly them alive, whomever it still counts.
+func onlySee(members ...*testMember) bool {
+	for _, m := range members {
+		if m.view().reachable != len(members) {
+			return false
+		}
+		for _, other := range members {
+			if !slices.Contains(m.view().ringNames(), other.identity) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func ipsOf(members []*testMember) (ips []string) {
+	for _, m := range members {
+		ips = append(ips, m.ip)
+	}
+	return ips
+}

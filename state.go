@@ -1,0 +1,382 @@
+package peerlimit
+
+import (
+	"math"
+	"slices"
+	"time"
+)
+
+// maxLevels bounds the levels that one bucket remembers: those of the limits now asked for, and those that other
+// versions of the code, still running elsewhere in the cluster, ask for under the same name.
+const maxLevels = 2 * MaxLimits
+
+// limitSet is what a request asks to be enforced, prepared once and shared by all buckets of a limiter: buckets whose
+// set is the same pointer need no comparing. It is immutable.
+type limitSet struct {
+	limits []Limit
+	meters []meter
+	ids    []levelID
+
+	// active is how many of them a request asks for: the first ones. The others are levels that a bucket remembers for
+	// requests with other limits; they drain and are not charged.
+	active int
+
+	// base is the set without the others; the set itself when there are none.
+	base *limitSet
+}
+
+// newLimitSet prepares valid limits.
+func newLimitSet(limits []Limit) *limitSet {
+	set := &limitSet{active: len(limits)}
+	for i, l := range limits {
+		set.add(l, newMeter(l), identify(limits, i))
+	}
+	set.base = set
+	return set
+}
+
+// remembering returns the set extended by some of old's levels, which it does not charge. They keep their identity: their
+// ordinals say what they were counted among, not what they stand next to now.
+func (set *limitSet) remembering(old *limitSet, others []int) *limitSet {
+	if len(others) == 0 {
+		return set
+	}
+	extended := &limitSet{active: set.active, base: set}
+	for i := range set.limits {
+		extended.add(set.limits[i], set.meters[i], set.ids[i])
+	}
+	for _, i := range others {
+		extended.add(old.limits[i], old.meters[i], old.ids[i])
+	}
+	return extended
+}
+
+func (set *limitSet) add(l Limit, m meter, id levelID) {
+	set.limits = append(set.limits, l)
+	set.meters = append(set.meters, m)
+	set.ids = append(set.ids, id)
+}
+
+// smallestBurst is the greatest cost that a single take can have.
+func (set *limitSet) smallestBurst() float64 {
+	smallest := math.Inf(1)
+	for _, m := range set.meters[:set.active] {
+		smallest = math.Min(smallest, m.burst)
+	}
+	return smallest
+}
+
+// fits reports whether a single take of cost can ever pass.
+func (set *limitSet) fits(cost float64) bool {
+	for i := range set.meters[:set.active] {
+		if cost > set.meters[i].ceiling {
+			return false
+		}
+	}
+	return true
+}
+
+// levelID is what makes a level the same level when a limiter's numbers change: its period, its algorithm, and which of
+// those with equal ones it is. Rate and burst may change under it.
+type levelID struct {
+	period    time.Duration
+	algorithm Algorithm
+	ordinal   int
+}
+
+// identify returns the identity of the i-th of limits.
+func identify(limits []Limit, i int) levelID {
+	id := levelID{period: limits[i].Period, algorithm: limits[i].Algorithm}
+	for _, earlier := range limits[:i] {
+		if earlier.Period == id.period && earlier.Algorithm == id.algorithm {
+			id.ordinal++
+		}
+	}
+	return id
+}
+
+// bucketState is what one bucket remembers: a level per limit of its set, as of the instant at. It knows nothing of
+// keys, locks or clocks; whoever holds it serialises access and passes the time, in nanoseconds of one monotonic clock.
+//
+// Nothing is written while nothing changes: a denial or a peek leaves it bit for bit as it was, which is why two equal
+// states mean that nothing was taken in between (see undo).
+type bucketState struct {
+	set   *limitSet
+	at    int64
+	first float64                 // the level of the first limit: most buckets have only one
+	rest  *[maxLevels - 1]float64 // the others; nil while there is only one
+}
+
+func newBucketState(set *limitSet, now int64) bucketState {
+	s := bucketState{at: now}
+	s.setTo(set)
+	return s
+}
+
+// setTo stores the set and makes room for its levels.
+func (s *bucketState) setTo(set *limitSet) {
+	s.set = set
+	if len(set.meters) == 1 {
+		s.rest = nil
+	} else if s.rest == nil {
+		s.rest = new([maxLevels - 1]float64)
+	}
+}
+
+func (s *bucketState) level(i int) float64 {
+	if i == 0 {
+		return s.first
+	}
+	return s.rest[i-1]
+}
+
+func (s *bucketState) setLevel(i int, level float64) {
+	if i == 0 {
+		s.first = level
+		return
+	}
+	s.rest[i-1] = level
+}
+
+// clone returns a copy that shares nothing that is written to.
+func (s *bucketState) clone() bucketState {
+	c := *s
+	if s.rest != nil {
+		rest := *s.rest
+		c.rest = &rest
+	}
+	return c
+}
+
+// advance drains all levels up to now. A clock that stood still or went back drains nothing and is not followed back.
+func (s *bucketState) advance(now int64) {
+	elapsed := now - s.at
+	if elapsed <= 0 {
+		return
+	}
+	for i := range s.set.meters {
+		s.setLevel(i, s.set.meters[i].drain(s.level(i), elapsed))
+	}
+	s.at = now
+}
+
+// drained reports whether all levels are zero at now: the bucket carries no information and can be dropped.
+func (s *bucketState) drained(now int64) bool {
+	for i := range s.set.meters {
+		if s.set.meters[i].drain(s.level(i), now-s.at) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// fullIn returns the time until every level is zero, from now: how much the bucket still matters.
+func (s *bucketState) fullIn(now int64) time.Duration {
+	var longest time.Duration
+	for i := range s.set.meters {
+		m := &s.set.meters[i]
+		longest = max(longest, m.nanos(m.drain(s.level(i), now-s.at)))
+	}
+	return longest
+}
+
+// adopt makes set the one that is enforced. Levels follow their identity; what is new starts at zero; what set does not
+// name is kept for other versions while it is not drained. The time until now drains at the rates stored so far, so a
+// raised rate helps from now on and never drains the past faster.
+func (s *bucketState) adopt(set *limitSet, now int64) {
+	if s.set == set || s.set.base == set && s.stillNeeded(now) {
+		return
+	}
+	s.advance(now)
+	var (
+		levels [maxLevels]float64
+		found  [maxLevels]bool
+		others []int
+	)
+	for i, id := range set.ids {
+		if j := slices.Index(s.set.ids, id); j >= 0 {
+			levels[i], found[j] = s.level(j), true
+		}
+	}
+	for j := range s.set.ids {
+		// Those remembered longest stand last: they are the ones to forget when there are too many.
+		if n := set.active + len(others); !found[j] && s.level(j) > 0 && n < maxLevels {
+			levels[n] = s.level(j)
+			others = append(others, j)
+		}
+	}
+	s.setTo(set.remembering(s.set, others))
+	for i := range s.set.meters {
+		s.setLevel(i, levels[i])
+	}
+}
+
+// stillNeeded reports whether a level kept for other versions has not drained yet.
+func (s *bucketState) stillNeeded(now int64) bool {
+	for i := s.set.active; i < len(s.set.meters); i++ {
+		if s.set.meters[i].drain(s.level(i), now-s.at) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// ask is one question to a bucket: may cost be taken?
+type ask struct {
+	set  *limitSet
+	cost float64
+
+	// total is what the caller is going to ask for in all when that is more than cost: a wait in instalments is refused
+	// at once when its last one would come too late.
+	total float64
+
+	// reserve says that the take may be put off, by at most maxDelay, instead of being denied.
+	reserve  bool
+	maxDelay time.Duration
+}
+
+// decide answers a, and takes the cost when the answer is yes: from all limits or from none.
+func (s *bucketState) decide(a *ask, now int64) Decision {
+	if s.set != a.set {
+		s.adopt(a.set, now)
+	}
+	v := s.examine(a, now)
+	if !v.allowed {
+		return s.denial(a, &v)
+	}
+	s.charge(a.cost, &v, now)
+	return s.admission(a.cost, &v)
+}
+
+// peek answers as decide would for a take of one token, or of the burst where that is less, and changes nothing.
+func (s *bucketState) peek(set *limitSet, now int64) Decision {
+	if s.set != set {
+		adopted := s.clone()
+		adopted.adopt(set, now)
+		s = &adopted
+	}
+	a := ask{set: set, cost: math.Min(1, set.smallestBurst())}
+	v := s.examine(&a, now)
+	if !v.allowed {
+		return s.denial(&a, &v)
+	}
+	return s.admission(0, &v)
+}
+
+// examination is what every active limit says to one question.
+type examination struct {
+	allowed bool
+	delay   time.Duration            // until the last limit lets the request go
+	finish  time.Duration            // until all instalments are through; at least delay
+	levels  [MaxLimits]float64       // drained up to now
+	waits   [MaxLimits]time.Duration // until the cost fits
+}
+
+// examine asks every active limit and writes nothing.
+func (s *bucketState) examine(a *ask, now int64) examination {
+	v := examination{allowed: true}
+	elapsed := now - s.at
+	for i := range s.set.meters[:s.set.active] {
+		m := &s.set.meters[i]
+		level := m.drain(s.level(i), elapsed)
+		v.levels[i] = level
+		if addUp(level, a.cost) > m.ceiling {
+			v.waits[i] = m.room(s.level(i), elapsed, a.cost)
+			v.delay = max(v.delay, v.waits[i])
+			v.allowed = v.allowed && a.reserve && !m.leaky
+		} else if m.leaky {
+			v.delay = max(v.delay, m.nanos(level)) // the requests ahead leave first
+		}
+	}
+	v.finish = v.delay
+	if a.total > a.cost {
+		v.finish = s.finish(a, &v)
+	}
+	if a.reserve && v.finish > a.maxDelay {
+		v.allowed = false
+	}
+	return v
+}
+
+// finish returns when the last of a's instalments goes through, if nobody else comes in between. Each waits for its turn
+// under every limit, and until the one before has left every leaky bucket. As all but the last are alike, one of three is
+// what the last one really waits for: its own turn, the turn of the one before, or the turn of the first.
+func (s *bucketState) finish(a *ask, v *examination) time.Duration {
+	before := a.cost * (math.Ceil(a.total/a.cost) - 1) // all but the last
+	var turn, turnBefore, leakOne, leakAll time.Duration
+	for i := range s.set.meters[:s.set.active] {
+		m := &s.set.meters[i]
+		turn = max(turn, m.nanos(addUp(v.levels[i], a.total)-m.burst))
+		turnBefore = max(turnBefore, m.nanos(addUp(v.levels[i], before)-m.burst))
+		if m.leaky {
+			leakOne = max(leakOne, m.nanos(a.cost))
+			leakAll = max(leakAll, m.nanos(before))
+		}
+	}
+	return max(turn, addNanos(turnBefore, leakOne), addNanos(v.delay, leakAll))
+}
+
+// charge adds cost to the active levels and drains those remembered for other versions, so that all are as of now.
+func (s *bucketState) charge(cost float64, v *examination, now int64) {
+	elapsed := now - s.at
+	for i := range s.set.meters {
+		if i < s.set.active {
+			s.setLevel(i, addUp(v.levels[i], cost))
+		} else {
+			s.setLevel(i, s.set.meters[i].drain(s.level(i), elapsed))
+		}
+	}
+	s.at = max(s.at, now)
+}
+
+// denial describes a question that was answered with no. Its RetryAfter is never 0.
+func (s *bucketState) denial(a *ask, v *examination) Decision {
+	d := Decision{RetryAfter: -1}
+	for i := range s.set.meters[:s.set.active] {
+		m := &s.set.meters[i]
+		d.ResetAfter = max(d.ResetAfter, m.nanos(v.levels[i]))
+		retry := v.waits[i]
+		if a.reserve {
+			// The turn would come, but too late: it comes in time when the queue has become that much shorter.
+			retry = max(retry, v.finish-a.maxDelay, 1)
+		}
+		if retry > d.RetryAfter {
+			d.RetryAfter, d.Limit, d.Remaining = retry, s.set.limits[i], math.Max(0, m.burst-v.levels[i])
+		}
+	}
+	return d
+}
+
+// admission describes a question that was answered with yes and the bucket after cost was taken.
+func (s *bucketState) admission(cost float64, v *examination) Decision {
+	d := Decision{Allowed: true, Delay: v.delay}
+	scarcest := math.Inf(1)
+	for i := range s.set.meters[:s.set.active] {
+		m := &s.set.meters[i]
+		after := addUp(v.levels[i], cost)
+		d.ResetAfter = max(d.ResetAfter, m.nanos(after))
+		if left := (m.burst - after) / m.burst; left < scarcest {
+			scarcest = left
+			d.Limit, d.Remaining = s.set.limits[i], math.Max(0, m.burst-after)
+		}
+	}
+	return d
+}
+
+// refund gives cost back to every limit of set, at most down to zero.
+func (s *bucketState) refund(set *limitSet, cost float64, now int64) {
+	s.adopt(set, now)
+	s.advance(now)
+	for i := range s.set.meters[:s.set.active] {
+		s.setLevel(i, math.Max(0, subUp(s.level(i), cost)))
+	}
+}
+
+// exhaust takes everything that is left under the limits of set.
+func (s *bucketState) exhaust(set *limitSet, now int64) {
+	s.adopt(set, now)
+	s.advance(now)
+	for i := range s.set.meters[:s.set.active] {
+		s.setLevel(i, math.Max(s.level(i), s.set.meters[i].burst))
+	}
+}

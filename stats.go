@@ -1,0 +1,89 @@
+package peerlimit
+
+import "sync/atomic"
+
+// Stats is a snapshot of what a node has seen since it started. Counts never go back; the others are as of now.
+type Stats struct {
+	Members   int // alive or suspected, not leaving, this node among them
+	Known     int // that a limit is divided by when this node decides alone
+	Reachable int // of those
+
+	PartitionsOwned int    // of 4,093, by the ring
+	RingChanges     uint64 // times the owners changed
+
+	Keys    int    // buckets kept for the cluster
+	Alone   int    // buckets kept for deciding alone
+	Evicted uint64 // buckets dropped for want of room while they still mattered
+
+	Served   uint64 // questions of other nodes answered here
+	PassedOn uint64 // questions of other nodes sent on to the owner
+	Refused  uint64 // questions of other nodes that made no sense
+
+	Timeouts    uint64 // questions to other nodes that were not answered in time
+	Unreachable uint64 // questions to other nodes that could not be sent
+	Overloaded  uint64 // questions to other nodes for which there was no room, here or there
+
+	LostRefunds   uint64 // refunds and cancellations that did not reach the owner
+	EventsDropped uint64 // events that Config.OnEvent was too slow for
+
+	// Limiters has an entry for every limiter that was used on this node, by name.
+	Limiters map[string]LimiterStats
+}
+
+// LimiterStats counts the decisions that one limiter gave its callers on this node, by who decided.
+type LimiterStats struct {
+	Allowed map[Origin]uint64
+	Denied  map[Origin]uint64
+}
+
+// counters are the node's own; see Stats.
+type counters struct {
+	ringChanges                       atomic.Uint64
+	served, passedOn, refused         atomic.Uint64
+	timeouts, unreachable, overloaded atomic.Uint64
+	lostRefunds                       atomic.Uint64
+}
+
+// decisionCounts counts decisions by origin and outcome. The counters are kept several times over, by partition, so that
+// processors which decide about different keys rarely write to the same cache line.
+type decisionCounts [countStripes]struct {
+	by [originCount]struct{ denied, allowed atomic.Uint64 }
+	_  [64]byte // the next one's first line is another one's last otherwise
+}
+
+const countStripes = 8
+
+func (c *decisionCounts) add(part uint16, d Decision) {
+	if d.Origin >= originCount {
+		return
+	}
+	count := &c[part%countStripes].by[d.Origin]
+	if d.Allowed {
+		count.allowed.Add(1)
+	} else {
+		count.denied.Add(1)
+	}
+}
+
+// addAnswer counts answers to takes and reservations; a peek decides nothing.
+func (c *decisionCounts) addAnswer(part uint16, m *message, a *answer) {
+	if m.kind == kindTake || m.kind == kindReserve {
+		c.add(part, a.decision)
+	}
+}
+
+func (c *decisionCounts) snapshot() LimiterStats {
+	s := LimiterStats{Allowed: make(map[Origin]uint64), Denied: make(map[Origin]uint64)}
+	for i := range c {
+		for origin := range originCount {
+			count := &c[i].by[origin]
+			if n := count.allowed.Load(); n > 0 {
+				s.Allowed[origin] += n
+			}
+			if n := count.denied.Load(); n > 0 {
+				s.Denied[origin] += n
+			}
+		}
+	}
+	return s
+}

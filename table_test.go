@@ -1,0 +1,141 @@
+package peerlimit
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// The set of buckets is what a Go map would be, whatever is inserted and removed, also when all hashes collide.
+func TestBucketsAreAMap(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var set buckets
+		model := make(map[bucketKey]*bucket)
+		hashes := rapid.SampledFrom([]uint64{1, 3, 1 << 20, 1<<64 - 1}).Draw(t, "hashes")
+		hash := func(id bucketKey) uint64 { return uint64(len(id.key)*7+int(id.key[0])) % hashes * 0x9E3779B97F4A7C15 }
+		t.Repeat(map[string]func(*rapid.T){
+			"insert": func(t *rapid.T) {
+				for range rapid.IntRange(1, 40).Draw(t, "n") {
+					id := bucketKey{rapid.StringMatching(`[a-z]{1,2}`).Draw(t, "key"), limiterID(rapid.IntRange(0, 2).Draw(t, "limiter"))}
+					if model[id] == nil {
+						model[id] = set.insert(hash(id), id, bucketState{at: int64(len(model))})
+					}
+				}
+			},
+			"remove": func(t *rapid.T) {
+				limiter := limiterID(rapid.IntRange(0, 2).Draw(t, "limiter"))
+				before := rapid.StringMatching(`[a-z]`).Draw(t, "before")
+				drop := func(b *bucket) bool { return b.limiter == limiter && b.key < before }
+				want := 0
+				for id, b := range model {
+					if drop(b) {
+						delete(model, id)
+						want++
+					}
+				}
+				require.Equal(t, want, set.removeIf(drop))
+			},
+			"": func(t *rapid.T) {
+				require.Equal(t, len(model), set.used)
+				require.LessOrEqual(t, 4*set.used, 3*len(set.slots))
+				for id, b := range model {
+					require.Same(t, b, set.find(hash(id), id))
+				}
+				for _, id := range []bucketKey{{"nobody", 0}, {"a", 9}} {
+					require.Nil(t, set.find(hash(id), id))
+				}
+			},
+		})
+	})
+}
+
+func TestBucketsGiveMemoryBack(t *testing.T) {
+	var set buckets
+	for i := range 1000 {
+		set.insert(uint64(i)*0x9E3779B97F4A7C15, bucketKey{fmt.Sprint(i), 0}, bucketState{at: int64(i)})
+	}
+	require.GreaterOrEqual(t, len(set.slots), 1024)
+	require.Equal(t, 990, set.removeIf(func(b *bucket) bool { return b.at >= 10 }))
+	require.LessOrEqual(t, len(set.slots), 32)
+	require.Equal(t, 10, set.removeIf(func(*bucket) bool { return true }))
+	require.Nil(t, set.slots)
+}
+
+// A key that is done frees its memory without traffic, within a round of sweeping after it has drained.
+func TestSweepDropsWhatHasDrained(t *testing.T) {
+	tab := newTable(1000)
+	quick, slow := newLimitSet([]Limit{PerSecond(10)}), newLimitSet([]Limit{PerHour(10)})
+	for i := range 200 {
+		set := quick
+		if i%2 == 0 {
+			set = slow
+		}
+		require.True(t, tab.decide(uint16(i%7), bucketKey{fmt.Sprint(i), 0}, &ask{set: set, cost: 5}, 0).Allowed)
+	}
+	require.EqualValues(t, 200, tab.keys.Load())
+	for part := range uint16(7) {
+		tab.sweep(part, int64(499*time.Millisecond))
+	}
+	require.EqualValues(t, 200, tab.keys.Load(), "not yet")
+	for part := range uint16(7) {
+		tab.sweep(part, int64(500*time.Millisecond))
+	}
+	require.EqualValues(t, 100, tab.keys.Load())
+	require.Zero(t, tab.evicted.Load(), "nothing that mattered was lost")
+}
+
+// When there is no room the fullest go, and it is counted when that mattered.
+func TestTheTableIsBounded(t *testing.T) {
+	tab := newTable(100)
+	set := newLimitSet([]Limit{PerHour(1000)})
+	exhausted := bucketKey{"exhausted", 1}
+	require.True(t, tab.decide(0, exhausted, &ask{set: set, cost: 1000}, 0).Allowed)
+	for i := range 10_000 {
+		tab.decide(0, bucketKey{fmt.Sprint("fresh-", i), 1}, &ask{set: set, cost: 1}, 1)
+		require.LessOrEqual(t, tab.keys.Load(), int64(100))
+	}
+	require.False(t, tab.decide(0, exhausted, &ask{set: set, cost: 1}, 2).Allowed, "it is remembered while fuller ones are there")
+	require.Positive(t, tab.evicted.Load())
+}
+
+// The key of a request is in a buffer that is used again, so the table keeps a copy.
+func TestTheTableKeepsItsOwnKeys(t *testing.T) {
+	tab := newTable(10)
+	set := newLimitSet([]Limit{PerHour(1)})
+	big := strings.Repeat("x", 1<<20)
+	require.True(t, tab.decide(0, bucketKey{big[:5], 0}, &ask{set: set, cost: 1}, 0).Allowed)
+	kept := tab.partitions[0].buckets.find(bucketKey{"xxxxx", 0}.hash(tab.seed), bucketKey{"xxxxx", 0})
+	require.NotNil(t, kept)
+	require.Equal(t, "xxxxx", kept.key)
+}
+
+// The steady state of a take allocates nothing, here and on the way to the owner's table.
+func TestDecideAllocatesNothing(t *testing.T) {
+	tab := newTable(10)
+	a := &ask{set: newLimitSet([]Limit{PerSecond(1e9), PerHour(1e12)}), cost: 1}
+	now := int64(0)
+	require.Zero(t, testing.AllocsPerRun(1000, func() {
+		now += 1000
+		tab.decide(5, bucketKey{"k", 0}, a, now)
+	}))
+	m := message{kind: kindTake, rule: appendRule(nil, "api", []Limit{PerSecond(1)}), key: "k", cost: 1}
+	encoded := appendMessage(nil, &m)
+	known := newRules()
+	var out [128]byte
+	require.Zero(t, testing.AllocsPerRun(1000, func() {
+		m, err := decodeMessage(encoded)
+		if err != nil {
+			t.Error(err)
+		}
+		r, err := known.find(m.rule)
+		if err != nil {
+			t.Error(err)
+		}
+		ans := tab.answer(r, 3, &m, now)
+		appendAnswer(out[:0], &ans)
+	}))
+}

@@ -1,0 +1,366 @@
+package peerlimit
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+	"unsafe"
+)
+
+// What nodes say to each other about takes. Package transport moves these messages and knows nothing of them; its
+// handshake has agreed on a protocol version that both sides speak. Fields are only ever added at the end, and bytes that
+// a version does not know are skipped, so version N works with N - 1. The bytes are pinned in testdata/wire/v1.
+//
+// Numbers are sent short because most are small and whole: limits, costs and durations take one to five bytes.
+// There is no timestamp in any message: only levels, durations and what is opaque to all but its sender, so the clocks of
+// two nodes need not agree.
+
+// wireVersion is the version of the messages. It is the second byte of each.
+const wireVersion = 1
+
+// Lowest and highest protocol version this code speaks.
+const (
+	protocolMin = 1
+	protocolMax = 1
+)
+
+// messageKind is the first byte of a request.
+type messageKind uint8
+
+const (
+	kindTake messageKind = 1 + iota
+	kindPeek
+	kindReserve
+	kindCancel
+	kindRefund
+	kindReset
+	kindEnd
+)
+
+// message is a request about one key.
+type message struct {
+	kind messageKind
+
+	// passedOn says that a node which does not hold the key sent it on. It is never sent on a second time.
+	passedOn bool
+
+	// rule is the encoded name and limits; see appendRule.
+	rule []byte
+
+	key      string
+	cost     float64       // take, reserve, refund
+	total    float64       // reserve
+	maxDelay time.Duration // reserve
+	undo     *undo         // cancel; not nil there
+}
+
+// status is the first byte of an answer.
+type status uint8
+
+const (
+	statusDecided status = 1 + iota // a decision follows
+	statusDone                      // refunded, reset
+	statusRefused                   // this node cannot answer: it is closing, or the message made no sense to it
+	statusEnd
+)
+
+// answer is the response to a message.
+type answer struct {
+	status   status
+	decision Decision
+	undo     *undo // reserve, when allowed and it can be undone
+}
+
+var errMalformed = errors.New("peerlimit: malformed message")
+
+// maxRuleLen bounds an encoded rule: a name, and limits of at most 29 bytes each.
+const maxRuleLen = 2 + MaxNameLen + 1 + MaxLimits*29
+
+func appendMessage(b []byte, m *message) []byte {
+	b = append(b, byte(m.kind), wireVersion, boolByte(m.passedOn))
+	b = appendBytes(b, m.rule)
+	b = append(binary.AppendUvarint(b, uint64(len(m.key))), m.key...)
+	switch m.kind {
+	case kindTake, kindRefund:
+		b = appendNumber(b, m.cost)
+	case kindReserve:
+		b = appendNumber(b, m.cost)
+		b = appendNumber(b, m.total)
+		b = appendDuration(b, m.maxDelay)
+	case kindCancel:
+		b = appendUndo(b, m.undo)
+	}
+	return b
+}
+
+// decodeMessage decodes b. The rule and the key share b's memory: they are valid for as long as b is, and whoever keeps
+// one keeps a copy.
+func decodeMessage(b []byte) (m message, err error) {
+	r := reader{b: b}
+	m.kind = messageKind(r.byte())
+	if version := r.byte(); version == 0 || m.kind == 0 || m.kind >= kindEnd {
+		return message{}, fmt.Errorf("%w: kind %d, version %d", errMalformed, m.kind, version)
+	}
+	m.passedOn = r.byte()&1 != 0
+	m.rule = r.bytes(maxRuleLen)
+	key := r.bytes(MaxKeyLen)
+	m.key = unsafe.String(unsafe.SliceData(key), len(key))
+	switch m.kind {
+	case kindTake, kindRefund:
+		m.cost = r.number()
+	case kindReserve:
+		m.cost = r.number()
+		m.total = r.number()
+		m.maxDelay = r.duration()
+	case kindCancel:
+		m.undo = r.undo()
+	}
+	if r.failed || m.kind == kindCancel && m.undo == nil {
+		return message{}, fmt.Errorf("%w: cut short, or a field is too long", errMalformed)
+	}
+	if len(m.key) == 0 {
+		return message{}, fmt.Errorf("%w: empty key", errMalformed)
+	}
+	switch m.kind {
+	case kindTake, kindRefund, kindReserve:
+		if err := validateCost(m.cost); err != nil {
+			return message{}, fmt.Errorf("%w: %w", errMalformed, err)
+		}
+	}
+	if m.kind == kindReserve {
+		if err := validateCost(m.total); err != nil {
+			return message{}, fmt.Errorf("%w: total: %w", errMalformed, err)
+		}
+	}
+	return m, nil
+}
+
+func appendAnswer(b []byte, a *answer) []byte {
+	b = append(b, byte(a.status), wireVersion)
+	if a.status != statusDecided {
+		return b
+	}
+	d := &a.decision
+	b = append(b, boolByte(d.Allowed), byte(d.Origin), byte(d.Limit.Algorithm))
+	b = appendNumber(b, d.Limit.Tokens)
+	b = appendDuration(b, d.Limit.Period)
+	b = appendNumber(b, d.Limit.Burst)
+	b = appendNumber(b, d.Remaining)
+	b = appendDuration(b, d.RetryAfter)
+	b = appendDuration(b, d.ResetAfter)
+	b = appendDuration(b, d.Delay)
+	return appendUndo(b, a.undo)
+}
+
+func decodeAnswer(b []byte) (a answer, err error) {
+	r := reader{b: b}
+	a.status = status(r.byte())
+	if version := r.byte(); version == 0 || a.status == 0 || a.status >= statusEnd {
+		return answer{}, fmt.Errorf("%w: status %d, version %d", errMalformed, a.status, version)
+	}
+	if a.status != statusDecided {
+		return a, nil
+	}
+	d := &a.decision
+	d.Allowed = r.byte()&1 != 0
+	d.Origin = Origin(r.byte())
+	d.Limit.Algorithm = Algorithm(r.byte())
+	d.Limit.Tokens = r.number()
+	d.Limit.Period = r.duration()
+	d.Limit.Burst = r.number()
+	d.Remaining = r.number()
+	d.RetryAfter = r.duration()
+	d.ResetAfter = r.duration()
+	d.Delay = r.duration()
+	a.undo = r.undo()
+	if r.failed {
+		return answer{}, fmt.Errorf("%w: cut short", errMalformed)
+	}
+	if d.Origin >= originCount || d.Limit.Validate() != nil || !(d.Remaining >= 0) || math.IsInf(d.Remaining, 1) {
+		return answer{}, fmt.Errorf("%w: a decision that cannot be", errMalformed)
+	}
+	return a, nil
+}
+
+// appendRule encodes a limiter's name and limits: what every request about it begins with, and by what the receiver
+// finds again what it has already decoded once.
+func appendRule(b []byte, name string, limits []Limit) []byte {
+	b = binary.AppendUvarint(b, uint64(len(name)))
+	b = append(b, name...)
+	b = append(b, byte(len(limits)))
+	for _, l := range limits {
+		b = append(b, byte(l.Algorithm))
+		b = appendNumber(b, l.Tokens)
+		b = appendDuration(b, l.Period)
+		b = appendNumber(b, l.Burst)
+	}
+	return b
+}
+
+// decodeRule decodes and validates what appendRule encoded.
+func decodeRule(b []byte) (name string, limits []Limit, err error) {
+	r := reader{b: b}
+	name = string(r.bytes(MaxNameLen))
+	count := int(r.byte())
+	if count > MaxLimits {
+		return "", nil, fmt.Errorf("%w: %d limits", errMalformed, count)
+	}
+	for range count {
+		var l Limit
+		l.Algorithm = Algorithm(r.byte())
+		l.Tokens = r.number()
+		l.Period = r.duration()
+		l.Burst = r.number()
+		limits = append(limits, l)
+	}
+	if r.failed {
+		return "", nil, fmt.Errorf("%w: a rule that is cut short", errMalformed)
+	}
+	if err := validateName(name); err != nil {
+		return "", nil, fmt.Errorf("%w: %w", errMalformed, err)
+	}
+	if err := validateLimits(limits); err != nil {
+		return "", nil, fmt.Errorf("%w: %w", errMalformed, err)
+	}
+	return name, limits, nil
+}
+
+// appendUndo encodes how to undo a reservation; one byte when there is nothing to undo. Its instants are on the clock of
+// the node that wrote them, and only that node reads them.
+func appendUndo(b []byte, u *undo) []byte {
+	if u == nil {
+		return append(b, 0)
+	}
+	b = append(b, byte(u.after.count))
+	for _, shot := range [...]*snapshot{&u.before, &u.after} {
+		b = binary.AppendVarint(b, shot.at)
+		for _, level := range shot.levels[:u.after.count] {
+			b = appendNumber(b, level)
+		}
+	}
+	return b
+}
+
+// The primitives. A number is a float64: a whole one below 2^52 as twice itself in a uvarint, any other as the
+// uvarint 1 and its eight bytes.
+
+func appendNumber(b []byte, v float64) []byte {
+	if v >= 0 && v < 1<<52 && v == math.Trunc(v) {
+		return binary.AppendUvarint(b, uint64(v)<<1)
+	}
+	return binary.BigEndian.AppendUint64(append(b, 1), math.Float64bits(v))
+}
+
+// appendDuration encodes nanoseconds; no duration in a message is negative.
+func appendDuration(b []byte, d time.Duration) []byte {
+	return binary.AppendUvarint(b, uint64(max(d, 0)))
+}
+
+func appendBytes(b, field []byte) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(field))), field...)
+}
+
+func boolByte(v bool) byte {
+	if v {
+		return 1
+	}
+	return 0
+}
+
+// reader takes fields off the front of b. After a failure every field is zero, so that only the end need be checked.
+type reader struct {
+	b      []byte
+	failed bool
+}
+
+func (r *reader) fail() {
+	r.b, r.failed = nil, true
+}
+
+func (r *reader) byte() byte {
+	if len(r.b) == 0 {
+		r.fail()
+		return 0
+	}
+	v := r.b[0]
+	r.b = r.b[1:]
+	return v
+}
+
+func (r *reader) uvarint() uint64 {
+	v, n := binary.Uvarint(r.b)
+	if n <= 0 {
+		r.fail()
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) varint() int64 {
+	v, n := binary.Varint(r.b)
+	if n <= 0 {
+		r.fail()
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) bytes(limit int) []byte {
+	n := r.uvarint()
+	if n > uint64(limit) || n > uint64(len(r.b)) {
+		r.fail()
+		return nil
+	}
+	v := r.b[:n:n]
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) number() float64 {
+	v := r.uvarint()
+	if v&1 == 0 {
+		return float64(v >> 1)
+	}
+	if v != 1 || len(r.b) < 8 {
+		r.fail()
+		return 0
+	}
+	bits := binary.BigEndian.Uint64(r.b)
+	r.b = r.b[8:]
+	return math.Float64frombits(bits)
+}
+
+func (r *reader) duration() time.Duration {
+	v := r.uvarint()
+	if v > math.MaxInt64 {
+		r.fail()
+		return 0
+	}
+	return time.Duration(v)
+}
+
+func (r *reader) undo() *undo {
+	count := int(r.byte())
+	if count > MaxLimits {
+		r.fail()
+	}
+	if count == 0 || r.failed {
+		return nil
+	}
+	u := new(undo)
+	for _, shot := range [...]*snapshot{&u.before, &u.after} {
+		shot.at, shot.count = r.varint(), count
+		for i := range count {
+			level := r.number()
+			if !(level >= 0) || math.IsInf(level, 1) {
+				r.fail()
+			}
+			shot.levels[i] = level
+		}
+	}
+	return u
+}
