@@ -1,0 +1,217 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/peerlimit/peerlimit"
+)
+
+// service is what runs in a node process: an HTTP service that embeds a node.
+type service struct {
+	keys    []string
+	node    *peerlimit.Node
+	limiter *peerlimit.Limiter
+	started chan struct{} // closed when the fields above are set; events come earlier
+	out     *os.File      // safe for concurrent use; a report is one write
+}
+
+// leaveTimeout bounds each half of an orderly end: finishing requests, and leaving the cluster.
+const leaveTimeout = 5 * time.Second
+
+// runNode is the main function of a node process. It ends when it is asked to leave, and at once when in ends.
+func runNode(in io.Reader, out *os.File, log io.Writer) int {
+	signal.Ignore(os.Interrupt) // Ctrl-C reaches the whole process group; the demo decides what it means
+	leave := make(chan os.Signal, 1)
+	signal.Notify(leave, syscall.SIGTERM)
+
+	config, err := readConfig(in)
+	if err != nil {
+		fmt.Fprintf(log, "node: %v\n", err)
+		return exitUsage
+	}
+	if err := serve(config, leave, out, log); err != nil {
+		fmt.Fprintf(log, "%s: %v\n", config.Name, err)
+		return exitBroken
+	}
+	return exitHeld
+}
+
+// readConfig reads the first line, and from then on watches for the end of the input. Whatever ends the demo, even
+// SIGKILL, closes the pipe: this is what makes it certain that no node outlives it.
+func readConfig(in io.Reader) (nodeConfig, error) {
+	var config nodeConfig
+	input := bufio.NewReader(in)
+	line, err := input.ReadBytes('\n')
+	if err != nil {
+		return config, fmt.Errorf("no configuration on standard input: %w", err)
+	}
+	if err := json.Unmarshal(line, &config); err != nil {
+		return config, fmt.Errorf("configuration %q: %w", line, err)
+	}
+	go func() {
+		_, _ = io.Copy(io.Discard, input)
+		os.Exit(exitBroken)
+	}()
+	return config, nil
+}
+
+// serve runs the service until a signal arrives on leave.
+func serve(config nodeConfig, leave <-chan os.Signal, out *os.File, log io.Writer) error {
+	s := &service{keys: config.Keys, started: make(chan struct{}), out: out}
+	var err error
+	s.node, err = peerlimit.Start(peerlimit.Config{
+		Cluster: config.Cluster,
+		Name:    config.Name,
+		Join:    config.Seeds,
+		OnEvent: s.onEvent,
+		// All processes and the load share one machine, where a busy moment can stall any of them for longer than the
+		// default of 100 ms. That is not what is to be shown. A process that dies is noticed at once all the same.
+		RPCTimeout: 2 * time.Second,
+		Logger:     slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelError})),
+	})
+	if err != nil {
+		return err
+	}
+	defer s.node.Close()
+	s.limiter, err = s.node.Limiter(limiterName, peerlimit.PerSecond(config.Rate).WithBurst(config.Burst))
+	if err != nil {
+		return err
+	}
+	close(s.started)
+
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Handler: s.routes(), ReadHeaderTimeout: 5 * time.Second}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+
+	s.report(nodeReport{Ready: &nodeReady{HTTP: "http://" + listener.Addr().String(), Gossip: s.node.Self().Addr}})
+	s.reportView()
+	select {
+	case err := <-served:
+		return err
+	case <-leave:
+		return s.leave(server)
+	}
+}
+
+// leave is what a service does on SIGTERM during a rolling deploy: finish the requests that came, then leave the cluster.
+// The node goes on deciding for the others until they have taken over.
+func (s *service) leave(server *http.Server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+	defer cancel()
+	err := server.Shutdown(ctx)
+
+	ctx, cancel = context.WithTimeout(context.Background(), leaveTimeout)
+	defer cancel()
+	return errors.Join(err, s.node.Leave(ctx))
+}
+
+func (s *service) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /take", s.take)
+	mux.HandleFunc("GET /owner", s.owner)
+	mux.HandleFunc("GET /ready", s.ready)
+	return mux
+}
+
+// take is the endpoint that is limited.
+func (s *service) take(w http.ResponseWriter, r *http.Request) {
+	decision, err := s.limiter.Take(r.Context(), r.URL.Query().Get("key"), 1)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	status := http.StatusOK
+	if !decision.Allowed {
+		status = http.StatusTooManyRequests
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(decision.RetryAfter.Seconds()))))
+	}
+	answer(w, status, takeAnswer{Allowed: decision.Allowed, Origin: decision.Origin.String()})
+}
+
+// owner tells which node decides about a key, as this one sees it.
+func (s *service) owner(w http.ResponseWriter, r *http.Request) {
+	answer(w, http.StatusOK, ownerAnswer{Owner: shortName(s.limiter.Owner(r.URL.Query().Get("key")).Name)})
+}
+
+// ready answers when this node sees as many members as are asked for, and reaches them all.
+func (s *service) ready(w http.ResponseWriter, r *http.Request) {
+	members, err := strconv.Atoi(r.URL.Query().Get("members"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	if err := s.node.WaitReady(r.Context(), members); err != nil {
+		refuse(w, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func answer(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // the client is gone: nobody to tell
+}
+
+// refuse answers a call that was wrong or came too late; being denied by the limit is not that.
+func refuse(w http.ResponseWriter, err error) {
+	status := http.StatusBadRequest
+	if errors.Is(err, peerlimit.ErrClosed) {
+		status = http.StatusServiceUnavailable
+	}
+	http.Error(w, err.Error(), status)
+}
+
+// onEvent passes on what the node noticed. peerlimit calls it from one goroutine.
+func (s *service) onEvent(e peerlimit.Event) {
+	<-s.started
+	if e.Kind == peerlimit.EventRing {
+		s.reportView()
+		return
+	}
+	s.report(nodeReport{Event: &nodeEvent{Kind: e.Kind, Member: shortName(e.Member)}})
+}
+
+// reportView tells who is on the ring and who owns the demo's keys. What says which ring it was is read first: a report
+// that is overtaken by a change is then followed by one with a higher version.
+func (s *service) reportView() {
+	stats := s.node.Stats()
+	view := ringView{Version: stats.RingChanges, Size: stats.Members, Owners: make(map[string]string)}
+	for _, m := range s.node.Members() {
+		if m.State == peerlimit.MemberAlive || m.State == peerlimit.MemberSuspect {
+			view.Members = append(view.Members, shortName(m.Name))
+		}
+	}
+	for _, key := range s.keys {
+		view.Owners[key] = shortName(s.limiter.Owner(key).Name)
+	}
+	s.report(nodeReport{View: &view})
+}
+
+func (s *service) report(r nodeReport) {
+	line, err := json.Marshal(r)
+	if err == nil {
+		_, err = s.out.Write(append(line, '\n'))
+	}
+	if err != nil {
+		os.Exit(exitBroken) // nobody listens: the demo is gone
+	}
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/peerlimit/peerlimit"
+)
+
+// What passes between the demo and its node processes, besides HTTP: one JSON line with a nodeConfig on the node's
+// standard input, then nodeReports, a line each, on its standard output.
+
+// nodeEnv makes this program a node process when it is set in its environment.
+const nodeEnv = "PEERLIMIT_CLUSTER_NODE"
+
+// limiterName is the limiter all nodes share.
+const limiterName = "demo"
+
+// nodeConfig tells a node process what to be.
+type nodeConfig struct {
+	Cluster string
+	Name    string
+	Seeds   []string // gossip addresses of nodes to join
+	Rate    float64
+	Burst   float64
+	Keys    []string // whose owners to report
+}
+
+// nodeReport is one thing that a node process tells; exactly one field is set.
+type nodeReport struct {
+	Ready *nodeReady `json:",omitempty"`
+	View  *ringView  `json:",omitempty"`
+	Event *nodeEvent `json:",omitempty"`
+}
+
+// nodeReady says that the process serves, and where.
+type nodeReady struct {
+	HTTP   string // base URL
+	Gossip string // host:port
+}
+
+// ringView is the ring as one node sees it.
+type ringView struct {
+	Version uint64            // higher is later
+	Size    int               // members that own keys
+	Members []string          // their short names
+	Owners  map[string]string // of the demo's keys, by short name
+}
+
+// nodeEvent is a peerlimit.Event about another node.
+type nodeEvent struct {
+	Kind   peerlimit.EventKind
+	Member string // short name
+}
+
+// takeAnswer is the body of an answer to POST /take?key=…, with status 200 or 429.
+type takeAnswer struct {
+	Allowed bool   `json:"allowed"`
+	Origin  string `json:"origin"`
+}
+
+// ownerAnswer is the body of an answer to GET /owner?key=….
+type ownerAnswer struct {
+	Owner string `json:"owner"` // short name
+}
+
+// shortName is the name that the demo gave a node, without the random digits that make its identity unique.
+func shortName(identity string) string {
+	if i := strings.LastIndexByte(identity, '-'); i > 0 {
+		return identity[:i]
+	}
+	return identity
+}

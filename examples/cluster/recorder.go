@@ -1,0 +1,113 @@
+package main
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/internal/oracle"
+)
+
+// call is one HTTP request and what came of it.
+type call struct {
+	key, node  string
+	start, end time.Duration
+	admitted   bool
+	origin     string
+	err        error
+	cutOff     bool // by the end of a node that the demo ended
+}
+
+// recorder keeps what the verdict needs, and counts what the lines show.
+type recorder struct {
+	mu       sync.Mutex // guards what follows
+	oracles  map[string]*oracle.Oracle
+	seconds  map[string][]second        // of each key
+	byOwner  map[string][]time.Duration // of each key: when calls began that an owner admitted
+	current  counts                     // since the last sample
+	calls    int
+	cutOff   int
+	failed   int
+	failures []string // the first of them
+}
+
+// second is what happened to one key in one second.
+type second struct{ offered, admitted int }
+
+// maxFailures is how many failed calls are told in full.
+const maxFailures = 3
+
+func newRecorder(limit oracle.Limit) *recorder {
+	r := &recorder{
+		oracles: make(map[string]*oracle.Oracle), seconds: make(map[string][]second),
+		byOwner: make(map[string][]time.Duration), current: newCounts(),
+	}
+	for _, d := range demands {
+		r.oracles[d.key] = oracle.New(limit)
+	}
+	return r
+}
+
+func newCounts() counts { return counts{ByNode: make(map[string]int), ByOrigin: make(map[string]int)} }
+
+func (r *recorder) add(c call) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.calls++
+	r.current.Offered++
+	switch {
+	case c.cutOff:
+		r.cutOff++
+	case c.err != nil:
+		if r.failed++; len(r.failures) < maxFailures {
+			r.failures = append(r.failures, fmt.Sprintf("at %.1f s, %s for %s: %v", c.start.Seconds(), c.node, c.key, c.err))
+		}
+	}
+	r.count(c)
+	if c.admitted && c.err == nil {
+		r.current.Admitted++
+		r.current.ByNode[c.node]++
+		r.current.ByOrigin[c.origin]++
+		r.oracles[c.key].Admit(oracle.Take{Start: c.start, End: c.end, Cost: 1})
+		if c.origin != peerlimit.OriginFallback.String() {
+			r.byOwner[c.key] = append(r.byOwner[c.key], c.start)
+		}
+	}
+}
+
+// resumed returns when the first call began, not before a given time, that an owner of the key admitted; never when there
+// is none.
+func (r *recorder) resumed(key string, after time.Duration) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	first := never
+	for _, at := range r.byOwner[key] {
+		if at >= after {
+			first = min(first, at)
+		}
+	}
+	return first
+}
+
+// count notes a call in the second in which it was answered. The caller holds mu.
+func (r *recorder) count(c call) {
+	at, seconds := int(c.end/time.Second), r.seconds[c.key]
+	for len(seconds) <= at {
+		seconds = append(seconds, second{})
+	}
+	seconds[at].offered++
+	if c.admitted && c.err == nil {
+		seconds[at].admitted++
+	}
+	r.seconds[c.key] = seconds
+}
+
+// sample returns the counts since it was last called.
+func (r *recorder) sample() counts {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.current
+	r.current = newCounts()
+	return c
+}

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// What the demo tells while it runs, whoever shows it. An observer is called from one goroutine at a time.
+
+// observer is shown a run: Began once, then Sampled and Happened in the order of time, then Judged once.
+type observer interface {
+	Began(cast []castMember)
+	Sampled(sample)
+	Happened(event)
+	Judged(verdict)
+}
+
+// castMember is a node process at the beginning.
+type castMember struct {
+	Name string
+	PID  int
+	URL  string
+	Owns []string // keys
+}
+
+// sample is what happened since the one before.
+type sample struct {
+	At       time.Duration // its end, since the load began
+	Interval time.Duration // its length
+	Limit    float64       // what the limits of all keys together allow, per second
+	counts
+}
+
+// counts of calls that were answered.
+type counts struct {
+	Offered  int
+	Admitted int
+	ByNode   map[string]int // admitted, by the node that was asked
+	ByOrigin map[string]int // admitted, by who decided
+}
+
+// event is something that was done, or that the nodes noticed.
+type event struct {
+	At   time.Duration
+	Done bool // by the demo; otherwise noticed
+	Text string
+}
+
+// clock counts from the beginning of the load, on the monotonic clock; before, it stands at zero.
+type clock struct{ began atomic.Pointer[time.Time] }
+
+func (c *clock) start() {
+	now := time.Now()
+	c.began.Store(&now)
+}
+
+func (c *clock) elapsed() time.Duration {
+	if began := c.began.Load(); began != nil {
+		return time.Since(*began)
+	}
+	return 0
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// show prints a run of the greatest numbers there can be.
+func show(o options) string {
+	var out bytes.Buffer
+	terminal := newTerminal(&out, o)
+	var cast []castMember
+	for i := range o.nodes {
+		cast = append(cast, castMember{Name: nodeName(i), PID: 4194303, URL: "http://127.0.0.1:65535", Owns: keyNames()})
+	}
+	terminal.Began(cast)
+	s := sample{At: 599 * time.Second, Interval: time.Second, Limit: 30000, counts: newCounts()}
+	s.Offered, s.Admitted = 80000, 79999
+	for i := range o.nodes + 1 {
+		s.ByNode[nodeName(i)] = 79999
+	}
+	for _, origin := range shownOrigins {
+		s.ByOrigin[origin] = 79999
+	}
+	terminal.Sampled(s)
+	terminal.Happened(event{At: 599 * time.Second, Done: true, Text: strings.Repeat("something happened to node-1, ", 10)})
+
+	e := testCase{add: map[time.Duration]int{0: 50}}.evidence()
+	for _, kind := range []disturbanceKind{killed, started, retired} {
+		e.disturbances = append(e.disturbances, disturb(kind, 4, 9.5, true))
+	}
+	terminal.Judged(judge(e))
+	return out.String()
+}
+
+func TestOutputFitsTheTerminal(t *testing.T) {
+	for _, o := range []options{
+		{nodes: 5, rate: 10000, burst: 1000000, chaos: true, duration: maxDuration},
+		{nodes: maxNodes, rate: 10000, burst: 1000000, chaos: true, duration: maxDuration},
+		{nodes: 1, rate: 0.5, burst: 1, duration: maxDuration},
+	} {
+		assertFits(t, show(o))
+	}
+}
+
+func TestColumnsAreAligned(t *testing.T) {
+	lines := strings.Split(show(options{nodes: 3, rate: 100, burst: 50, chaos: true, duration: testRun}), "\n")
+	for i, line := range lines {
+		if !strings.Contains(line, "offered") {
+			continue
+		}
+		assert.Len(t, lines[i-1], len(line), "groups over heads")
+		assert.Len(t, lines[i+1], len(line), "numbers under heads")
+		return
+	}
+	t.Fatal("there is no head")
+}
+
+func TestVerdictIsTold(t *testing.T) {
+	out := show(options{nodes: 3, rate: testRate, burst: testBurst, chaos: true, duration: testRun})
+	assert.Contains(t, out, "BROKEN  alice ")
+	assert.Contains(t, out, "HELD    carol ")
+	assert.Contains(t, out, "BROKEN  alice: 50.0 more admitted than allowed from 0.000 s to 0.000 s")
+	assert.Contains(t, out, "extra   alice +10     kill of node-1: 5 new bucket + 5 nodes on their own\n")
+	assert.NotContains(t, out, "No window of any key")
+}
+
+func TestShortNumbersFitFourCharacters(t *testing.T) {
+	for x, want := range map[float64]string{
+		0: "0", 0.04: "0.0", 3: "3", 9.94: "9.9", 9.96: "10", 9999: "9999", 9999.6: "10k", 79999: "80k",
+	} {
+		require.LessOrEqual(t, len(want), 4)
+		assert.Equal(t, want, short(x), "%v", x)
+	}
+}

@@ -1,0 +1,257 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/peerlimit/peerlimit/internal/oracle"
+)
+
+// term is a part of what may be admitted beyond B + R·w, and why.
+type term struct {
+	Tokens float64
+	Why    string
+}
+
+// allowance is what this version of peerlimit may admit for one key beyond B + R·w because of one disturbance. It is the
+// whole difference between what a window with the disturbance may hold and one without; a version that promises more
+// changes this function and nothing else.
+//
+// A key that changes its owner gets a new bucket, because none is handed over or replicated. While not all nodes know of
+// the change, more than one may decide. After a join or a leave these are the old owner and the new one, each at the
+// full rate. After a crash they are those that still ask the dead one and decide alone, each by its share, together by no
+// more than one limit: their bursts come on top, their rate only from when the new owner has begun.
+func allowance(d disturbance, key string, l oracle.Limit) []term {
+	m, moved := d.Moved[key]
+	if !moved {
+		return nil
+	}
+	terms := []term{{l.Burst, "new bucket"}}
+	two, what := d.At, "two owners"
+	if d.Kind == killed {
+		terms = append(terms, term{l.Burst, "nodes on their own"})
+		two, what = min(m.Resumed, d.Until), "both"
+	}
+	if both := d.Until - two; both > 0 {
+		terms = append(terms, term{l.Allowed(both) - l.Burst, what + " for " + seconds(both)})
+	}
+	return terms
+}
+
+func sum(terms []term) float64 {
+	total := 0.0
+	for _, t := range terms {
+		total += t.Tokens
+	}
+	return total
+}
+
+// minServed is the part of the rate that a key must get while it is asked for more and nothing concerns it. What is
+// lacking would be exactness bought by starving.
+const minServed = 0.9
+
+// minDemand is how many times the limit must be asked for in a second that counts for minServed.
+const minDemand = 1.2
+
+// evidence is what a run leaves behind.
+type evidence struct {
+	limit        oracle.Limit
+	duration     time.Duration
+	disturbances []disturbance
+	*recorder            // which nothing is added to any more
+	faults       []error // what the demo could not do, and nodes that ended by themselves
+}
+
+// verdict says for a run what was admitted, what was allowed, and what was wrong.
+type verdict struct {
+	Limit    oracle.Limit
+	Duration time.Duration
+	Keys     []keyVerdict
+	Extras   []extra
+	Calls    int
+	CutOff   int // calls cut off by the kill
+	Failed   int
+	Problems []string // not of one key
+}
+
+// keyVerdict is the verdict on one key.
+type keyVerdict struct {
+	Key      string
+	Run      span
+	Worst    span    // what broke the guarantee most, or else what exceeded B + R·w most
+	Served   float64 // what was admitted over R·w, in Steady seconds
+	Steady   int
+	Problems []string
+}
+
+// extra is what is allowed for one key because of one disturbance.
+type extra struct {
+	Key string
+	disturbance
+	Terms []term
+}
+
+// span is a window of the run, and what was admitted for a key in it.
+type span struct {
+	From, To time.Duration
+	Admitted float64
+	Bound    float64 // B + R·w
+	Extra    float64 // allowed for what was done in it
+}
+
+// excess is how much more was admitted than allowed; negative when less.
+func (s span) excess() float64 { return s.Admitted - s.Bound - s.Extra }
+
+// broken reports whether more was admitted than allowed, by more than rounding.
+func (s span) broken() bool { return s.excess() > oracle.Tolerance*(s.Bound+s.Extra) }
+
+// held reports whether everything was as promised.
+func (v verdict) held() bool {
+	for _, k := range v.Keys {
+		if len(k.Problems) > 0 {
+			return false
+		}
+	}
+	return len(v.Problems) == 0
+}
+
+// judge compares what was admitted with what is promised.
+func judge(e evidence) verdict {
+	v := verdict{
+		Limit: e.limit, Duration: e.duration, Calls: e.calls, CutOff: e.cutOff, Failed: e.failed,
+	}
+	for _, d := range demands {
+		v.Keys = append(v.Keys, e.judgeKey(d.key))
+		v.Extras = append(v.Extras, e.extras(d.key)...)
+	}
+	for _, err := range e.faults {
+		v.Problems = append(v.Problems, err.Error())
+	}
+	if e.failed > 0 {
+		v.Problems = append(v.Problems, fmt.Sprintf("%d of %d calls failed:", e.failed, e.calls))
+		v.Problems = append(v.Problems, e.failures...)
+	}
+	return v
+}
+
+func (e evidence) judgeKey(key string) keyVerdict {
+	k := keyVerdict{Key: key}
+	k.Run = e.span(key, oracle.Window{
+		To: e.duration, Admitted: e.oracles[key].Report().Run.Admitted, Allowed: e.limit.Allowed(e.duration),
+	})
+	k.Worst = e.worst(key)
+	if k.Worst.broken() {
+		k.Problems = append(k.Problems, fmt.Sprintf("%.1f more admitted than allowed from %.3f s to %.3f s",
+			k.Worst.excess(), k.Worst.From.Seconds(), k.Worst.To.Seconds()))
+	}
+	e.judgeServed(&k)
+	return k
+}
+
+// extras returns what is allowed for one key beyond B + R·w.
+func (e evidence) extras(key string) []extra {
+	var extras []extra
+	for _, d := range e.disturbances {
+		if terms := allowance(d, key, e.limit); len(terms) > 0 {
+			extras = append(extras, extra{key, d, terms})
+		}
+	}
+	return extras
+}
+
+// span adds to a window what is allowed for what was done in it.
+func (e evidence) span(key string, w oracle.Window) span {
+	s := span{From: w.From, To: w.To, Admitted: w.Admitted, Bound: w.Allowed}
+	for _, x := range e.extras(key) {
+		if x.overlaps(w.From, w.To) {
+			s.Extra += sum(x.Terms)
+		}
+	}
+	return s
+}
+
+// worst returns the window that breaks the guarantee most; if none does, the one that exceeds B + R·w most.
+//
+// What is allowed depends on the disturbances that a window overlaps. So for every set of disturbances to be avoided, the
+// worst window of every stretch of the run between them is judged by what it does overlap. No window escapes: it lies
+// in a stretch of the run without exactly those that it does not overlap, and the worst window there exceeds B + R·w by no
+// less and is allowed no more.
+func (e evidence) worst(key string) span {
+	concerning := e.extras(key)
+	var most, plain span
+	first := true
+	for avoided := range 1 << len(concerning) {
+		for _, w := range e.stretches(key, concerning, avoided) {
+			s := e.span(key, w)
+			if first || s.excess() > most.excess() {
+				most = s
+			}
+			if first || s.Admitted-s.Bound > plain.Admitted-plain.Bound {
+				plain = s
+			}
+			first = false
+		}
+	}
+	if most.broken() {
+		return most
+	}
+	return plain
+}
+
+// stretches returns the worst window of every stretch of the run between the disturbances whose bits are set in avoided.
+func (e evidence) stretches(key string, ds []extra, avoided int) []oracle.Window {
+	var worst []oracle.Window
+	judge := func(from, to time.Duration) {
+		if report := e.oracles[key].Between(from, to).Report(); report.Takes > 0 {
+			worst = append(worst, report.Worst)
+		}
+	}
+	from := time.Duration(0)
+	for i, d := range ds { // in the order in which they began
+		if avoided&(1<<i) == 0 {
+			continue
+		}
+		if d.At > from {
+			judge(from, d.At)
+		}
+		from = max(from, d.Until)
+	}
+	judge(from, never)
+	return worst
+}
+
+// judgeServed checks that the key got its rate in the seconds in which it was asked for and nothing concerned it.
+func (e evidence) judgeServed(k *keyVerdict) {
+	quiet, admitted := 0, 0
+	for i, s := range e.seconds[k.Key] {
+		if !e.isQuiet(k.Key, i) {
+			continue
+		}
+		quiet++
+		if s.offered >= int(minDemand*e.rate()) {
+			k.Steady++
+			admitted += s.admitted
+		}
+	}
+	due := e.rate() * float64(k.Steady)
+	switch {
+	case quiet > 0 && k.Steady == 0:
+		k.Problems = append(k.Problems, "too few requests were sent to tell anything: try a smaller -rate")
+	case k.Steady > 0:
+		k.Served = float64(admitted) / due
+		if float64(admitted) < minServed*due-1 { // the last token may not be whole yet
+			k.Problems = append(k.Problems, fmt.Sprintf("only %d admitted in %d undisturbed seconds", admitted, k.Steady))
+		}
+	}
+}
+
+// isQuiet reports whether a key had nothing but its rate in the i-th second: no burst left, nothing that concerned it.
+func (e evidence) isQuiet(key string, i int) bool {
+	const used = time.Second // by then, a burst is
+	to := time.Duration(i+1) * time.Second
+	from := to - time.Second - used
+	return from >= 0 && to <= e.duration && e.span(key, oracle.Window{From: from, To: to}).Extra == 0
+}
+
+// rate is the limit's, per second.
+func (e evidence) rate() float64 { return e.limit.Allowed(time.Second) - e.limit.Burst }

@@ -1,0 +1,273 @@
+package main
+
+import (
+	"errors"
+	"math"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlimit/peerlimit/internal/oracle"
+)
+
+// The runs below have a limit of 10 per second with bursts of 5, and last 10 s.
+const (
+	testRate  = 10
+	testBurst = 5
+	testRun   = 10 * time.Second
+)
+
+var testLimit = oracle.Limit{Tokens: testRate, Period: time.Second, Burst: testBurst}
+
+// testKey is what the tests are about. The other keys are served as they should be.
+const testKey = "alice"
+
+// testCase is a run in which the key first gets its burst and then its rate, evenly, but for what is said.
+type testCase struct {
+	name  string
+	done  []disturbance
+	add   map[time.Duration]int // admitted beyond it, at these instants
+	skip  func(at time.Duration) bool
+	wrong string // a part of what the verdict must complain about; empty: it holds
+}
+
+func at(seconds float64) time.Duration { return time.Duration(seconds * float64(time.Second)) }
+
+// disturb returns a disturbance that takes the key from its owner, or does not.
+func disturb(kind disturbanceKind, from, until float64, moves bool) disturbance {
+	d := disturbance{Kind: kind, Node: "node-1", At: at(from), Gone: at(from), Until: at(until), Done: true}
+	d.Moved = map[string]move{"bob": {}}
+	if moves {
+		d.Moved[testKey] = move{From: "node-1", To: "node-2", Resumed: at(until)}
+	}
+	return d
+}
+
+var testCases = []testCase{
+	{name: "exactly the limit"},
+	{name: "one more at once", add: map[time.Duration]int{at(0): 1}, wrong: "1.0 more admitted than allowed"},
+	{name: "one more later", add: map[time.Duration]int{at(6): 1}, wrong: "1.0 more admitted"},
+	{
+		name: "a window, though not the whole run", add: map[time.Duration]int{at(8): 20},
+		skip: func(at time.Duration) bool { return at < 4*time.Second }, wrong: "more admitted",
+	},
+	{
+		name: "what a crash allows: a new bucket and bursts alone",
+		done: []disturbance{disturb(killed, 4, 5, true)}, add: map[time.Duration]int{at(4.5): 10},
+	},
+	{
+		name: "one more than a crash allows",
+		done: []disturbance{disturb(killed, 4, 5, true)}, add: map[time.Duration]int{at(4.5): 11}, wrong: "1.0 more",
+	},
+	{
+		name: "what a crash allows, but not when it happened",
+		done: []disturbance{disturb(killed, 4, 5, true)}, add: map[time.Duration]int{at(2): 2}, wrong: "2.0 more",
+	},
+	{
+		name: "more than a burst after a crash was over",
+		done: []disturbance{disturb(killed, 4, 5, true)}, add: map[time.Duration]int{at(7): 6}, wrong: "2.0 more",
+	},
+	{
+		name: "more than a burst after a crash that used little of its allowance",
+		done: []disturbance{disturb(killed, 3, 6, true)},
+		add:  map[time.Duration]int{at(5.5): 1, at(8): 8}, wrong: "4.0 more",
+	},
+	{
+		name: "a crash that did not concern the key",
+		done: []disturbance{disturb(killed, 4, 5, false)}, add: map[time.Duration]int{at(4.5): 1}, wrong: "1.0 more",
+	},
+	{
+		name: "what a join allows: a new bucket, two owners for half a second",
+		done: []disturbance{disturb(started, 4, 4.5, true)}, add: map[time.Duration]int{at(4.2): 10},
+	},
+	{
+		name: "one more than a join allows",
+		done: []disturbance{disturb(started, 4, 4.5, true)}, add: map[time.Duration]int{at(4.2): 11}, wrong: "1.0 more",
+	},
+	{
+		name: "what a leave allows",
+		done: []disturbance{disturb(retired, 4, 4.5, true)}, add: map[time.Duration]int{at(4.2): 10},
+	},
+	{
+		name: "allowances add up in windows that have both",
+		done: []disturbance{disturb(killed, 3, 4, true), disturb(retired, 6, 6.5, true)},
+		add:  map[time.Duration]int{at(3.5): 10, at(6.2): 10},
+	},
+	{
+		name: "allowances do not lend to each other",
+		done: []disturbance{disturb(killed, 3, 4, true), disturb(retired, 6, 6.5, true)},
+		add:  map[time.Duration]int{at(3.5): 1, at(6.2): 19}, wrong: "5.0 more", // a burst and 10
+	},
+	{
+		name: "allowances of events that overlap",
+		done: []disturbance{disturb(killed, 3, 6, true), disturb(started, 5, 6, true)},
+		add:  map[time.Duration]int{at(5.5): 25},
+	},
+	{
+		name: "more than events that overlap allow",
+		done: []disturbance{disturb(killed, 3, 6, true), disturb(started, 5, 6, true)},
+		add:  map[time.Duration]int{at(5.5): 26}, wrong: "1.0 more",
+	},
+	{
+		name:  "starved",
+		skip:  func(at time.Duration) bool { return at > 3*time.Second && at < 6*time.Second },
+		wrong: "undisturbed seconds",
+	},
+	{
+		name:  "starved by a seventh, hidden by the burst",
+		skip:  func(at time.Duration) bool { return at/(time.Second/testRate)%7 == 0 },
+		wrong: "only 77 admitted in 9 undisturbed seconds",
+	},
+	{
+		name: "starved while a crash was dealt with",
+		done: []disturbance{disturb(killed, 3, 6, true)},
+		skip: func(at time.Duration) bool { return at > 3*time.Second && at < 6*time.Second },
+	},
+	{
+		name: "starved while a crash of others was dealt with",
+		done: []disturbance{disturb(killed, 3, 6, false)}, wrong: "undisturbed seconds",
+		skip: func(at time.Duration) bool { return at > 3*time.Second && at < 6*time.Second },
+	},
+}
+
+// recorded returns a recorder of the case.
+func (c testCase) recorded() *recorder {
+	r := newRecorder(testLimit)
+	admit := func(key string, at time.Duration) {
+		r.add(call{key: key, node: "node-2", start: at, end: at, admitted: true, origin: "local"})
+	}
+	for _, key := range keyNames() {
+		for range testBurst {
+			admit(key, 0)
+		}
+		// The k-th token after the burst is there k/R after the beginning.
+		for k := 1; k <= int(testRate*testRun.Seconds()); k++ {
+			at := time.Duration(k) * time.Second / testRate
+			if key != testKey || c.skip == nil || !c.skip(at) {
+				admit(key, at)
+			}
+			for range 2 {
+				r.add(call{key: key, node: "node-2", start: at, end: at, origin: "local"}) // denied
+			}
+		}
+	}
+	for at, n := range c.add {
+		for range n {
+			admit(testKey, at)
+		}
+	}
+	return r
+}
+
+func (c testCase) evidence() evidence {
+	return evidence{limit: testLimit, duration: testRun, disturbances: c.done, recorder: c.recorded()}
+}
+
+func TestJudge(t *testing.T) {
+	for _, c := range testCases {
+		t.Run(c.name, func(t *testing.T) {
+			v := judge(c.evidence())
+			require.Equal(t, testKey, v.Keys[0].Key)
+			assert.Equal(t, c.wrong == "", v.held())
+			if c.wrong == "" {
+				assert.Empty(t, v.Keys[0].Problems)
+			} else {
+				require.NotEmpty(t, v.Keys[0].Problems)
+				assert.Contains(t, v.Keys[0].Problems[0], c.wrong)
+			}
+			for _, other := range v.Keys[1:] {
+				assert.Empty(t, other.Problems, other.Key)
+			}
+		})
+	}
+}
+
+func TestVerdictSaysHowTheNumbersCome(t *testing.T) {
+	c := testCase{
+		done: []disturbance{disturb(killed, 3, 4, true), disturb(retired, 6, 6.5, true)},
+		add:  map[time.Duration]int{at(3.5): 7},
+	}
+	c.done[0].Moved[testKey] = move{Resumed: at(3.2)} // 0.8 s before all knew
+	v := judge(c.evidence())
+
+	k := v.Keys[0]
+	assert.Equal(t, 112.0, k.Run.Admitted)
+	assert.Equal(t, 105.0, k.Run.Bound)
+	assert.InDelta(t, 5+5+8+5+5, k.Run.Extra, 1e-9)
+	assert.Equal(t, 7.0, k.Worst.Admitted-k.Worst.Bound)
+	require.Len(t, v.Extras, 4) // bob has lost his owner twice, too
+	assert.Equal(t, testKey, v.Extras[0].Key)
+	assert.InDelta(t, 18, sum(v.Extras[0].Terms), 1e-9)
+}
+
+func TestCrashThatIsNotDealtWithAllowsNoBurstOfATimeThatDidNotCome(t *testing.T) {
+	d := disturb(killed, 4, 10, true)
+	d.Moved[testKey] = move{Resumed: never}
+	assert.Equal(t, 10.0, sum(allowance(d, testKey, testLimit)))
+}
+
+func TestFailuresBreakTheVerdict(t *testing.T) {
+	e := testCase{}.evidence()
+	e.recorder.add(call{key: testKey, node: "node-2", start: at(10), end: at(10), err: errors.New("status 500")})
+	v := judge(e)
+	assert.False(t, v.held())
+	assert.Equal(t, 1, v.Failed)
+	assert.Contains(t, v.Problems[1], "status 500")
+
+	e = testCase{}.evidence()
+	e.recorder.add(call{key: testKey, node: "node-2", start: at(10), end: at(10), err: errors.New("EOF"), cutOff: true})
+	v = judge(e)
+	assert.True(t, v.held())
+	assert.Equal(t, 1, v.CutOff)
+
+	e = testCase{}.evidence()
+	e.faults = []error{errors.New("node-2 ended by itself")}
+	v = judge(e)
+	assert.False(t, v.held())
+	assert.Equal(t, []string{"node-2 ended by itself"}, v.Problems)
+}
+
+func TestNothingAskedForProvesNothing(t *testing.T) {
+	e := evidence{limit: testLimit, duration: testRun, recorder: newRecorder(testLimit)}
+	for _, key := range keyNames() {
+		for i := range 10 {
+			e.add(call{key: key, node: "node-1", start: at(float64(i)), end: at(float64(i)), admitted: true, origin: "local"})
+		}
+	}
+	v := judge(e)
+	assert.False(t, v.held())
+	assert.Contains(t, v.Keys[0].Problems[0], "too few requests")
+}
+
+// TestNoWindowEscapes compares the search over sets of disturbances with one that looks at every window.
+func TestNoWindowEscapes(t *testing.T) {
+	for _, c := range testCases {
+		t.Run(c.name, func(t *testing.T) {
+			e := c.evidence()
+			var points []oracle.Point
+			for _, p := range e.oracles[testKey].Timeline(10 * time.Millisecond) {
+				if p.Admitted > 0 {
+					points = append(points, p)
+				}
+			}
+			most := math.Inf(-1)
+			for i, first := range points {
+				admitted := 0.0
+				for _, last := range points[i:] {
+					admitted += last.Admitted
+					w := oracle.Window{From: first.At, To: last.At, Admitted: admitted, Allowed: testLimit.Allowed(last.At - first.At)}
+					if w.Excess() > most { // by how much is allowed beyond it, it can only be less
+						most = max(most, e.span(testKey, w).excess())
+					}
+				}
+			}
+			worst := e.worst(testKey)
+			assert.Equal(t, most > 1e-9, worst.broken())
+			if worst.broken() {
+				assert.InDelta(t, most, worst.excess(), 1e-9)
+			}
+		})
+	}
+}
