@@ -27,6 +27,7 @@ type pong struct {
 	heard   uint64
 	digest  uint64
 	known   []string // the witness's known set, when the digests differ
+	silent  []string // members of it from which the witness has heard nothing for a while: worth a verdict, but not one
 }
 
 // verdictRequest asks a witness of which of the members it has heard no ping.
