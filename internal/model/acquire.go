@@ -22,7 +22,7 @@ func (m *machine) begin(s *State, n node) {
 	}
 	q.refused = false
 	q.round = round{
-		election: max(q.promise.election, q.copy.election, q.gift.round) + 1,
+		election: max(q.heard, q.promise.election, q.copy.election, q.gift.round) + 1,
 		must:     s.witnesses(n),
 		gone:     s.gone(n),
 	}

@@ -75,8 +75,12 @@ func (m *machine) hearAnswer(s *State, a message) error {
 			n.round.best = a.copy
 		}
 	case theCopy:
-		if !n.holding { // nobody can give to one that holds and acquires anew
+		if !n.holding {
 			return s.hold(a.to, a.copy, 0)
+		}
+		// It acquires anew, and whoever has just given up had no right to hold.
+		if m.Rules.GiftTellsNotHolding {
+			n.round.answered.add(a.from)
 		}
 	case behind:
 		n.promise.raise(a.promise)

@@ -4,14 +4,23 @@ import "math/rand/v2"
 
 // Config is a cluster to be searched.
 type Config struct {
-	Nodes    int    // 1 to 4
-	Members  int    // the first Members nodes form the cluster at the start, 1 to Nodes
-	Messages int    // in flight at once, 1 to 5
-	Takes    int    // decided in all, 0 to 7
-	Ring     uint64 // 0: the ring names the highest number; else the seed of an arbitrary ring
+	Nodes    int      // 1 to 4
+	Members  int      // the first Members nodes form the cluster at the start, 1 to Nodes
+	Apart    int      // the last Apart of the members are a cluster of their own at the start: neither half knows the other
+	Messages int      // in flight at once, 1 to 5
+	Takes    int      // decided in all, 0 to 7
+	Ring     uint64   // 0: the ring names the highest number; LowestFirst: the lowest; else the seed of an arbitrary ring
+	Script   []string // steps taken first, as Step.String says them; the events allowed must include theirs
+	Silence  bool     // gossip tells nobody of anybody: names are learned from pings, questions and answers only
+	Bare     bool     // a joiner knows the highest election as a number only, and has promised nothing
 	Events   Events
 	Rules    Rules
 }
+
+// LowestFirst is the ring that names the lowest number. It and the ring that names the highest are consistent: the owner of
+// a set owns the partition in every part of the set that contains it, so a holder that is not the owner replicates to
+// the owner. In an arbitrary ring it may not, and two clusters that meet may keep two holders whose heir is a third node.
+const LowestFirst = 1<<64 - 1
 
 // owners is the ring: the owner of the partition for each set of members.
 type owners [1 << maxNodes]node
@@ -22,6 +31,9 @@ func newOwners(seed uint64) owners {
 	o[0] = nobody
 	for set := nodes(1); set < 1<<maxNodes; set++ {
 		choice := rng.IntN(set.size())
+		if seed == LowestFirst {
+			choice = 0
+		}
 		for n := node(0); n < maxNodes; n++ {
 			if !set.has(n) {
 				continue
@@ -48,18 +60,34 @@ type machine struct {
 
 func newMachine(c Config) *machine { return &machine{Config: c, owners: newOwners(c.Ring)} }
 
-// initial is a formed cluster at rest, with the owner holding an empty partition.
+// initial is a formed cluster at rest, with the owner holding an empty partition; or two such clusters that have not met,
+// each with one take the other does not have. The first has the higher election: in the ring that names the highest
+// number, its copy is not the owner's.
 func (m *machine) initial() State {
 	var s State
+	s.events = m.Events
 	all := nodes(1<<m.Members - 1)
-	owner := m.owners.owner(all)
+	if m.Apart > 0 {
+		second := all &^ (1<<(m.Members-m.Apart) - 1)
+		s.apart, s.taken = true, 2
+		m.form(&s, second, version{election: 1, takes: 0b10})
+		m.form(&s, all&^second, version{election: 2, takes: 0b01})
+		return s
+	}
+	m.form(&s, all, version{election: 1})
+	return s
+}
+
+// form makes a cluster of these nodes, with its owner holding the copy.
+func (m *machine) form(s *State, all nodes, v version) {
+	v.holder = m.owners.owner(all)
 	for n := range node(m.Members) {
-		s.members[n] = member{
-			life: up, ring: all, known: all, fresh: all.without(n), promise: promise{1, owner},
+		if all.has(n) {
+			s.members[n] = member{
+				life: up, ring: all, known: all, fresh: all.without(n), promise: promise{v.election, v.holder},
+			}
 		}
 	}
-	holder := &s.members[owner]
-	holder.holding, holder.owes, holder.copy = true, true, version{election: 1, holder: owner}
-	s.events = m.Events
-	return s
+	holder := &s.members[v.holder]
+	holder.holding, holder.owes, holder.copy = true, true, v
 }

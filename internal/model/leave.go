@@ -8,6 +8,16 @@ func (m *machine) mayLeave(n *member) bool {
 	return !m.Rules.LeaveWaitsForHeir || !n.owes || !n.copy.exists()
 }
 
+// leave makes n leave for good.
+func (m *machine) leave(s *State, n node) {
+	if m.Rules.GoodbyeAfterSilence {
+		for o := range node(m.Nodes) {
+			s.members[o].fresh.remove(n)
+		}
+	}
+	s.members[n].life = left
+}
+
 // mayTellSafe tells whether holder can say to leaver that the heir has everything. The heir must be another node.
 func (m *machine) mayTellSafe(s *State, holder, leaver node) bool {
 	l := &s.members[leaver]

@@ -12,10 +12,11 @@ const (
 	replicate       // keep this (copy)
 	replicated      // kept (copy)
 	refuse          // not kept, or newer here (copy, promise)
+	held            // not kept, because the receiver is holding itself (copy, promise)
 	safe            // to a leaver: my heir has everything (copy)
 )
 
-var kindNames = [...]string{"", "question", "not holding", "copy", "behind", "replica", "acknowledgement", "refusal", "safe"}
+var kindNames = [...]string{"", "question", "not holding", "copy", "behind", "replica", "acknowledgement", "refusal", "refusal as a holder", "safe"}
 
 // message is in flight from one node to another. The fields a kind does not use are zero.
 type message struct {

@@ -14,7 +14,7 @@ func (x *explorer) rounds() {
 			x.do(beginsRound, n, n, func(t *State) { x.begin(t, n) })
 		}
 		if x.mayLeave(q) {
-			x.do(leavesForGood, n, n, func(t *State) { t.members[n].life = left })
+			x.do(leavesForGood, n, n, func(t *State) { x.leave(t, n) })
 		}
 	}
 }
@@ -65,7 +65,9 @@ func (x *explorer) holders() {
 
 func (x *explorer) replication(n node) {
 	q, heir := &x.s.members[n], x.currentHeir(x.s, n)
-	if !x.heirHasEverything(x.s, n) && !q.refused && !x.s.underway(replicate, n, heir) {
+	putOff := q.refused && !(q.leaving && x.Rules.RefusedLeaverReplicates)
+	again := x.Rules.UnnamedHolderRepeats && heir != nobody && x.owners.owner(q.ring) != n
+	if (again || !x.heirHasEverything(x.s, n)) && !putOff && !x.s.underway(replicate, n, heir) {
 		x.do(sendsReplica, n, heir, func(t *State) { t.send(message{kind: replicate, from: n, to: heir, copy: q.copy}) })
 	}
 	for o := range node(x.Nodes) {

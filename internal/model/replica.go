@@ -16,6 +16,9 @@ func (m *machine) hearReplica(s *State, r message) {
 	answer := message{kind: replicated, from: r.to, to: r.from, copy: r.copy}
 	if m.refuses(n, r) {
 		answer.kind = refuse
+		if n.holding {
+			answer.kind = held
+		}
 		answer.promise = promise{max(n.promise.election, n.copy.election), n.promise.to}
 		s.send(answer)
 		return
@@ -53,10 +56,14 @@ func (m *machine) hearAck(s *State, a message) {
 	}
 }
 
-// hearRefusal makes a holder acquire anew, above what the other has promised.
+// hearRefusal makes a holder acquire anew, above what the other has promised, or yield to another holder.
 func (m *machine) hearRefusal(s *State, r message) {
 	n := &s.members[r.to]
 	if !n.holding || !n.sameTerm(r.copy) {
+		return
+	}
+	if r.kind == held && m.Rules.HolderYields && m.owners.owner(n.ring) == r.from {
+		n.holding, n.round = false, round{}
 		return
 	}
 	n.promise.raise(r.promise)

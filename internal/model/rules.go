@@ -72,6 +72,26 @@ type Rules struct {
 	// refuses it for ever and its takes are never safe.
 	RefusedHolderReacquires bool
 
+	// HolderYields: a holder whose replica is refused by a node that is holding itself, and that the holder's own ring
+	// names as the owner, stops holding and keeps its copy as a replica. Without it two holders that have met go on
+	// replacing each other.
+	HolderYields bool
+	// GiftTellsNotHolding: to a holder that acquires anew, a copy means no more than "not holding". Without it the holder
+	// waits for ever for another answer of whoever has just stopped holding for it.
+	GiftTellsNotHolding bool
+
+	// UnnamedHolderRepeats: a holder that its own ring does not name as the owner replicates to the owner again, even when
+	// everything was acknowledged. Without it one of two holders whose heir has acknowledged both, and then begun to hold
+	// by the other's copy, never meets the new holder and so yields to nobody.
+	UnnamedHolderRepeats bool
+	// RefusedLeaverReplicates: a leaving holder goes on replicating after a refusal, which it cannot answer by acquiring.
+	// Without it one whose heir of the moment refuses it never meets the other holder, yields to nobody and never goes.
+	RefusedLeaverReplicates bool
+
+	// GoodbyeAfterSilence: a leaver says goodbye only when it has answered no ping for as long as an answer stays fresh.
+	// Without it a holder still counts the answer of a witness that the others no longer count as one, and when it has
+	// not heard of a joiner either, they are a majority without it.
+	GoodbyeAfterSilence bool
 	// LeavingAcquiresNothing: a leaving node begins no round. Without it the copy comes back to the node that is going.
 	LeavingAcquiresNothing bool
 	// LeaveWaitsForHeir: a leaver goes only when the holder has said, for every copy it keeps, that the heir has

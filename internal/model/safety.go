@@ -16,6 +16,9 @@ var (
 
 // judgeOneDecider is S1.
 func (s *State) judgeOneDecider() error {
+	if s.apart {
+		return nil
+	}
 	deciders := 0
 	for n := range node(maxNodes) {
 		if s.decidesInFull(n) {
@@ -28,10 +31,74 @@ func (s *State) judgeOneDecider() error {
 	return nil
 }
 
+// unite notes when two clusters have become one: all alive know each other, exactly one of them holds, no copy is on its
+// way to another that would hold by it, and no copy is of a higher version: that of a holder that has yielded can be, and
+// whoever acquires before the holder has outdone it starts on that. What was decided until then is excused, except what
+// the one holder has.
+func (s *State) unite() {
+	if !s.apart {
+		return
+	}
+	var alive, holding nodes
+	for n := range node(maxNodes) {
+		if q := &s.members[n]; q.alive() {
+			alive.add(n)
+			if q.holding {
+				holding.add(n)
+			}
+		}
+	}
+	if holding.size() != 1 {
+		return
+	}
+	var has, highest version
+	s.eachVersion(func(v *version) {
+		if highest.less(*v) {
+			highest = *v
+		}
+	})
+	for n := range node(maxNodes) {
+		q := &s.members[n]
+		if alive.has(n) && (alive&^q.known != 0 || s.isGiven(n)) {
+			return
+		}
+		if q.holding {
+			has = q.copy
+		}
+	}
+	if has.less(highest) {
+		return
+	}
+	s.apart = false
+	s.excused |= (1<<s.taken - 1) &^ has.takes
+}
+
+// isGiven tells whether a copy has been given to n's present round.
+func (s *State) isGiven(n node) bool {
+	election := s.members[n].round.election
+	if election == 0 {
+		return false
+	}
+	for i := range s.messages {
+		if a := &s.messages[i]; a.kind == theCopy && a.to == n && a.round == election {
+			return true
+		}
+	}
+	for giver := range node(maxNodes) {
+		if s.members[giver].gift == (gift{to: n, round: election}) {
+			return true
+		}
+	}
+	return false
+}
+
 // judgeStart is S2 and S3, judged when a node starts on a copy without an answer from missing. Nodes that left in peace
 // excuse nothing. One lost node excuses what it had not replicated, two lost nodes (holder and heir) excuse anything;
 // what was excused once is not asked for again.
 func (s *State) judgeStart(has takes, missing nodes) error {
+	if s.apart {
+		return nil
+	}
 	lost := 0
 	for n := range node(maxNodes) {
 		if missing.has(n) && s.members[n].life != left {

@@ -31,12 +31,7 @@ type breadthFirst struct {
 func Explore(c Config, maxStates, liveEvery int) Result {
 	m := newMachine(c)
 	b := &breadthFirst{machine: m, seen: map[State]struct{}{}, live: newWayBack(m)}
-	first := m.initial()
-	err := m.settle(&first)
-	b.discover(first, edge{parent: -1})
-	if err != nil {
-		b.Violation = b.trace(0, err)
-	}
+	b.discover(m.scripted(), edge{parent: -1})
 	layerEnd := 1
 	for i := 0; i < len(b.queue) && b.Violation == nil && len(b.queue) < maxStates; i++ {
 		if i == layerEnd {

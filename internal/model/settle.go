@@ -15,6 +15,9 @@ func (m *machine) settle(s *State) error {
 			continue
 		}
 		m.lapse(s, n)
+		if q.heard <= q.promise.election {
+			q.heard = 0
+		}
 		if !q.holding {
 			q.ackedBy, q.acked, q.refused = 0, 0, false
 		}
@@ -29,6 +32,7 @@ func (m *machine) settle(s *State) error {
 		}
 		return 0
 	})
+	s.unite()
 	return s.judgeOneDecider()
 }
 
@@ -84,6 +88,7 @@ func (s *State) eachElection(visit func(*election)) {
 	for i := range s.members {
 		q := &s.members[i]
 		visit(&q.promise.election)
+		visit(&q.heard)
 		visit(&q.gift.round)
 		visit(&q.round.election)
 	}

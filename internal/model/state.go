@@ -112,6 +112,7 @@ type member struct {
 
 	copy    version
 	promise promise
+	heard   election // the highest election a joiner was told of when it joined, which is no promise
 	gift    gift
 	round   round
 
@@ -133,6 +134,7 @@ type State struct {
 	taken   uint8 // number of takes decided
 	acked   takes // acknowledged by an heir while the holder decided in full
 	excused takes // lost with a cause that permits the loss
+	apart   bool  // two clusters that began without knowing of each other have not yet become one
 }
 
 // Events bounds what may happen to a cluster. Zero means never.

@@ -1,6 +1,9 @@
 package model
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // action is what happens in one step.
 type action uint8
@@ -84,7 +87,11 @@ func (t Step) String() string {
 	case loseMessage:
 		return fmt.Sprintf("%s's %s to %s is lost", t.a, kindNames[t.kind], t.b)
 	}
-	return fmt.Sprintf(actionTexts[t.action]+"%.0s", t.a, t.b)
+	text := actionTexts[t.action]
+	if strings.Count(text, "%s") == 1 {
+		return fmt.Sprintf(text, t.a)
+	}
+	return fmt.Sprintf(text, t.a, t.b)
 }
 
 // String returns the node's letter.

@@ -38,7 +38,7 @@ func (x *explorer) ringChange(n, o node) {
 	switch {
 	case q.ring.has(o) && departing && mayHear:
 		x.do(ringDrops, n, o, func(t *State) { t.members[n].ring.remove(o) })
-	case !q.ring.has(o) && present && !p.leaving && linked:
+	case !q.ring.has(o) && present && !p.leaving && linked && !x.Silence:
 		x.do(ringAdds, n, o, func(t *State) {
 			t.members[n].ring.add(o)
 			t.members[n].known.add(o)
@@ -53,7 +53,7 @@ func (x *explorer) knownChange(n, o node) {
 	if p.life == left && !q.tombstones.has(o) {
 		x.do(seesTombstone, n, o, func(t *State) { t.bury(n, o) })
 	}
-	if p.life == up && !q.known.has(o) && x.s.linked(n, o) {
+	if p.life == up && !q.known.has(o) && x.s.linked(n, o) && !x.Silence {
 		x.do(gossipKnows, n, o, func(t *State) { t.members[n].known.add(o) })
 	}
 }
@@ -128,7 +128,7 @@ func (m *machine) receive(s *State, msg message) error {
 		m.hearReplica(s, msg)
 	case replicated:
 		m.hearAck(s, msg)
-	case refuse:
+	case refuse, held:
 		m.hearRefusal(s, msg)
 	case safe:
 		m.hearSafe(s, msg)
@@ -179,6 +179,9 @@ func (x *explorer) joins(n node) {
 			p.known.add(n)
 			p.ring.add(n)
 			q.life, q.known, q.ring, q.tombstones, q.promise = up, p.known, p.ring, p.tombstones, p.promise
+			if x.Bare {
+				q.promise, q.heard = promise{}, max(p.promise.election, p.heard)
+			}
 			t.events.Joins--
 		})
 	}

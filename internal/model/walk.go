@@ -45,7 +45,7 @@ type choice struct {
 }
 
 func (w *walker) walk() {
-	s := w.initial()
+	s := w.scripted()
 	if w.Muted {
 		w.salt = w.rng.Uint64()
 	}
