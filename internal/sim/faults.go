@@ -23,6 +23,16 @@ func (n *Network) SetLink(from, to string, c Conditions) {
 	n.link(a, b).own = &c
 }
 
+// ResetLinks lets every link that has conditions of its own follow the defaults
+// again.
+func (n *Network) ResetLinks() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, l := range n.links {
+		l.own = nil
+	}
+}
+
 // Cut makes everything vanish that from sends to to, including what is under
 // way: once Cut has returned nothing of from's reaches to, until [Network.Mend]
 // or [Network.Heal]. The other direction stays as it is.

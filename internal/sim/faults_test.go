@@ -50,6 +50,19 @@ func TestCutSwallowsWhatIsUnderWay(t *testing.T) {
 	})
 }
 
+func TestResetLinksFollowTheDefaultsAgain(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *sim.Network) {
+		n.SetDefaults(steady)
+		n.SetLink(alice, bob, sim.Conditions{Loss: 1})
+		a, b := listenPacket(t, n.Host(alice), ":1"), listenPacket(t, n.Host(bob), ":1")
+		send(t, a, b, "vanishes")
+		assert.Empty(t, packets(t, b))
+		n.ResetLinks()
+		send(t, a, b, "arrives")
+		assert.Equal(t, []string{"arrives"}, packets(t, b))
+	})
+}
+
 // After a cut a stream goes on at the next retransmission: 0.2, 0.6, 1.4 … s
 // after the loss.
 func TestHealedStreamsGoOnAtTheNextRetransmission(t *testing.T) {
