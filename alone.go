@@ -16,7 +16,7 @@ import (
 // node holds for the cluster. They are not reset when the owner returns: an owner that comes and goes would hand out
 // their burst each time.
 
-// decideAlone answers m without its owner, which could not be reached because of cause.
+// decideAlone answers m without its holder, which could not be reached because of cause.
 func (l *Limiter) decideAlone(r *rule, part uint16, m *message, cause error) (reply, error) {
 	n := l.node
 	switch m.kind {
@@ -24,23 +24,67 @@ func (l *Limiter) decideAlone(r *rule, part uint16, m *message, cause error) (re
 		n.counters.lostRefunds.Add(1)
 		return reply{}, nil
 	case kindReset:
-		n.table.reset(part, bucketKey{m.key, r.id}, n.now())
-		n.alone.reset(part, bucketKey{m.key, r.id}, n.now())
 		return reply{}, fmt.Errorf("%w: %w", ErrUnreachable, cause)
 	}
+	rep := n.decideByShare(l.policy, r, part, m)
+	l.counts.addAnswer(part, m, &rep.answer)
+	return rep, nil
+}
+
+// decideByShare answers m from this node's bucket of the share that the policy grants it.
+func (n *Node) decideByShare(policy fallback.Policy, r *rule, part uint16, m *message) reply {
+	origin, sharing := OriginFallback, 1
+	copied, wasHolder := n.hasCopy(part)
+	if copied {
+		origin = OriginHeir
+	}
+	if wasHolder { // all in its reach ask it
+		sharing = n.reach.reachable(n.now())
+	}
 	rep := reply{answer: answer{status: statusDecided}}
-	switch share := l.share(r, m.key); {
+	switch share := n.share(policy, r, m.key, sharing); {
+	case m.kind == kindRefund || m.kind == kindReset || m.kind == kindCancel:
+		rep.status = statusElsewhere // these change what only the holder has
+		return rep
 	case math.IsInf(share, 1):
 		rep.decision = unlimited(r.set)
 	case !(share > 0):
 		rep.decision = refused(r.set, m.cost)
 	default:
 		scaled := r.scaled(share)
-		rep = reply{n.decideShare(scaled, r, part, m), localCanceller{n.alone, scaled, part, n}}
+		if copied {
+			n.seedShare(scaled, part, bucketKey{m.key, r.id}, share)
+		}
+		rep = reply{n.decideShare(scaled, r, part, m), shareCanceller{localCanceller{n.alone, scaled, part, n}, r, m.cost}}
+		if m.kind != kindPeek && rep.decision.Allowed {
+			n.reporter.note(part, r, m.key, m.cost)
+		}
 	}
-	rep.decision.Origin = OriginFallback
-	l.counts.addAnswer(part, m, &rep.answer)
-	return rep, nil
+	rep.decision.Origin = origin
+	return rep
+}
+
+// hasCopy reports whether this node has a copy of a partition, and whether it held it until its evidence lapsed.
+func (n *Node) hasCopy(part uint16) (copied, wasHolder bool) {
+	p := &n.table.partitions[part]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.holding.copy != version{}, p.holding.lapsed
+}
+
+// seedShare makes the bucket that is about to decide by a share start with that share of what the copy says was taken.
+func (n *Node) seedShare(scaled *rule, part uint16, id bucketKey, share float64) {
+	p, now := &n.table.partitions[part], n.now()
+	p.mu.Lock()
+	b := p.buckets.find(id.hash(n.table.seed), id)
+	if b == nil {
+		p.mu.Unlock()
+		return
+	}
+	copied := b.clone()
+	p.mu.Unlock()
+	copied.advance(now)
+	n.alone.insertShare(part, id, scaled.set, &copied, share, now)
 }
 
 // decideShare answers m from this node's bucket of a share of r.
@@ -48,7 +92,7 @@ func (n *Node) decideShare(scaled, r *rule, part uint16, m *message) answer {
 	if m.kind != kindPeek && !scaled.set.fits(m.cost) {
 		return answer{status: statusDecided, decision: refused(r.set, m.cost)}
 	}
-	ans := n.alone.answer(scaled, part, m, n.now())
+	ans, _ := n.alone.answer(scaled, part, m, n.now())
 	for i, l := range scaled.set.limits { // the caller knows its limits by their whole numbers
 		if l == ans.decision.Limit {
 			ans.decision.Limit = r.set.limits[i]
@@ -61,7 +105,7 @@ func (n *Node) decideShare(scaled, r *rule, part uint16, m *message) answer {
 // rememberDenial makes the bucket that this node would decide from alone start empty: the owner has just said that
 // there is nothing left.
 func (l *Limiter) rememberDenial(r *rule, part uint16, key string) {
-	share := l.share(r, key)
+	share := l.node.share(l.policy, r, key, 1)
 	if share > 0 && !math.IsInf(share, 1) {
 		n := l.node
 		scaled := r.scaled(share)
@@ -69,18 +113,18 @@ func (l *Limiter) rememberDenial(r *rule, part uint16, key string) {
 	}
 }
 
-// share returns the part of r's limits that this node may give out for key.
+// share returns the part of r's limits that this node may give out for key, to as many members as are sharing it.
 //
 // A share of a small limit can be less than one token, which would let nothing through anywhere. Then only as many
 // members as there are whole tokens have a bucket at all, the ones that come first for this key, with a token each; the
 // others deny. All members that know the same members choose the same ones.
-func (l *Limiter) share(r *rule, key string) float64 {
-	view := l.node.membership.view()
-	share := l.policy(fallback.Reach{Known: view.known, Reachable: view.reachable, Sharing: 1})
+func (n *Node) share(policy fallback.Policy, r *rule, key string, sharing int) float64 {
+	view := n.membership.view()
+	share := policy(fallback.Reach{Known: view.known, Reachable: n.reach.reachable(n.now()), Sharing: sharing})
 	if !(share > 0) || share >= 1 {
 		return share
 	}
-	all := share * float64(view.known) // of the limit, given out by all members together
+	all := share / float64(sharing) * float64(view.known) // of the limit, given out by all members together
 	holders := math.Max(1, math.Floor(r.set.smallestBurst()*all))
 	if holders >= float64(view.known) {
 		return share
@@ -88,7 +132,7 @@ func (l *Limiter) share(r *rule, key string) float64 {
 	if len(view.members) < view.known {
 		return 0 // some are expected and have not been seen: there is no telling who comes first
 	}
-	if float64(rankOf(l.node.identity, key, view.members)) >= holders {
+	if float64(rankOf(n.identity, key, view.members)) >= holders {
 		return 0
 	}
 	return all / holders

@@ -25,6 +25,7 @@ type slot struct {
 type bucket struct {
 	bucketState
 	bucketKey
+	dirty  bool    // listed in its partition's dirty
 	undone *undone // nil while no reservation waits to be undone
 }
 

@@ -92,7 +92,7 @@ func TestClusterConvergesOnOneOwnerPerKey(t *testing.T) {
 }
 
 func TestOneLimitIsHeldExactlyFromAllNodesAtOnce(t *testing.T) {
-	for _, size := range []int{1, 3, 5, 20} {
+	for _, size := range []int{1, 3, 9} {
 		for _, limit := range []peerlimit.Limit{
 			peerlimit.PerSecond(50), peerlimit.PerSecond(1000).WithBurst(10), peerlimit.PerMinute(5), peerlimit.PerSecond(40).Leaky(),
 		} {
@@ -242,10 +242,10 @@ func TestWaitEndsWithItsContextAndSpendsNothing(t *testing.T) {
 	})
 }
 
-// While the owner cannot be reached the others share the limit, and all of them together stay within it: also when a
-// share is less than one token.
-func TestOwnerUnreachableMeansDividedShares(t *testing.T) {
-	for _, size := range []int{3, 5, 20} {
+// An owner that is cut off is replaced within a second. Until then its heir decides by a share, which is charged when it
+// begins to hold: not a token is given out twice, also when a share is less than one.
+func TestOwnerCutOffIsReplaced(t *testing.T) {
+	for _, size := range []int{3, 5, 9} {
 		for _, limit := range []peerlimit.Limit{
 			peerlimit.PerSecond(1000), peerlimit.PerSecond(100).WithBurst(3), peerlimit.PerMinute(2), peerlimit.PerSecond(0.5),
 		} {
@@ -257,15 +257,15 @@ func TestOwnerUnreachableMeansDividedShares(t *testing.T) {
 					cluster.Isolate(owner)
 					others := append(append([]*peerlimit.Limiter(nil), limiters[:owner]...), limiters[owner+1:]...)
 					o, began := judge(limit), time.Now()
-					saturate(t, o, began, others, "k", 2, 20*time.Millisecond, 3*time.Second) // gossip needs longer to drop the owner
+					saturate(t, o, began, others, "k", 4, 5*time.Millisecond, 3*time.Second)
 					report := requireHeld(t, o, 0)
-					if capacity := max(limit.Burst, limit.Tokens); capacity >= 2 { // one token may be the owner's own
-						require.Positive(t, report.Run.Admitted, "some of it is still given out")
-					}
+					perSecond := limit.Tokens / limit.Period.Seconds()
+					due := math.Floor(burstOf(limit)) + math.Floor(2*perSecond*0.98)
+					require.GreaterOrEqual(t, report.Run.Admitted, due-1, "in full again within a second")
 					for _, l := range others {
 						d, err := l.Peek(context.Background(), "k")
 						require.NoError(t, err)
-						require.Equal(t, peerlimit.OriginFallback, d.Origin)
+						require.Contains(t, []peerlimit.Origin{peerlimit.OriginLocal, peerlimit.OriginRemote}, d.Origin)
 						require.Equal(t, limit, d.Limit, "the caller's own numbers")
 					}
 				})
@@ -283,16 +283,18 @@ func TestFallbackRemembersDenials(t *testing.T) {
 		ctx := context.Background()
 		owner := cluster.Index(limiters[0].Owner("k").Name)
 		caller := limiters[(owner+1)%3]
+		fresh := keyOwnedBy(t, caller, limiters[0].Owner("k").Name, "fresh")
 		for range 31 {
 			caller.Allow(ctx, "k")
 		}
+		time.Sleep(3 * peerlimit.DefaultReplicaInterval) // or the owner is gone with what it has not told its heir
 		cluster.Isolate(owner)
 		for range 20 {
 			d, err := caller.Take(ctx, "k", 1)
 			require.NoError(t, err)
 			require.False(t, d.Allowed)
 		}
-		require.True(t, caller.Allow(ctx, keyOwnedBy(t, caller, limiters[0].Owner("k").Name, "fresh")), "others have their share")
+		require.True(t, caller.Allow(ctx, fresh), "others have their share")
 	})
 }
 
@@ -316,7 +318,7 @@ func TestFallbackPolicies(t *testing.T) {
 		name := limiters[0].Owner("k").Name
 		owner := cluster.Index(name)
 		caller := limiters[(owner+1)%3]
-		cluster.Isolate(owner)
+		cluster.Isolate((owner + 1) % 3) // the caller: it can ask nobody
 
 		for policy, want := range map[string]struct {
 			policy  fallback.Policy
@@ -334,7 +336,7 @@ func TestFallbackPolicies(t *testing.T) {
 			for range 100 {
 				d, err := l.Take(ctx, key, 1)
 				require.NoError(t, err)
-				require.Equal(t, peerlimit.OriginFallback, d.Origin)
+				require.Contains(t, byShare, d.Origin)
 				if d.Allowed {
 					allowed++
 				} else {
@@ -359,7 +361,10 @@ func TestFallbackPolicies(t *testing.T) {
 	})
 }
 
-// No call takes longer than two RPC timeouts, and when the link is known to be down it takes no time.
+// byShare are the origins of decisions by a share.
+var byShare = []peerlimit.Origin{peerlimit.OriginHeir, peerlimit.OriginFallback}
+
+// No call takes longer than two RPC timeouts.
 func TestCallsReturnInTimeWhenTheOwnerIsCutOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := peerlimittest.NewCluster(t, 3)
@@ -373,18 +378,16 @@ func TestCallsReturnInTimeWhenTheOwnerIsCutOff(t *testing.T) {
 			began := time.Now()
 			d, err := caller.Take(ctx, "k", 1)
 			require.NoError(t, err)
-			require.Equal(t, peerlimit.OriginFallback, d.Origin)
-			if i < 3 {
-				require.LessOrEqual(t, time.Since(began), 2*peerlimit.DefaultRPCTimeout)
-			} else {
-				require.Zero(t, time.Since(began), "three timeouts in a row, and the link is known to be down")
+			require.LessOrEqual(t, time.Since(began), 2*peerlimit.DefaultRPCTimeout)
+			if i < 3 { // soon the owner is lost, and another decides in full
+				require.Contains(t, byShare, d.Origin)
 			}
 		}
 		cluster.Thaw(owner)
-		time.Sleep(time.Second)
+		time.Sleep(3 * time.Second) // its pings are refused for a second
 		d, err := caller.Take(ctx, "k", 1)
 		require.NoError(t, err)
-		require.Equal(t, peerlimit.OriginRemote, d.Origin, "the owner decides again")
+		require.NotContains(t, byShare, d.Origin, "somebody decides in full again")
 	})
 }
 
@@ -400,7 +403,7 @@ func TestDeadlinesShortenTheTimeouts(t *testing.T) {
 		defer cancel()
 		d, err := caller.Take(ctx, "k", 1)
 		require.NoError(t, err)
-		require.Equal(t, peerlimit.OriginFallback, d.Origin)
+		require.Contains(t, byShare, d.Origin)
 		require.NoError(t, ctx.Err(), "the deadline has not passed")
 
 		gone, cancel := context.WithCancel(t.Context())

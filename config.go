@@ -88,7 +88,8 @@ type Config struct {
 	// RPCTimeout bounds one question to another node. Zero means 100 ms; 1 ms to 1 minute.
 	RPCTimeout time.Duration
 
-	// ReplicaInterval is reserved for replication, and has no effect yet. Zero means 20 ms; negative turns it off.
+	// ReplicaInterval is how often what has changed is sent to the members that replace this one if it crashes: what it
+	// has admitted since is forgotten then. Zero means 20 ms; negative turns replication off.
 	ReplicaInterval time.Duration
 
 	// MaxWait bounds how long Wait and Reserve may put off a take. Zero means 1 minute; not negative.

@@ -53,7 +53,7 @@ type question struct {
 type askedPart struct {
 	part uint16
 	have version // of the asker's best copy: an older one need not be sent
-	from uint32  // buckets of the copy that the asker has got in this round already, to go on after them
+	from uint32  // where in the copy to go on: next of the answer before in this round, 0 to begin
 }
 
 // answerKind is what a node says of one partition.
@@ -75,7 +75,9 @@ type partAnswer struct {
 	promised election // behind
 
 	content partContent // buckets: none when the asker's version is not lower
-	more    bool        // there are more buckets than fit: ask again
+	next    uint32      // there are more buckets than fit: where to go on, see askedPart; 0 when these were the last
+
+	reports []report // not holding: what the answerer has spent by a share, to be charged by whoever begins to hold
 }
 
 // questionAnswer answers a question, for as many of the partitions, in order, as fit into a message. The others are to
@@ -96,8 +98,12 @@ type partContent struct {
 type bucketImage struct {
 	limiter string
 	key     string
-	set     *limitSet // the first active ones are charged; ids as they are stored, never computed anew
-	levels  []float64 // one for each of the set; all zero says that the bucket is full of tokens
+
+	// set has the limits, of which the first active ones are charged, and the levels' identities as they are stored:
+	// never computed anew. It may be nil when there is nothing to say but that the bucket is full of tokens.
+	set *limitSet
+
+	levels []float64 // one for each of the set; all zero, or none, says that the bucket is full of tokens
 }
 
 // reportMark says which reports of a reporter have been charged to a partition.
@@ -112,8 +118,9 @@ type replicaPart struct {
 	version version // of the holder, with everything up to this message in it
 	since   uint64  // the seq that the receiver must have; the content is what has changed since
 
-	// full says that the content is all of the partition, or the first, a further, or the last piece of all of it; since
-	// does not matter then, and the version counts with the last piece.
+	// full says that the content is all of the partition, or the first, a further, or the last piece of all of it. since is
+	// how many buckets the pieces before had then, so that none is missed or counted twice. The version, which is that
+	// of this one attempt to send everything, counts with the last piece.
 	full        bool
 	first, last bool
 
@@ -142,7 +149,10 @@ type replicaAck struct {
 type replicaAnswer struct{ parts []replicaAck }
 
 // settleRequest asks a holder whether copies are still needed.
-type settleRequest struct{ parts []settlePart }
+type settleRequest struct {
+	by    string // who asks: the request may have been relayed
+	parts []settlePart
+}
 
 type settlePart struct {
 	part    uint16
@@ -156,7 +166,7 @@ type settleAnswer struct{ settled []uint16 }
 type report struct {
 	reporter string
 	part     uint16
-	seq      uint64 // counts the reporter's reports about this partition from 1; the next is sent when this one is answered
+	seq      uint64 // higher than that of the reporter's last; the next one is sent when this one was answered
 	charges  []charge
 }
 

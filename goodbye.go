@@ -18,11 +18,13 @@ import (
 //	version   1 byte, noteVersion
 //	sections  each: kind, 1 byte; length, uvarint; that many bytes
 //
-// and sections of an unknown kind are skipped. The one kind there is so far lists departures, each: seconds for which it
-// is to be remembered, uvarint; length of the name, 1 byte; name.
+// and sections of an unknown kind are skipped. One kind lists departures, each: seconds for which it is to be remembered,
+// uvarint; length of the name, 1 byte; name. The other, only in a push/pull, lists the known names, each: length, 1 byte;
+// name.
 const (
 	noteVersion        = 1
 	sectionDepartures  = 1
+	sectionKnown       = 2
 	maxIdentityLen     = 255 // what a handshake can carry
 	maxRememberSeconds = 1 << 32
 )
@@ -49,32 +51,51 @@ func encodeDepartures(departures []departure) []byte {
 	return append(note, section...)
 }
 
-// decodeDepartures returns the departures in a note, which may be anything: the error is errBadNote then, and what was
-// readable before the fault is dropped too. The result holds no reference to the note.
-func decodeDepartures(note []byte) (departures []departure, err error) {
+// appendKnown adds the known names to a note.
+func appendKnown(note []byte, names []string) []byte {
+	var section []byte
+	for _, name := range names {
+		section = append(append(section, byte(len(name))), name...)
+	}
+	note = binary.AppendUvarint(append(note, sectionKnown), uint64(len(section)))
+	return append(note, section...)
+}
+
+// decodeNote returns the departures and the known names in a note, which may be anything: the error is errBadNote then,
+// and what was readable before the fault is dropped too. The result holds no reference to the note.
+func decodeNote(note []byte) (departures []departure, known []string, err error) {
 	if len(note) == 0 || note[0] != noteVersion {
-		return nil, errBadNote
+		return nil, nil, errBadNote
 	}
 	for rest := note[1:]; len(rest) > 0; {
 		kind := rest[0]
 		length, n := binary.Uvarint(rest[1:])
 		if n <= 0 || length > uint64(len(rest)-1-n) {
-			return nil, errBadNote
+			return nil, nil, errBadNote
 		}
 		section := rest[1+n:][:length]
 		rest = rest[1+n+int(length):]
-		if kind != sectionDepartures {
-			continue
-		}
-		for len(section) > 0 {
-			var d departure
-			if d, section, err = cutDeparture(section); err != nil || len(departures) == maxTombstones {
-				return nil, errBadNote
+		switch kind {
+		case sectionDepartures:
+			for len(section) > 0 {
+				var d departure
+				if d, section, err = cutDeparture(section); err != nil || len(departures) == maxTombstones {
+					return nil, nil, errBadNote
+				}
+				departures = append(departures, d)
 			}
-			departures = append(departures, d)
+		case sectionKnown:
+			for len(section) > 0 {
+				size := int(section[0])
+				if size == 0 || size > len(section)-1 || len(known) == maxMembers {
+					return nil, nil, errBadNote
+				}
+				known = append(known, string(section[1:1+size]))
+				section = section[1+size:]
+			}
 		}
 	}
-	return departures, nil
+	return departures, known, nil
 }
 
 // cutDeparture decodes the departure that section begins with and returns what follows it.

@@ -18,7 +18,7 @@ func TestDeparturesBytes(t *testing.T) {
 		"\x90\x1c\x0cweb-0011aabb" +
 		"\x00\x03w-1"
 	assert.Equal(t, wire, string(encodeDepartures(departures)))
-	decoded, err := decodeDepartures([]byte(wire))
+	decoded, _, err := decodeNote([]byte(wire))
 	require.NoError(t, err)
 	assert.Equal(t, departures, decoded)
 
@@ -26,13 +26,13 @@ func TestDeparturesBytes(t *testing.T) {
 		if n == 1 {
 			continue // a note without sections
 		}
-		_, err := decodeDepartures([]byte(wire[:n]))
+		_, _, err := decodeNote([]byte(wire[:n]))
 		assert.ErrorIs(t, err, errBadNote, "%d of %d bytes", n, len(wire))
 	}
 }
 
 func TestDeparturesSkipWhatTheyDoNotKnow(t *testing.T) {
-	decoded, err := decodeDepartures([]byte("\x01" + "\x07\x03abc" + "\x01\x05\x02\x03w-1" + "\x63\x00"))
+	decoded, _, err := decodeNote([]byte("\x01" + "\x07\x03abc" + "\x01\x05\x02\x03w-1" + "\x63\x00"))
 	require.NoError(t, err)
 	assert.Equal(t, []departure{{"w-1", 2 * time.Second}}, decoded)
 }
@@ -42,7 +42,7 @@ func TestDeparturesRefused(t *testing.T) {
 	for i := range tooMany {
 		tooMany[i] = departure{fmt.Sprint(i), time.Second}
 	}
-	_, err := decodeDepartures(encodeDepartures(tooMany[1:]))
+	_, _, err := decodeNote(encodeDepartures(tooMany[1:]))
 	assert.NoError(t, err)
 	for name, note := range map[string]string{
 		"empty":                       "",
@@ -55,29 +55,30 @@ func TestDeparturesRefused(t *testing.T) {
 		"name beyond its section":     "\x01\x01\x03\x01\x02a\x07\x00",
 		"more than can be remembered": string(encodeDepartures(tooMany)),
 	} {
-		_, err := decodeDepartures([]byte(note))
+		_, _, err := decodeNote([]byte(note))
 		assert.ErrorIs(t, err, errBadNote, name)
 	}
 }
 
 func TestDeparturesRememberedForEverAreEncodable(t *testing.T) {
-	decoded, err := decodeDepartures(encodeDepartures([]departure{{"w-1", math.MaxInt64}}))
+	decoded, _, err := decodeNote(encodeDepartures([]departure{{"w-1", math.MaxInt64}}))
 	require.NoError(t, err)
 	assert.Greater(t, decoded[0].remember, 100*365*24*time.Hour)
 }
 
 func FuzzDepartures(f *testing.F) {
+	f.Add(appendKnown(encodeDepartures(nil), []string{"web-0011aabb", "w-1"}))
 	f.Add(encodeDepartures(nil))
 	f.Add(encodeDepartures([]departure{{"web-0011aabb", time.Hour}, {"w-1", 0}}))
 	f.Add([]byte("\x01\x07\x03abc\x01\x05\x02\x03w-1\x63\x00"))
 	f.Fuzz(func(t *testing.T, note []byte) {
-		departures, err := decodeDepartures(note)
+		departures, _, err := decodeNote(note)
 		if err != nil {
 			require.ErrorIs(t, err, errBadNote)
 			return
 		}
 		require.LessOrEqual(t, len(departures), maxTombstones)
-		again, err := decodeDepartures(encodeDepartures(departures))
+		again, _, err := decodeNote(encodeDepartures(departures))
 		require.NoError(t, err)
 		require.Equal(t, departures, again)
 	})

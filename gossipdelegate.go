@@ -145,7 +145,7 @@ func (d gossipDelegate) GetBroadcasts(overhead, limit int) [][]byte {
 	return d.goodbyes.GetBroadcasts(overhead, limit)
 }
 
-// LocalState returns all departures, for a push/pull.
+// LocalState returns all departures and all known names, for a push/pull.
 func (d gossipDelegate) LocalState(bool) []byte {
 	now := time.Now()
 	d.mu.Lock()
@@ -154,15 +154,15 @@ func (d gossipDelegate) LocalState(bool) []byte {
 		departures = append(departures, departure{d.identity, d.known.tombstoneMemory()})
 	}
 	d.mu.Unlock()
-	return encodeDepartures(departures)
+	return appendKnown(encodeDepartures(departures), d.everyone().names)
 }
 
-// MergeRemoteState receives all departures that another node remembers.
+// MergeRemoteState receives all departures that another node remembers, and the names that it knows.
 func (d gossipDelegate) MergeRemoteState(note []byte, _ bool) { d.hear(note) }
 
-// hear takes in departures, and passes on those that are news about members.
+// hear takes in departures, and passes on those that are news about members; and known names.
 func (d gossipDelegate) hear(note []byte) {
-	departures, err := decodeDepartures(note)
+	departures, known, err := decodeNote(note)
 	if err != nil {
 		d.log.Debug("gossip note ignored", "bytes", len(note), "err", err)
 		return
@@ -175,11 +175,12 @@ func (d gossipDelegate) hear(note []byte) {
 			news = append(news, gone)
 		}
 	}
+	learned := d.known.learn(known, now)
 	d.mu.Unlock()
 	for _, gone := range news {
 		d.goodbyes.QueueBroadcast(newGoodbye(gone, func() {}))
 	}
-	if len(news) > 0 {
+	if len(news) > 0 || learned {
 		d.wake()
 	}
 }

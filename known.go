@@ -52,12 +52,20 @@ type knownSet struct {
 
 	// left has the tombstones: the names that left, and until when that is remembered. No name in it is in members.
 	left map[string]time.Time
+
+	// forgotten has the names that were given up here, and until when they are not taken in from hearsay again: two nodes
+	// would keep a dead name alive between them for ever.
+	forgotten map[string]time.Time
 }
 
 // knownMember is one member as it was last seen.
 type knownMember struct {
 	memberInfo
 	lostAt time.Time // zero while gossip counts it as a member
+
+	// hearsay says that only other members have told of it, by its name. It counts as lost since then: gossip, which has
+	// more to tell, is behind, or has given it up.
+	hearsay bool
 }
 
 // newKnownSet returns a set that has only self in it.
@@ -70,8 +78,34 @@ func newKnownSet(self memberInfo, expect, seeds int, memory time.Duration) *know
 		members: map[string]*knownMember{self.Name: {memberInfo: self}},
 		alive:   1,
 		left:    make(map[string]time.Time),
+
+		forgotten: make(map[string]time.Time),
 	}
 }
+
+// learn takes in names that another member knows, and reports whether one was new.
+func (k *knownSet) learn(names []string, now time.Time) (news bool) {
+	for _, name := range names {
+		if k.members[name] != nil || k.hasLeft(name, now) || now.Before(k.forgotten[name]) || len(k.members) >= maxMembers {
+			continue
+		}
+		k.members[name] = &knownMember{memberInfo: memberInfo{Member: Member{Name: name}}, lostAt: now, hearsay: true}
+		news = true
+	}
+	if news {
+		k.expire(now)
+	}
+	return news
+}
+
+// forget gives up a name.
+func (k *knownSet) forget(name string, now time.Time) {
+	delete(k.members, name)
+	k.forgotten[name] = now.Add(k.tombstoneMemory())
+}
+
+// names returns all known names, sorted.
+func (k *knownSet) names() []string { return slices.Sorted(maps.Keys(k.members)) }
 
 // update takes in the complete list of members that gossip has not given up. Those that are not in it any more are lost
 // from now on, except self.
@@ -88,6 +122,7 @@ func (k *knownSet) update(members []memberInfo, now time.Time) {
 			k.members[m.Name] = new(knownMember)
 		}
 		*k.members[m.Name] = knownMember{memberInfo: m}
+		delete(k.forgotten, m.Name) // after a split that was longer than the memory of it
 	}
 	k.alive = 0
 	for name, m := range k.members {
@@ -95,7 +130,7 @@ func (k *knownSet) update(members []memberInfo, now time.Time) {
 		case name == k.self || present[name]:
 			k.alive++
 		case taken[m.gossip]:
-			delete(k.members, name) // two processes cannot have one address, and the other one is alive
+			k.forget(name, now) // two processes cannot have one address, and the other one is alive
 		case m.lostAt.IsZero():
 			m.lostAt = now
 			m.State = MemberLost
@@ -157,17 +192,15 @@ func (k *knownSet) expire(now time.Time) {
 	k.noteMajority(now)
 	for name, m := range k.members {
 		if !m.lostAt.IsZero() && !now.Before(k.forgetAt(m)) {
-			delete(k.members, name)
+			k.forget(name, now)
 		}
 	}
-	k.boundMembers()
+	k.boundMembers(now)
 	k.noteMajority(now)
-	for name, until := range k.left {
-		if !now.Before(until) {
-			delete(k.left, name)
-		}
+	for _, memory := range []map[string]time.Time{k.left, k.forgotten} {
+		maps.DeleteFunc(memory, func(_ string, until time.Time) bool { return !now.Before(until) })
+		boundTombstones(memory)
 	}
-	k.boundTombstones()
 }
 
 // noteMajority keeps majoritySince.
@@ -199,24 +232,22 @@ func (k *knownSet) forgetAt(m *knownMember) time.Time {
 
 // boundMembers forgets those that were lost first while there are more members than a cluster may have. It takes a
 // process that crashes and comes back at another address thousands of times an hour to get there.
-func (k *knownSet) boundMembers() {
+func (k *knownSet) boundMembers(now time.Time) {
 	if excess := len(k.members) - maxMembers; excess > 0 {
-		lost := k.lostMembers()
-		slices.SortFunc(lost, func(a, b memberInfo) int {
-			return k.members[a.Name].lostAt.Compare(k.members[b.Name].lostAt)
-		})
-		for _, m := range lost[:min(excess, len(lost))] {
-			delete(k.members, m.Name)
+		lost := slices.DeleteFunc(k.names(), func(name string) bool { return k.members[name].lostAt.IsZero() })
+		slices.SortStableFunc(lost, func(a, b string) int { return k.members[a].lostAt.Compare(k.members[b].lostAt) })
+		for _, name := range lost[:min(excess, len(lost))] {
+			k.forget(name, now)
 		}
 	}
 }
 
-// boundTombstones forgets the departures that would be forgotten first while there are more than maxTombstones.
-func (k *knownSet) boundTombstones() {
-	if excess := len(k.left) - maxTombstones; excess > 0 {
-		names := slices.SortedFunc(maps.Keys(k.left), func(a, b string) int { return k.left[a].Compare(k.left[b]) })
+// boundTombstones drops what would be dropped first while there are more than maxTombstones.
+func boundTombstones(memory map[string]time.Time) {
+	if excess := len(memory) - maxTombstones; excess > 0 {
+		names := slices.SortedFunc(maps.Keys(memory), func(a, b string) int { return memory[a].Compare(memory[b]) })
 		for _, name := range names[:excess] {
-			delete(k.left, name)
+			delete(memory, name)
 		}
 	}
 }
@@ -249,11 +280,12 @@ func (k *knownSet) reach() (known, reachable int) {
 	return known, k.alive
 }
 
-// lostMembers returns the members that gossip has given up and that still count, sorted by name.
+// lostMembers returns the members that gossip has given up and that still count, sorted by name. Where those are that are
+// known from hearsay, nobody has said.
 func (k *knownSet) lostMembers() []memberInfo {
 	var lost []memberInfo
 	for _, m := range k.members {
-		if !m.lostAt.IsZero() {
+		if !m.lostAt.IsZero() && !m.hearsay {
 			lost = append(lost, m.memberInfo)
 		}
 	}

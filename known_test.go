@@ -79,6 +79,60 @@ func TestKnownForgetsALostMemberAfterSplitMemoryWithAMajority(t *testing.T) {
 	assert.False(t, ok)
 }
 
+// What other members tell of counts, but is no member, and passes like one that was lost.
+func TestKnownLearnsFromHearsay(t *testing.T) {
+	s := newKnownScript(0, 0)
+	s.alive(0, "ab")
+	require.True(t, s.learn([]string{"a", "b", "x"}, s.now))
+	require.False(t, s.learn([]string{"a", "b", "x"}, s.now), "no news")
+	s.assertReach(t, 3, 2)
+	require.Empty(t, s.lostMembers(), "nobody has said where it is")
+	s.alive(time.Minute-1, "ab")
+	s.assertReach(t, 3, 2)
+	s.alive(1, "ab")
+	s.assertReach(t, 2, 2)
+	require.False(t, s.learn([]string{"x"}, s.now), "it is not taught back")
+	s.alive(time.Second, "abx")
+	s.assertReach(t, 3, 3)
+	require.Empty(t, s.forgotten, "seen alive")
+
+	s.retire("x", time.Hour, s.now)
+	require.False(t, s.learn([]string{"x"}, s.now), "who has left does not come back")
+	s.assertReach(t, 2, 2)
+}
+
+// A member that was lost, forgotten, and comes back after a long split is one like any other: it must be asked again.
+func TestKnownForgottenMembersComeBack(t *testing.T) {
+	s := newKnownScript(0, 0)
+	s.alive(0, "abc")
+	s.alive(time.Second, "ab")
+	s.alive(time.Minute, "ab")
+	s.assertReach(t, 2, 2)
+	require.Contains(t, s.forgotten, "c")
+	s.alive(time.Second, "abc")
+	require.NotContains(t, s.forgotten, "c")
+	s.assertReach(t, 3, 3)
+}
+
+func TestKnownHearsayIsBounded(t *testing.T) {
+	s := newKnownScript(0, 0)
+	s.alive(0, "ab")
+	for i := range 3 {
+		names := make([]string, maxMembers)
+		for j := range names {
+			names[j] = fmt.Sprintf("hearsay-%d-%d", i, j)
+		}
+		s.learn(names, s.now)
+		require.LessOrEqual(t, len(s.members), maxMembers)
+	}
+	s.alive(0, "abcdef")
+	require.LessOrEqual(t, len(s.members), maxMembers)
+	for _, name := range "abcdef" {
+		require.Contains(t, s.members, string(name))
+	}
+	require.LessOrEqual(t, len(s.forgotten), maxTombstones)
+}
+
 func TestKnownRemembersSixtyTimesAsLongWithoutAMajority(t *testing.T) {
 	for _, test := range []struct{ all, side string }{{"ab", "a"}, {"abcd", "ab"}, {"abcde", "ab"}} {
 		t.Run(test.side+" of "+test.all, func(t *testing.T) {

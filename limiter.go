@@ -18,12 +18,13 @@ import (
 //
 // A call whose question was sent but not answered in time may have spent its tokens at the owner. That is the safe side.
 type Limiter struct {
-	node   *Node
-	name   string
-	rule   *rule                                         // of static limits
-	limits func(ctx context.Context, key string) []Limit // otherwise
-	policy fallback.Policy
-	counts *decisionCounts // shared by all with this name
+	node      *Node
+	name      string
+	rule      *rule                                         // of static limits
+	limits    func(ctx context.Context, key string) []Limit // otherwise
+	policy    fallback.Policy
+	ownPolicy bool            // given by WithFallback: other nodes do not know it
+	counts    *decisionCounts // shared by all with this name
 }
 
 // Allow takes one token and reports whether it could; false also for a call that is wrong.
@@ -47,14 +48,11 @@ func (l *Limiter) Take(ctx context.Context, key string, cost float64) (Decision,
 	}
 	n := l.node
 	part := r.hash.partition(key)
-	route := n.route.Load()
-	if route.isLocal(part) {
-		a := ask{set: r.set, cost: cost}
-		d := n.table.decide(part, bucketKey{key, r.id}, &a, n.now())
+	if d, ok := n.table.decide(part, bucketKey{key, r.id}, &ask{set: r.set, cost: cost}, n.now()); ok {
 		l.counts.add(part, d)
 		return d, nil
 	}
-	ans, err := l.ask(ctx, route, r, part, &message{kind: kindTake, rule: r.encoded, key: key, cost: cost})
+	ans, err := l.ask(ctx, r, part, &message{kind: kindTake, rule: r.encoded, key: key, cost: cost})
 	return ans.decision, err
 }
 
@@ -173,7 +171,7 @@ func (l *Limiter) WithFallback(p fallback.Policy) *Limiter {
 		p = fallback.Divided
 	}
 	other := *l
-	other.policy = p
+	other.policy, other.ownPolicy = p, true
 	return &other
 }
 
@@ -215,51 +213,54 @@ type reply struct {
 // canceller takes a reservation back where it was made.
 type canceller interface{ cancel(m message) }
 
-// send sends a question the way of every take: to this node's own table when it is the owner, otherwise to the owner,
-// and to the fallback when the owner cannot be reached.
+// send sends a question the way of every take: to this node's own table when it holds the key, otherwise to the holder,
+// and to the fallback when that cannot be reached.
 func (l *Limiter) send(ctx context.Context, r *rule, m *message) (reply, error) {
 	n := l.node
 	part := r.hash.partition(m.key)
-	route := n.route.Load()
-	if !route.isLocal(part) {
-		return l.ask(ctx, route, r, part, m)
-	}
 	if m.kind == kindReset {
 		n.alone.reset(part, bucketKey{m.key, r.id}, n.now())
 	}
-	ans := n.table.answer(r, part, m, n.now())
-	l.counts.addAnswer(part, m, &ans)
-	return reply{ans, localCanceller{n.table, r, part, n}}, nil
+	if ans, ok := n.table.answer(r, part, m, n.now()); ok {
+		l.counts.addAnswer(part, m, &ans)
+		return reply{ans, localCanceller{n.table, r, part, n}}, nil
+	}
+	return l.ask(ctx, r, part, m)
 }
 
-// ask asks the owner, which is not this node, and decides alone when it cannot be reached.
-func (l *Limiter) ask(ctx context.Context, route *route, r *rule, part uint16, m *message) (reply, error) {
+// ask asks those who may decide about a key that this node does not hold: the owner, by whom the question gets to the
+// holder if that is another; when it cannot be reached its heir; and when neither can, this node decides alone.
+func (l *Limiter) ask(ctx context.Context, r *rule, part uint16, m *message) (reply, error) {
 	n := l.node
-	if route.isolated {
-		return l.decideAlone(r, part, m, errIsolated)
+	patience := n.patience(ctx)
+	rep, owner, err := n.askHolder(ctx, r, part, m, patience)
+	if err != nil && ctx.Err() == nil {
+		if neverSent(err) {
+			if earlier, previousErr := n.askPrevious(ctx, part, m, patience); previousErr == nil {
+				l.counts.addAnswer(part, m, &earlier.answer)
+				return earlier, nil
+			}
+		}
+		n.fallbackBegan(owner, err)
+		if heirsReply, heirsErr := n.askHeir(ctx, l, r, part, m, err, n.patience(ctx)); heirsErr == nil {
+			rep, err, owner = heirsReply, nil, nil
+		}
 	}
-	owner := route.owner(part)
-	ans, err := n.call(ctx, owner, m)
 	switch {
 	case err == nil:
-		n.fallbackEnded(owner)
-		if m.kind == kindTake && !ans.decision.Allowed {
+		if owner != nil {
+			n.fallbackEnded(owner)
+		}
+		if m.kind == kindTake && !rep.decision.Allowed {
 			l.rememberDenial(r, part, m.key)
 		}
-		if m.kind == kindReset {
-			n.alone.reset(part, bucketKey{m.key, r.id}, n.now())
-		}
-		l.counts.addAnswer(part, m, &ans)
-		if m.kind != kindReserve {
-			return reply{answer: ans}, nil // most are takes: they need not pay for what cancels
-		}
-		return reply{ans, remoteCanceller{n, owner}}, nil
+		l.counts.addAnswer(part, m, &rep.answer)
+		return rep, nil
 	case ctx.Err() == context.Canceled:
 		return reply{}, ctx.Err()
 	case n.closed.Load():
 		return reply{}, ErrClosed
 	}
-	n.fallbackBegan(owner, err)
 	return l.decideAlone(r, part, m, err)
 }
 

@@ -76,12 +76,14 @@ type membership struct {
 	joiner    *joiner
 	onChange  func(*memberView)
 	changed   chan struct{} // capacity 1: a view is to be made
+	force     atomic.Bool   // and told of even if it is the same
 	goodbyes  memberlist.TransmitLimitedQueue
 	current   atomic.Pointer[memberView]
-	stop      context.CancelFunc // ends watch and the joiner
-	haltJoins context.CancelFunc // ends the joiner
-	running   sync.WaitGroup     // watch and the joiner
-	departing sync.WaitGroup     // calls to leave; not added to once closed is set
+	names     atomic.Pointer[knownNames] // changed with mu held
+	stop      context.CancelFunc         // ends watch and the joiner
+	haltJoins context.CancelFunc         // ends the joiner
+	running   sync.WaitGroup             // watch and the joiner
+	departing sync.WaitGroup             // calls to leave; not added to once closed is set
 
 	// mu guards what follows. memberlist takes it under its own lock, so memberlist must not be called under it, and
 	// nothing else that could wait.
@@ -166,8 +168,8 @@ func newMembership(s *settings, t gossipTransport, rpcAddr netip.AddrPort, onCha
 	m.nodes[s.identity] = &gossipNode{memberInfo: self}
 	m.known = newKnownSet(self, s.ExpectMembers, len(s.Join), s.SplitMemory)
 	m.goodbyes.NumNodes = func() int { return m.view().reachable }
-	known, reachable := m.known.reach()
-	m.current.Store(newView([]memberInfo{self}, known, reachable))
+	m.noteKnownLocked()
+	m.current.Store(newView([]memberInfo{self}, m.everyone(), 1))
 	return m, nil
 }
 
@@ -210,6 +212,59 @@ func (m *membership) wake() {
 	}
 }
 
+// again has onChange called even if the view stays the same: something else that depends on it has changed.
+func (m *membership) again() {
+	m.force.Store(true)
+	m.wake()
+}
+
+// everyone returns the known set as it is now, which may be ahead of the view. The result is never nil.
+func (m *membership) everyone() *knownNames { return m.names.Load() }
+
+// noteKnownLocked makes everyone return what known has. Called with mu held.
+func (m *membership) noteKnownLocked() (changed bool) {
+	last := m.names.Load()
+	if last == nil {
+		last = &knownNames{}
+	}
+	next := newKnownNames(m.known, last.generation+1)
+	if next.known == last.known && slices.Equal(next.names, last.names) {
+		return false
+	}
+	m.names.Store(next)
+	return true
+}
+
+// departed returns the names that have left or been forgotten, as far as that is remembered. The caller may change it.
+func (m *membership) departed() map[string]bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	names := make(map[string]bool, len(m.known.left)+len(m.known.forgotten))
+	for name := range m.known.left {
+		names[name] = true
+	}
+	for name := range m.known.forgotten { // none of them is known: see knownSet.update
+		names[name] = true
+	}
+	return names
+}
+
+// learn takes in names that another member knows. When it returns, everyone has those that were new, which it reports.
+// It is called often, and mostly there is no news.
+func (m *membership) learn(names ...string) (news bool) {
+	known := m.everyone()
+	if !slices.ContainsFunc(names, func(name string) bool { return !known.isKnown(name) }) {
+		return false
+	}
+	m.mu.Lock()
+	news = m.known.learn(names, time.Now()) && m.noteKnownLocked()
+	m.mu.Unlock()
+	if news {
+		m.wake()
+	}
+	return news
+}
+
 // watch makes a new view whenever something has changed or is to be forgotten, until ctx ends.
 func (m *membership) watch(ctx context.Context) {
 	tried := m.joiner.tried
@@ -246,7 +301,9 @@ func (m *membership) refresh() (again time.Duration) {
 	alive, strangers, again := m.aliveLocked(now)
 	m.known.update(alive, now)
 	members := append(alive, m.known.lostMembers()...)
-	known, reachable := m.known.reach()
+	m.noteKnownLocked()
+	known := m.everyone()
+	_, reachable := m.known.reach()
 	if at, ok := m.known.nextExpiry(); ok {
 		again = min(again, at.Sub(now))
 	}
@@ -257,7 +314,7 @@ func (m *membership) refresh() (again time.Duration) {
 	}
 	next := newView(members, known, reachable)
 	last := m.view()
-	if !next.equal(last) {
+	if forced := m.force.Swap(false); forced || !next.equal(last) {
 		m.current.Store(next)
 		m.logChanges(last, next)
 		if slices.ContainsFunc(last.members, func(i memberInfo) bool {

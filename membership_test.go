@@ -421,7 +421,7 @@ func TestMembershipThatHasLeftJoinsNoMore(t *testing.T) {
 		assert.Equal(t, []string{seed.identity}, seed.seen())
 		assert.Equal(t, []string{leaver.identity}, leaver.seen())
 
-		departures, err := decodeDepartures(gossipDelegate{membership: leaver.membership}.LocalState(false))
+		departures, _, err := decodeNote(gossipDelegate{membership: leaver.membership}.LocalState(false))
 		require.NoError(t, err)
 		assert.Equal(t, []departure{{leaver.identity, leaver.known.tombstoneMemory()}}, departures, "who asks is told")
 	})

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 // memberInfo is a Member with its addresses parsed and what else it says of itself. It is comparable.
@@ -22,15 +24,42 @@ type memberView struct {
 	names []string // of members
 	ring  []string // of members that own keys
 
-	// known is by how many members a limit is divided, and reachable how many of them gossip has not given up; this node
-	// is in both. known is greater than len(members) as long as ExpectMembers or seeds have not been met.
-	known, reachable int
+	// knownNames is whom a limit is divided by, and reachable how many of them gossip has not given up; this node is in
+	// both. There are more of them than members as long as some are known by name only, or are expected.
+	knownNames
+	reachable int
+}
+
+// knownNames is the known set at one moment. It is never changed.
+type knownNames struct {
+	generation uint64   // counts the changes
+	names      []string // sorted
+	known      int      // how many count: more than names while ExpectMembers or seeds have not been met
+	digest     uint64   // of names
+}
+
+func newKnownNames(k *knownSet, generation uint64) *knownNames {
+	names := k.names()
+	known, _ := k.reach()
+	var d xxhash.Digest
+	d.Reset()
+	for _, name := range names {
+		_, _ = d.WriteString(name) // never fails
+		_, _ = d.Write([]byte{0})
+	}
+	return &knownNames{generation: generation, names: names, known: known, digest: d.Sum64()}
+}
+
+// isKnown reports whether limits are divided by the member of that name.
+func (k *knownNames) isKnown(name string) bool {
+	_, ok := slices.BinarySearch(k.names, name)
+	return ok
 }
 
 // newView takes members over.
-func newView(members []memberInfo, known, reachable int) *memberView {
+func newView(members []memberInfo, known *knownNames, reachable int) *memberView {
 	slices.SortFunc(members, func(a, b memberInfo) int { return cmp.Compare(a.Name, b.Name) })
-	v := &memberView{members: members, names: make([]string, len(members)), known: known, reachable: reachable}
+	v := &memberView{members: members, names: make([]string, len(members)), knownNames: *known, reachable: reachable}
 	for i, m := range members {
 		v.names[i] = m.Name
 		if m.State == MemberAlive || m.State == MemberSuspect {
@@ -41,7 +70,7 @@ func newView(members []memberInfo, known, reachable int) *memberView {
 }
 
 func (v *memberView) equal(w *memberView) bool {
-	return v.known == w.known && v.reachable == w.reachable && slices.Equal(v.members, w.members)
+	return v.known == w.known && v.digest == w.digest && v.reachable == w.reachable && slices.Equal(v.members, w.members)
 }
 
 // find returns the member of that name.

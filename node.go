@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"math/bits"
 	"net"
 	"net/netip"
 	"slices"
@@ -22,7 +24,7 @@ type Node struct {
 	began  time.Time // the monotonic clock counts from here
 	closed atomic.Bool
 
-	table    *table // buckets this node decides for the cluster
+	table    *table // copies of partitions; where this node holds, it decides by them for the cluster
 	alone    *table // buckets for deciding alone
 	rules    *rules
 	counters counters
@@ -33,19 +35,30 @@ type Node struct {
 	membership *membership
 	route      atomic.Pointer[route]
 
+	reach      *reach      // whether this node may decide in full, and who is lost
+	evidence   *evidence   // what keeps reach fresh
+	keeper     *keeper     // acquires partitions
+	replicator *replicator // sends what is held to the heirs
+	reporter   *reporter   // has what was spent by shares charged where it belongs
+
 	// mu guards the fields below; it is held for a look-up or an update of them, and nothing else.
 	mu       sync.Mutex
 	limiters map[string]*Limiter
 	changed  chan struct{} // closed and replaced when members or links change
 
+	// knownMu guards known, and makes one step of comparing it and setting reach's.
+	knownMu sync.Mutex
+	known   uint64 // generation of the known set that reach has
+
 	// Only rebuild uses these, in membership's one goroutine.
 	peers   map[string]*peer  // that route refers to, so that a peer stays the same through ring changes
 	members map[string]Member // of the last view, to tell what changed
 
-	stop    chan struct{}  // closed to end the goroutines below
-	running sync.WaitGroup // of the sweepers
-	ended   chan struct{}  // closed when Close has ended
-	endErr  error          // what it returned; set before ended is closed
+	stop    chan struct{}      // closed to end the goroutines below
+	halt    context.CancelFunc // likewise
+	running sync.WaitGroup     // of the sweepers, the keeper, the replicator and the reporter
+	ended   chan struct{}      // closed when Close has ended
+	endErr  error              // what it returned; set before ended is closed
 }
 
 // startJoinTimeout bounds how long Start waits for the first attempt to join.
@@ -65,15 +78,17 @@ func Start(cfg Config) (*Node, error) {
 		limiters: make(map[string]*Limiter), peers: make(map[string]*peer), members: make(map[string]Member),
 		changed: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
-	n.route.Store(&route{ring: newRing(nil), isolated: len(s.Join) > 0 || s.ExpectMembers > 1})
+	n.reach = newReach(s.identity, n.lapse)
+	n.table.fullUntil, n.table.replicates = &n.reach.fullUntil, s.ReplicaInterval > 0
+	n.keeper, n.replicator, n.reporter = newKeeper(n), newReplicator(n), newReporter(s.identity)
+	n.evidence = newEvidence(n.reach, n.witnessing(), func() { n.membership.again() })
+	n.route.Store(&route{ring: newRing(nil)})
 	n.events = startEvents(s.OnEvent)
 	if err := n.listen(); err != nil {
 		n.shutDown()
 		return nil, err
 	}
-	for _, t := range []*table{n.table, n.alone} {
-		n.running.Go(func() { t.sweepForever(n.stop, n.now) })
-	}
+	n.startGoroutines()
 	timer := time.NewTimer(startJoinTimeout)
 	defer timer.Stop()
 	select {
@@ -81,6 +96,47 @@ func Start(cfg Config) (*Node, error) {
 	case <-timer.C:
 	}
 	return n, nil
+}
+
+// startGoroutines starts what runs as long as the node.
+func (n *Node) startGoroutines() {
+	ctx, halt := context.WithCancel(context.Background())
+	n.halt = halt
+	n.keeper.step(ctx) // a node that is alone holds everything before Start returns
+	n.evidence.start()
+	n.running.Go(func() { n.keeper.run(ctx) })
+	n.running.Go(func() { n.replicator.run(ctx) })
+	n.running.Go(func() { n.reportSpent(ctx) })
+	for _, t := range []*table{n.table, n.alone} {
+		n.running.Go(func() { t.sweepForever(n.stop, n.now) })
+	}
+}
+
+// lapse ends all that needs fresh evidence. reach calls it before evidence can count again, so that no take is decided
+// with new evidence and an old holding.
+func (n *Node) lapse() {
+	ended := 0
+	for part := range uint16(partitionCount) {
+		p := &n.table.partitions[part]
+		p.mu.Lock()
+		if p.holding.holds {
+			ended++
+		}
+		p.holding.lapse()
+		p.forgetChanges()
+		n.table.noteHolding(part, p)
+		p.mu.Unlock()
+	}
+	if ended > 0 {
+		n.events.emit(EventEvidenceLapsed, "", fmt.Sprintf("%d partitions are decided by shares", ended))
+	}
+	n.keeper.wake()
+}
+
+// holdingChanged is called when this node has begun or ceased to hold something.
+func (n *Node) holdingChanged() {
+	n.replicator.wake()
+	n.wakeWaiters()
 }
 
 // listen opens the node's sockets: takes first, because gossip tells others where they are served.
@@ -165,18 +221,18 @@ func (n *Node) register(l *Limiter) (*Limiter, error) {
 	return old, nil
 }
 
-// WaitReady returns when this node sees at least that many members alive, itself among them, and can reach each of them;
-// less than 1 counts as 1. It returns an error that wraps ctx.Err() when ctx ends first, or matches [ErrClosed].
+// WaitReady returns when this node sees at least that many members alive, itself among them, can reach each of them, and
+// holds all that is its own; less than 1 counts as 1. It returns an error that wraps ctx.Err() when ctx ends first, or matches [ErrClosed].
 func (n *Node) WaitReady(ctx context.Context, members int) error {
 	for {
 		n.mu.Lock()
 		changed := n.changed
 		n.mu.Unlock()
-		ready, linked := n.readiness()
+		ready := n.readiness()
 		switch {
 		case n.closed.Load():
 			return ErrClosed
-		case ready >= members && linked == ready:
+		case ready.members >= members && ready.linked == ready.members && ready.acquiring == 0:
 			return nil
 		}
 		select {
@@ -184,20 +240,40 @@ func (n *Node) WaitReady(ctx context.Context, members int) error {
 		case <-n.stop:
 			return ErrClosed
 		case <-ctx.Done():
-			return fmt.Errorf("peerlimit: %d of %d members are ready, %d linked: %w", ready, members, linked, ctx.Err())
+			return fmt.Errorf("peerlimit: %d of %d members are ready, %d linked, and %d partitions are being acquired: %w",
+				ready.members, members, ready.linked, ready.acquiring, ctx.Err())
 		}
 	}
 }
 
-// readiness returns the number of members on the ring and how many of them this node can send takes to.
-func (n *Node) readiness() (members, linked int) {
+// readiness is how much of the cluster a node has come together with.
+type readiness struct {
+	members   int // on the ring
+	linked    int // of those, that this node can send takes to; itself among them
+	acquiring int // partitions that are this node's and that it does not hold
+}
+
+func (n *Node) readiness() (ready readiness) {
 	r := n.route.Load()
+	ready.members = len(r.peers)
 	for _, p := range r.peers {
-		if p == nil || n.client.State(p.Name) == transport.LinkUp {
-			linked++
+		if p == nil || n.linked(p) {
+			ready.linked++
 		}
 	}
-	return len(r.peers), linked
+	ready.acquiring = n.acquiring(r)
+	return ready
+}
+
+// acquiring returns how many partitions the ring names this node for that it does not hold.
+func (n *Node) acquiring(r *route) (missing int) {
+	full := n.reach.isFull(n.now())
+	for part := range uint16(partitionCount) {
+		if r.owner(part) == nil && !(full && n.table.holds(part)) {
+			missing++
+		}
+	}
+	return missing
 }
 
 // Self returns this node as other members see it.
@@ -230,20 +306,30 @@ func (n *Node) Stats() Stats {
 		Keys:        int(n.table.keys.Load()), Alone: int(n.alone.keys.Load()), Evicted: n.table.evicted.Load(),
 		Served: c.served.Load(), PassedOn: c.passedOn.Load(), Refused: c.refused.Load(),
 		Timeouts: c.timeouts.Load(), Unreachable: c.unreachable.Load(), Overloaded: c.overloaded.Load(),
-		LostRefunds: c.lostRefunds.Load(), EventsDropped: n.events.dropped.Load(),
+		LostRefunds: c.lostRefunds.Load(), LostReports: n.reporter.lost.Load(), EventsDropped: n.events.dropped.Load(),
 		Limiters: make(map[string]LimiterStats),
 	}
-	for part := range uint16(partitionCount) {
-		if r.isLocal(part) {
-			s.PartitionsOwned++
-		}
-	}
+	n.countPartitions(&s, r)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for name, l := range n.limiters {
 		s.Limiters[name] = l.counts.snapshot()
 	}
 	return s
+}
+
+// countPartitions fills in what the node owns, holds and has gained.
+func (n *Node) countPartitions(s *Stats, r *route) {
+	full := n.reach.isFull(n.now())
+	for part := range uint16(partitionCount) {
+		if r.owner(part) == nil {
+			s.PartitionsOwned++
+		}
+		if full && n.table.holds(part) {
+			s.PartitionsHeld++
+		}
+	}
+	s.GainedGiven, s.GainedReplica, s.GainedEmpty = n.keeper.given.Load(), n.keeper.fromReplica.Load(), n.keeper.empty.Load()
 }
 
 // now is the node's clock: nanoseconds on the monotonic clock since it started. No other clock decides anything.
@@ -263,9 +349,11 @@ func (n *Node) memberFor(partition uint16) Member {
 	return Member{Name: p.Name, RPCAddr: p.Addr, State: MemberLost} // gone since the route was made
 }
 
-// rebuild makes a new route from the whole member list. membership calls it from one goroutine after every change.
+// rebuild makes a new route from the whole member list, and from who is lost. membership calls it from one goroutine
+// after every change.
 func (n *Node) rebuild(view *memberView) {
 	n.tellChanges(view)
+	n.reckonWith(&view.knownNames)
 	old := n.peers
 	n.peers = n.connectPeers(view)
 	n.reroute(view)
@@ -275,16 +363,38 @@ func (n *Node) rebuild(view *memberView) {
 			n.fallbackEnded(p)
 		}
 	}
+	n.evidence.knownChanged() // there are routes to them now
+	n.keeper.wake()
+	n.replicator.wake()
 	n.wakeWaiters()
 }
 
+// learn takes in names that another member knows. When it returns, evidence and verdicts reckon with them.
+func (n *Node) learn(names ...string) {
+	if n.membership.learn(names...) {
+		n.reckonWith(n.membership.everyone())
+	}
+}
+
+// reckonWith makes a known set the one that evidence is judged by, unless a newer one is.
+func (n *Node) reckonWith(known *knownNames) {
+	n.knownMu.Lock()
+	if known.generation > n.known {
+		n.known = known.generation
+		n.reach.setKnown(known.names, known.known, n.now())
+	}
+	n.knownMu.Unlock()
+	n.evidence.knownChanged()
+	n.keeper.wake()
+}
+
 // connectPeers returns the other members, each with a link. One that is leaving keeps its link while it is there:
-// answers may still be on their way.
+// answers may still be on their way. So does one that is lost: it may come back.
 func (n *Node) connectPeers(view *memberView) map[string]*peer {
 	peers := make(map[string]*peer, len(view.members))
 	for i := range view.members {
 		m := &view.members[i]
-		if m.Self || m.State == MemberLost {
+		if m.Self {
 			continue
 		}
 		p := n.peers[m.Name]
@@ -297,18 +407,37 @@ func (n *Node) connectPeers(view *memberView) map[string]*peer {
 	return peers
 }
 
-// reroute makes a new route when the owners have changed.
+// smallRing is up to how many members the rings without each of them are built at once: it takes a moment. In a larger
+// one they are built when a link is down.
+const smallRing = 16
+
+// reroute makes a new route when the owners or those that can be asked have changed. Who is lost owns nothing, although
+// gossip takes longer to give it up.
 func (n *Node) reroute(view *memberView) {
-	names, old := view.ringNames(), n.route.Load()
-	isolated := view.known > 1 && len(view.members) == 1
-	if slices.Equal(old.ring.members(), names) && old.isolated == isolated {
+	now := n.now()
+	names := slices.DeleteFunc(slices.Clone(view.ringNames()), func(name string) bool { return n.reach.lost(name, now) })
+	old := n.route.Load()
+	sameOwners := slices.Equal(old.ring.members(), names)
+	if sameOwners && maps.Equal(old.others, n.peers) {
 		return
 	}
-	next := &route{ring: newRing(names), peers: make([]*peer, len(names)), isolated: isolated}
+	next := &route{ring: old.ring, peers: make([]*peer, len(names)), others: n.peers}
+	if !sameOwners {
+		next.ring = newRing(names)
+		n.keeper.notePrevious(old.ring, next.ring)
+	}
 	for i, name := range names {
 		next.peers[i] = n.peers[name] // nil for this node
 	}
+	for _, name := range names {
+		if len(names) <= smallRing || name == n.identity {
+			next.ring.without(name)
+		}
+	}
 	n.route.Store(next)
+	if sameOwners {
+		return
+	}
 	n.counters.ringChanges.Add(1)
 	detail := fmt.Sprintf("%d members own keys", len(names))
 	if len(names) == 1 {
@@ -348,12 +477,15 @@ func (n *Node) linkChanged(change transport.LinkChange) {
 	switch change.State {
 	case transport.LinkUp:
 		n.events.emit(EventLinkUp, change.Peer.Name, change.Peer.Addr)
+		n.evidence.knownChanged()
+		n.keeper.wake()
 	default:
 		detail := change.State.String()
 		if change.Err != nil {
 			detail = change.Err.Error()
 		}
 		n.events.emit(EventLinkDown, change.Peer.Name, detail)
+		n.keeper.wake()
 	}
 	n.wakeWaiters()
 }
@@ -366,9 +498,10 @@ func (n *Node) wakeWaiters() {
 	n.changed = make(chan struct{})
 }
 
-// Leave goes in an orderly way: it announces that the node is leaving, so that every other node stops sending takes
-// here, answers or passes on what still arrives, and then closes. It takes work until it returns. When ctx ends first
-// it goes at once and returns an error that wraps ctx.Err(). Either way the node is closed afterwards.
+// Leave goes in an orderly way: it announces that the node is leaving, so that the others take over what it holds, waits
+// until all of it is safe with them, answers or passes on what still arrives, and then closes. It takes work until it
+// returns. When ctx ends first it goes at once, and the error wraps ctx.Err() and says what was not handed over. Either
+// way the node is closed afterwards. Alone in its cluster, a node has nobody to hand over to, and nothing to wait for.
 func (n *Node) Leave(ctx context.Context) error {
 	if n.closed.Load() {
 		return n.Close()
@@ -377,28 +510,58 @@ func (n *Node) Leave(ctx context.Context) error {
 	return errors.Join(err, n.Close())
 }
 
-// lingerTime is how long a leaving node goes on answering after its announcement has been sent: several rounds of
-// gossip, so that the last to hear of it has heard.
+// lingerTime is how long a leaving node goes on answering when all is handed over: several rounds of gossip, so that the
+// last to hear that it is leaving has heard.
 const lingerTime = time.Second
 
-// retire announces the leave and stays until nobody should be asking any more.
+// leaveInterval is how often a leaving node looks whether it can go.
+const leaveInterval = 20 * time.Millisecond
+
+// retire announces the leave and stays until everything is handed over and nobody should be asking any more.
 func (n *Node) retire(ctx context.Context) error {
-	if len(n.route.Load().peers) <= 1 {
+	if len(n.route.Load().others) == 0 {
 		return nil // nobody to tell
 	}
-	if err := n.membership.setLeaving(ctx); err != nil {
-		return fmt.Errorf("peerlimit: leaving was not announced to all: %w", err)
+	began := time.Now()
+	n.keeper.leaving.Store(true)
+	n.keeper.wake()
+	announced := n.membership.setLeaving(ctx)
+	ticker := time.NewTicker(leaveInterval)
+	defer ticker.Stop()
+	for {
+		held, kept := n.notHandedOver(ctx)
+		if held+kept == 0 && time.Since(began) >= lingerTime || len(n.route.Load().ring.members()) == 0 {
+			return nil
+		}
+		select {
+		case <-ticker.C:
+		case <-n.stop: // somebody called Close
+			return nil
+		case <-ctx.Done():
+			return leaveError(ctx.Err(), announced, held, kept)
+		}
 	}
-	timer := time.NewTimer(lingerTime)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-n.stop: // somebody called Close
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("peerlimit: left before everybody had heard of it: %w", ctx.Err())
+}
+
+// leaveError says what a leave that was cut short has left undone.
+func leaveError(cause, announced error, held, kept int) error {
+	switch {
+	case announced != nil:
+		return fmt.Errorf("peerlimit: leaving was not announced to all, %d partitions were not handed over: %w", held, announced)
+	case held+kept > 0:
+		return fmt.Errorf("peerlimit: left before everything was handed over: %d partitions were still held, %d copies still needed: %w",
+			held, kept, cause)
 	}
+	return fmt.Errorf("peerlimit: left before everybody had heard of it: %w", cause)
+}
+
+// notHandedOver returns how many partitions this node still holds, and how many copies it keeps that nobody has said are
+// safe elsewhere.
+func (n *Node) notHandedOver(ctx context.Context) (held, kept int) {
+	for i := range n.table.held {
+		held += bits.OnesCount64(n.table.held[i].Load())
+	}
+	return held, n.settleCopies(ctx)
 }
 
 // announceTimeout bounds how long Close tells others that the node is going: gossip needs about a second for a thousand.
@@ -413,6 +576,8 @@ func (n *Node) Close() error {
 		return n.endErr
 	}
 	defer close(n.ended)
+	n.keeper.leaving.Store(true)
+	n.evidence.parting.Store(true)
 	var errs []error
 	if err := n.membership.leave(announceTimeout); err != nil {
 		errs = append(errs, fmt.Errorf("peerlimit: the end was not announced to all: %w", err))
@@ -424,6 +589,7 @@ func (n *Node) Close() error {
 // shutDown ends whatever was started, in the order in which parts depend on each other.
 func (n *Node) shutDown() error {
 	var errs []error
+	n.evidence.close()
 	if n.membership != nil {
 		errs = append(errs, n.membership.close())
 	}
@@ -434,6 +600,9 @@ func (n *Node) shutDown() error {
 		errs = append(errs, n.client.Close())
 	}
 	close(n.stop)
+	if n.halt != nil {
+		n.halt()
+	}
 	n.running.Wait()
 	n.events.close()
 	return errors.Join(errs...)

@@ -112,6 +112,28 @@ func (r *ring) heir(partition uint16) string {
 	return r.withoutIndex(owner).owner(partition)
 }
 
+// heirIfBuilt is heir, or "" when that would have to build a ring first.
+func (r *ring) heirIfBuilt(partition uint16) string {
+	owner := r.ownerIndex(partition)
+	if owner < 0 {
+		return ""
+	}
+	reduced := r.reduced[owner].Load()
+	if reduced == nil {
+		return ""
+	}
+	return reduced.owner(partition)
+}
+
+// withoutIfBuilt is without, or nil when that would have to build a ring first.
+func (r *ring) withoutIfBuilt(name string) *ring {
+	i, found := slices.BinarySearch(r.names, name)
+	if !found {
+		return r
+	}
+	return r.reduced[i].Load()
+}
+
 // without returns the ring of the same set without one member; it is r itself when name is not a member.
 //
 // It is built on first use, once, and kept as long as r; building waits its turn among the builds of this process. A node
@@ -187,7 +209,14 @@ type ringBuilder struct {
 	names  []string // the set that hash holds, sorted; nil when hash is not to be relied on
 	hash   *consistent.Consistent
 	hasher *ringHasher // of hash
+
+	// recent are the rings that were asked for last, the last one at the end: a member that comes back, as after a link
+	// that was down for a moment, brings back the ring that there was.
+	recent []*ring
 }
+
+// maxRecentRings bounds recent. Rings of up to 16 members are a few kilobytes each, those of 300 about 20.
+const maxRecentRings = 64
 
 // sharedRingBuilder serves the whole process, whose nodes, as in tests, mostly ask for the same sets. It is a cache and
 // nothing more. What it retains, the last set's virtual nodes, is about 1 MB at 100 members and 13 MB at 1,000.
@@ -195,6 +224,21 @@ var sharedRingBuilder ringBuilder
 
 // build returns the ring of a sorted set of distinct names, which it keeps. The caller holds b.mu.
 func (b *ringBuilder) build(names []string) *ring {
+	i := slices.IndexFunc(b.recent, func(r *ring) bool { return slices.Equal(r.names, names) })
+	if i < 0 {
+		r := b.buildNew(names)
+		if len(b.recent) == maxRecentRings {
+			b.recent = slices.Delete(b.recent, 0, 1)
+		}
+		b.recent = append(b.recent, r)
+		return r
+	}
+	r := b.recent[i]
+	b.recent = append(slices.Delete(b.recent, i, i+1), r)
+	return r
+}
+
+func (b *ringBuilder) buildNew(names []string) *ring {
 	r := &ring{names: names, reduced: make([]atomic.Pointer[ring], len(names))}
 	if len(names) == 0 {
 		return r

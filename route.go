@@ -14,8 +14,8 @@ type route struct {
 	ring  *ring
 	peers []*peer // by the ring's member index; nil for this node
 
-	// isolated says that this node expects others and has never met one: it is not an owner, but cut off.
-	isolated bool
+	// others are all members that can be asked, by name: also those that own nothing, because they are leaving or lost.
+	others map[string]*peer
 }
 
 // peer is another member that owns partitions.
@@ -33,22 +33,33 @@ func (r *route) owner(partition uint16) *peer {
 	return r.peers[r.ring.ownerIndex(partition)]
 }
 
-// isLocal reports whether this node decides for the cluster.
-func (r *route) isLocal(partition uint16) bool { return r.owner(partition) == nil && !r.isolated }
-
-// errIsolated is why a node that has never met its cluster decides alone.
-var errIsolated = errors.New("peerlimit: no other member has been met yet")
-
-// call asks a peer and waits for its answer, for at most the RPC timeout, and at most half of what remains until the
-// deadline of ctx, so that there is time to decide alone. An error means that there is no answer; the question may still
-// have been acted upon.
-func (n *Node) call(ctx context.Context, p *peer, m *message) (answer, error) {
-	timeout := n.settings.RPCTimeout
-	if deadline, ok := ctx.Deadline(); ok {
-		timeout = min(timeout, time.Until(deadline)/2)
+// heir returns the member that owns a partition when its owner does not, or nil when that is this node; ok is false when
+// there is no other member, or who it is has not been computed yet.
+func (r *route) heir(partition uint16) (heir *peer, ok bool) {
+	name := r.ring.heirIfBuilt(partition)
+	if name == "" {
+		return nil, false
 	}
+	return r.others[name], true // nil for this node's own name
+}
+
+// call asks a peer and waits for its answer, for at most timeout. An error means that there is no answer; unless it is
+// errElsewhere or neverSent, the question may still have been acted upon.
+func (n *Node) call(ctx context.Context, p *peer, m *message, timeout time.Duration) (answer, error) {
 	var buf [512]byte
 	response, err := n.client.Call(ctx, p.Peer, appendMessage(buf[:0], m), timeout)
+	return n.decided(response, err)
+}
+
+// callThrough is call by way of another member.
+func (n *Node) callThrough(ctx context.Context, through *peer, to string, m *message, timeout time.Duration) (answer, error) {
+	request := appendRelay(nil, &relay{to: to, from: n.identity, request: appendMessage(nil, m)})
+	response, err := n.client.Call(ctx, through.Peer, request, timeout)
+	return n.decided(response, err)
+}
+
+// decided decodes the answer to a call.
+func (n *Node) decided(response []byte, err error) (answer, error) {
 	if err != nil {
 		n.countFailure(err)
 		return answer{}, err
@@ -57,9 +68,14 @@ func (n *Node) call(ctx context.Context, p *peer, m *message) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	if ans.status == statusRefused {
+	switch ans.status {
+	case statusRefused:
 		n.counters.unreachable.Add(1)
 		return answer{}, errRefused
+	case statusElsewhere:
+		return answer{}, errElsewhere
+	case statusNoEvidence:
+		return answer{}, errNoEvidence
 	}
 	if ans.decision.Origin == OriginLocal {
 		ans.decision.Origin = OriginRemote // local to the node that answered
@@ -67,7 +83,25 @@ func (n *Node) call(ctx context.Context, p *peer, m *message) (answer, error) {
 	return ans, nil
 }
 
-var errRefused = errors.New("peerlimit: the owner refused to answer")
+var (
+	errRefused   = errors.New("peerlimit: the owner refused to answer")
+	errElsewhere = errors.New("peerlimit: who was asked does not hold the key")
+)
+
+// neverSent reports whether a call failed before its question left this node.
+func neverSent(err error) bool {
+	return errors.Is(err, transport.ErrUnreachable) && !errors.Is(err, transport.ErrBroken) || errors.Is(err, transport.ErrBusy)
+}
+
+// linked reports whether questions can be sent to p now.
+func (n *Node) linked(p *peer) bool { return n.client.State(p.Name) == transport.LinkUp }
+
+// cutOff reports whether p is known to be out of reach. A link that is being made for the first time is not: calls wait
+// for it.
+func (n *Node) cutOff(p *peer) bool {
+	state := n.client.State(p.Name)
+	return state == transport.LinkDown || state == transport.LinkSuspect
+}
 
 func (n *Node) countFailure(err error) {
 	switch {
@@ -80,9 +114,9 @@ func (n *Node) countFailure(err error) {
 	}
 }
 
-// fallbackBegan notes that a take on p's keys is decided here.
+// fallbackBegan notes that a take on p's keys is decided without it. Nil stands for this node.
 func (n *Node) fallbackBegan(p *peer, cause error) {
-	if !p.alone.Load() && p.alone.CompareAndSwap(false, true) {
+	if p != nil && !p.alone.Load() && p.alone.CompareAndSwap(false, true) {
 		n.events.emit(EventFallbackBegan, p.Name, cause.Error())
 	}
 }

@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -40,11 +41,12 @@ type rules struct {
 	// mu guards the maps. It is held for a look-up or an insertion only.
 	mu    sync.RWMutex
 	known map[string]*rule
-	names map[string]limiterID
+	ids   map[string]limiterID
+	names []string // by id
 }
 
 func newRules() *rules {
-	return &rules{known: make(map[string]*rule), names: make(map[string]limiterID)}
+	return &rules{known: make(map[string]*rule), ids: make(map[string]limiterID)}
 }
 
 // lookup returns the rule that encoded says when it has been seen before, or nil.
@@ -72,21 +74,61 @@ func (r *rules) find(encoded []byte) (*rule, error) {
 	if found := r.known[string(encoded)]; found != nil {
 		return found, nil
 	}
-	id, ok := r.names[name]
-	if !ok {
-		if len(r.names) >= maxNames {
-			return nil, fmt.Errorf("%w: %q is one more than %d", ErrInvalidName, name, maxNames)
-		}
-		id = limiterID(len(r.names))
-		r.names[name] = id
+	if made.id, err = r.identify(name); err != nil {
+		return nil, err
 	}
-	made.id = id
 	if len(r.known) >= maxRules {
 		// Rules are only remembered to save work: buckets follow a level's identity, not the rule's address.
 		clear(r.known)
 	}
 	r.known[string(encoded)] = made
 	return made, nil
+}
+
+// identify returns the id of a valid name, which is a new one when the name is. The caller holds r.mu.
+func (r *rules) identify(name string) (limiterID, error) {
+	if id, ok := r.ids[name]; ok {
+		return id, nil
+	}
+	if len(r.names) >= maxNames {
+		return 0, fmt.Errorf("%w: %q is one more than %d", ErrInvalidName, name, maxNames)
+	}
+	id := limiterID(len(r.names))
+	r.ids[name], r.names = id, append(r.names, name)
+	return id, nil
+}
+
+// idOf returns the id of a limiter's name. It fails for a name that is not valid or is one too many.
+func (r *rules) idOf(name string) (limiterID, error) {
+	r.mu.RLock()
+	id, ok := r.ids[name]
+	r.mu.RUnlock()
+	if ok {
+		return id, nil
+	}
+	if err := validateName(name); err != nil {
+		return 0, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.identify(strings.Clone(name)) // not a part of a message
+}
+
+// name returns the name that an id stands for.
+func (r *rules) name(id limiterID) string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.names[id]
+}
+
+// plainSet returns the set of a limiter that has these limits and remembers no others: the one that requests with them
+// use, so that buckets which came from elsewhere need no comparing.
+func (r *rules) plainSet(limiter string, limits []Limit) (*limitSet, error) {
+	found, err := r.find(appendRule(make([]byte, 0, maxRuleLen), limiter, limits))
+	if err != nil {
+		return nil, err
+	}
+	return found.set, nil
 }
 
 // validateName refuses a limiter's name that is empty or too long.

@@ -2,12 +2,17 @@ package peerlimit
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"strings"
 )
 
-// handle answers a question from another node. It runs on the connection's own goroutine and so must not wait: a
-// question that this node has to pass on is answered later.
+// handle answers a message from another node. It runs on the connection's own goroutine and so must not wait: what has to
+// be passed on, or takes long, is answered later.
 func (n *Node) handle(from string, request, response []byte) (reply []byte, later func(context.Context) []byte) {
+	if len(request) > 0 && messageKind(request[0]) >= kindPing {
+		return n.handleControl(from, request, response)
+	}
 	m, err := decodeMessage(request)
 	if err != nil {
 		return n.refuse(response, from, err), nil
@@ -22,27 +27,41 @@ func (n *Node) handle(from string, request, response []byte) (reply []byte, late
 		}
 	}
 	part := r.hash.partition(m.key)
-	owner := n.route.Load().owner(part)
-	if owner == nil || m.passedOn {
-		// A question that was passed on is decided here even when this node would send it elsewhere: two nodes whose
-		// views of the ring differ must not send it to and fro.
-		ans := n.table.answer(r, part, &m, n.now())
+	if ans, ok := n.table.answer(r, part, &m, n.now()); ok {
 		n.counters.served.Add(1)
 		return appendAnswer(response, &ans), nil
 	}
-	m.passedOn = true
-	passed := appendMessage(nil, &m) // a copy: the request's buffer is reused
-	return nil, func(ctx context.Context) []byte { return n.passOn(ctx, owner, passed) }
+	m.rule, m.key = r.encoded, strings.Clone(m.key) // the request's buffer is reused
+	return nil, func(ctx context.Context) []byte {
+		ans := n.answerElsewhere(ctx, from, r, part, &m)
+		return appendAnswer(nil, &ans)
+	}
 }
 
-// passOn sends a question to the node that owns its key, and returns that node's answer as it is.
-func (n *Node) passOn(ctx context.Context, owner *peer, request []byte) []byte {
-	n.counters.passedOn.Add(1)
-	response, err := n.client.Call(ctx, owner.Peer, request, n.settings.RPCTimeout/2)
-	if err != nil {
-		return appendAnswer(nil, &answer{status: statusRefused})
+// answerElsewhere answers another node's question about a key that this node does not hold.
+func (n *Node) answerElsewhere(ctx context.Context, from string, r *rule, part uint16, m *message) answer {
+	var rep reply
+	var err error
+	// The caller waits for one RPC timeout. It is better told before that nobody was found.
+	patience := n.settings.RPCTimeout * 3 / 4
+	if m.toHeir {
+		rep, err = n.decideAsHeir(ctx, r, part, m, from, patience)
+	} else {
+		n.counters.passedOn.Add(1)
+		rep, err = n.seek(ctx, r, part, m, from, patience)
 	}
-	return response
+	switch {
+	case err == nil:
+		return rep.answer
+	case errors.Is(err, errNoEvidence):
+		if copied, _ := n.hasCopy(part); copied {
+			ans := n.decideByShare(n.Fallback, r, part, m).answer
+			ans.undo = nil // a cancellation would go to the holder; what a share has granted others stays spent
+			return ans
+		}
+		return answer{status: statusNoEvidence} // the caller's own share is as good as this node's
+	}
+	return answer{status: statusElsewhere}
 }
 
 // refuse answers a message that makes no sense, and logs why. Keys do not appear in the log.
@@ -52,27 +71,27 @@ func (n *Node) refuse(response []byte, from string, err error) []byte {
 	return appendAnswer(response, &answer{status: statusRefused})
 }
 
-// answer does what m asks of a bucket of this table.
-func (t *table) answer(r *rule, part uint16, m *message, now int64) answer {
+// answer does what m asks of a bucket of this table, and reports whether this node decides about it.
+func (t *table) answer(r *rule, part uint16, m *message, now int64) (a answer, ok bool) {
 	id := bucketKey{m.key, r.id}
+	a.status = statusDecided
 	switch m.kind {
 	case kindTake:
-		a := ask{set: r.set, cost: m.cost}
-		return answer{status: statusDecided, decision: t.decide(part, id, &a, now)}
+		a.decision, ok = t.decide(part, id, &ask{set: r.set, cost: m.cost}, now)
 	case kindReserve:
-		a := ask{set: r.set, cost: m.cost, total: m.total, reserve: true, maxDelay: m.maxDelay}
-		d, u := t.reserve(part, id, &a, now)
-		return answer{status: statusDecided, decision: d, undo: u}
+		turn := ask{set: r.set, cost: m.cost, total: m.total, reserve: true, maxDelay: m.maxDelay}
+		a.decision, a.undo, ok = t.reserve(part, id, &turn, now)
 	case kindPeek:
-		return answer{status: statusDecided, decision: t.peek(part, id, r.set, now)}
+		a.decision, ok = t.peek(part, id, r.set, now)
 	case kindCancel:
-		t.cancel(part, id, *m.undo, now)
+		a.status = statusDone
+		_, ok = t.cancel(part, id, *m.undo, now)
 	case kindRefund:
-		t.refund(part, id, r.set, m.cost, now)
+		a.status, ok = statusDone, t.refund(part, id, r.set, m.cost, now)
 	case kindReset:
-		t.reset(part, id, now)
+		a.status, ok = statusDone, t.reset(part, id, now)
 	default:
-		return answer{status: statusRefused}
+		return answer{status: statusRefused}, true
 	}
-	return answer{status: statusDone}
+	return a, ok
 }

@@ -51,6 +51,18 @@ func (set *limitSet) remembering(old *limitSet, others []int) *limitSet {
 	return extended
 }
 
+// withOthers is remembering for levels that another node remembered: of its set only limits and identities have come.
+func (set *limitSet) withOthers(limits []Limit, ids []levelID) *limitSet {
+	extended := &limitSet{
+		limits: slices.Clone(set.limits), meters: slices.Clone(set.meters), ids: slices.Clone(set.ids),
+		active: set.active, base: set,
+	}
+	for i, l := range limits {
+		extended.add(l, newMeter(l), ids[i])
+	}
+	return extended
+}
+
 func (set *limitSet) add(l Limit, m meter, id levelID) {
 	set.limits = append(set.limits, l)
 	set.meters = append(set.meters, m)
@@ -369,6 +381,17 @@ func (s *bucketState) refund(set *limitSet, cost float64, now int64) {
 	s.advance(now)
 	for i := range s.set.meters[:s.set.active] {
 		s.setLevel(i, math.Max(0, subUp(s.level(i), cost)))
+	}
+}
+
+// spend adds a cost that was spent elsewhere to the active levels. It lifts none above twice its burst: a node that was
+// away for long must not lock everyone out for as long.
+func (s *bucketState) spend(set *limitSet, cost float64, now int64) {
+	s.adopt(set, now)
+	s.advance(now)
+	for i := range s.set.meters[:s.set.active] {
+		level := s.level(i)
+		s.setLevel(i, math.Max(level, math.Min(addUp(level, cost), 2*s.set.meters[i].burst)))
 	}
 }
 

@@ -9,7 +9,12 @@ type Stats struct {
 	Reachable int // of those
 
 	PartitionsOwned int    // of 4,093, by the ring
+	PartitionsHeld  int    // that this node decides about in full
 	RingChanges     uint64 // times the owners changed
+
+	GainedGiven   uint64 // partitions acquired with all their state, from who held them
+	GainedReplica uint64 // partitions acquired from a replica, because who held them was gone
+	GainedEmpty   uint64 // partitions acquired empty, because nobody had anything of them
 
 	Keys    int    // buckets kept for the cluster
 	Alone   int    // buckets kept for deciding alone
@@ -24,6 +29,7 @@ type Stats struct {
 	Overloaded  uint64 // questions to other nodes for which there was no room, here or there
 
 	LostRefunds   uint64 // refunds and cancellations that did not reach the owner
+	LostReports   uint64 // keys of which it was not reported what was spent by a share, because there were too many
 	EventsDropped uint64 // events that Config.OnEvent was too slow for
 
 	// Limiters has an entry for every limiter that was used on this node, by name.

@@ -2,17 +2,32 @@ package peerlimit
 
 import (
 	"hash/maphash"
+	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// table keeps buckets by partition: the partition is the unit of ownership, of locking and of moving. Which partitions a
-// node may decide is not the table's business.
+// table keeps buckets by partition: the partition is the unit of ownership, of locking and of moving.
 type table struct {
 	partitions [partitionCount]partition
 	maxKeys    int64
 	seed       maphash.Seed
+
+	// fullUntil is until when this node's evidence is fresh, on the clock of the times passed in. From then on nothing is
+	// decided here, and before it only what this node holds. Nil for a table that only this node uses: it decides always.
+	fullUntil *atomic.Int64
+
+	// held has a bit for each partition that this node holds: what the partitions say under their locks, to be seen
+	// without them.
+	held [(partitionCount + 63) / 64]atomic.Uint64
+
+	// replicates says that changes are noted for the heir.
+	replicates bool
+
+	// changed has a bit for each partition with changes that were not sent to the heir yet.
+	changed [(partitionCount + 63) / 64]atomic.Uint64
 
 	keys    atomic.Int64  // buckets in all partitions
 	evicted atomic.Uint64 // buckets that still mattered when they had to go
@@ -24,95 +39,227 @@ type partition struct {
 	// I/O, a channel or a sleep.
 	mu      sync.Mutex
 	buckets buckets
+
+	// holding is what this node knows of who decides here.
+	holding holding
+
+	// dirty are the buckets that have changed and were not sent to the heir yet, each once.
+	dirty []*bucket
+
+	// arriving is a replica that comes in pieces, until the last one is there; nil when there is none.
+	arriving *arriving
+
+	// frozenUntil is until when no bucket may be dropped, because the copy is being sent in pieces.
+	frozenUntil int64
 }
 
 func newTable(maxKeys int) *table { return &table{maxKeys: int64(maxKeys), seed: maphash.MakeSeed()} }
 
-// decide takes a's cost from a bucket, or says why not. The key may be reused by the caller afterwards.
-func (t *table) decide(part uint16, id bucketKey, a *ask, now int64) Decision {
-	p, hash := &t.partitions[part], id.hash(t.seed)
+// noteHolding brings held up to date. It is called with p.mu held after whatever may have changed who holds.
+func (t *table) noteHolding(part uint16, p *partition) {
+	if bit := uint64(1) << (part % 64); p.holding.holds {
+		t.held[part/64].Or(bit)
+	} else {
+		t.held[part/64].And(^bit)
+	}
+}
+
+// holds reports whether this node holds a partition; its evidence may have lapsed even so.
+func (t *table) holds(part uint16) bool { return t.held[part/64].Load()>>(part%64)&1 == 1 }
+
+// holdsAny reports whether this node holds anything.
+func (t *table) holdsAny() bool {
+	for i := range t.held {
+		if t.held[i].Load() != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// enter locks a partition and returns it when this node decides about it at now; otherwise it returns nil.
+func (t *table) enter(part uint16, now int64) *partition {
+	if t.fullUntil != nil && !t.holds(part) {
+		return nil // most takes are on keys of others
+	}
+	p := &t.partitions[part]
 	p.mu.Lock()
+	if t.decides(p, now) {
+		return p
+	}
+	p.mu.Unlock()
+	return nil
+}
+
+// decides reports whether this node decides about p in full. The caller holds p.mu.
+func (t *table) decides(p *partition, now int64) bool {
+	return t.fullUntil == nil || p.holding.holds && now < t.fullUntil.Load()
+}
+
+// touch notes that b has changed. The caller holds p.mu.
+func (t *table) touch(part uint16, p *partition, b *bucket) {
+	if t.fullUntil == nil {
+		return
+	}
+	p.holding.copy.seq++
+	if b.dirty || !t.replicates || p.holding.replication.nobody() {
+		return
+	}
+	b.dirty = true
+	if len(p.dirty) == 0 {
+		t.changed[part/64].Or(1 << (part % 64))
+	}
+	p.dirty = append(p.dirty, b)
+}
+
+// forgetChanges empties the list of changes. The caller holds p.mu.
+func (p *partition) forgetChanges() {
+	for _, b := range p.dirty {
+		b.dirty = false
+	}
+	p.dirty = nil
+}
+
+// takeChanged calls visit for each partition with changes, which is not marked as changed any more.
+func (t *table) takeChanged(visit func(part uint16)) {
+	for i := range t.changed {
+		for word := t.changed[i].Swap(0); word != 0; word &= word - 1 {
+			visit(uint16(64*i + bits.TrailingZeros64(word)))
+		}
+	}
+}
+
+// The operations below report in their last result whether this node decides about the partition; when not, nothing was
+// done. The key may be reused by the caller afterwards.
+
+// decide takes a's cost from a bucket, or says why not.
+func (t *table) decide(part uint16, id bucketKey, a *ask, now int64) (Decision, bool) {
+	if t.fullUntil != nil && !t.holds(part) {
+		return Decision{}, false
+	}
+	hash := id.hash(t.seed)
+	p := t.enter(part, now)
+	if p == nil {
+		return Decision{}, false
+	}
 	b := p.buckets.find(hash, id)
 	if b == nil {
 		b = t.insert(p, hash, id, a.set, now)
 	}
 	d := b.decide(a, now)
+	if d.Allowed {
+		t.touch(part, p, b)
+	}
 	p.mu.Unlock()
-	return d
+	return d, true
 }
 
 // reserve is decide for a turn that may come later, and says how to undo it.
-func (t *table) reserve(part uint16, id bucketKey, a *ask, now int64) (Decision, *undo) {
-	p, hash := &t.partitions[part], id.hash(t.seed)
-	p.mu.Lock()
+func (t *table) reserve(part uint16, id bucketKey, a *ask, now int64) (Decision, *undo, bool) {
+	hash := id.hash(t.seed)
+	p := t.enter(part, now)
+	if p == nil {
+		return Decision{}, nil, false
+	}
 	defer p.mu.Unlock()
 	b := p.buckets.find(hash, id)
 	if b == nil {
 		b = t.insert(p, hash, id, a.set, now)
 	}
-	return b.reserve(a, now)
+	d, u := b.reserve(a, now)
+	if d.Allowed {
+		t.touch(part, p, b)
+	}
+	return d, u, true
 }
 
 // peek tells how a bucket stands and changes nothing.
-func (t *table) peek(part uint16, id bucketKey, set *limitSet, now int64) Decision {
-	p := &t.partitions[part]
-	p.mu.Lock()
+func (t *table) peek(part uint16, id bucketKey, set *limitSet, now int64) (Decision, bool) {
+	p := t.enter(part, now)
+	if p == nil {
+		return Decision{}, false
+	}
 	defer p.mu.Unlock()
 	if b := p.buckets.find(id.hash(t.seed), id); b != nil {
-		return b.peek(set, now)
+		return b.peek(set, now), true
 	}
 	fresh := newBucketState(set, now)
-	return fresh.peek(set, now)
+	return fresh.peek(set, now), true
 }
 
-// cancel gives a reservation's tokens back, as [Reservation.Cancel] describes.
-func (t *table) cancel(part uint16, id bucketKey, u undo, now int64) {
-	p := &t.partitions[part]
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	b := p.buckets.find(id.hash(t.seed), id)
-	if b == nil {
-		return
-	}
-	if b.undone == nil {
-		b.undone = new(undone)
-	}
-	b.undone.cancel(&b.bucketState, u, now)
-	if len(b.undone.list) == 0 {
-		b.undone = nil
-	}
+// cancel gives a reservation's tokens back, as [Reservation.Cancel] describes. exact reports that it did so at once.
+func (t *table) cancel(part uint16, id bucketKey, u undo, now int64) (exact, ok bool) {
+	ok = t.change(part, id, now, func(b *bucket) {
+		if b.undone == nil {
+			b.undone = new(undone)
+		}
+		exact = b.undone.cancel(&b.bucketState, u, now)
+		if len(b.undone.list) == 0 {
+			b.undone = nil
+		}
+	})
+	return exact, ok
 }
 
 // refund gives cost tokens back to a bucket.
-func (t *table) refund(part uint16, id bucketKey, set *limitSet, cost float64, now int64) {
-	p := &t.partitions[part]
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if b := p.buckets.find(id.hash(t.seed), id); b != nil {
-		b.refund(set, cost, now)
-	}
+func (t *table) refund(part uint16, id bucketKey, set *limitSet, cost float64, now int64) bool {
+	return t.change(part, id, now, func(b *bucket) { b.refund(set, cost, now) })
 }
 
 // reset makes a bucket full of tokens.
-func (t *table) reset(part uint16, id bucketKey, now int64) {
-	p := &t.partitions[part]
-	p.mu.Lock()
+func (t *table) reset(part uint16, id bucketKey, now int64) bool {
+	return t.change(part, id, now, func(b *bucket) {
+		b.bucketState, b.undone = newBucketState(b.set.base, now), nil
+	})
+}
+
+// change applies a change to a bucket, if there is one.
+func (t *table) change(part uint16, id bucketKey, now int64, apply func(*bucket)) bool {
+	p := t.enter(part, now)
+	if p == nil {
+		return false
+	}
 	defer p.mu.Unlock()
 	if b := p.buckets.find(id.hash(t.seed), id); b != nil {
-		b.bucketState, b.undone = newBucketState(b.set.base, now), nil
+		apply(b)
+		t.touch(part, p, b)
 	}
+	return true
 }
 
 // exhaust makes a bucket empty of tokens, as far as the active limits of set go.
 func (t *table) exhaust(part uint16, id bucketKey, set *limitSet, now int64) {
-	p, hash := &t.partitions[part], id.hash(t.seed)
-	p.mu.Lock()
+	hash := id.hash(t.seed)
+	p := t.enter(part, now)
+	if p == nil {
+		return
+	}
 	defer p.mu.Unlock()
 	b := p.buckets.find(hash, id)
 	if b == nil {
 		b = t.insert(p, hash, id, set, now)
 	}
 	b.exhaust(set, now)
+	t.touch(part, p, b)
+}
+
+// insertShare adds a bucket that has a share of what another one has taken, unless it is there already.
+func (t *table) insertShare(part uint16, id bucketKey, set *limitSet, from *bucketState, share float64, now int64) {
+	hash := id.hash(t.seed)
+	p := t.enter(part, now)
+	if p == nil {
+		return
+	}
+	defer p.mu.Unlock()
+	if p.buckets.find(hash, id) != nil {
+		return
+	}
+	b := t.insert(p, hash, id, set, now)
+	for i, level := range set.ids {
+		if j := slices.Index(from.set.ids, level); j >= 0 {
+			b.setLevel(i, from.level(j)*share)
+		}
+	}
 }
 
 // insert adds a full bucket. The caller holds p.mu.
@@ -161,6 +308,14 @@ func (t *table) sweep(part uint16, now int64) {
 	p := &t.partitions[part]
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if now < p.frozenUntil {
+		return
+	}
+	t.dropDrained(p, now)
+}
+
+// dropDrained drops the drained buckets of p. The caller holds p.mu.
+func (t *table) dropDrained(p *partition, now int64) {
 	t.keys.Add(-int64(p.buckets.removeIf(func(b *bucket) bool { return b.drained(now) })))
 }
 

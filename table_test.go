@@ -74,7 +74,7 @@ func TestSweepDropsWhatHasDrained(t *testing.T) {
 		if i%2 == 0 {
 			set = slow
 		}
-		require.True(t, tab.decide(uint16(i%7), bucketKey{fmt.Sprint(i), 0}, &ask{set: set, cost: 5}, 0).Allowed)
+		require.True(t, allowed(tab.decide(uint16(i%7), bucketKey{fmt.Sprint(i), 0}, &ask{set: set, cost: 5}, 0)))
 	}
 	require.EqualValues(t, 200, tab.keys.Load())
 	for part := range uint16(7) {
@@ -93,12 +93,12 @@ func TestTheTableIsBounded(t *testing.T) {
 	tab := newTable(100)
 	set := newLimitSet([]Limit{PerHour(1000)})
 	exhausted := bucketKey{"exhausted", 1}
-	require.True(t, tab.decide(0, exhausted, &ask{set: set, cost: 1000}, 0).Allowed)
+	require.True(t, allowed(tab.decide(0, exhausted, &ask{set: set, cost: 1000}, 0)))
 	for i := range 10_000 {
 		tab.decide(0, bucketKey{fmt.Sprint("fresh-", i), 1}, &ask{set: set, cost: 1}, 1)
 		require.LessOrEqual(t, tab.keys.Load(), int64(100))
 	}
-	require.False(t, tab.decide(0, exhausted, &ask{set: set, cost: 1}, 2).Allowed, "it is remembered while fuller ones are there")
+	require.False(t, allowed(tab.decide(0, exhausted, &ask{set: set, cost: 1}, 2)), "it is remembered while fuller ones are there")
 	require.Positive(t, tab.evicted.Load())
 }
 
@@ -107,7 +107,7 @@ func TestTheTableKeepsItsOwnKeys(t *testing.T) {
 	tab := newTable(10)
 	set := newLimitSet([]Limit{PerHour(1)})
 	big := strings.Repeat("x", 1<<20)
-	require.True(t, tab.decide(0, bucketKey{big[:5], 0}, &ask{set: set, cost: 1}, 0).Allowed)
+	require.True(t, allowed(tab.decide(0, bucketKey{big[:5], 0}, &ask{set: set, cost: 1}, 0)))
 	kept := tab.partitions[0].buckets.find(bucketKey{"xxxxx", 0}.hash(tab.seed), bucketKey{"xxxxx", 0})
 	require.NotNil(t, kept)
 	require.Equal(t, "xxxxx", kept.key)
@@ -135,7 +135,10 @@ func TestDecideAllocatesNothing(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		ans := tab.answer(r, 3, &m, now)
+		ans, ok := tab.answer(r, 3, &m, now)
+		require.True(t, ok)
 		appendAnswer(out[:0], &ans)
 	}))
 }
+
+func allowed(d Decision, ok bool) bool { return ok && d.Allowed }

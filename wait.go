@@ -170,14 +170,15 @@ type undone struct {
 	list []undo
 }
 
-// cancel gives the tokens of one reservation back to s, or remembers it until everything behind it was cancelled.
-func (c *undone) cancel(s *bucketState, u undo, now int64) {
+// cancel gives the tokens of one reservation back to s, or remembers it until everything behind it was cancelled. exact
+// reports that they went back at once.
+func (c *undone) cancel(s *bucketState, u undo, now int64) (exact bool) {
 	if u.after.count != s.set.active {
-		return // the limits have changed since
+		return false // the limits have changed since
 	}
 	if s.snapshot() != u.after {
 		c.remember(u, s, now)
-		return
+		return false
 	}
 	for found := true; found; {
 		s.restore(u.before)
@@ -190,6 +191,7 @@ func (c *undone) cancel(s *bucketState, u undo, now int64) {
 			}
 		}
 	}
+	return true
 }
 
 // remember keeps u until its turn would have come. By then those behind it are being served, one after the other, and it

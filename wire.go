@@ -39,12 +39,25 @@ const (
 	kindEnd
 )
 
+// Bits of a message's third byte.
+const (
+	flagHops   = 3
+	flagToHeir = 4
+)
+
+// maxHops is how often a question is sent on. One hop finds the holder when one node has given a partition to another; the
+// others are for two changes at once.
+const maxHops = flagHops
+
 // message is a request about one key.
 type message struct {
 	kind messageKind
 
-	// passedOn says that a node which does not hold the key sent it on. It is never sent on a second time.
-	passedOn bool
+	// hops is how many nodes that do not hold the key have sent it on; see maxHops.
+	hops uint8
+
+	// toHeir says that the owner cannot be reached from where the question comes, so its heir is asked.
+	toHeir bool
 
 	// rule is the encoded name and limits; see appendRule.
 	rule []byte
@@ -60,9 +73,11 @@ type message struct {
 type status uint8
 
 const (
-	statusDecided status = 1 + iota // a decision follows
-	statusDone                      // refunded, reset
-	statusRefused                   // this node cannot answer: it is closing, or the message made no sense to it
+	statusDecided    status = 1 + iota // a decision follows
+	statusDone                         // refunded, reset
+	statusRefused                      // this node cannot answer: it is closing, or the message made no sense to it
+	statusElsewhere                    // this node does not hold the key, and has not found out in time who does
+	statusNoEvidence                   // nor will it soon: most of the other members are out of its reach
 	statusEnd
 )
 
@@ -79,7 +94,7 @@ var errMalformed = errors.New("peerlimit: malformed message")
 const maxRuleLen = 2 + MaxNameLen + 1 + MaxLimits*29
 
 func appendMessage(b []byte, m *message) []byte {
-	b = append(b, byte(m.kind), wireVersion, boolByte(m.passedOn))
+	b = append(b, byte(m.kind), wireVersion, m.hops&flagHops|boolByte(m.toHeir)<<2)
 	b = appendBytes(b, m.rule)
 	b = append(binary.AppendUvarint(b, uint64(len(m.key))), m.key...)
 	switch m.kind {
@@ -103,7 +118,8 @@ func decodeMessage(b []byte) (m message, err error) {
 	if version := r.byte(); version == 0 || m.kind == 0 || m.kind >= kindEnd {
 		return message{}, fmt.Errorf("%w: kind %d, version %d", errMalformed, m.kind, version)
 	}
-	m.passedOn = r.byte()&1 != 0
+	flags := r.byte()
+	m.hops, m.toHeir = flags&flagHops, flags&flagToHeir != 0
 	m.rule = r.bytes(maxRuleLen)
 	key := r.bytes(MaxKeyLen)
 	m.key = unsafe.String(unsafe.SliceData(key), len(key))

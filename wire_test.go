@@ -24,7 +24,7 @@ func goldenMessages() map[string]message {
 	two := appendRule(nil, "login", []Limit{PerMinute(5).WithBurst(2.5), Per(0.1, time.Hour).Leaky()})
 	return map[string]message{
 		"take":           {kind: kindTake, rule: one, key: "user-1234567890abcdef", cost: 1},
-		"take-passed-on": {kind: kindTake, passedOn: true, rule: one, key: "\x00\xff", cost: 0.25},
+		"take-passed-on": {kind: kindTake, hops: 1, rule: one, key: "\x00\xff", cost: 0.25},
 		"take-two":       {kind: kindTake, rule: two, key: "k", cost: 1 << 53},
 		"peek":           {kind: kindPeek, rule: one, key: "k"},
 		"reserve":        {kind: kindReserve, rule: one, key: "k", cost: 3, total: 250, maxDelay: time.Minute},

@@ -43,7 +43,9 @@ func NewNode(t testing.TB, options ...Option) *peerlimit.Node {
 const readyTimeout = time.Minute
 
 // Cluster is a set of nodes, each on a machine of its own, numbered from 0 in the order in which they were started. Its
-// methods are meant for the test's goroutine.
+// methods may be called from several goroutines at once, so that joins, leaves and kills overlap; those goroutines must
+// have ended when the test does. What fails in a goroutine that is not the test's fails the test and ends that goroutine
+// only.
 type Cluster struct {
 	t       testing.TB
 	network *sim.Network
@@ -54,11 +56,11 @@ type Cluster struct {
 	closing sync.WaitGroup // of nodes that were killed
 }
 
-// member is a node and its machine.
+// member is a node and its machine. What changes is guarded by the cluster's lock.
 type member struct {
-	node *peerlimit.Node
 	ip   string
-	gone bool // killed or left
+	node *peerlimit.Node // nil while it starts
+	gone bool            // killed or left
 }
 
 // NewCluster starts n nodes, at least one, and returns when each of them can reach all others.
@@ -83,23 +85,32 @@ func NewSeededCluster(t testing.TB, n int, seed uint64, options ...Option) *Clus
 	return c
 }
 
-// Len returns the number of nodes ever started.
+// Len returns the number of nodes ever started, those included that are starting.
 func (c *Cluster) Len() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.members)
 }
 
-// Node returns node i. A node that was killed or has left answers with peerlimit.ErrClosed.
-func (c *Cluster) Node(i int) *peerlimit.Node { return c.member(i).node }
+// Node returns node i, which must have started. One that was killed or has left answers with peerlimit.ErrClosed.
+func (c *Cluster) Node(i int) *peerlimit.Node {
+	c.t.Helper()
+	m := c.member(i)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if m.node == nil {
+		c.t.Fatalf("peerlimittest: node %d is still starting", i)
+	}
+	return m.node
+}
 
-// Nodes returns the nodes that were neither killed nor have left, in order.
+// Nodes returns the nodes that have started and were neither killed nor have left, nor have begun to leave, in order.
 func (c *Cluster) Nodes() []*peerlimit.Node {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var nodes []*peerlimit.Node
 	for _, m := range c.members {
-		if !m.gone {
+		if m.node != nil && !m.gone {
 			nodes = append(nodes, m.node)
 		}
 	}
@@ -111,7 +122,7 @@ func (c *Cluster) Index(name string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, m := range c.members {
-		if m.node.Self().Name == name {
+		if m.node != nil && m.node.Self().Name == name {
 			return i
 		}
 	}
@@ -131,18 +142,20 @@ func (c *Cluster) WaitReady() {
 				c.t.Fatalf("peerlimittest: node %s: %v", node.Self().Name, err)
 			}
 		}
-		if agree(nodes) {
+		dissent := disagreement(nodes)
+		if dissent == "" {
 			return
 		}
 		if ctx.Err() != nil {
-			c.t.Fatalf("peerlimittest: %d nodes do not agree on who is there after %v", len(nodes), readyTimeout)
+			c.t.Fatalf("peerlimittest: %d nodes are not ready after %v: %s", len(nodes), readyTimeout, dissent)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 }
 
-// agree reports whether every node sees just these nodes, alive and within reach.
-func agree(nodes []*peerlimit.Node) bool {
+// disagreement says what keeps nodes from being one cluster: each must see just these nodes, alive and within reach, and
+// hold just what is its own. It is empty when nothing does.
+func disagreement(nodes []*peerlimit.Node) string {
 	for _, node := range nodes {
 		alive := 0
 		for _, m := range node.Members() {
@@ -150,14 +163,17 @@ func agree(nodes []*peerlimit.Node) bool {
 				alive++
 			}
 		}
-		if alive != len(nodes) || node.Stats().Members != len(nodes) {
-			return false
+		stats := node.Stats()
+		if alive != len(nodes) || stats.Members != len(nodes) || stats.PartitionsHeld != stats.PartitionsOwned {
+			return fmt.Sprintf("node %s sees %d alive and %d owning, and holds %d partitions of %d that are its own",
+				node.Self().Name, alive, stats.Members, stats.PartitionsHeld, stats.PartitionsOwned)
 		}
 	}
-	return true
+	return ""
 }
 
-// Add starts one more node and returns it. It does not wait for the others to see it; see WaitReady.
+// Add starts one more node and returns it when it has started; its number is the next one. It does not wait for the others
+// to see it; see WaitReady.
 func (c *Cluster) Add(options ...Option) *peerlimit.Node {
 	c.t.Helper()
 	return c.start(options...)
@@ -178,13 +194,14 @@ func (c *Cluster) Limiters(name string, limits ...peerlimit.Limit) []*peerlimit.
 }
 
 // Kill ends node i as a crash does: nothing is handed over and nobody is told, but that its connections break. Calls on
-// it fail with peerlimit.ErrClosed.
+// it fail with peerlimit.ErrClosed. A node that is leaving can be killed, one that is starting cannot.
 func (c *Cluster) Kill(i int) {
-	m := c.remove(i)
-	c.network.Kill(m.ip)
-	c.closing.Go(func() { _ = m.node.Close() }) // it can tell nobody: that is the point
+	c.t.Helper()
+	ip, node := c.remove(i)
+	c.network.Kill(ip)
+	c.closing.Go(func() { _ = node.Close() }) // it can tell nobody: that is the point
 	for {
-		if _, err := m.node.Limiter("killed", peerlimit.PerSecond(1)); errors.Is(err, peerlimit.ErrClosed) {
+		if _, err := node.Limiter("killed", peerlimit.PerSecond(1)); errors.Is(err, peerlimit.ErrClosed) {
 			return
 		}
 		runtime.Gosched() // Close takes its time, but it begins by refusing calls
@@ -192,40 +209,11 @@ func (c *Cluster) Kill(i int) {
 }
 
 // Leave lets node i leave in an orderly way, and returns when it has.
-func (c *Cluster) Leave(ctx context.Context, i int) error { return c.remove(i).node.Leave(ctx) }
-
-// Freeze stops node i as the others see it, as a long pause of its process does: nothing of it arrives anywhere, and
-// what is sent to it waits. Calls on the node itself still run, because they run in the test.
-func (c *Cluster) Freeze(i int) { c.network.Freeze(c.member(i).ip) }
-
-// Thaw lets a frozen node go on.
-func (c *Cluster) Thaw(i int) { c.network.Thaw(c.member(i).ip) }
-
-// Split cuts the network between nodes that share no group, in both directions: Split([]int{0, 1}, []int{2, 3, 4}). A
-// node in no group keeps all its links. Cuts add up until Heal.
-func (c *Cluster) Split(groups ...[]int) {
-	ips := make([][]string, len(groups))
-	for g, group := range groups {
-		for _, i := range group {
-			ips[g] = append(ips[g], c.member(i).ip)
-		}
-	}
-	c.network.Split(ips...)
+func (c *Cluster) Leave(ctx context.Context, i int) error {
+	c.t.Helper()
+	_, node := c.remove(i)
+	return node.Leave(ctx)
 }
-
-// Isolate cuts node i off from all others, in both directions.
-func (c *Cluster) Isolate(i int) {
-	var others []int
-	for j := range c.Len() {
-		if j != i {
-			others = append(others, j)
-		}
-	}
-	c.Split([]int{i}, others)
-}
-
-// Heal mends every cut.
-func (c *Cluster) Heal() { c.network.Heal() }
 
 func (c *Cluster) member(i int) *member {
 	c.t.Helper()
@@ -237,45 +225,51 @@ func (c *Cluster) member(i int) *member {
 	return c.members[i]
 }
 
-// remove marks a member as gone and returns it.
-func (c *Cluster) remove(i int) *member {
+// remove marks a member, which must have started, as gone and returns its machine and node.
+func (c *Cluster) remove(i int) (ip string, node *peerlimit.Node) {
 	c.t.Helper()
+	node = c.Node(i)
 	m := c.member(i)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m.gone = true
-	return m
+	return m.ip, node
 }
 
 // start starts a node on a new machine. Its seeds are those that are there: any of them may be cut off from it.
 func (c *Cluster) start(options ...Option) *peerlimit.Node {
 	c.t.Helper()
-	c.mu.Lock()
-	number := len(c.members)
-	var seeds []string
-	for _, m := range c.members {
-		if !m.gone && len(seeds) < 3 {
-			seeds = append(seeds, m.node.Self().Addr)
-		}
-	}
-	c.mu.Unlock()
-
-	ip := fmt.Sprintf("10.%d.%d.%d", number/62500, number/250%250, number%250+1)
+	number, m, seeds := c.register()
 	config := peerlimit.Config{Name: fmt.Sprintf("node%d", number), Logger: slog.New(slog.DiscardHandler)}
 	for _, option := range append(append([]Option(nil), c.options...), options...) {
 		option(&config)
 	}
-	config.BindAddr, config.RPCAddr, config.AdvertiseAddr = ip+":7946", "", ""
+	config.BindAddr, config.RPCAddr, config.AdvertiseAddr = m.ip+":7946", "", ""
 	config.Join, config.Insecure = seeds, true
-	config.Network = transport.Network(c.network.Host(ip))
+	config.Network = transport.Network(c.network.Host(m.ip))
 	node, err := peerlimit.Start(config)
 	if err != nil {
 		c.t.Fatalf("peerlimittest: node %d: %v", number, err)
 	}
 	c.mu.Lock()
-	c.members = append(c.members, &member{node: node, ip: ip})
-	c.mu.Unlock()
+	defer c.mu.Unlock()
+	m.node = node
 	return node
+}
+
+// register gives a new node its number and its machine, and says whom it may join.
+func (c *Cluster) register() (number int, m *member, seeds []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, other := range c.members {
+		if other.node != nil && !other.gone && len(seeds) < 3 {
+			seeds = append(seeds, other.node.Self().Addr)
+		}
+	}
+	number = len(c.members)
+	m = &member{ip: fmt.Sprintf("10.%d.%d.%d", number/62500, number/250%250, number%250+1)}
+	c.members = append(c.members, m)
+	return number, m, seeds
 }
 
 // close ends everything: nodes at the same time, because each waits a little for the others.
@@ -284,7 +278,9 @@ func (c *Cluster) close() {
 	members := c.members
 	c.mu.Unlock()
 	for _, m := range members {
-		c.closing.Go(func() { _ = m.node.Close() })
+		if m.node != nil {
+			c.closing.Go(func() { _ = m.node.Close() })
+		}
 	}
 	c.closing.Wait()
 	c.network.Close()

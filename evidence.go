@@ -1,0 +1,325 @@
+package peerlimit
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// askEvery is how often witnesses are asked about one that stays suspect. What they say counts for verdictAge, so
+	// two questions in a row may fail.
+	askEvery = 300 * time.Millisecond
+
+	// eagerAsks is how many questions about a new suspect come with every tick: the first is too early by design, and
+	// the verdict should not wait for askEvery when it is due.
+	eagerAsks = 4
+
+	// suspectFor is how long one is suspect whom nobody misses any more. A witness says whom it misses with every pong.
+	suspectFor  = 500 * time.Millisecond
+	maxSuspects = 512
+
+	// maxCalls is how many pings, and how many questions, may be on their way to one witness. Each ends within
+	// evidenceAge, and one begins with every tick.
+	maxCalls = 6
+
+	// hintAge is for how long the hint in a pong is not computed anew: it is the same for everyone.
+	hintAge = 20 * time.Millisecond
+)
+
+// evidenceIO is what evidence needs of the node. Calls must end when their context does.
+type evidenceIO struct {
+	now   func() int64 // nanoseconds of the monotonic clock
+	ping  func(ctx context.Context, witness string, p ping) (pong, error)
+	judge func(ctx context.Context, witness string, v verdictRequest) (verdict, error)
+
+	// learn takes names into known, except those that left. When it returns, reach.setKnown has been called.
+	learn      func(names []string)
+	knownNames func() []string
+	digest     func() uint64 // of knownNames
+}
+
+// evidence pings the witnesses, and asks them about members that somebody misses, for as long as it runs. It answers the
+// pings and questions of others, too.
+type evidence struct {
+	reach *reach
+	io    evidenceIO
+
+	// onLost is called, on one goroutine, when the set of lost members has changed. It must return soon.
+	onLost func()
+
+	ctx    context.Context // of all calls; ends with close
+	cancel context.CancelFunc
+	owned  sync.WaitGroup // the loop and the calls
+	wake   chan struct{}  // capacity 1: something changed, look before the next tick
+
+	hint atomic.Pointer[missedHint]
+
+	// parting says that this node has begun to say goodbye, and is nobody's witness any more: others may already judge
+	// without it.
+	parting atomic.Bool
+
+	mu       sync.Mutex // guards suspects and calls; held for map look-ups only
+	suspects map[string]suspect
+	calls    map[string]*callsTo
+}
+
+// suspect is a member that somebody misses.
+type suspect struct {
+	missedAt int64 // when that was last said
+	askedAt  int64 // never: not yet
+	asks     int
+}
+
+// callsTo counts what is on its way to one witness, and knows whether it answered last.
+type callsTo struct {
+	pings, questions int
+	answers          bool
+}
+
+// missedHint is what pongs say, as of that time. It is not changed.
+type missedHint struct {
+	at    int64
+	names []string
+}
+
+func newEvidence(r *reach, io evidenceIO, onLost func()) *evidence {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &evidence{reach: r, io: io, onLost: onLost, ctx: ctx, cancel: cancel, wake: make(chan struct{}, 1),
+		suspects: make(map[string]suspect), calls: make(map[string]*callsTo)}
+}
+
+// start begins to ping. It may be called once.
+func (e *evidence) start() { e.owned.Go(e.run) }
+
+// close ends all calls and returns when nothing runs any more. Pings are still answered.
+func (e *evidence) close() {
+	e.cancel()
+	e.owned.Wait()
+}
+
+// knownChanged tells that reach.setKnown was called, or that somebody can be asked who could not: witnesses that have not
+// answered yet need not wait for the next tick.
+func (e *evidence) knownChanged() { e.lookNow() }
+
+// doubt makes members suspect: somebody could not reach them.
+func (e *evidence) doubt(names ...string) { e.suspect(names, e.io.now()) }
+
+func (e *evidence) lookNow() {
+	select {
+	case e.wake <- struct{}{}:
+	default: // it is going to look anyway
+	}
+}
+
+func (e *evidence) run() {
+	ticker := time.NewTicker(pingInterval)
+	defer ticker.Stop()
+	var lost []string // as onLost was last told
+	e.tick()
+	for {
+		now := e.io.now()
+		e.askAboutSuspects(now)
+		if is := e.reach.lostNames(now); !slices.Equal(is, lost) {
+			lost = is
+			e.onLost()
+		}
+		select {
+		case <-e.ctx.Done():
+			return
+		case <-ticker.C:
+			e.tick()
+		case <-e.wake:
+			e.pingWitnesses(true)
+		}
+	}
+}
+
+// tick does what is due every pingInterval.
+func (e *evidence) tick() {
+	now := e.io.now()
+	e.reach.running(now)
+	e.reach.check(now) // a lapse ends holding even when nobody takes
+	e.pingWitnesses(false)
+	e.suspect(e.reach.missed(now), now)
+}
+
+// pingWitnesses pings all witnesses, or only those that were never pinged.
+func (e *evidence) pingWitnesses(onlyNew bool) {
+	witnesses, _ := e.reach.currentWitnesses()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for w, c := range e.calls {
+		if c.pings+c.questions == 0 {
+			if _, is := slices.BinarySearch(witnesses, w); !is {
+				delete(e.calls, w)
+			}
+		}
+	}
+	for _, w := range witnesses {
+		if w == e.reach.self {
+			continue
+		}
+		c := e.calls[w]
+		if c == nil {
+			c = new(callsTo)
+			e.calls[w] = c
+		}
+		if c.pings >= maxCalls || onlyNew && (c.answers || c.pings > 0) {
+			continue
+		}
+		c.pings++
+		e.owned.Go(func() { e.ping(w, c) })
+	}
+}
+
+// ping pings one witness, and takes in what it answers.
+func (e *evidence) ping(witness string, c *callsTo) {
+	ctx, cancel := context.WithTimeout(e.ctx, evidenceAge)
+	defer cancel()
+	sent := e.io.now()
+	p, err := e.io.ping(ctx, witness, ping{heard: e.reach.heard.Load(), digest: e.io.digest()})
+	e.mu.Lock()
+	c.pings--
+	c.answers = err == nil
+	e.mu.Unlock()
+	if err != nil {
+		return // silence is what counts, and the witnesses of the silent one see to it
+	}
+	e.reach.hear(p.heard)
+	if len(p.known) > 0 {
+		e.io.learn(p.known) // before the answer counts: evidence is of all that are known
+		e.lookNow()
+	}
+	now := e.io.now()
+	if !p.refused {
+		e.reach.answered(witness, sent, now)
+	}
+	e.suspect(p.silent, now)
+}
+
+// suspect takes in that members are missed.
+func (e *evidence) suspect(names []string, now int64) {
+	added := false
+	for _, name := range names {
+		if name == e.reach.self || !e.reach.knows(name) {
+			continue
+		}
+		e.mu.Lock()
+		s, is := e.suspects[name]
+		if is || len(e.suspects) < maxSuspects {
+			if !is {
+				s.askedAt = never
+				added = true
+			}
+			s.missedAt = now
+			e.suspects[name] = s
+		}
+		e.mu.Unlock()
+	}
+	if added {
+		e.lookNow()
+	}
+}
+
+// dueSuspects returns those to ask about now, and forgets those that are not suspect any more.
+func (e *evidence) dueSuspects(now int64) (due []string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for name, s := range e.suspects {
+		pause := askEvery
+		if s.asks < eagerAsks {
+			pause = pingInterval
+		}
+		switch {
+		case now-s.missedAt >= int64(suspectFor) || !e.reach.knows(name):
+			delete(e.suspects, name)
+		case s.askedAt == never || now-s.askedAt >= int64(pause-pingInterval/4): // ticks are not exact
+			s.askedAt = now
+			s.asks++
+			e.suspects[name] = s
+			due = append(due, name)
+		}
+	}
+	slices.Sort(due)
+	return due
+}
+
+// askAboutSuspects asks all witnesses, itself among them when it is one, about those for whom it is time.
+func (e *evidence) askAboutSuspects(now int64) {
+	names := e.dueSuspects(now)
+	if len(names) == 0 {
+		return
+	}
+	witnesses, selfIsOne := e.reach.currentWitnesses()
+	if selfIsOne {
+		e.reach.judged(e.reach.self, now, names, e.reach.silentAmong(names, now), now)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, w := range witnesses {
+		c := e.calls[w]
+		if c == nil || c.questions >= maxCalls {
+			continue // one that is new is pinged first; itself is never called
+		}
+		c.questions++
+		e.owned.Go(func() { e.ask(w, names, c) })
+	}
+}
+
+// ask asks one witness for a verdict, and takes it in.
+func (e *evidence) ask(witness string, names []string, c *callsTo) {
+	ctx, cancel := context.WithTimeout(e.ctx, evidenceAge)
+	defer cancel()
+	sent := e.io.now()
+	v, err := e.io.judge(ctx, witness, verdictRequest{heard: e.reach.heard.Load(), names: names})
+	e.mu.Lock()
+	c.questions--
+	e.mu.Unlock()
+	if err != nil {
+		return
+	}
+	e.reach.hear(v.heard)
+	e.reach.judged(witness, sent, names, v.silent, e.io.now())
+	e.lookNow()
+}
+
+// onPing answers a ping. Whoever gets evidence from this node is known to it when the answer leaves.
+func (e *evidence) onPing(from string, p ping) pong {
+	if e.parting.Load() {
+		return pong{refused: true, heard: e.reach.heard.Load(), digest: p.digest}
+	}
+	now := e.io.now()
+	e.reach.hear(p.heard)
+	refused := e.reach.pinged(from, now)
+	if !refused && !e.reach.knows(from) {
+		e.io.learn([]string{from})
+		e.lookNow()
+		refused = !e.reach.knows(from) // it has left
+	}
+	answer := pong{refused: refused, heard: e.reach.heard.Load(), digest: e.io.digest(), silent: e.missedLately(now)}
+	if answer.digest != p.digest {
+		answer.known = e.io.knownNames()
+	}
+	return answer
+}
+
+// missedLately returns whom this witness misses, as of hintAge ago at most.
+func (e *evidence) missedLately(now int64) []string {
+	h := e.hint.Load()
+	if h == nil || now-h.at >= int64(hintAge) || now < h.at {
+		h = &missedHint{at: now, names: e.reach.missed(now)}
+		e.hint.Store(h)
+	}
+	return h.names
+}
+
+// onVerdictRequest answers as a witness. The silent are refused from the moment at which they are said to be.
+func (e *evidence) onVerdictRequest(_ string, v verdictRequest) verdict {
+	now := e.io.now()
+	e.reach.hear(v.heard)
+	e.reach.running(now) // after a pause this may come before the next tick
+	return verdict{silent: e.reach.silentAmong(v.names, now), heard: e.reach.heard.Load()}
+}

@@ -1,0 +1,73 @@
+package peerlimit
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// What the tests of whole clusters see and users do not.
+
+// PartitionOf returns the partition of a key under a limiter.
+func PartitionOf(limiter, key string) uint16 { return partitionOf(limiter, key) }
+
+// PartitionCount is the number of partitions.
+const PartitionCount = partitionCount
+
+// DecidesInFull reports whether a take of this partition made on this node now would be decided here, by the whole limit.
+// A node that is closed decides nothing.
+func (n *Node) DecidesInFull(partition uint16) bool {
+	return FullDeciders(n)[partition/64]>>(partition%64)&1 == 1
+}
+
+// FullDeciders returns the partitions for which DecidesInFull holds, a bit each: that of partition p is bit p%64 of word
+// p/64. It is called every few milliseconds of controlled time and must be cheap.
+func FullDeciders(n *Node) (bitmap [64]uint64) {
+	if n.closed.Load() || !n.reach.isFull(n.now()) {
+		return bitmap
+	}
+	for i := range bitmap {
+		bitmap[i] = n.table.held[i].Load()
+	}
+	return bitmap
+}
+
+// Unreported returns of how many keys a node has not been able to report yet what it spent by shares.
+func Unreported(n *Node) int { return int(n.reporter.count.Load()) }
+
+// Acquiring describes what keeps a node from holding what is its own: a few lines for people.
+func Acquiring(n *Node) string {
+	var b strings.Builder
+	now, route, known := n.now(), n.route.Load(), n.membership.everyone()
+	fmt.Fprintf(&b, "%s: full %v, known %v, ring %v, lost %v\n", n.identity, n.reach.isFull(now), known.names, route.ring.members(), n.reach.lostNames(now))
+	shown := 0
+	for part := range uint16(partitionCount) {
+		if route.owner(part) != nil || n.table.holds(part) || shown == 2 {
+			continue
+		}
+		shown++
+		p := &n.table.partitions[part]
+		p.mu.Lock()
+		h := &p.holding
+		fmt.Fprintf(&b, "  partition %d: promised %v, gift %v, ", part, h.promised, h.gift)
+		if a := h.attempt; a == nil {
+			fmt.Fprintf(&b, "no attempt, next one in %v\n", time.Duration(n.keeper.notBefore[part].Load()-now))
+		} else {
+			fmt.Fprintf(&b, "round %v, askee %q, staged from %q:", a.round.election, a.askee, a.staged.from)
+			a.round.mu.Lock()
+			for i, name := range a.round.peers {
+				fmt.Fprintf(&b, " %s answered=%v gone=%v lost=%v", name, a.hasAnswered(i), a.round.gone[name], n.reach.lost(name, now))
+			}
+			a.round.mu.Unlock()
+			fmt.Fprintln(&b)
+		}
+		p.mu.Unlock()
+	}
+	return b.String()
+}
+
+// HasCopy reports whether a node has a copy of a partition, whether or not it holds it.
+func HasCopy(n *Node, partition uint16) bool {
+	copied, _ := n.hasCopy(partition)
+	return copied
+}

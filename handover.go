@@ -1,0 +1,114 @@
+package peerlimit
+
+import "time"
+
+// Answering those who acquire. A node answers every question at once, partition by partition; what it gives it has
+// stopped deciding about before the answer leaves.
+
+const (
+	// answerBudget bounds the buckets in one answer, in bytes: it takes a moment to send and a moment to take in, and for
+	// so long nobody decides about what it gives. The asker asks on for the rest.
+	answerBudget = 128 << 10
+
+	// freezeTime is how long a copy that is being sent in pieces stays as it is. It is many times what an asker needs to
+	// ask for the next piece.
+	freezeTime = 5 * time.Second
+)
+
+// onQuestion answers a question, for as many partitions as fit.
+func (n *Node) onQuestion(q *question) *questionAnswer {
+	n.learn(q.round.by)
+	n.learn(q.known...)
+	n.reach.hear(q.round.number)
+	n.reach.check(n.now())
+	ans := &questionAnswer{}
+	budget, changed := answerBudget, false
+	var ended []uint16
+	for _, asked := range q.parts {
+		if budget <= 0 {
+			break
+		}
+		a, size, end := n.answerPart(&asked, q.round, budget)
+		budget -= size
+		changed = changed || end == endedHolding
+		if end != endedNothing {
+			ended = append(ended, asked.part)
+		}
+		ans.parts = append(ans.parts, a)
+	}
+	if len(ended) > 0 {
+		n.keeper.postpone(ended) // where the ring still names this node, it acquires again, but not at once
+	}
+	ans.heard, ans.known = n.reach.heard.Load(), n.membership.everyone().names
+	if changed {
+		n.keeper.announce()
+		n.holdingChanged()
+	}
+	return ans
+}
+
+// ending is what an answer has ended at the node that gave it.
+type ending uint8
+
+const (
+	endedNothing ending = iota
+	endedHolding
+	endedAttempt // of its own to acquire: the other one's election was higher
+)
+
+// answerPart answers for one partition; size is about how long the answer is.
+func (n *Node) answerPart(asked *askedPart, round election, budget int) (a partAnswer, size int, ended ending) {
+	p := &n.table.partitions[asked.part]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h, now := &p.holding, n.now()
+	held, tried := h.holds, h.attempt != nil
+	if held && n.table.decides(p, now) {
+		n.chargeAll(asked.part, p, nil, now)
+	}
+	a = h.asked(round, n.reach.isFull(now))
+	a.part = asked.part
+	n.table.noteHolding(asked.part, p)
+	switch {
+	case held && !h.holds:
+		ended = endedHolding
+		p.forgetChanges()
+	case tried && h.attempt == nil:
+		ended = endedAttempt
+	}
+	size = 32
+	if a.kind == answerNotHolding && asked.from == 0 {
+		var more int
+		a.reports, more = n.reporter.reports(asked.part, budget)
+		size += more
+	}
+	if a.kind == answerGiven || a.kind == answerNotHolding && asked.have.below(a.version) {
+		content, next, more := p.collectLocked(int(asked.from), budget, n.rules, now)
+		if a.content = content; more {
+			a.next = uint32(next)
+		}
+		for reporter, seq := range h.marks {
+			a.content.marks = append(a.content.marks, reportMark{reporter, seq})
+		}
+		if a.next != 0 {
+			p.frozenUntil = now + int64(freezeTime)
+		}
+		for i := range a.content.buckets {
+			size += 32 + len(a.content.buckets[i].key)
+		}
+	}
+	return a, size, ended
+}
+
+// replace makes content the whole of a partition: a copy that was acquired, or a replica. The caller holds p.mu.
+func (t *table) replace(part uint16, p *partition, content partContent, rules *rules, now int64) {
+	p.forgetChanges()
+	p.clear(t)
+	p.store(t, content.buckets, rules, now)
+	p.holding.setMarks(content.marks)
+}
+
+// markChanged has a partition looked at for the heir, whether or not something was decided. The caller holds its mu.
+func (t *table) markChanged(part uint16) {
+	t.changed[part/64].Or(1 << (part % 64))
+}

@@ -1,0 +1,159 @@
+package peerlimit
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Asking the heir. When a key's owner cannot be reached, the member that would own it next has a replica of it. It first
+// tries to have the owner decide after all, by itself and through one other member, because only the link between the
+// caller and the owner may be cut; only then does it decide, by the share of one member.
+
+// askHeir asks the heir of a partition, because the owner has not decided for that cause. One that has no replica, because
+// it has become the heir a moment ago, is passed over for the one after it. A limiter with a policy of its own is not
+// decided for by the heir's: for it this node does what the heir would, and has the owner decide or nobody.
+func (n *Node) askHeir(ctx context.Context, l *Limiter, r *rule, part uint16, m *message, cause error, patience time.Duration) (reply, error) {
+	route := n.route.Load()
+	passed := *m
+	passed.toHeir, passed.hops = true, 0
+	ownerHeard := errors.Is(cause, errElsewhere) || errors.Is(cause, errNoEvidence) // it need not be asked again
+	err := errNoHeir
+	for _, heir := range n.heirsInReach(route, part) {
+		var rep reply
+		switch asHeir := heir == nil || l.ownPolicy; {
+		case asHeir && ownerHeard:
+			err = errNoEvidence
+		case asHeir:
+			rep, err = n.decideAsHeir(ctx, r, part, &passed, "", patience/2)
+		default:
+			var ans answer
+			ans, err = n.call(ctx, heir, &passed, patience/2)
+			rep = n.replyOf(m, ans, heir)
+		}
+		if copied, _ := n.hasCopy(part); err == nil || l.ownPolicy || heir == nil && copied || !errors.Is(err, errNoEvidence) {
+			return rep, err
+		}
+	}
+	return reply{}, err
+}
+
+const (
+	// maxHeirs is how many of those after the owner are asked.
+	maxHeirs = 2
+
+	// maxAway is how many owners in a row may be out of reach until nobody is taken for an heir.
+	maxAway = 3
+)
+
+// heirsInReach returns the members that own a partition, one after the other, when its owner does not, nor those before
+// them; nil stands for this node. Who is out of reach is left out, and those of which the rings that tell have not been
+// built yet; see keeper.prepareHeirs. When this node is the owner itself and acquires, they are who may keep a replica of
+// the one before it, if that one is out of reach.
+func (n *Node) heirsInReach(route *route, part uint16) (heirs []*peer) {
+	ring, owner, acquiring := route.ring, route.ring.owner(part), route.owner(part) == nil
+	for i := 0; i < maxAway+maxHeirs && len(heirs) < maxHeirs; i++ {
+		if ring = ring.withoutIfBuilt(owner); ring == nil {
+			break
+		}
+		if owner = ring.owner(part); owner == "" {
+			break
+		}
+		p := route.others[owner]
+		switch {
+		case owner == n.identity:
+			heirs = append(heirs, nil)
+		case p == nil || n.cutOff(p):
+		case acquiring && i == 0:
+			return nil // it was asked already
+		default:
+			heirs = append(heirs, p)
+		}
+	}
+	return heirs
+}
+
+// askPrevious asks who owned a partition until a moment ago, because the owner cannot be reached: before the owner has
+// acquired it, that one holds.
+func (n *Node) askPrevious(ctx context.Context, part uint16, m *message, patience time.Duration) (reply, error) {
+	route := n.route.Load()
+	owner, previous := route.owner(part), route.others[n.keeper.previousOwner(part)]
+	recent := n.now()-n.keeper.ringSince.Load() < int64(previousMemory)
+	if !recent || owner == nil || previous == nil || previous == owner || !n.linked(previous) {
+		return reply{}, errNoHeir
+	}
+	passed := *m
+	passed.hops = maxHops
+	ans, err := n.call(ctx, previous, &passed, patience/2)
+	if err != nil {
+		return reply{}, err
+	}
+	return n.replyOf(m, ans, previous), nil
+}
+
+// previousMemory is how long after a change of the ring the previous owner of a partition is worth asking.
+const previousMemory = 5 * time.Second
+
+var errNoHeir = errors.New("peerlimit: no other member keeps a replica of the key")
+
+// decideAsHeir answers a question about a key whose owner the caller does not reach.
+func (n *Node) decideAsHeir(ctx context.Context, r *rule, part uint16, m *message, from string, patience time.Duration) (reply, error) {
+	if ans, ok := n.table.answer(r, part, m, n.now()); ok {
+		return reply{ans, localCanceller{n.table, r, part, n}}, nil
+	}
+	route := n.route.Load()
+	owner := route.owner(part)
+	if owner == nil { // it is this node's own by now
+		return n.seek(ctx, r, part, m, from, patience)
+	}
+	if owner.Name == from {
+		return reply{}, errNoEvidence // the owner is acquiring, and asks who has a replica
+	}
+	passed := *m
+	passed.toHeir, passed.hops = false, maxHops-1 // the owner may pass it on once more
+	if n.linked(owner) {
+		ans, err := n.call(ctx, owner, &passed, patience/3)
+		if err == nil {
+			return n.replyOf(m, ans, owner), nil
+		}
+		if errors.Is(err, errElsewhere) || errors.Is(err, errNoEvidence) {
+			return reply{}, errNoEvidence // it was reached, and does not hold: another way there leads to the same
+		}
+	}
+	if through := n.neighbour(route, owner.Name, from); through != nil {
+		if ans, err := n.callThrough(ctx, through, owner.Name, &passed, patience/3); err == nil {
+			return n.replyOf(m, ans, owner), nil
+		}
+	}
+	// A question that got no answer may have been acted upon even so. Then it is spent twice, which is the safe side.
+	return reply{}, errNoEvidence
+}
+
+// neighbour returns a member in reach, other than those named.
+func (n *Node) neighbour(route *route, not ...string) *peer {
+	for _, p := range route.peers {
+		if p != nil && p.Name != not[0] && p.Name != not[1] && n.linked(p) {
+			return p
+		}
+	}
+	return nil
+}
+
+// prepareHeirs builds the rings that tell who decides about the partitions of members that are out of reach: on the way
+// of a take there is no time for it.
+func (k *keeper) prepareHeirs(route *route) {
+	var away []string
+	for _, p := range route.peers {
+		if p != nil && k.node.cutOff(p) && len(away) < maxAway {
+			away = append(away, p.Name)
+		}
+	}
+	if len(away) == 0 {
+		return
+	}
+	for _, first := range append(away, k.node.identity) {
+		for _, second := range append(away, k.node.identity) {
+			route.ring.without(first).without(second)
+		}
+	}
+}

@@ -1,0 +1,234 @@
+package peerlimit
+
+import "math"
+
+// Who decides about a partition. A node holds a partition while its copy is the authoritative one; at most one node
+// decides in full at any moment, and a node that has lost touch with most of its witnesses is none (see reach). The
+// only way to hold is to acquire, in a round: see acquire.go for the asking and handover.go for the answering side.
+//
+// This file has the rules for one partition at one node, as plain state: no locks, no clock, no I/O. Names in brackets
+// are those of package internal/model, which checks the rules by search and shows what goes wrong without each.
+
+// holding is what one node knows of one partition. It is guarded by the partition's mu. The zero value is that of a node
+// that has never had to do with it.
+type holding struct {
+	// holds says that this node's copy is the authoritative one. It decides in full while its evidence is fresh as well;
+	// when that lapses it holds no more [LapsedIsNotHolding].
+	holds bool
+
+	// lapsed says that this node was the last to hold, as far as it knows, and lost it only for want of evidence. Until
+	// somebody else acquires, it decides for those in its reach by their share.
+	lapsed bool
+
+	// refused says that the heir refused a replica because of a higher promise or copy: the holder must acquire anew,
+	// while it goes on deciding [RefusedHolderReacquires].
+	refused bool
+
+	// copy is the version of the buckets kept here, authoritative or not; zero when there is no copy.
+	copy version
+
+	// promised is the highest election that this node has answered with "not holding", or begun itself. It answers
+	// "behind" to lower ones [Promise] and refuses their replicas [ReplicaPromise].
+	promised election
+
+	// gift is to whom the copy was given last, and in which of its rounds. It is sent again to a question of that round
+	// only [GiftForOneRound], because the answer may have been lost.
+	gift gift
+
+	// attempt is this node's part of a round for the partition; nil when none is under way.
+	attempt *attempt
+
+	// replication is what the heir has; of use while holds.
+	replication replication
+
+	// marks are the reports that are charged in the copy: of each reporter the last. They travel with it.
+	marks map[string]uint64
+}
+
+// gift says to whom a copy was given. The zero value stands for nobody.
+type gift struct {
+	to    string
+	round election
+}
+
+// asked answers a question of a round, at once, in one of three ways. full says that this node's evidence is fresh.
+//
+// Whoever holds gives: it stops first [GivingStopsHolding], and the copy it sends has one more gift in its term
+// [GiftRaisesTerm], so that the stale copy it keeps can never pass for it. Whoever does not hold promises the round,
+// unless it has promised a higher one; that ends its own attempt and voids a gift [GiftVoidOnAnswer], of whose receiver
+// it tells [AnswerNamesReceiver].
+func (h *holding) asked(round election, full bool) partAnswer {
+	if !full {
+		h.lapse()
+	}
+	switch {
+	case h.holds:
+		h.stop()
+		h.attempt = nil
+		h.gift = gift{to: round.by, round: round}
+		h.promise(round)
+		return h.given()
+	case h.gift.to != "" && h.gift.round == round:
+		return h.given()
+	case !round.below(h.promised):
+		h.promise(round)
+		h.attempt, h.lapsed = nil, false
+		a := partAnswer{kind: answerNotHolding, version: h.copy, givenTo: h.gift.to}
+		h.gift = gift{}
+		return a
+	}
+	return partAnswer{kind: answerBehind, promised: h.promised, givenTo: h.gift.to}
+}
+
+// given is the answer that gives the copy away.
+func (h *holding) given() partAnswer {
+	v := h.copy
+	v.gifts++
+	v.holder = h.gift.to
+	return partAnswer{kind: answerGiven, version: v}
+}
+
+// promise remembers an election that was answered or begun.
+func (h *holding) promise(e election) {
+	if h.promised.below(e) {
+		h.promised = e
+	}
+}
+
+// stop ends holding. The copy stays, as a replica.
+func (h *holding) stop() {
+	h.holds, h.lapsed, h.refused = false, false, false
+	h.replication = replication{}
+}
+
+// lapse is what missing evidence does: it ends holding [LapsedIsNotHolding], attempts [AcquireNeedsEvidence] and gifts
+// [GiftVoidOnLapse]. It reports whether anything ended.
+func (h *holding) lapse() (ended bool) {
+	ended = h.holds || h.attempt != nil || h.gift.to != ""
+	if h.holds {
+		h.stop()
+		h.lapsed = true
+	}
+	h.attempt, h.gift = nil, gift{}
+	return ended
+}
+
+// begin starts an attempt in a round, whose election is above all this node has heard of. Its own gift is void from now
+// on, and its receiver is to be asked like all others.
+func (h *holding) begin(r *round) {
+	h.refused = false
+	h.attempt = &attempt{round: r}
+	if h.gift.to != "" {
+		r.index(h.gift.to)
+		h.gift = gift{}
+	}
+	h.promise(r.election)
+}
+
+// hold makes this node the holder of the copy it has, under a version of its own.
+func (h *holding) hold(v version) {
+	h.holds, h.lapsed, h.refused = true, false, false
+	h.attempt, h.gift = nil, gift{}
+	h.copy = v
+	h.replication = replication{}
+	h.promise(v.election)
+}
+
+// renew ends the attempt of a node that held all the while: it raises its term, and its heir needs everything anew.
+func (h *holding) renew(v version) {
+	h.attempt, h.refused = nil, false
+	h.copy = v
+	h.replication = replication{}
+}
+
+// abandon ends an attempt. A holder that was acquiring anew still has to.
+func (h *holding) abandon() {
+	h.attempt = nil
+	h.refused = h.holds
+}
+
+// replica says whether a replica is taken, or why not: a node that holds takes none; nor does one that has promised a
+// higher election to somebody else [ReplicaPromise], or has a version of a higher term [StaleReplicaRefused]. since is
+// what the content builds on, when it is not all. To have more than that in the same term is as good, because the content
+// has everything that has changed after it; but a message that was overtaken is no use, and then everything is asked for.
+func (h *holding) replica(v version, full bool, since uint64) replicaStatus {
+	sameTerm := h.copy.sameTerm(v)
+	switch {
+	case h.holds:
+		return replicaHeld
+	case v.election.below(h.promised) && h.promised.by != v.holder, !sameTerm && v.below(h.copy):
+		return replicaRefused
+	case v.below(h.copy), !full && !(sameTerm && h.copy.seq >= since):
+		return replicaMissing
+	}
+	return replicaTaken
+}
+
+// takeReplica notes that a whole replica of that version is kept now.
+func (h *holding) takeReplica(v version) {
+	h.promise(v.election)
+	if h.attempt != nil && !v.election.below(h.attempt.round.election) {
+		h.attempt = nil
+	}
+	h.copy, h.gift, h.lapsed = v, gift{}, false
+}
+
+// replication is what a holder knows of its heir's replica. The zero value knows nothing: the heir needs everything.
+type replication struct {
+	heir     string            // whom it is sent to; none when there is no other node, and nothing is
+	complete bool              // it has had all of the partition in this term
+	acked    uint64            // and everything up to this seq
+	marks    map[string]uint64 // and these marks; never changed, so that it can be a copy's
+
+	// again says that the heir needs everything, although it has had it: it has lost it, or is too far behind.
+	again bool
+}
+
+// needsAll reports whether everything is to be sent, and not just what has changed.
+func (r *replication) needsAll() bool { return !r.complete || r.again }
+
+// nobody reports whether there is no heir: then changes need not be noted.
+func (r *replication) nobody() bool { return r.acked == noHeir.acked }
+
+// noHeir is what is known when there is no heir: whatever will be decided is as safe as it can be.
+var noHeir = replication{complete: true, acked: math.MaxUint64}
+
+// outdo has a holder acquire anew, with an election above one that another node has promised or has a copy of
+// [RefusedHolderReacquires].
+func (h *holding) outdo(e election) {
+	h.promise(e)
+	h.refused = true
+}
+
+// setMarks makes these the marks of the copy.
+func (h *holding) setMarks(marks []reportMark) {
+	h.marks = nil
+	if len(marks) > 0 {
+		h.marks = make(map[string]uint64, len(marks))
+		for _, mark := range marks {
+			h.marks[mark.reporter] = mark.seq
+		}
+	}
+}
+
+// yield ends holding in favour of another holder. The copy stays, as a replica [HolderYields].
+func (h *holding) yield() {
+	h.stop()
+	h.attempt = nil
+}
+
+// drop forgets the copy, which is safe with others. To whom it was given is remembered, to be named in answers
+// [AnswerNamesReceiver], but it cannot be given again.
+func (h *holding) drop() {
+	h.copy, h.marks, h.lapsed = version{}, nil, false
+	h.gift.round = election{}
+}
+
+// settled reports whether the heir has all that a copy of that version has, so that the copy can be dropped. What the
+// holder has decided since is not in the copy, and does not matter for it.
+func (h *holding) settled(v version) bool {
+	if !h.holds || h.copy.below(v) || !h.replication.complete {
+		return false
+	}
+	return !v.sameTerm(h.copy) || v.seq <= h.replication.acked
+}

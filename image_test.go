@@ -1,0 +1,263 @@
+package peerlimit
+
+import (
+	"fmt"
+	"math"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// mustFind returns the rule that requests with these limits use.
+func mustFind(t require.TestingT, known *rules, name string, limits []Limit) *rule {
+	found, err := known.find(appendRule(nil, name, limits))
+	require.NoError(t, err)
+	return found
+}
+
+// bucketOf returns the bucket of a key under a limiter, or nil.
+func bucketOf(t require.TestingT, tab *table, part uint16, known *rules, limiter, key string) *bucket {
+	id, err := known.idOf(limiter)
+	require.NoError(t, err)
+	name := bucketKey{key, id}
+	return tab.partitions[part].buckets.find(name.hash(tab.seed), name)
+}
+
+// sendPieces moves a partition from one table to another, in pieces, in the bytes of messages.
+func sendPieces(t require.TestingT, from, to *table, knownFrom, knownTo *rules, part uint16, maxBytes int, now, nowThere int64) (pieces int) {
+	for next, more := 0, true; more; pieces++ {
+		var content partContent
+		content, next, more = from.collect(part, next, maxBytes, knownFrom, now)
+		encoded := appendReplicaRequest(nil, &replicaRequest{[]replicaPart{{part: part, content: content}}})
+		if len(content.buckets) > 1 {
+			require.LessOrEqual(t, len(encoded), maxBytes+20, "%d buckets", len(content.buckets))
+		}
+		if more {
+			require.NotEmpty(t, content.buckets)
+		}
+		decoded, err := decodeReplicaRequest(encoded, knownTo.plainSet)
+		require.NoError(t, err)
+		p := &to.partitions[part]
+		p.mu.Lock()
+		ignored := p.store(to, decoded.parts[0].content.buckets, knownTo, nowThere)
+		p.mu.Unlock()
+		require.Zero(t, ignored)
+	}
+	return pieces
+}
+
+// A partition that has moved decides as it would have where it came from: with several versions of several limiters,
+// with what they remember of each other, and on a node whose clock shows another time.
+func TestMovedBucketsDecideTheSame(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const part = 5
+		limits := rapid.SliceOfN(rapid.SliceOfN(anyLimitOfFewKinds(), 1, MaxLimits), 1, 3).Draw(t, "versions")
+		here, there := newTable(1000), newTable(1000)
+		knownHere, knownThere := newRules(), newRules()
+		mustFind(t, knownThere, "something else first", []Limit{PerSecond(1)}) // ids differ from node to node
+		type request struct {
+			limiter, key string
+			limits       []Limit
+		}
+		draw := rapid.Custom(func(t *rapid.T) request {
+			return request{
+				limiter: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "limiter"),
+				key:     rapid.SampledFrom([]string{"k", "l", "m", "\x00"}).Draw(t, "key"),
+				limits:  rapid.SampledFrom(limits).Draw(t, "version"),
+			}
+		})
+		take := func(tab *table, known *rules, q request, cost float64, now int64) Decision {
+			r := mustFind(t, known, q.limiter, q.limits)
+			d, ok := tab.decide(part, bucketKey{q.key, r.id}, &ask{set: r.set, cost: cost}, now)
+			require.True(t, ok)
+			return d
+		}
+		cost := rapid.SampledFrom([]float64{0.1, 1.0 / 3, 1, 2, 5})
+		step := rapid.Int64Range(0, int64(3*time.Second))
+		now := rapid.Int64Range(0, math.MaxInt64/4).Draw(t, "now")
+		for range rapid.IntRange(0, 40).Draw(t, "takes before") {
+			now += step.Draw(t, "step")
+			take(here, knownHere, draw.Draw(t, "request"), cost.Draw(t, "cost"), now)
+		}
+
+		now += step.Draw(t, "step")
+		ahead := rapid.Int64Range(0, math.MaxInt64/4).Draw(t, "clocks differ by") - now
+		sendPieces(t, here, there, knownHere, knownThere, part, rapid.IntRange(1, 2000).Draw(t, "bytes"), now, now+ahead)
+		here.sweep(part, now)
+		require.Equal(t, here.keys.Load(), there.keys.Load())
+		for _, content := range here.partitions[part].buckets.slots {
+			b := content.bucket
+			if b == nil {
+				continue
+			}
+			b.advance(now) // the one that was sent is as of now
+			moved := bucketOf(t, there, part, knownThere, knownHere.name(b.limiter), b.key)
+			require.NotNil(t, moved)
+			require.Equal(t, b.set, moved.set, "identities and all")
+			for i := range b.set.meters {
+				require.Equal(t, math.Float64bits(b.level(i)), math.Float64bits(moved.level(i)))
+			}
+		}
+		for range rapid.IntRange(0, 40).Draw(t, "takes after") {
+			q, c := draw.Draw(t, "request"), cost.Draw(t, "cost")
+			require.Equal(t, take(here, knownHere, q, c, now), take(there, knownThere, q, c, now+ahead))
+			now += step.Draw(t, "step")
+		}
+	})
+}
+
+// anyLimitOfFewKinds draws limits of which versions have some in common and some not.
+func anyLimitOfFewKinds() *rapid.Generator[Limit] {
+	return rapid.Custom(func(t *rapid.T) Limit {
+		l := Limit{
+			Tokens: rapid.SampledFrom([]float64{1.0 / 7, 3, 10, 60}).Draw(t, "tokens"),
+			Period: rapid.SampledFrom([]time.Duration{time.Second, time.Minute, time.Hour}).Draw(t, "period"),
+			Burst:  rapid.SampledFrom([]float64{0, 5, 20}).Draw(t, "burst"),
+		}
+		if rapid.Bool().Draw(t, "leaky") {
+			l = l.Leaky()
+		}
+		return l
+	})
+}
+
+// A level is remembered as the third of its kind; when it moves without the first two it is still the third. Were it
+// taken for the second, those that know all three would find the third full of tokens.
+func TestMovedLevelKeepsItsOrdinal(t *testing.T) {
+	three := []Limit{PerSecond(10), PerSecond(1000).WithBurst(100), PerSecond(1).WithBurst(100)}
+	here, there, knownHere, knownThere := newTable(10), newTable(10), newRules(), newRules()
+	all, one := mustFind(t, knownHere, "api", three), mustFind(t, knownHere, "api", three[:1])
+	k := bucketKey{"k", all.id}
+	for second := range 10 {
+		require.True(t, allowed(here.decide(0, k, &ask{set: all.set, cost: 10}, int64(second)*int64(time.Second))))
+	}
+	now := int64(10 * time.Second)
+	require.True(t, allowed(here.decide(0, k, &ask{set: one.set, cost: 1}, now)), "only the third is remembered besides")
+	sendPieces(t, here, there, knownHere, knownThere, 0, 1000, now, 0)
+
+	allThere := mustFind(t, knownThere, "api", three)
+	d, _ := there.peek(0, bucketKey{"k", allThere.id}, allThere.set, 0)
+	assert.Equal(t, three[2], d.Limit)
+	assert.Equal(t, 10.0, d.Remaining)
+}
+
+// A large partition moves in pieces near the size asked for, and each bucket once.
+func TestCollectCutsIntoPieces(t *testing.T) {
+	here, there, known := newTable(10_000), newTable(10_000), newRules()
+	r := mustFind(t, known, "api", []Limit{PerHour(100)})
+	for i := range 5000 {
+		here.decide(7, bucketKey{fmt.Sprintf("user-%015d", i), r.id}, &ask{set: r.set, cost: 0.1}, 0)
+	}
+	pieces := sendPieces(t, here, there, known, known, 7, 16<<10, 1, 1)
+	assert.Equal(t, int64(5000), there.keys.Load())
+	assert.LessOrEqual(t, pieces, 5000*40/(16<<10)+1, "pieces are about as large as allowed")
+}
+
+func TestCollectSkipsDrainedBuckets(t *testing.T) {
+	tab, known := newTable(10), newRules()
+	r := mustFind(t, known, "api", []Limit{PerSecond(10)})
+	tab.decide(7, bucketKey{"drained", r.id}, &ask{set: r.set, cost: 1}, 0)
+	tab.decide(7, bucketKey{"not yet", r.id}, &ask{set: r.set, cost: 10}, 0)
+	content, _, more := tab.collect(7, 0, 1000, known, int64(500*time.Millisecond))
+	require.False(t, more)
+	assert.Equal(t, []bucketImage{{limiter: "api", key: "not yet", set: r.set, levels: []float64{5}}}, content.buckets)
+}
+
+// One bucket larger than the piece is sent all the same, or the move would never end.
+func TestCollectAlwaysGoesOn(t *testing.T) {
+	tab, known := newTable(10), newRules()
+	r := mustFind(t, known, "api", []Limit{PerSecond(10)})
+	for i := range 3 {
+		tab.decide(7, bucketKey{fmt.Sprint(i), r.id}, &ask{set: r.set, cost: 1}, 0)
+	}
+	assert.Equal(t, 3, sendPieces(t, tab, newTable(10), known, newRules(), 7, 1, 0, 0))
+}
+
+// What is stored replaces what was there: a copy is never merged with another.
+func TestStoreReplaces(t *testing.T) {
+	tab, known := newTable(10), newRules()
+	r := mustFind(t, known, "api", []Limit{PerHour(10)})
+	two := mustFind(t, known, "api", []Limit{PerHour(20), PerMinute(20)})
+	p := &tab.partitions[7]
+	keys := []bucketKey{{"more", r.id}, {"less", r.id}, {"zero", r.id}, {"none", r.id}, {"kept", r.id}}
+	for _, key := range keys {
+		tab.decide(7, key, &ask{set: r.set, cost: 5}, 0)
+	}
+	tab.partitions[7].buckets.find(keys[0].hash(tab.seed), keys[0]).undone = &undone{}
+	image := func(key string, set *limitSet, levels ...float64) bucketImage {
+		return bucketImage{limiter: "api", key: key, set: set, levels: levels}
+	}
+	ignored := p.store(tab, []bucketImage{
+		image("more", two.set, 7, 3), image("less", r.set, 1), image("zero", r.set, 0), image("none", nil),
+		image("new", r.set, 2), image("never there", r.set, 0), {limiter: "other", key: "less", set: r.set, levels: []float64{9}},
+	}, known, 100)
+	assert.Zero(t, ignored)
+	assert.Equal(t, int64(5), tab.keys.Load())
+	assert.Equal(t, 5, p.buckets.used)
+	for key, want := range map[string]float64{"more": 7, "less": 1, "kept": 5, "new": 2} {
+		b := bucketOf(t, tab, 7, known, "api", key)
+		require.NotNil(t, b, key)
+		assert.Equal(t, want, b.level(0), key)
+		assert.Nil(t, b.undone, "what was to be undone is not in what replaced it")
+	}
+	assert.Equal(t, 3.0, bucketOf(t, tab, 7, known, "api", "more").level(1))
+	assert.Equal(t, int64(100), bucketOf(t, tab, 7, known, "api", "new").at)
+	for _, key := range []string{"zero", "none", "never there"} {
+		assert.Nil(t, bucketOf(t, tab, 7, known, "api", key), key)
+	}
+
+	p.clear(tab)
+	assert.Zero(t, tab.keys.Load())
+	assert.Zero(t, p.buckets)
+}
+
+// The bound on keys holds for buckets that come from elsewhere as well.
+func TestStoreIsBounded(t *testing.T) {
+	tab, known := newTable(100), newRules()
+	r := mustFind(t, known, "api", []Limit{PerHour(10)})
+	var images []bucketImage
+	for i := range 1000 {
+		images = append(images, bucketImage{limiter: "api", key: fmt.Sprint(i), set: r.set, levels: []float64{5}})
+	}
+	tab.partitions[7].store(tab, images, known, 0)
+	assert.Equal(t, int64(100), tab.keys.Load())
+	assert.Equal(t, uint64(900), tab.evicted.Load())
+}
+
+// A node knows so many names of limiters and no more; buckets of others are left out, and said to be.
+func TestStoreIgnoresNamesTooMany(t *testing.T) {
+	tab, known := newTable(100), newRules()
+	r := mustFind(t, known, "api", []Limit{PerHour(10)})
+	known.names = append(known.names, make([]string, maxNames-1)...)
+	foreign := []bucketImage{
+		{limiter: "one too many", key: "a", set: newLimitSet([]Limit{PerHour(1)}), levels: []float64{1}},
+		{limiter: "api", key: "b", set: r.set, levels: []float64{5}},
+		{limiter: "", key: "c", set: r.set, levels: []float64{5}},
+	}
+	encoded := appendReplicaRequest(nil, &replicaRequest{[]replicaPart{{content: partContent{buckets: foreign[:2]}}}})
+	decoded, err := decodeReplicaRequest(encoded, known.plainSet)
+	require.NoError(t, err, "the other buckets are not lost for it")
+	require.Equal(t, foreign[:2], decoded.parts[0].content.buckets)
+	assert.Equal(t, 2, tab.partitions[7].store(tab, foreign, known, 0))
+	assert.Equal(t, int64(1), tab.keys.Load())
+	assert.NotNil(t, bucketOf(t, tab, 7, known, "api", "b"))
+}
+
+func TestRulesKnowNamesById(t *testing.T) {
+	known := newRules()
+	r := mustFind(t, known, "api", []Limit{PerHour(10)})
+	id, err := known.idOf("api")
+	require.NoError(t, err)
+	assert.Equal(t, r.id, id)
+	other, err := known.idOf("other")
+	require.NoError(t, err)
+	assert.NotEqual(t, id, other)
+	assert.Equal(t, other, mustFind(t, known, "other", []Limit{PerHour(10)}).id)
+	assert.Equal(t, "api", known.name(id))
+	assert.Equal(t, "other", known.name(other))
+	_, err = known.idOf("")
+	assert.ErrorIs(t, err, ErrInvalidName)
+}

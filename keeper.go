@@ -1,0 +1,322 @@
+package peerlimit
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Acquiring: how a node comes to hold partitions, in every event: a join, a leave, a death, a lapse, a healed split. It
+// asks the others in a round, first the node that probably holds, then everyone, and begins to hold when it is given
+// the holder's copy, or when everyone who is not gone has said "not holding". A timeout never makes a holder.
+
+// keeper acquires what this node should hold. Its goroutine, run, begins rounds and reviews them; for each node that is
+// asked in a round another one asks. All of them end with run.
+type keeper struct {
+	node *Node
+	log  *slog.Logger
+
+	// previous names, for each partition whose owner has changed, who owned it before: until the new one has acquired it,
+	// most probably that one holds. ringSince is when owners changed last. Both are written by reroute and read by all.
+	previous  [partitionCount]atomic.Pointer[string]
+	ringSince atomic.Int64
+
+	// leaving says that this node is going: it acquires nothing any more [LeavingAcquiresNothing].
+	leaving atomic.Bool
+
+	wakeUp chan struct{} // capacity 1: there may be something to do
+	asking sync.WaitGroup
+
+	// Counts of partitions gained; see Stats.
+	given, fromReplica, empty atomic.Uint64
+
+	// mu guards change. It is held for nothing else.
+	mu     sync.Mutex
+	change chan struct{} // closed and replaced when this node has begun or ceased to hold something
+
+	notBefore [partitionCount]atomic.Int64 // when to try again where somebody else has a higher election
+
+	rounds []*round // of run alone
+}
+
+const (
+	// idleInterval is how often a node looks whether something is to be acquired even if nothing tells it to.
+	idleInterval = 500 * time.Millisecond
+
+	// evidencePoll is how often a node whose evidence is not fresh looks whether it is.
+	evidencePoll = 10 * time.Millisecond
+
+	// reviewInterval is how often running rounds are looked at when nothing else happens: verdicts appear and expire.
+	reviewInterval = 20 * time.Millisecond
+
+	// behindPause is the longest pause, jittered, after being told of a higher election: of two nodes that outbid each
+	// other one must come through.
+	behindPause = 30 * time.Millisecond
+)
+
+func newKeeper(n *Node) *keeper {
+	return &keeper{
+		node: n, log: n.log.With(slog.String("component", "keeper")),
+		wakeUp: make(chan struct{}, 1), change: make(chan struct{}),
+	}
+}
+
+// wake asks for a look at what there is to do. It does not wait.
+func (k *keeper) wake() {
+	select {
+	case k.wakeUp <- struct{}{}:
+	default:
+	}
+}
+
+// changed returns a channel that is closed when this node has begun or ceased to hold something after the call.
+func (k *keeper) changed() <-chan struct{} {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.change
+}
+
+// announce wakes all who wait for changed.
+func (k *keeper) announce() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	close(k.change)
+	k.change = make(chan struct{})
+}
+
+// run acquires until ctx ends.
+func (k *keeper) run(ctx context.Context) {
+	defer k.asking.Wait()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			for _, r := range k.rounds {
+				r.end()
+			}
+			return
+		case <-k.wakeUp:
+		case <-timer.C:
+		}
+		timer.Reset(k.step(ctx))
+	}
+}
+
+// step does all there is to do now and returns when to look again at the latest.
+func (k *keeper) step(ctx context.Context) time.Duration {
+	now := k.node.now()
+	full := k.node.reach.check(now)
+	k.review(now)
+	k.prepareHeirs(k.node.route.Load())
+	again := evidencePoll
+	if full {
+		var wanted []uint16
+		if wanted, again = k.wanted(now); len(wanted) > 0 {
+			k.begin(ctx, wanted, now)
+		}
+	}
+	if len(k.rounds) > 0 {
+		again = min(again, reviewInterval)
+	}
+	return again
+}
+
+// wanted returns the partitions to acquire now, and after what time there may be others.
+func (k *keeper) wanted(now int64) (parts []uint16, again time.Duration) {
+	again = idleInterval
+	route, leaving := k.node.route.Load(), k.leaving.Load()
+	for part := range uint16(partitionCount) {
+		p := &k.node.table.partitions[part]
+		p.mu.Lock()
+		want := k.wants(&p.holding, route.owner(part) == nil && !leaving)
+		p.mu.Unlock()
+		switch wait := k.notBefore[part].Load() - now; {
+		case !want:
+		case wait > 0:
+			again = min(again, time.Duration(wait))
+		default:
+			parts = append(parts, part)
+		}
+	}
+	return parts, again
+}
+
+// wants reports whether a round should be begun: the ring names this node and it does not hold, or its heir has refused
+// a replica. The latter also when this node is leaving, which otherwise acquires nothing: it could not hand over.
+func (k *keeper) wants(h *holding, owner bool) bool {
+	return h.attempt == nil && (h.refused || owner && !h.holds)
+}
+
+// begin starts a round for the partitions that are still wanted.
+func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
+	n := k.node
+	known, route := n.membership.everyone(), n.route.Load()
+	r := &round{
+		election: election{number: n.reach.heard.Load() + 1, by: n.identity},
+		gone:     n.membership.departed(), knows: known.digest,
+	}
+	r.ctx, r.end = context.WithCancel(ctx)
+	for _, name := range known.names {
+		if name != n.identity {
+			r.peers = append(r.peers, name)
+			if n.reach.lost(name, now) {
+				r.gone[name] = true
+			}
+		}
+	}
+	n.reach.hear(r.election.number)
+	first := make(map[string][]uint16) // by whom to ask first
+	for _, part := range parts {
+		p := &n.table.partitions[part]
+		p.mu.Lock()
+		h := &p.holding
+		if k.wants(h, route.owner(part) == nil && !k.leaving.Load()) && h.promised.below(r.election) {
+			h.begin(r)
+			r.parts = append(r.parts, part)
+			if !k.tryStart(part, p, r) && h.attempt.of(r) {
+				askee := k.previousOwner(part)
+				if h.holds || r.gone[askee] {
+					askee = ""
+				}
+				h.attempt.askee = askee
+				first[askee] = append(first[askee], part)
+			}
+			n.table.noteHolding(part, p)
+		}
+		p.mu.Unlock()
+	}
+	k.rounds = append(k.rounds, r)
+	for peer, group := range first {
+		k.asking.Go(func() { k.askFirst(r, peer, group) })
+	}
+	if len(first) == 0 { // alone
+		k.report(&gains{empty: len(r.parts)})
+	}
+}
+
+// previousOwner returns who owned a partition before this node did, or "".
+func (k *keeper) previousOwner(part uint16) string {
+	if name := k.previous[part].Load(); name != nil {
+		return *name
+	}
+	return ""
+}
+
+// review looks after the running rounds: it drops what has ended, asks members that have become known, and begins again
+// what depends on somebody who has gone or come back since the round began.
+func (k *keeper) review(now int64) {
+	n := k.node
+	known, route := n.membership.everyone(), n.route.Load()
+	k.rounds = slices.DeleteFunc(k.rounds, func(r *round) bool {
+		news, changed := r.refresh(known, n.identity, func(name string) bool { return n.reach.lost(name, now) })
+		r.parts = k.reviewParts(r, changed, route)
+		for _, peer := range news {
+			parts := r.parts
+			k.asking.Go(func() { k.askUntilAnswered(r.ctx, r, peer, parts) })
+		}
+		if len(r.parts) > 0 {
+			return false
+		}
+		r.end()
+		return true
+	})
+}
+
+// reviewParts abandons the attempts that cannot succeed any more and returns the partitions of the others. Those that
+// are complete start: a verdict may have been all that was missing.
+func (k *keeper) reviewParts(r *round, changed []int, route *route) (open []uint16) {
+	var gained gains
+	for _, part := range r.parts {
+		p := &k.node.table.partitions[part]
+		p.mu.Lock()
+		h := &p.holding
+		if a := h.attempt; a.of(r) {
+			owner := route.owner(part) == nil && !k.leaving.Load()
+			depends := slices.ContainsFunc(changed, func(i int) bool { return !a.hasAnswered(i) })
+			held, had := h.holds, h.copy != version{}
+			switch {
+			case depends || !owner && !h.holds:
+				h.abandon()
+			case k.tryStart(part, p, r):
+				gained.add(held, had)
+			case h.attempt.of(r):
+				open = append(open, part)
+			}
+			k.node.table.noteHolding(part, p)
+		}
+		p.mu.Unlock()
+	}
+	k.report(&gained)
+	return open
+}
+
+// gains counts what came of answers.
+type gains struct {
+	given, fromReplica, empty int
+	renewed                   int // were held all along
+	behind                    []uint16
+}
+
+// add counts a partition that nobody else held.
+func (g *gains) add(held, hadCopy bool) {
+	switch {
+	case held:
+		g.renewed++
+	case hadCopy:
+		g.fromReplica++
+	default:
+		g.empty++
+	}
+}
+
+// report counts what was gained, wakes who waits for it, and has what was not gained tried again after a pause.
+func (k *keeper) report(g *gains) {
+	if len(g.behind) > 0 {
+		k.postpone(g.behind)
+	}
+	total := g.given + g.fromReplica + g.empty
+	if total+g.renewed == 0 {
+		return
+	}
+	k.given.Add(uint64(g.given))
+	k.fromReplica.Add(uint64(g.fromReplica))
+	k.empty.Add(uint64(g.empty))
+	k.announce()
+	k.node.holdingChanged()
+	if total == 0 {
+		return
+	}
+	k.node.events.emit(EventAcquired, "", fmt.Sprintf("%d partitions: %d given, %d from replicas, %d empty",
+		total, g.given, g.fromReplica, g.empty))
+}
+
+// notePrevious remembers who owned, on the ring before, what a new ring gives to others. A node that joins had none before:
+// there it is who would own without it.
+func (k *keeper) notePrevious(old, next *ring) {
+	self := k.node.identity
+	if joining := len(old.members()) <= 1 && !k.node.table.holdsAny(); joining {
+		old = next.without(self)
+	}
+	names := old.members()
+	for part := range uint16(partitionCount) {
+		if i := old.ownerIndex(part); i >= 0 && names[i] != next.owner(part) {
+			k.previous[part].Store(&names[i]) // names never change
+		}
+	}
+	k.ringSince.Store(k.node.now())
+}
+
+// postpone lets somebody with a higher election go first.
+func (k *keeper) postpone(parts []uint16) {
+	until := k.node.now() + int64(rand.N(behindPause))
+	for _, part := range parts {
+		k.notBefore[part].Store(until)
+	}
+	k.wake()
+}

@@ -1,0 +1,467 @@
+package peerlimit
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// Evidence and loss.
+//
+// A node may decide in full while more than half of its witnesses have lately answered its pings: that is its evidence.
+// A member is lost to a node when more than half of that node's witnesses say that it sends no pings. No member is ever
+// both, at one instant, while all nodes know the same members:
+//
+//   - The witnesses are chosen by the known set alone, so all have the same ones, at most 31. "More than half" is of at
+//     least as many as there are. Two such majorities of one set have a member in common: a witness that gave evidence
+//     to the suspect and also said that it is silent.
+//   - That witness said so at an instant e at which the last ping it had received was 500 ms old. A ping is sent before
+//     it is received, and evidence ages from the sending: what the witness answered before e has lapsed at e.
+//   - From e on the witness refuses the suspect's pings for 1 s. What it said counts for 1 s from the sending of the
+//     question, which was before e: as long as it counts, no new evidence comes from this witness.
+//
+// Each of these spans is measured by one clock, so nothing depends on how clocks of two nodes compare, except that they
+// run equally fast.
+const (
+	pingInterval = 100 * time.Millisecond
+	evidenceAge  = 500 * time.Millisecond // how long an answer is evidence, from the sending of its ping
+	silentAfter  = 500 * time.Millisecond // not less than evidenceAge: see above
+	refusalTime  = time.Second
+	verdictAge   = time.Second // not more than refusalTime: see above
+	maxWitnesses = 31          // a majority of 16 fails less often than any cluster should; pings stay few in large ones
+
+	// missedAfter is when a witness begins to hint that somebody should be asked about. It is less than silentAfter so
+	// that all are asking when the verdict is due.
+	missedAfter = 400 * time.Millisecond
+	maxMissed   = 64 // names in one hint
+
+	// watchGap is how long a node may not have run before it forgives all others their silence. What came meanwhile is
+	// still to be read: without this, a process that was paused would refuse everyone's pings for a second.
+	watchGap = 250 * time.Millisecond
+
+	// maxStrangers bounds how many names that are not known a witness remembers pings and refusals of.
+	maxStrangers = 1024
+)
+
+// never is an instant before all others.
+const never = math.MinInt64
+
+// reach is what a node knows about who reaches whom: its own evidence, and what witnesses said about others; and, as a
+// witness, who pinged it. It reads no clock: times are nanoseconds of the node's monotonic clock.
+type reach struct {
+	self string
+
+	// fullUntil is when the evidence lapses. Only changed with lapsing held.
+	fullUntil atomic.Int64
+
+	// lapses counts the lapses. It is raised before onLapse is called. Who read isFull before taking a partition's lock
+	// can compare it with an earlier value under that lock, and so tell that no sweep has been past.
+	lapses atomic.Uint64
+
+	// heard is the highest election number heard of.
+	heard atomic.Uint64
+
+	// onLapse ends all holding. When it returns, nothing is held on evidence from before. It is called with lapsing held,
+	// and must not call setKnown, check or answered.
+	onLapse func()
+
+	// lapsing makes taking in an answer, ending what lapsed and moving fullUntil one step. It is apart from mu, and
+	// locked before it, because onLapse waits for partitions: who has one of those locked may still ask who is lost.
+	lapsing    sync.Mutex
+	swept      bool  // onLapse has been called since fullUntil lapsed, or nothing was ever held; guarded by lapsing
+	graceUntil int64 // evidence that there was without new witnesses counts until then; guarded by lapsing
+
+	mu        sync.Mutex       // guards everything below; held for a few map look-ups only
+	known     []string         // sorted, with self
+	majority  int              // how many witnesses are more than half
+	witnesses []string         // sorted
+	answers   []int64          // of each witness: when the last ping that it answered was sent; self: always
+	watch     map[string]watch // as a witness; has every known name but self, and strangers for as long as it matters
+
+	// words has what witnesses said: of a known name, which witness, and when it was asked.
+	words map[string]map[string]int64
+
+	watchedAt    int64 // when the node was last seen to run
+	watchedSince int64 // since when it has been running without a gap
+}
+
+// watch is what a witness remembers of one member.
+type watch struct {
+	ping        int64 // when it last pinged, or became known
+	refuseUntil int64
+}
+
+// newReach returns the reach of a node that knows nobody, not even itself: it is not full.
+func newReach(self string, onLapse func()) *reach {
+	r := &reach{self: self, onLapse: onLapse, swept: true, watch: make(map[string]watch),
+		words: make(map[string]map[string]int64), watchedAt: never, watchedSince: never, graceUntil: never}
+	r.fullUntil.Store(never)
+	return r
+}
+
+// setKnown takes in the known set, sorted, with self in it. count is by how many the limit is divided: those expected and
+// never met are witnesses that do not answer. Evidence of those that stay witnesses stays.
+func (r *reach) setKnown(names []string, count int, now int64) {
+	r.lapsing.Lock()
+	defer r.lapsing.Unlock()
+	r.mu.Lock()
+	grown := r.replaceKnown(slices.Clone(names), now)
+	r.majority = min(maxWitnesses, max(len(names), count))/2 + 1
+	until := r.evidenceEnd()
+	r.mu.Unlock()
+	if grown {
+		r.graceUntil = min(r.fullUntil.Load(), now+int64(evidenceAge))
+	}
+	r.moveEnd(until, now)
+}
+
+// replaceKnown makes names the known ones, with mu held, and reports whether there are new witnesses.
+func (r *reach) replaceKnown(names []string, now int64) (grown bool) {
+	witnesses := chooseWitnesses(names)
+	answers := make([]int64, len(witnesses))
+	for i, w := range witnesses {
+		answers[i] = never
+		if w == r.self {
+			answers[i] = math.MaxInt64
+		} else if old, ok := slices.BinarySearch(r.witnesses, w); ok {
+			answers[i] = r.answers[old]
+		} else {
+			grown = true
+		}
+	}
+	r.known, r.witnesses, r.answers = names, witnesses, answers
+	for _, name := range names {
+		if _, ok := r.watch[name]; !ok && name != r.self {
+			r.watch[name] = watch{ping: now, refuseUntil: never} // it must get the time to ping
+		}
+	}
+	r.forgetStrangers(now)
+	for name := range r.words {
+		if !r.isKnown(name) {
+			delete(r.words, name)
+		}
+	}
+	return grown
+}
+
+// chooseWitnesses returns the witnesses among names, which are sorted, sorted as well.
+func chooseWitnesses(names []string) []string {
+	if len(names) <= maxWitnesses {
+		return names
+	}
+	type hashed struct {
+		name string
+		hash uint64
+	}
+	all := make([]hashed, len(names))
+	for i, name := range names {
+		all[i] = hashed{name, xxhash.Sum64String(name)}
+	}
+	slices.SortFunc(all, func(a, b hashed) int {
+		return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.name, b.name))
+	})
+	witnesses := make([]string, maxWitnesses)
+	for i := range witnesses {
+		witnesses[i] = all[i].name
+	}
+	slices.Sort(witnesses)
+	return witnesses
+}
+
+// isKnown is to be called with mu held.
+func (r *reach) isKnown(name string) bool {
+	_, ok := slices.BinarySearch(r.known, name)
+	return ok
+}
+
+// knows reports whether name is known.
+func (r *reach) knows(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.isKnown(name)
+}
+
+// currentWitnesses returns the witnesses, which are not to be changed, and whether this node is one.
+func (r *reach) currentWitnesses() (names []string, selfIsOne bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, selfIsOne = slices.BinarySearch(r.witnesses, r.self)
+	return r.witnesses, selfIsOne
+}
+
+// evidenceEnd returns until when more than half of the witnesses are fresh, with mu held.
+func (r *reach) evidenceEnd() int64 {
+	if len(r.answers) < r.majority {
+		return never
+	}
+	var sorted [maxWitnesses]int64
+	n := copy(sorted[:], r.answers)
+	slices.Sort(sorted[:n])
+	switch oldest := sorted[n-r.majority]; oldest {
+	case never, math.MaxInt64:
+		return oldest
+	default:
+		return oldest + int64(evidenceAge)
+	}
+}
+
+// moveEnd makes until the end of the evidence, with lapsing held. If the evidence has lapsed, or does by this, what is
+// held on it ends first: no take can see a new end together with an old holding.
+func (r *reach) moveEnd(until, now int64) {
+	until = max(until, r.graceUntil)
+	old := r.fullUntil.Load()
+	if now >= old || now >= until {
+		r.fullUntil.Store(min(old, until)) // nobody takes this for evidence, and those that look at it need not wait
+		r.sweep()
+	}
+	r.fullUntil.Store(until)
+	if now < until {
+		r.swept = false
+	}
+}
+
+// sweep calls onLapse unless that was done for this lapse, with lapsing held.
+func (r *reach) sweep() {
+	r.graceUntil = never
+	if !r.swept {
+		r.lapses.Add(1)
+		r.onLapse()
+		r.swept = true
+	}
+}
+
+// isFull reports whether there is evidence. A node that knows only itself, and expects nobody, always has it.
+func (r *reach) isFull(now int64) bool { return now < r.fullUntil.Load() }
+
+// check is isFull, and when it returns false, onLapse has returned for the lapse.
+func (r *reach) check(now int64) bool {
+	if r.isFull(now) {
+		return true
+	}
+	r.lapsing.Lock()
+	defer r.lapsing.Unlock()
+	if r.isFull(now) {
+		return true
+	}
+	r.sweep()
+	return false
+}
+
+// answered takes in that a witness answered the ping sent at that time, and did not refuse it.
+func (r *reach) answered(witness string, sent, now int64) {
+	r.lapsing.Lock()
+	defer r.lapsing.Unlock()
+	r.mu.Lock()
+	i, ok := slices.BinarySearch(r.witnesses, witness)
+	if ok {
+		r.answers[i] = max(r.answers[i], sent)
+	}
+	until := r.evidenceEnd()
+	r.mu.Unlock()
+	r.moveEnd(until, now)
+}
+
+// running tells that the node is running now. When it has not been for a while, all others are forgiven their silence.
+func (r *reach) running(now int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.watchedAt == never || now-r.watchedAt > int64(watchGap) {
+		r.watchedSince = now
+	}
+	r.watchedAt = max(r.watchedAt, now)
+}
+
+// pinged takes in a ping, as a witness. A refused one is no evidence, but the pinger is not silent.
+func (r *reach) pinged(from string, now int64) (refused bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w, ok := r.watch[from]
+	if !ok {
+		if !r.roomForStranger(now) {
+			return true
+		}
+		w = watch{ping: never, refuseUntil: never}
+	}
+	w.ping = max(w.ping, now)
+	r.watch[from] = w
+	return now < w.refuseUntil
+}
+
+// silentAmong says, as a witness, which of names have not pinged for silentAfter, or never, and refuses their pings from
+// now on, for refusalTime. To say it of less is always safe.
+func (r *reach) silentAmong(names []string, now int64) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var silent []string
+	for _, name := range names {
+		w, ok := r.watch[name]
+		switch {
+		case name == r.self:
+			continue
+		case ok && !r.quietFor(w, silentAfter, now):
+			continue
+		case !ok && !r.roomForStranger(now):
+			continue
+		case !ok:
+			w = watch{ping: never, refuseUntil: never}
+		}
+		w.refuseUntil = max(w.refuseUntil, now+int64(refusalTime))
+		r.watch[name] = w
+		silent = append(silent, name)
+	}
+	return silent
+}
+
+// quietFor reports whether a member has not pinged for so long while this node was running, with mu held.
+func (r *reach) quietFor(w watch, d time.Duration, now int64) bool {
+	last := w.ping
+	if last == never {
+		return true
+	}
+	return now-max(last, r.watchedSince) >= int64(d)
+}
+
+// roomForStranger reports whether one more name that is not known can be remembered, with mu held.
+func (r *reach) roomForStranger(now int64) bool {
+	if most := len(r.known) - 1 + maxStrangers; len(r.watch) >= most {
+		r.forgetStrangers(now)
+		return len(r.watch) < most
+	}
+	return true
+}
+
+// forgetStrangers forgets of those not known what makes no difference any more, with mu held.
+func (r *reach) forgetStrangers(now int64) {
+	for name, w := range r.watch {
+		if now >= w.refuseUntil && r.quietFor(w, silentAfter, now) && !r.isKnown(name) {
+			delete(r.watch, name)
+		}
+	}
+}
+
+// missed returns known members that have not pinged this witness for a while: a hint that it is time to ask for
+// verdicts. When they are too many for one hint, later ones name others.
+func (r *reach) missed(now int64) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := slices.BinarySearch(r.witnesses, r.self); !ok {
+		return nil // nobody is to ping it
+	}
+	var missed []string
+	for _, name := range r.known {
+		if name != r.self && r.quietFor(r.watch[name], missedAfter, now) {
+			missed = append(missed, name)
+		}
+	}
+	if len(missed) <= maxMissed {
+		return missed
+	}
+	turn := now / int64(pingInterval) % int64(len(missed)) * maxMissed % int64(len(missed))
+	return slices.Concat(missed[turn:], missed[:turn])[:maxMissed]
+}
+
+// judged takes in a verdict that a witness gave when it was asked at that time. It replaces what the witness said before.
+func (r *reach) judged(witness string, sent int64, asked, silent []string, now int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, name := range asked {
+		if word, ok := r.words[name][witness]; ok && word <= sent && !slices.Contains(silent, name) {
+			delete(r.words[name], witness)
+		}
+	}
+	if _, ok := slices.BinarySearch(r.witnesses, witness); !ok || now-sent >= int64(verdictAge) {
+		return
+	}
+	for _, name := range silent {
+		if name == r.self || !r.isKnown(name) {
+			continue
+		}
+		if r.words[name] == nil {
+			r.words[name] = make(map[string]int64)
+		}
+		word, ok := r.words[name][witness]
+		if !ok || word < sent {
+			r.words[name][witness] = sent
+		}
+	}
+}
+
+// lost reports whether more than half of the witnesses have lately said that name is silent.
+func (r *reach) lost(name string, now int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.isLost(name, now)
+}
+
+// isLost is lost, with mu held.
+func (r *reach) isLost(name string, now int64) bool {
+	words := r.words[name]
+	if len(words) < r.majority || r.majority == 0 {
+		return false
+	}
+	saying := 0
+	for _, w := range r.witnesses {
+		if sent, ok := words[w]; ok && now-sent < int64(verdictAge) {
+			saying++
+		}
+	}
+	return saying >= r.majority
+}
+
+// lostNames returns the lost members, sorted, and forgets what does not count any more.
+func (r *reach) lostNames(now int64) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var lost []string
+	for name, words := range r.words {
+		if r.isLost(name, now) {
+			lost = append(lost, name)
+		}
+		for w, sent := range words {
+			if now-sent >= int64(verdictAge) {
+				delete(words, w)
+			}
+		}
+		if len(words) == 0 {
+			delete(r.words, name)
+		}
+	}
+	slices.Sort(lost)
+	return lost
+}
+
+// reachable returns how many members are within reach, this node among them: those whose answers are fresh. Where not all
+// known members are witnesses, it is as many in proportion.
+func (r *reach) reachable(now int64) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fresh, self := 0, 1
+	for _, sent := range r.answers {
+		switch {
+		case sent == math.MaxInt64:
+			self = 0 // it is among them
+			fresh++
+		case sent != never && now-sent < int64(evidenceAge):
+			fresh++
+		}
+	}
+	if all := len(r.known); all > len(r.witnesses) {
+		return max(1, fresh*all/len(r.witnesses))
+	}
+	return max(1, fresh+self)
+}
+
+// hear takes in an election number.
+func (r *reach) hear(election uint64) {
+	for {
+		heard := r.heard.Load()
+		if election <= heard || r.heard.CompareAndSwap(heard, election) {
+			return
+		}
+	}
+}

@@ -1,0 +1,404 @@
+package peerlimit
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+const (
+	testMs     = int64(time.Millisecond)
+	testSecond = int64(time.Second)
+)
+
+// reachOf returns the reach of "a" that knows names since 0, and counts the calls of onLapse.
+func reachOf(names ...string) (r *reach, lapses *int) {
+	lapses = new(int)
+	r = newReach("a", func() { *lapses++ })
+	r.setKnown(names, len(names), 0)
+	return r, lapses
+}
+
+func TestAloneIsAlwaysFull(t *testing.T) {
+	r := newReach("a", func() { t.Error("nothing was held") })
+	assert.False(t, r.check(5))
+	r.setKnown([]string{"a"}, 1, 5)
+	assert.True(t, r.isFull(5) && r.check(1<<62))
+}
+
+func TestExpectedMembersAreSilentWitnesses(t *testing.T) {
+	r := newReach("a", func() {})
+	r.setKnown([]string{"a", "b"}, 5, 0)
+	r.answered("b", 10, 11)
+	assert.False(t, r.isFull(12), "two of five")
+	r.setKnown([]string{"a", "b", "c"}, 5, 20)
+	r.answered("c", 20, 21)
+	assert.True(t, r.isFull(22), "the evidence of b is still there")
+	r.setKnown([]string{"a"}, 2, 23)
+	assert.False(t, r.isFull(24))
+}
+
+func TestEvidenceAgesFromSending(t *testing.T) {
+	r, lapses := reachOf("a", "b", "c", "d", "e")
+	require.False(t, r.isFull(0))
+	r.answered("b", 10*testMs, 30*testMs)
+	require.False(t, r.isFull(30*testMs))
+	r.answered("c", 50*testMs, 400*testMs)
+	assert.True(t, r.isFull(510*testMs-1))
+	assert.False(t, r.isFull(510*testMs), "more than half lapses with the older of two")
+	r.answered("d", 100*testMs, 420*testMs)
+	assert.True(t, r.isFull(550*testMs-1))
+	assert.False(t, r.isFull(550*testMs))
+	r.answered("d", 40*testMs, 430*testMs)
+	assert.True(t, r.isFull(550*testMs-1), "answers may come in any order")
+	r.answered("stranger", 400*testMs, 440*testMs)
+	assert.False(t, r.isFull(550*testMs))
+	assert.Zero(t, *lapses)
+}
+
+// TestLapseIsRemembered is the rule for a process that was paused: fresh answers come before the next take.
+func TestLapseIsRemembered(t *testing.T) {
+	var r *reach
+	lapses, now := 0, int64(0)
+	r = newReach("a", func() {
+		lapses++
+		assert.False(t, r.isFull(now), "an end that was moved while something was held")
+	})
+	r.setKnown([]string{"a", "b", "c"}, 3, now)
+	r.answered("b", 0, 1)
+	require.Zero(t, lapses, "nothing was held before the first evidence")
+
+	now = 2 * testSecond
+	r.answered("b", now-1, now)
+	assert.Equal(t, 1, lapses)
+	assert.True(t, r.check(now))
+	r.answered("c", now-1, now+1)
+	assert.Equal(t, 1, lapses)
+
+	now = 3 * testSecond
+	assert.False(t, r.check(now) || r.check(now+1))
+	r.answered("b", now, now+2)
+	r.answered("c", now, now+2)
+	assert.Equal(t, 2, lapses, "once for a lapse")
+	assert.EqualValues(t, 2, r.lapses.Load())
+	assert.True(t, r.isFull(now+3))
+
+	now += 10
+	r.setKnown([]string{"a", "b", "c", "d", "e"}, 5, now)
+	assert.True(t, r.isFull(now), "c answered, too")
+	now += int64(evidenceAge)
+	r.answered("b", now-1, now)
+	r.answered("c", now-1, now)
+	assert.Equal(t, 3, lapses)
+	assert.True(t, r.isFull(now))
+	r.setKnown([]string{"a", "d", "e"}, 3, now)
+	assert.Equal(t, 4, lapses, "its witnesses are gone")
+	r.setKnown([]string{"a", "b", "c"}, 3, now)
+	assert.False(t, r.check(now), "what they said is forgotten with them")
+	assert.Equal(t, 4, lapses)
+}
+
+// A new witness gets the time for its first answer, but not more than the evidence has that there was without it.
+func TestNewWitnessesGetGrace(t *testing.T) {
+	lapses := 0
+	r := newReach("a", func() { lapses++ })
+	r.setKnown([]string{"a"}, 1, 0)
+	require.True(t, r.isFull(math.MaxInt64-1), "alone")
+
+	now := int64(time.Hour)
+	r.setKnown([]string{"a", "b"}, 2, now)
+	assert.True(t, r.isFull(now+int64(evidenceAge)-1))
+	assert.False(t, r.isFull(now+int64(evidenceAge)))
+	for i := range 4 { // one join after another does not extend it
+		r.setKnown([]string{"a", "b", "c", "d", "e", "f"}[:3+i], 3+i, now+int64(i)*100*testMs)
+		r.answered("b", now, now+int64(i)*100*testMs+1)
+	}
+	assert.True(t, r.isFull(now+int64(evidenceAge)-1))
+	assert.False(t, r.isFull(now+int64(evidenceAge)))
+	require.Zero(t, lapses)
+
+	now += int64(evidenceAge)
+	assert.False(t, r.check(now))
+	assert.Equal(t, 1, lapses)
+	r.setKnown([]string{"a", "b", "c", "d", "e", "f", "g"}, 7, now+1)
+	assert.False(t, r.isFull(now+1), "what has lapsed gets no grace")
+}
+
+// TestNoTakeSeesNewEvidenceWithOldHolding lapses and renews evidence while others take.
+func TestNoTakeSeesNewEvidenceWithOldHolding(t *testing.T) {
+	var r *reach
+	var clock, heldSince atomic.Int64 // heldSince: 0 when nothing is held
+	r = newReach("a", func() { heldSince.Store(0) })
+	r.setKnown([]string{"a", "b"}, 2, 1)
+	clock.Store(1)
+	stop := make(chan struct{})
+	var takers sync.WaitGroup
+	for range 2 {
+		takers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				now := clock.Load()
+				if r.check(now) {
+					if since := heldSince.Load(); since != 0 && since < now {
+						t.Errorf("at %d something is held since %d", now, since)
+						return
+					}
+				}
+			}
+		})
+	}
+	for range 5000 {
+		now := clock.Add(testSecond) // longer than evidence lasts
+		r.answered("b", now, now)
+		heldSince.Store(now)
+	}
+	close(stop)
+	takers.Wait()
+	assert.EqualValues(t, 4999, r.lapses.Load())
+}
+
+func TestWitnessesAreTheSmallestHashes(t *testing.T) {
+	var names []string
+	for i := range 100 {
+		names = append(names, fmt.Sprintf("node-%02d", i))
+	}
+	all := chooseWitnesses(names)
+	require.Len(t, all, maxWitnesses)
+	require.True(t, slices.IsSorted(all))
+	for i := range 60 {
+		fewer := slices.Delete(slices.Clone(names), i, i+1)
+		changed := 0
+		for _, w := range chooseWitnesses(fewer) {
+			if !slices.Contains(all, w) {
+				changed++
+			}
+		}
+		assert.LessOrEqual(t, changed, 1, "one less replaces one at most")
+	}
+	r := newReach("zz", func() {})
+	r.setKnown(append(names, "zz"), 101, 0)
+	witnesses, selfIsOne := r.currentWitnesses()
+	need := 16
+	if selfIsOne {
+		need = 15
+	}
+	for _, w := range witnesses {
+		if w != "zz" {
+			require.Equal(t, need <= 0, r.isFull(1))
+			r.answered(w, 1, 1)
+			need--
+		}
+	}
+	assert.True(t, r.isFull(1))
+}
+
+func TestWitnessSaysWhoIsSilentAndRefuses(t *testing.T) {
+	r, _ := reachOf("a", "b", "c")
+	require.Empty(t, r.silentAmong([]string{"a", "b"}, 499*testMs), "it had no time to ping")
+	require.False(t, r.pinged("b", 300*testMs))
+	assert.Equal(t, []string{"c", "stranger"}, r.silentAmong([]string{"a", "b", "c", "stranger"}, 500*testMs))
+	assert.False(t, r.pinged("b", 501*testMs))
+	assert.True(t, r.pinged("c", 600*testMs) && r.pinged("stranger", 600*testMs))
+	assert.Empty(t, r.silentAmong([]string{"c", "stranger"}, 700*testMs), "refused pings are heard")
+	assert.True(t, r.pinged("c", 1500*testMs-1))
+	assert.False(t, r.pinged("c", 1500*testMs) || r.pinged("stranger", 1500*testMs))
+	assert.False(t, r.knows("stranger"))
+}
+
+func TestWitnessThatDidNotRunForgives(t *testing.T) {
+	r, _ := reachOf("a", "b")
+	for ms := range int64(6) {
+		r.running(ms * 100 * testMs)
+	}
+	require.Equal(t, []string{"b"}, r.missed(500*testMs))
+	r.running(3000 * testMs)
+	assert.Empty(t, r.missed(3399*testMs))
+	assert.Empty(t, r.silentAmong([]string{"b"}, 3499*testMs))
+	r.running(3200 * testMs)
+	r.running(3400 * testMs)
+	assert.Equal(t, []string{"b"}, r.silentAmong([]string{"b"}, 3500*testMs))
+}
+
+func TestMissedIsBoundedAndNamesAllInTurn(t *testing.T) {
+	names := []string{"a"}
+	for i := range 150 {
+		names = append(names, fmt.Sprintf("m%03d", i))
+	}
+	r := newReach("m000", func() {})
+	r.setKnown(names[:30], 30, 0)
+	require.Empty(t, r.missed(399*testMs))
+	assert.Len(t, r.missed(400*testMs), 29)
+	r.setKnown(names, len(names), 0)
+	r.self = chooseWitnesses(names)[0] // to be a witness of them
+	named := make(map[string]bool)
+	for tick := range int64(4) {
+		missed := r.missed(testSecond + tick*int64(pingInterval))
+		require.Len(t, missed, maxMissed)
+		for _, name := range missed {
+			named[name] = true
+		}
+	}
+	assert.Len(t, named, 150)
+	r.self = "not a witness"
+	assert.Empty(t, r.missed(testSecond))
+}
+
+func TestStrangersAreBounded(t *testing.T) {
+	r, _ := reachOf("a", "b")
+	var names []string
+	for i := range 2 * maxStrangers {
+		names = append(names, fmt.Sprint("s", i))
+	}
+	assert.Equal(t, maxStrangers, len(r.silentAmong(names, testSecond)))
+	assert.True(t, r.pinged("one more", testSecond), "what cannot be remembered is refused")
+	assert.Equal(t, maxStrangers+1, len(r.watch), "with b")
+	assert.False(t, r.pinged("one more", 2*testSecond), "those were forgotten")
+	assert.Len(t, r.watch, 2)
+}
+
+func TestLostIsSaidByMoreThanHalf(t *testing.T) {
+	r, _ := reachOf("a", "b", "c", "d", "e")
+	ask, say := []string{"e"}, []string{"e"}
+	r.judged("b", 0, ask, say, 1)
+	r.judged("c", 100, ask, say, 101)
+	r.judged("stranger", 100, ask, say, 101)
+	r.judged("c", 100, ask, say, 102)
+	require.False(t, r.lost("e", 103))
+	r.judged("a", 200, ask, say, 200)
+	assert.True(t, r.lost("e", 201))
+	assert.Equal(t, []string{"e"}, r.lostNames(201))
+	assert.True(t, r.lost("e", testSecond-1))
+	assert.False(t, r.lost("e", testSecond), "what b said counts from the sending")
+	r.judged("b", 300, ask, say, 301)
+	assert.True(t, r.lost("e", testSecond))
+	r.judged("c", 400, ask, nil, 401)
+	assert.False(t, r.lost("e", 402), "c has taken it back")
+	r.judged("c", 350, ask, nil, 403)
+	r.judged("d", 500, []string{"b"}, nil, 501)
+	r.judged("d", 500, ask, say, 501)
+	assert.True(t, r.lost("e", 502))
+	r.judged("d", 450, ask, nil, 503)
+	assert.True(t, r.lost("e", 504), "an older answer takes nothing back")
+	r.judged("b", 500, []string{"a"}, []string{"a"}, 501)
+	r.judged("c", 500, []string{"a"}, []string{"a"}, 501)
+	r.judged("d", 500, []string{"a"}, []string{"a"}, 501)
+	assert.False(t, r.lost("a", 502), "nobody is lost to itself")
+	r.setKnown([]string{"a", "b", "c", "d"}, 4, 600)
+	assert.False(t, r.lost("e", 600), "it is not known")
+	assert.Empty(t, r.lostNames(600))
+}
+
+func TestLostForgetsWhatDoesNotCount(t *testing.T) {
+	r, _ := reachOf("a", "b", "c")
+	r.judged("b", 0, []string{"c"}, []string{"c"}, 1)
+	require.Len(t, r.words, 1)
+	assert.Empty(t, r.lostNames(testSecond))
+	assert.Empty(t, r.words)
+}
+
+func TestHeardOnlyRises(t *testing.T) {
+	r, _ := reachOf("a")
+	r.hear(7)
+	r.hear(3)
+	assert.EqualValues(t, 7, r.heard.Load())
+}
+
+// TestMajoritiesNeverContradict plays pings, questions and answers of nodes in any order, with any delays, and without
+// the driver: whatever is asked of whom and when, nobody is full while lost to another.
+func TestMajoritiesNeverContradict(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(2, 5).Draw(t, "nodes")
+		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+		var names []string
+		for i := range n {
+			names = append(names, string(rune('a'+i)))
+		}
+		var nodes []*reach
+		for _, name := range names {
+			r := newReach(name, func() {})
+			r.setKnown(names, n+rng.IntN(2), 0)
+			nodes = append(nodes, r)
+		}
+		type event struct {
+			at int64
+			do func(now int64)
+		}
+		var later []event
+		delay := func() int64 { return rng.Int64N(1+rng.Int64N(700)) * testMs }
+		silenced := rng.IntN(n) // it pings rarely
+		for now := int64(0); now < 8*testSecond; now += 10 * testMs {
+			from, to := rng.IntN(n), rng.IntN(n)
+			asker, witness, sent := nodes[from], nodes[to], now
+			switch {
+			case from == to:
+				asker.judged(names[from], now, names, asker.silentAmong(names, now), now)
+			case rng.IntN(4) == 0:
+				later = append(later, event{now + delay(), func(now int64) {
+					silent := witness.silentAmong(names, now)
+					later = append(later, event{now + delay(), func(now int64) { asker.judged(names[to], sent, names, silent, now) }})
+				}})
+			case from != silenced || rng.IntN(40) == 0:
+				later = append(later, event{now + delay(), func(now int64) {
+					if !witness.pinged(names[from], now) {
+						later = append(later, event{now + delay(), func(now int64) { asker.answered(names[to], sent, now) }})
+					}
+				}})
+			}
+			for i := 0; i < len(later); i++ {
+				if later[i].at <= now {
+					later[i].do(now)
+					later = slices.Delete(later, i, i+1)
+					i--
+				}
+			}
+			for i, r := range nodes {
+				for _, other := range nodes {
+					if r.isFull(now) && other.lost(names[i], now) {
+						t.Fatalf("at %v %s is full, and lost to %s", time.Duration(now), names[i], other.self)
+					}
+				}
+			}
+		}
+	})
+}
+
+func BenchmarkIsFull(b *testing.B) {
+	r := newReach("a", func() {})
+	r.setKnown([]string{"a", "b"}, 2, 0)
+	r.answered("b", 1, 1)
+	for b.Loop() {
+		if !r.isFull(2) {
+			b.Fatal("not full")
+		}
+	}
+}
+
+func BenchmarkAnswered(b *testing.B) {
+	for _, n := range []int{5, 31} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			var names []string
+			for i := range n {
+				names = append(names, fmt.Sprintf("member-%04d", i))
+			}
+			r := newReach(names[0], func() {})
+			r.setKnown(names, n, 0)
+			b.ReportAllocs()
+			for i := int64(0); b.Loop(); i++ {
+				r.answered(names[1+i%int64(n-1)], i, i)
+			}
+		})
+	}
+}

@@ -1,0 +1,321 @@
+package peerlimit
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Replication: what a node holds is kept by an heir as well, which is the owner in the ring without the holder. Every
+// ReplicaInterval the heirs get what has changed, and a new heir everything. A holder that the ring does not name has the
+// owner as its heir, and so comes to yield to it when, after two clusters have met, both hold.
+
+const (
+	// replicaTimeout bounds how long an heir's answer is waited for.
+	replicaTimeout = 300 * time.Millisecond
+
+	// replicaPauseMin and replicaPauseMax bound the pause after an heir has not answered.
+	replicaPauseMin = 10 * time.Millisecond
+	replicaPauseMax = 160 * time.Millisecond
+
+	// handoverGrace is how long the node that a new ring names as the owner has to acquire a partition before its holder
+	// takes it for the heir and sends it everything: it is about to ask for the partition anyway. Until then the heir that
+	// there was gets what changes.
+	handoverGrace = 200 * time.Millisecond
+)
+
+// replicator sends what this node holds to the heirs. Its goroutine, run, sees what there is to send; for each heir that
+// something is sent to another one does so.
+type replicator struct {
+	node     *Node
+	log      *slog.Logger
+	interval time.Duration // negative: changes are not noted, and not sent
+
+	wakeUp  chan struct{} // capacity 1: there may be new heirs
+	working sync.WaitGroup
+
+	// Of run alone.
+	survey bool  // heirs are to be looked at anew
+	ring   *ring // when they were last
+
+	since atomic.Int64 // since when that was the ring
+
+	// mu guards heirs. It is held for a look-up or an update only.
+	mu    sync.Mutex
+	heirs map[string]*heirState // those that something is being sent to, and those that have not answered
+}
+
+// heirState is how sending to an heir goes. It is guarded by the replicator's mu.
+type heirState struct {
+	sending   bool
+	failures  int   // in a row
+	notBefore int64 // when to try again
+}
+
+func newReplicator(n *Node) *replicator {
+	return &replicator{
+		node: n, log: n.log.With(slog.String("component", "replicator")), interval: n.ReplicaInterval,
+		wakeUp: make(chan struct{}, 1), survey: true, heirs: make(map[string]*heirState),
+	}
+}
+
+// wake has the heirs looked at anew, because members or holding have changed. It does not wait.
+func (r *replicator) wake() {
+	select {
+	case r.wakeUp <- struct{}{}:
+	default:
+	}
+}
+
+// run replicates until ctx ends.
+func (r *replicator) run(ctx context.Context) {
+	defer r.working.Wait()
+	r.working.Go(func() { r.node.tidyCopies(ctx) })
+	interval := r.interval
+	if interval < 0 {
+		interval = handoverGrace
+	}
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.wakeUp:
+			r.survey = true
+		case <-ticker.C:
+		}
+		r.step(ctx)
+	}
+}
+
+// heirOf returns who is to have a replica of what this node holds, or "" for nobody. With replication off that is the
+// owner that the ring names, when it is another node: it takes the replica over, or says that it holds as well, and one of
+// the two must yield.
+func (r *replicator) heirOf(route *route, part uint16) string {
+	if r.interval < 0 && route.owner(part) == nil {
+		return ""
+	}
+	heir := route.ring.without(r.node.identity).owner(part)
+	if !r.inGrace(route, part) {
+		return heir
+	}
+	if last := r.node.table.heirSoFar(part); last != "" && route.ring.contains(last) {
+		return last
+	}
+	return heir
+}
+
+// inGrace reports whether the owner that the ring names, another node, may not have had the time to acquire.
+func (r *replicator) inGrace(route *route, part uint16) bool {
+	return route.owner(part) != nil && r.node.now()-r.since.Load() < int64(handoverGrace)
+}
+
+// heirSoFar returns the heir that has had something of a partition in this term, or "".
+func (t *table) heirSoFar(part uint16) string {
+	p := &t.partitions[part]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.holding.replication.heir
+}
+
+// step sends what there is to send to every heir that is not busy.
+func (r *replicator) step(ctx context.Context) {
+	n := r.node
+	now, route := n.now(), n.route.Load()
+	if route.ring != r.ring {
+		r.ring, r.survey = route.ring, true
+		r.since.Store(now)
+		time.AfterFunc(handoverGrace, r.wake)
+	}
+	if r.survey {
+		r.lookAtHeirs(route)
+		r.survey = false
+	}
+	work := make(map[string][]uint16)
+	n.table.takeChanged(func(part uint16) {
+		heir := r.heirOf(route, part)
+		switch {
+		case heir == "":
+			n.table.nobodyToSendTo(part)
+		case r.inGrace(route, part) && n.table.heirSoFar(part) != heir:
+			n.table.markChanged(part)
+		default:
+			work[heir] = append(work[heir], part)
+		}
+	})
+	for heir, parts := range work {
+		if n.reach.isFull(now) && r.take(heir, now) {
+			r.working.Go(func() { r.send(ctx, heir, parts) })
+			continue
+		}
+		for _, part := range parts {
+			n.table.boundChanges(part)
+			n.table.markChanged(part)
+		}
+	}
+}
+
+// lookAtHeirs marks what is held and not all with its heir.
+func (r *replicator) lookAtHeirs(route *route) {
+	t := r.node.table
+	for part := range uint16(partitionCount) {
+		switch heir := r.heirOf(route, part); {
+		case heir == "":
+			t.nobodyToSendTo(part)
+		case t.lacks(part, heir):
+			t.markChanged(part)
+		}
+	}
+}
+
+// take makes the heir a busy one, unless it is or has just failed to answer.
+func (r *replicator) take(heir string, now int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	state := r.heirs[heir]
+	if state == nil {
+		state = new(heirState)
+		r.heirs[heir] = state
+	}
+	if state.sending || now < state.notBefore {
+		return false
+	}
+	state.sending = true
+	return true
+}
+
+// release is what follows take, when sending has ended. An heir that is not there any more is not remembered.
+func (r *replicator) release(heir string) {
+	there := r.node.route.Load().others[heir] != nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	state := r.heirs[heir]
+	state.sending = false
+	if state.failures == 0 || !there {
+		delete(r.heirs, heir)
+	}
+}
+
+// answered notes whether the heir has answered, and returns how often it has not.
+func (r *replicator) answered(heir string, ok bool) {
+	now := r.node.now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	state := r.heirs[heir]
+	if ok {
+		state.failures = 0
+		return
+	}
+	pause := min(replicaPauseMin<<min(state.failures, 8), replicaPauseMax)
+	state.failures++
+	state.notBefore = now + int64(pause)
+}
+
+// tries returns how often in a row the heir has not answered.
+func (r *replicator) tries(heir string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.heirs[heir].failures
+}
+
+// send sends an heir what it lacks of some partitions, message by message, until that is done or it does not answer.
+func (r *replicator) send(ctx context.Context, heir string, parts []uint16) {
+	defer r.release(heir)
+	var rest *transfer
+	for len(parts) > 0 || rest != nil {
+		s := newShipment()
+		parts, rest = r.fill(s, heir, parts, rest)
+		if !s.empty() && !r.deliver(ctx, heir, s) {
+			break
+		}
+	}
+	for _, part := range parts { // another message will have them
+		r.node.table.markChanged(part)
+	}
+}
+
+// fill fills a shipment with a piece of what is under way, if something is, or else with what fits of some partitions. It
+// returns what remains.
+func (r *replicator) fill(s *shipment, heir string, parts []uint16, rest *transfer) ([]uint16, *transfer) {
+	n := r.node
+	if rest != nil {
+		if !n.table.packNext(s, rest, heir, n.rules, n.now()) {
+			if s.empty() { // given up
+				n.table.markChanged(rest.part)
+			}
+			rest = nil
+		}
+		return parts, rest
+	}
+	for len(parts) > 0 {
+		if r.heirOf(n.route.Load(), parts[0]) != heir { // no longer
+			n.table.markChanged(parts[0])
+			parts = parts[1:]
+			continue
+		}
+		result, first := n.table.pack(s, parts[0], heir, n.rules, n.now())
+		if result == packedLater {
+			break
+		}
+		parts = parts[1:]
+		if first != nil {
+			return parts, first
+		}
+	}
+	return parts, nil
+}
+
+// deliver sends a shipment and works in the answer. It reports whether there was one.
+func (r *replicator) deliver(ctx context.Context, heir string, s *shipment) bool {
+	n := r.node
+	answer, err := n.askReplica(ctx, heir, s, r.tries(heir))
+	r.answered(heir, err == nil)
+	if err != nil {
+		r.log.Debug("a replica was not taken", slog.String("heir", heir), slog.Any("error", err))
+	}
+	now, route := n.now(), n.route.Load()
+	anyRefused, anyYielded := false, false
+	for i := range s.request.parts {
+		part := s.request.parts[i].part
+		ack := replicaAck{part: part}
+		if err == nil {
+			ack = answer.parts[i]
+			n.reach.hear(ack.promised.number)
+		}
+		owner := route.owner(part)
+		refused, yielded := n.table.delivered(s, i, heir, ack, owner != nil && owner.Name == heir, now)
+		anyRefused, anyYielded = anyRefused || refused, anyYielded || yielded
+	}
+	if anyRefused {
+		n.keeper.wake()
+	}
+	if anyYielded {
+		n.keeper.announce()
+		n.holdingChanged()
+	}
+	return err == nil
+}
+
+// askReplica sends a shipment and returns an answer that has an ack for each of its parts.
+func (n *Node) askReplica(ctx context.Context, heir string, s *shipment, try int) (*replicaAnswer, error) {
+	response, err := n.tell(ctx, heir, appendReplicaRequest(nil, &s.request), replicaTimeout, try)
+	if err != nil {
+		return nil, err
+	}
+	ans, err := decodeReplicaAnswer(response)
+	if err != nil {
+		return nil, err
+	}
+	if len(ans.parts) != len(s.request.parts) {
+		return nil, errMalformed
+	}
+	for i := range ans.parts {
+		if ans.parts[i].part != s.request.parts[i].part {
+			return nil, errMalformed
+		}
+	}
+	return &ans, nil
+}

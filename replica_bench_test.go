@@ -1,0 +1,87 @@
+package peerlimit
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// BenchmarkReplication is what replication costs each take: a node that holds 100 000 keys sends its heir what random
+// takes have changed, as many as come in one interval. ns/take is the holder's part of it, sending aside, B/take what is
+// sent, and heir-ns/take the heir's part.
+func BenchmarkReplication(b *testing.B) {
+	for _, takes := range []int{100, 2000, 20000} {
+		b.Run(fmt.Sprintf("%d takes at once", takes), func(b *testing.B) { benchmarkReplication(b, takes) })
+	}
+}
+
+func benchmarkReplication(b *testing.B, takes int) {
+	const keys = 100_000
+	holder, heir, known, knownThere := tableOfNode(), tableOfNode(), newRules(), newRules()
+	rule := mustFind(b, known, "api", []Limit{PerHour(1e9)})
+	for part := range uint16(partitionCount) {
+		p := &holder.partitions[part]
+		p.holding.hold(version{election: election{5, "node0-01234567"}, holder: "node0-01234567"})
+		p.holding.replication = replication{heir: "heir", complete: true}
+		holder.noteHolding(part, p)
+		heir.partitions[part].holding.copy = p.holding.copy
+	}
+	type place struct {
+		part uint16
+		id   bucketKey
+	}
+	places := make([]place, keys)
+	for i := range places {
+		key := fmt.Sprintf("user-%06d", i)
+		places[i] = place{rule.hash.partition(key), bucketKey{key, rule.id}}
+	}
+	var packing, taking time.Duration
+	sent, now := 0, int64(0)
+	b.ResetTimer()
+	for range b.N {
+		for range takes {
+			now++
+			at := &places[rand.IntN(keys)]
+			holder.decide(at.part, at.id, &ask{set: rule.set, cost: 1}, now)
+		}
+		var parts []uint16
+		began := time.Now()
+		holder.takeChanged(func(part uint16) { parts = append(parts, part) })
+		packing += time.Since(began)
+		for len(parts) > 0 {
+			began = time.Now()
+			s := newShipment()
+			for len(parts) > 0 {
+				if result, _ := holder.pack(s, parts[0], "heir", known, now); result == packedLater {
+					break
+				}
+				parts = parts[1:]
+			}
+			message := appendReplicaRequest(nil, &s.request)
+			packing += time.Since(began)
+			sent += len(message)
+
+			began = time.Now()
+			q, err := decodeReplicaRequest(message, knownThere.plainSet)
+			require.NoError(b, err)
+			acks := make([]replicaAck, len(q.parts))
+			for i := range q.parts {
+				acks[i], _ = heir.takeReplica(&q.parts[i], true, knownThere, now)
+			}
+			taking += time.Since(began)
+
+			began = time.Now()
+			for i := range acks {
+				holder.delivered(s, i, "heir", acks[i], false, now)
+			}
+			packing += time.Since(began)
+		}
+	}
+	all := float64(b.N * takes)
+	b.ReportMetric(float64(packing)/all, "ns/take")
+	b.ReportMetric(float64(taking)/all, "heir-ns/take")
+	b.ReportMetric(float64(sent)/all, "B/take")
+}

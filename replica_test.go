@@ -1,0 +1,447 @@
+package peerlimit
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// A holder and its heirs as plain tables, with a link between them that loses, delays, doubles and reorders messages.
+// Time stands still, so a level is what was taken.
+
+const rigPart = 7
+
+type replicaRig struct {
+	holder *table
+	rules  *rules
+	rule   *rule
+	heirs  map[string]*rigHeir
+
+	taken map[string]float64            // by key
+	then  map[uint64]map[string]float64 // taken, as of each seq
+}
+
+// rigHeir is an heir and the link to it.
+type rigHeir struct {
+	table *table
+	rules *rules
+	wire  [][]byte // all that was ever sent: any of it may arrive, at any time and more than once
+
+	// What the holder's sender to this heir remembers.
+	flying *shipment
+	ack    *replicaAck // the answer to flying, if it has not been lost
+	rest   *transfer
+}
+
+func tableOfNode() *table {
+	t := newTable(1 << 20)
+	t.fullUntil, t.replicates = new(atomic.Int64), true
+	t.fullUntil.Store(math.MaxInt64)
+	return t
+}
+
+// holdIn makes a table's node the holder of the rig's partition.
+func holdIn(t *table, name string, number uint64) {
+	p := &t.partitions[rigPart]
+	p.holding.hold(version{election: election{number, name}, holder: name, seq: p.holding.copy.seq})
+	t.noteHolding(rigPart, p)
+}
+
+func newReplicaRig(t require.TestingT, heirs ...string) *replicaRig {
+	r := &replicaRig{
+		holder: tableOfNode(), rules: newRules(), heirs: make(map[string]*rigHeir),
+		taken: make(map[string]float64), then: make(map[uint64]map[string]float64),
+	}
+	r.rule = mustFind(t, r.rules, "api", []Limit{PerHour(1000)})
+	holdIn(r.holder, "holder", 5)
+	for _, name := range heirs {
+		r.heirs[name] = &rigHeir{table: tableOfNode(), rules: newRules()}
+	}
+	return r
+}
+
+func (r *replicaRig) part() *partition { return &r.holder.partitions[rigPart] }
+
+// take takes a token and remembers the state of the partition after it.
+func (r *replicaRig) take(t require.TestingT, key string) {
+	d, ok := r.holder.decide(rigPart, bucketKey{key, r.rule.id}, &ask{set: r.rule.set, cost: 1}, 0)
+	require.True(t, ok)
+	require.True(t, d.Allowed)
+	r.taken[key]++
+}
+
+// remember notes what was taken by the version that the holder has now.
+func (r *replicaRig) remember() {
+	state := make(map[string]float64, len(r.taken))
+	for key, n := range r.taken {
+		state[key] = n
+	}
+	r.then[r.part().holding.copy.seq] = state
+}
+
+// send sends what an heir lacks, unless something is on its way to it. It reports whether there was something.
+func (r *replicaRig) send(name string) bool {
+	h := r.heirs[name]
+	if h.flying != nil {
+		return true
+	}
+	s := newShipment()
+	if h.rest != nil && !r.holder.packNext(s, h.rest, name, r.rules, 0) {
+		h.rest = nil
+	}
+	if s.empty() {
+		if r.part().holding.replication.heir != name { // as the survey of heirs would see
+			r.holder.markChanged(rigPart)
+		}
+		r.holder.takeChanged(func(part uint16) { _, h.rest = r.holder.pack(s, part, name, r.rules, 0) })
+	}
+	r.remember()
+	if s.empty() {
+		return false
+	}
+	h.flying, h.ack = s, nil
+	h.wire = append(h.wire, appendReplicaRequest(nil, &s.request))
+	return true
+}
+
+// arrive has the i-th message arrive at an heir. The answer to the one that is under way waits to be heard.
+func (r *replicaRig) arrive(t require.TestingT, name string, i int) replicaAck {
+	h := r.heirs[name]
+	q, err := decodeReplicaRequest(h.wire[i], h.rules.plainSet)
+	require.NoError(t, err)
+	ack, _ := h.table.takeReplica(&q.parts[0], true, h.rules, 0)
+	if h.flying != nil && i == len(h.wire)-1 {
+		h.ack = &ack
+	}
+	return ack
+}
+
+// answer has the holder hear the answer to what is under way, or hear that there is none.
+func (r *replicaRig) answer(name string) {
+	h := r.heirs[name]
+	if h.flying == nil {
+		return
+	}
+	ack := replicaAck{part: rigPart}
+	if h.ack != nil {
+		ack = *h.ack
+	} else {
+		h.rest = nil
+	}
+	r.holder.delivered(h.flying, 0, name, ack, false, 0)
+	h.flying, h.ack = nil, nil
+}
+
+// finish sends over a link without faults until nothing is left to send.
+func (r *replicaRig) finish(t require.TestingT, name string) {
+	for range 100 {
+		if !r.send(name) {
+			return
+		}
+		if len(r.heirs[name].wire) > 0 {
+			r.arrive(t, name, len(r.heirs[name].wire)-1)
+		}
+		r.answer(name)
+	}
+	require.Fail(t, "it never ends")
+}
+
+// levels returns what a table has for each key of the rig's limiter.
+func levels(t *table, rules *rules) map[string]float64 {
+	found := make(map[string]float64)
+	for _, slot := range t.partitions[rigPart].buckets.slots {
+		if slot.bucket != nil && slot.bucket.level(0) > 0 {
+			found[slot.bucket.key] = slot.bucket.level(0)
+		}
+	}
+	return found
+}
+
+// check fails when an heir's copy lacks something of what its version says it has, or the holder believes it has more.
+func (r *replicaRig) check(t require.TestingT) {
+	mine := r.part().holding
+	for name, h := range r.heirs {
+		theirs := h.table.partitions[rigPart].holding
+		if theirs.copy == (version{}) || !theirs.copy.sameTerm(mine.copy) {
+			assert.False(t, mine.replication.heir == name && mine.replication.complete)
+			continue
+		}
+		if mine.replication.heir == name && mine.replication.complete {
+			require.LessOrEqual(t, mine.replication.acked, theirs.copy.seq)
+		}
+		have := levels(h.table, h.rules)
+		state, known := r.then[theirs.copy.seq]
+		require.True(t, known)
+		for key, n := range state {
+			require.GreaterOrEqual(t, have[key], n, "%s lacks a take of %.8s at %v", name, key, theirs.copy)
+		}
+	}
+}
+
+// longKey makes few buckets fill a piece.
+func longKey(i int) string { return fmt.Sprintf("%04d", i) + strings.Repeat("x", MaxKeyLen-4) }
+
+func TestReplicasLoseNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := newReplicaRig(t, "a", "b")
+		heir := "a"
+		random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+		term := uint64(5)
+		for range rapid.IntRange(0, 150).Draw(t, "keys at first") {
+			r.take(t, longKey(random.IntN(200)))
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"take": func(t *rapid.T) {
+				for range rapid.IntRange(1, 20).Draw(t, "takes") {
+					r.take(t, longKey(random.IntN(200)))
+				}
+			},
+			"many takes": func(t *rapid.T) {
+				for i := range 100 {
+					r.take(t, longKey(i))
+				}
+			},
+			"send": func(t *rapid.T) { r.send(heir) },
+			"nothing goes wrong for a while": func(t *rapid.T) {
+				r.answer(heir)
+				r.finish(t, heir)
+			},
+			"a message is lost": func(t *rapid.T) {
+				r.answer(heir)
+				r.take(t, longKey(random.IntN(200)))
+				r.send(heir)
+				r.answer(heir)
+			},
+			"an answer is lost": func(t *rapid.T) {
+				r.answer(heir)
+				if r.send(heir) {
+					r.arrive(t, heir, len(r.heirs[heir].wire)-1)
+				}
+				r.heirs[heir].ack = nil
+				r.answer(heir)
+			},
+			"arrive": func(t *rapid.T) {
+				if n := len(r.heirs[heir].wire); n > 0 {
+					r.arrive(t, heir, n-1)
+				}
+			},
+			"arrive late, or again": func(t *rapid.T) {
+				name := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "at")
+				if n := len(r.heirs[name].wire); n > 0 {
+					r.arrive(t, name, rapid.IntRange(0, n-1).Draw(t, "message"))
+				}
+			},
+			"answer": func(t *rapid.T) { r.answer(heir) },
+			"answers to both": func(t *rapid.T) {
+				r.answer("a")
+				r.answer("b")
+			},
+			"give up the list of changes": func(t *rapid.T) {
+				p := r.part()
+				p.forgetChanges()
+				p.holding.replication.again = true
+				r.holder.markChanged(rigPart)
+			},
+			"change the heir": func(t *rapid.T) { heir = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "heir") },
+			"raise the term": func(t *rapid.T) {
+				term++
+				h := &r.part().holding
+				h.renew(version{election: election{term, "holder"}, holder: "holder", seq: h.copy.seq})
+				r.holder.markChanged(rigPart) // as tryStart does
+				r.then = make(map[uint64]map[string]float64)
+				r.remember()
+			},
+			"": func(t *rapid.T) { r.check(t) },
+		})
+		r.answer(heir)
+		r.finish(t, heir)
+		require.Equal(t, r.taken, levels(r.heirs[heir].table, r.heirs[heir].rules))
+		require.Empty(t, r.part().dirty)
+		require.True(t, r.part().holding.settled(r.part().holding.copy))
+	})
+}
+
+// After everything, only what has changed is sent.
+func TestChangesFollowTheWhole(t *testing.T) {
+	r := newReplicaRig(t, "a")
+	for i := range 20 {
+		r.take(t, fmt.Sprint(i))
+	}
+	r.finish(t, "a")
+	r.take(t, "3")
+	require.True(t, r.send("a"))
+	part := r.heirs["a"].flying.request.parts[0]
+	require.False(t, part.full)
+	require.Len(t, part.content.buckets, 1)
+	r.finish(t, "a")
+	require.Equal(t, r.taken, levels(r.heirs["a"].table, r.rules))
+	require.False(t, r.send("a"), "nothing is left to send")
+}
+
+// A lost answer costs a repetition of the changes, and not of everything.
+func TestLostAnswerIsMadeUpFor(t *testing.T) {
+	r := newReplicaRig(t, "a")
+	r.take(t, "k")
+	r.finish(t, "a")
+	r.take(t, "k")
+	r.send("a")
+	require.Equal(t, replicaTaken, r.arrive(t, "a", 1).status)
+	r.heirs["a"].ack = nil
+	r.answer("a")
+	r.take(t, "l")
+	r.send("a")
+	part := r.heirs["a"].flying.request.parts[0]
+	require.False(t, part.full)
+	require.Len(t, part.content.buckets, 2)
+	require.Equal(t, replicaTaken, r.arrive(t, "a", 2).status)
+	require.Equal(t, replicaMissing, r.arrive(t, "a", 1).status, "overtaken")
+	require.Equal(t, r.taken, levels(r.heirs["a"].table, r.rules))
+}
+
+// An heir that has lost its copy asks for everything.
+func TestHeirThatMissesSomethingGetsEverything(t *testing.T) {
+	r := newReplicaRig(t, "a")
+	r.take(t, "k")
+	r.finish(t, "a")
+	heir := r.heirs["a"].table
+	require.True(t, heir.dropCopy(rigPart, heir.partitions[rigPart].holding.copy))
+	r.take(t, "l")
+	r.send("a")
+	require.Equal(t, replicaMissing, r.arrive(t, "a", 1).status)
+	r.answer("a")
+	r.finish(t, "a")
+	require.Equal(t, r.taken, levels(heir, r.rules))
+}
+
+// What the holder has dropped or reset, the heir drops; also when the change was to a bucket that is gone by now.
+func TestDroppedBucketsAreDroppedAtTheHeir(t *testing.T) {
+	r := newReplicaRig(t, "a")
+	for _, key := range []string{"kept", "reset", "evicted"} {
+		r.take(t, key)
+	}
+	r.finish(t, "a")
+	r.holder.reset(rigPart, bucketKey{"reset", r.rule.id}, 0)
+	r.take(t, "evicted")
+	r.part().buckets.removeIf(func(b *bucket) bool { return b.key == "evicted" })
+	r.finish(t, "a")
+	require.Equal(t, map[string]float64{"kept": 1}, levels(r.heirs["a"].table, r.rules))
+}
+
+// A list of changes never outgrows what there is to change, however long the heir is away.
+func TestChangesAreBounded(t *testing.T) {
+	r := newReplicaRig(t, "a")
+	r.finish(t, "a")
+	for i := range 10000 {
+		r.take(t, fmt.Sprint(i))
+		r.part().buckets.removeIf(func(*bucket) bool { return true })
+		r.holder.boundChanges(rigPart)
+		require.LessOrEqual(t, len(r.part().dirty), reusable)
+	}
+	r.taken = map[string]float64{}
+	r.take(t, "k")
+	r.finish(t, "a")
+	require.Equal(t, r.taken, levels(r.heirs["a"].table, r.rules))
+}
+
+// An answer that comes when evidence has lapsed makes nothing safe.
+func TestAnswersCountOnlyWhileEvidenceIsFresh(t *testing.T) {
+	r := newReplicaRig(t, "a")
+	r.take(t, "k")
+	r.send("a")
+	r.arrive(t, "a", 0)
+	r.holder.fullUntil.Store(0)
+	r.answer("a")
+	require.False(t, r.part().holding.replication.complete)
+}
+
+// Refusals: a higher promise to somebody else, a higher version, and an heir that holds.
+func TestRefusedHoldersAcquireAnewAndYieldToTheOwner(t *testing.T) {
+	for name, c := range map[string]struct {
+		prepare         func(*holding)
+		isOwner         bool
+		status          replicaStatus
+		refused, yields bool
+	}{
+		"promise": {func(h *holding) { h.promise(election{9, "x"}) }, true, replicaRefused, true, false},
+		"copy": {
+			func(h *holding) { h.copy = version{election: election{9, "x"}, holder: "x"} }, true, replicaRefused, true, false,
+		},
+		"promise to this holder":     {func(h *holding) { h.promise(election{9, "holder"}) }, true, replicaTaken, false, false},
+		"holds":                      {func(h *holding) { h.hold(version{election: election{9, "a"}, holder: "a"}) }, false, replicaHeld, true, false},
+		"holds, and is the owner":    {func(h *holding) { h.hold(version{election: election{9, "a"}, holder: "a"}) }, true, replicaHeld, false, true},
+		"holds by a lower one, ours": {func(h *holding) { h.hold(version{election: election{1, "a"}, holder: "a"}) }, true, replicaHeld, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newReplicaRig(t, "a")
+			r.take(t, "k")
+			c.prepare(&r.heirs["a"].table.partitions[rigPart].holding)
+			r.send("a")
+			ack := r.arrive(t, "a", 0)
+			require.Equal(t, c.status, ack.status)
+			h := r.heirs["a"]
+			refused, yielded := r.holder.delivered(h.flying, 0, "a", ack, c.isOwner, 0)
+			require.Equal(t, c.refused, refused)
+			require.Equal(t, c.yields, yielded)
+			mine := &r.part().holding
+			require.Equal(t, c.refused, mine.refused)
+			require.Equal(t, !c.yields, mine.holds)
+			require.Equal(t, !c.yields, r.holder.holds(rigPart))
+			if c.refused {
+				require.False(t, mine.promised.below(election{9, "a"}), "it acquires above what the heir has")
+			}
+		})
+	}
+}
+
+// The marks of reports are with the heir as well, and changed ones follow.
+func TestMarksTravelWithReplicas(t *testing.T) {
+	r := newReplicaRig(t, "a")
+	mine, theirs := &r.part().holding, &r.heirs["a"].table.partitions[rigPart].holding
+	mine.marks = map[string]uint64{"x": 1}
+	r.take(t, "k")
+	r.finish(t, "a")
+	require.Equal(t, mine.marks, theirs.marks)
+	mine.marks["y"] = 7
+	r.take(t, "k")
+	r.finish(t, "a")
+	require.Equal(t, mine.marks, theirs.marks)
+}
+
+// Of a copy, what was given cannot be given again once it is dropped; but to whom it was given is still said.
+func TestDroppedCopyStillNamesItsReceiver(t *testing.T) {
+	table := tableOfNode()
+	holdIn(table, "holder", 5)
+	h := &table.partitions[rigPart].holding
+	round := election{9, "x"}
+	require.Equal(t, answerGiven, h.asked(round, true).kind)
+	table.noteHolding(rigPart, &table.partitions[rigPart])
+	require.True(t, table.dropCopy(rigPart, h.copy))
+	a := h.asked(round, true)
+	require.Equal(t, answerNotHolding, a.kind)
+	require.Equal(t, "x", a.givenTo)
+	require.Zero(t, a.version)
+}
+
+func TestSettledNeedsTheHeir(t *testing.T) {
+	r := newReplicaRig(t, "a")
+	r.take(t, "k")
+	h := &r.part().holding
+	older := version{election: election{4, "z"}, holder: "z", seq: 99}
+	require.False(t, h.settled(older), "the heir has nothing")
+	r.finish(t, "a")
+	require.True(t, h.settled(older))
+	require.True(t, h.settled(h.copy))
+	r.take(t, "k")
+	require.False(t, h.settled(h.copy), "the heir has not had the last take")
+	require.True(t, h.settled(older))
+	require.False(t, h.settled(version{election: election{6, "z"}, holder: "z"}), "a newer one")
+	r.holder.nobodyToSendTo(rigPart)
+	require.True(t, h.settled(h.copy), "there is no heir")
+}

@@ -1,0 +1,324 @@
+package peerlimit
+
+import "maps"
+
+// What a holder sends its heir, as plain state of the table: no I/O. A shipment is filled with what the heir lacks of one
+// partition after another, and what it says to that is worked in afterwards. Nothing is lost when a shipment is:
+// whatever was in it is to be sent again, as changes or as a whole.
+
+const (
+	// shipmentBudget bounds the buckets in one message, in bytes.
+	shipmentBudget = 128 << 10
+
+	// pieceBudget bounds what is taken from one partition at a time: for so long takes on it wait.
+	pieceBudget = 64 << 10
+
+	// replicaOverhead is about what a partition costs in a message besides its buckets, and markSize what a mark does.
+	replicaOverhead = 32
+	markSize        = 16
+)
+
+// shipment is one message to an heir, being filled or under way.
+type shipment struct {
+	request replicaRequest
+	sent    []sentPart // one for each part of the request
+	room    int        // bytes left
+	sets    map[*limitSet]bool
+
+	limiter string // of the bucket added last: mostly it is the next one's, too
+	id      limiterID
+}
+
+// sentPart is what is remembered of a part of a shipment until the heir has answered.
+type sentPart struct {
+	changed []*bucket         // what it was made from, if it has changes only
+	marks   map[string]uint64 // what the heir has as marks if it has taken this
+}
+
+// transfer is a partition that is sent in pieces.
+type transfer struct {
+	part    uint16
+	version version
+	rest    []*bucket // of those that were there at the beginning, the ones to be sent yet
+	sent    uint64    // how many buckets were
+
+	// marks are those of the beginning. They go with the last piece: a report that comes meanwhile has marked them before
+	// its charges are all with the heir, and is better charged twice than not at all.
+	marks map[string]uint64
+}
+
+func newShipment() *shipment {
+	return &shipment{room: shipmentBudget, sets: make(map[*limitSet]bool)}
+}
+
+func (s *shipment) empty() bool { return len(s.sent) == 0 }
+
+// size returns what a bucket takes in this message, at most.
+func (s *shipment) size(b *bucket) int {
+	size := imageOverhead + len(b.key) + levelSize*len(b.set.meters)
+	if !s.sets[b.set] {
+		size += imageOverhead + MaxNameLen + limitSize*len(b.set.meters)
+	}
+	return size
+}
+
+// add adds a part.
+func (s *shipment) add(part replicaPart, sent sentPart) {
+	s.request.parts, s.sent = append(s.request.parts, part), append(s.sent, sent)
+	s.room -= replicaOverhead + markSize*len(part.content.marks)
+}
+
+// packed says what became of an attempt to put what an heir lacks into a shipment.
+type packed uint8
+
+const (
+	packedAll   packed = iota // it is in there, or there was nothing to send
+	packedPiece               // the first piece of it is, and the message is full
+	packedLater               // nothing is, for want of room: another message has it
+)
+
+// pack puts what the heir lacks of a partition into a shipment. A partition whose holder is going to acquire anew is put
+// off: the heir would refuse it. The transfer is for the pieces that follow the first.
+func (t *table) pack(s *shipment, part uint16, heir string, rules *rules, now int64) (packed, *transfer) {
+	p := &t.partitions[part]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := &p.holding
+	if !h.holds {
+		return packedAll, nil
+	}
+	if h.refused || h.attempt != nil {
+		t.markChanged(part)
+		return packedAll, nil
+	}
+	r := &h.replication
+	if r.heir != heir {
+		*r = replication{heir: heir}
+	}
+	if r.needsAll() {
+		return t.packAll(s, part, p, rules, now)
+	}
+	if len(p.dirty) == 0 && maps.Equal(r.marks, h.marks) {
+		return packedAll, nil
+	}
+	size := 0
+	for _, b := range p.dirty {
+		if size += s.size(b); size > pieceBudget {
+			return t.packAll(s, part, p, rules, now)
+		}
+	}
+	if size > s.room && !s.empty() {
+		return packedLater, nil
+	}
+	t.packChanges(s, part, p, rules, now)
+	return packedAll, nil
+}
+
+// packChanges puts all changes of a partition into a shipment. The caller holds p.mu.
+func (t *table) packChanges(s *shipment, part uint16, p *partition, rules *rules, now int64) {
+	h := &p.holding
+	sent := sentPart{changed: p.dirty, marks: h.replication.marks}
+	var content partContent
+	if !maps.Equal(sent.marks, h.marks) {
+		sent.marks, content.marks = maps.Clone(h.marks), markList(h.marks)
+	}
+	content.buckets = make([]bucketImage, 0, len(p.dirty))
+	for _, b := range p.dirty {
+		b.dirty = false
+		content.buckets = append(content.buckets, t.packBucket(s, p, b, rules, now))
+	}
+	p.dirty = nil
+	s.add(replicaPart{part: part, version: h.copy, since: h.replication.acked, content: content}, sent)
+}
+
+// packBucket returns what there is now under the name of a bucket, and counts its size. That can be another bucket, or
+// none: the one that has changed may have been dropped since.
+func (t *table) packBucket(s *shipment, p *partition, b *bucket, rules *rules, now int64) bucketImage {
+	if s.limiter == "" || s.id != b.limiter {
+		s.limiter, s.id = rules.name(b.limiter), b.limiter
+	}
+	current := p.buckets.find(b.hash(t.seed), b.bucketKey)
+	if current == nil {
+		s.room -= imageOverhead + len(b.key)
+		return bucketImage{limiter: s.limiter, key: b.key}
+	}
+	s.room -= s.size(current)
+	s.sets[current.set] = true
+	return current.image(s.limiter, now)
+}
+
+// packAll puts all of a partition into a shipment, or the first piece. What changes from now on follows as changes. The
+// caller holds p.mu.
+//
+// The seq is raised, so that no message of an earlier attempt can pass for one of this. All pieces have that version, and
+// may contain more than that: a bucket that changes before its piece is sent. It is sent again, as a change.
+func (t *table) packAll(s *shipment, part uint16, p *partition, rules *rules, now int64) (packed, *transfer) {
+	if s.room < pieceBudget && !s.empty() {
+		return packedLater, nil
+	}
+	h := &p.holding
+	h.replication.again = false
+	h.copy.seq++
+	p.forgetChanges()
+	tr := &transfer{part: part, version: h.copy, marks: maps.Clone(h.marks)}
+	for i := range p.buckets.slots {
+		if b := p.buckets.slots[i].bucket; b != nil && !b.drained(now) {
+			tr.rest = append(tr.rest, b)
+		}
+	}
+	t.packRest(s, p, tr, rules, now)
+	if len(tr.rest) > 0 {
+		return packedPiece, tr
+	}
+	return packedAll, nil
+}
+
+// packNext puts the next piece of a transfer into an empty shipment. It reports whether there are more; when it has put
+// nothing in, the transfer has come to an end before its time.
+func (t *table) packNext(s *shipment, tr *transfer, heir string, rules *rules, now int64) (more bool) {
+	p := &t.partitions[tr.part]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if h := &p.holding; !h.repliesTo(tr.version, heir) || h.refused || h.replication.again {
+		return false
+	}
+	t.packRest(s, p, tr, rules, now)
+	return len(tr.rest) > 0
+}
+
+// packRest puts as much of a transfer's rest into a shipment as makes a piece. The caller holds p.mu.
+func (t *table) packRest(s *shipment, p *partition, tr *transfer, rules *rules, now int64) {
+	piece := replicaPart{part: tr.part, version: tr.version, since: tr.sent, full: true, first: tr.sent == 0}
+	size, n := 0, 0
+	for _, b := range tr.rest {
+		if size += s.size(b); size > pieceBudget && n > 0 {
+			break
+		}
+		piece.content.buckets = append(piece.content.buckets, t.packBucket(s, p, b, rules, now))
+		n++
+	}
+	tr.rest, tr.sent = tr.rest[n:], tr.sent+uint64(n)
+	if piece.last = len(tr.rest) == 0; piece.last {
+		piece.content.marks = markList(tr.marks)
+	}
+	s.add(piece, sentPart{marks: tr.marks})
+}
+
+// repliesTo reports whether an heir's answer about a version is one to this holder as it is now.
+func (h *holding) repliesTo(v version, heir string) bool {
+	return h.holds && h.copy.sameTerm(v) && h.replication.heir == heir
+}
+
+// delivered works in what an heir has said to the i-th part of a shipment; a status of 0 stands for no answer. isOwner
+// says that this node's ring names the heir as the owner. refused reports that the partition must be acquired anew, and
+// yielded that this node holds it no longer.
+func (t *table) delivered(s *shipment, i int, heir string, ack replicaAck, isOwner bool, now int64) (refused, yielded bool) {
+	part, sent := &s.request.parts[i], &s.sent[i]
+	p := &t.partitions[part.part]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := &p.holding
+	if !h.repliesTo(part.version, heir) {
+		return false, false
+	}
+	status := ack.status
+	if status == replicaTaken && !t.decides(p, now) {
+		status = 0 // it counts only while evidence is fresh
+	}
+	switch {
+	case status == replicaTaken:
+		h.replication.taken(part, sent)
+		p.reuse(sent.changed)
+		return false, false
+	case status == replicaHeld && isOwner:
+		h.yield()
+		t.noteHolding(part.part, p)
+		p.forgetChanges()
+		return false, true
+	case status == replicaHeld, status == replicaRefused:
+		h.outdo(ack.promised)
+		refused = true
+	}
+	t.sendAgain(part.part, p, sent.changed, part.full || status == replicaMissing)
+	return refused, false
+}
+
+// taken notes that the heir has taken a part.
+func (r *replication) taken(part *replicaPart, sent *sentPart) {
+	if part.full && !part.last {
+		return
+	}
+	r.complete, r.acked, r.marks = true, max(r.acked, part.version.seq), sent.marks
+}
+
+// sendAgain has changes sent again that the heir may not have, or all of the partition. The caller holds p.mu.
+func (t *table) sendAgain(part uint16, p *partition, changed []*bucket, all bool) {
+	r := &p.holding.replication
+	r.again = r.again || all
+	for _, b := range changed {
+		if !b.dirty {
+			b.dirty = true
+			p.dirty = append(p.dirty, b)
+		}
+	}
+	t.markChanged(part)
+}
+
+// reusable is how long a list of changes may be to be kept for the next changes: a take on the way to the heir need not
+// allocate, and no partition keeps much memory.
+const reusable = 64
+
+// reuse keeps a list's memory. The caller holds p.mu.
+func (p *partition) reuse(changed []*bucket) {
+	if p.dirty == nil && cap(changed) > 0 && cap(changed) <= reusable {
+		clear(changed)
+		p.dirty = changed[:0]
+	}
+}
+
+// boundChanges gives up the list of a partition's changes when it has become longer than what there is to change: those
+// that were dropped meanwhile are in it, too. Everything is sent when the heir takes something again.
+func (t *table) boundChanges(part uint16) {
+	p := &t.partitions[part]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.dirty) > 2*p.buckets.used+reusable {
+		p.forgetChanges()
+		p.holding.replication.again = true
+	}
+}
+
+// nobodyToSendTo notes that a partition has no heir.
+func (t *table) nobodyToSendTo(part uint16) {
+	if !t.holds(part) {
+		return
+	}
+	p := &t.partitions[part]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.holding.holds {
+		p.holding.replication = noHeir
+		p.forgetChanges()
+	}
+}
+
+// lacks reports whether an heir has not had all of a partition that this node holds.
+func (t *table) lacks(part uint16, heir string) bool {
+	if !t.holds(part) {
+		return false
+	}
+	p := &t.partitions[part]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := &p.holding
+	return h.holds && (h.replication.heir != heir || h.replication.needsAll())
+}
+
+// markList returns marks as they travel.
+func markList(marks map[string]uint64) []reportMark {
+	list := make([]reportMark, 0, len(marks))
+	for reporter, seq := range marks {
+		list = append(list, reportMark{reporter, seq})
+	}
+	return list
+}

@@ -1,0 +1,431 @@
+package peerlimit
+
+import (
+	"context"
+	"math"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Reporting: what was spent by shares, while the holder could not be asked, is charged to the real bucket afterwards,
+// each spending once. A node gathers what it spent of a partition in reports with ever higher numbers, and the partition
+// remembers, together with its buckets, up to which number of which reporter it was charged (its marks). So a report may
+// be sent as often as it takes, to one holder after the other, and also goes into answers to whoever acquires.
+
+// spending is what a node's shares were spent on.
+type spending struct {
+	rule *rule
+	key  string
+}
+
+// unreported is what a node has spent by shares of one partition, and no holder has confirmed.
+type unreported struct {
+	began uint64               // orders partitions by age
+	open  map[spending]float64 // was not in any report yet
+	fixed []report             // may have been sent, and so never change; the oldest first
+	tries int                  // to deliver the first of them
+}
+
+// size returns how many charges are kept.
+func (u *unreported) size() int {
+	size := len(u.open)
+	for i := range u.fixed {
+		size += len(u.fixed[i].charges)
+	}
+	return size
+}
+
+// reporter keeps what this node has spent by shares until a holder has charged it.
+type reporter struct {
+	self   string
+	wakeUp chan struct{} // capacity 1: there is something to report
+
+	lost  atomic.Uint64 // charges that were dropped for want of room
+	count atomic.Int64  // charges kept; changed with mu held, read without it by those who look whether there are any
+
+	// mu guards the fields below. It may be taken with a partition's mu held; nothing is taken under it.
+	mu     sync.Mutex
+	number uint64 // of the last report; they rise over all partitions, which is more than each needs
+	age    uint64 // of the last partition
+	parts  map[uint16]*unreported
+}
+
+const (
+	// maxUnreported bounds the charges that are kept.
+	maxUnreported = 4096
+
+	// reportBudget bounds one report, in bytes.
+	reportBudget = 32 << 10
+
+	reportInterval = 100 * time.Millisecond
+	reportTimeout  = 500 * time.Millisecond
+
+	// reportFailures is how many reports one owner may fail to take before it is left alone until the next interval.
+	reportFailures = 4
+
+	// reportsAtOnce is how many reports about one partition are sent before the next one's turn.
+	reportsAtOnce = 8
+
+	// maxMarks bounds the reporters that a partition remembers.
+	maxMarks = 256
+)
+
+func newReporter(self string) *reporter {
+	return &reporter{self: self, wakeUp: make(chan struct{}, 1), parts: make(map[uint16]*unreported)}
+}
+
+// note takes in that a share of this node admitted cost.
+func (r *reporter) note(part uint16, rule *rule, key string, cost float64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	u := r.parts[part]
+	id := spending{rule, key}
+	if u != nil {
+		if sum, ok := u.open[id]; ok {
+			u.open[id] = addUp(sum, cost)
+			return
+		}
+	}
+	for r.count.Load() >= maxUnreported {
+		r.dropOldest()
+		u = r.parts[part]
+	}
+	if u == nil {
+		r.age++
+		u = &unreported{began: r.age, open: make(map[spending]float64)}
+		r.parts[part] = u
+	}
+	id.key = strings.Clone(key) // the caller may reuse its memory
+	u.open[id] = cost
+	r.count.Add(1)
+	select {
+	case r.wakeUp <- struct{}{}:
+	default:
+	}
+}
+
+// takeBack undoes a note whose tokens went back to the share, unless it may have been reported.
+func (r *reporter) takeBack(part uint16, rule *rule, key string, cost float64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	u, id := r.parts[part], spending{rule, key}
+	if u == nil {
+		return
+	}
+	sum, ok := u.open[id]
+	switch {
+	case !ok || sum < cost: // what it was part of has been reported
+		return
+	case sum-cost <= sum*ulpsOfSum: // nothing but what rounding up has added
+		delete(u.open, id)
+		r.count.Add(-1)
+	default:
+		u.open[id] = subUp(sum, cost)
+	}
+	r.forgetEmpty(part, u)
+}
+
+// ulpsOfSum is how much of a sum may be due to its rounding, for some thousand additions.
+const ulpsOfSum = 1e-12
+
+// dropOldest drops what is unreported of the partition that has waited longest. The caller holds mu.
+func (r *reporter) dropOldest() {
+	var oldest uint16
+	began := uint64(math.MaxUint64)
+	for part, u := range r.parts {
+		if u.began < began {
+			oldest, began = part, u.began
+		}
+	}
+	size := r.parts[oldest].size()
+	r.lost.Add(uint64(size))
+	r.count.Add(-int64(size))
+	delete(r.parts, oldest)
+}
+
+// fix makes reports of what is in none yet. The caller holds mu.
+func (r *reporter) fix(part uint16, u *unreported) {
+	size := reportBudget
+	for id, cost := range u.open {
+		c := charge{rule: id.rule.encoded, key: id.key, cost: cost}
+		if size += c.size(); size > reportBudget {
+			size = c.size()
+			r.number++
+			u.fixed = append(u.fixed, report{reporter: r.self, part: part, seq: r.number})
+		}
+		last := &u.fixed[len(u.fixed)-1]
+		last.charges = append(last.charges, c)
+	}
+	clear(u.open)
+}
+
+// size is about how many bytes a charge takes up.
+func (c *charge) size() int { return len(c.rule) + len(c.key) + 16 }
+
+// reports returns what is to be reported of a partition, the oldest first, as much of it as takes up maxBytes. From now
+// on it is fixed.
+func (r *reporter) reports(part uint16, maxBytes int) (some []report, size int) {
+	if r.count.Load() == 0 {
+		return nil, 0 // most of the time, at most nodes
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	u := r.parts[part]
+	if u == nil {
+		return nil, 0
+	}
+	r.fix(part, u)
+	for i := range u.fixed {
+		for j := range u.fixed[i].charges {
+			size += u.fixed[i].charges[j].size()
+		}
+		some = append(some, u.fixed[i])
+		if size >= maxBytes {
+			break
+		}
+	}
+	return some, size
+}
+
+// next returns the first report of a partition and how often it was tried before.
+func (r *reporter) next(part uint16) (q report, try int, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	u := r.parts[part]
+	if u == nil {
+		return report{}, 0, false
+	}
+	if len(u.fixed) == 0 {
+		r.fix(part, u)
+	}
+	u.tries++
+	return u.fixed[0], u.tries - 1, true
+}
+
+// confirmed drops the reports of a partition up to a number: a holder has charged them.
+func (r *reporter) confirmed(part uint16, seq uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	u := r.parts[part]
+	for u != nil && len(u.fixed) > 0 && u.fixed[0].seq <= seq {
+		r.count.Add(-int64(len(u.fixed[0].charges)))
+		u.fixed, u.tries = u.fixed[1:], 0
+	}
+	if u != nil {
+		r.forgetEmpty(part, u)
+	}
+}
+
+// forgetEmpty forgets a partition of which nothing is left to report. The caller holds mu.
+func (r *reporter) forgetEmpty(part uint16, u *unreported) {
+	if len(u.open)+len(u.fixed) == 0 {
+		delete(r.parts, part)
+	}
+}
+
+// waiting returns the partitions with something to report, in no order.
+func (r *reporter) waiting() []uint16 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	parts := make([]uint16, 0, len(r.parts))
+	for part := range r.parts {
+		parts = append(parts, part)
+	}
+	return parts
+}
+
+// reportSpent delivers reports until ctx ends.
+func (n *Node) reportSpent(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	<-timer.C
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.reporter.wakeUp:
+		}
+		for n.reporter.count.Load() > 0 {
+			timer.Reset(reportInterval)
+			select {
+			case <-ctx.Done():
+				return
+			case <-timer.C:
+			}
+			n.deliverReports(ctx)
+		}
+	}
+}
+
+// deliverReports tries once to have everything charged: here, or by the owners, all at once.
+func (n *Node) deliverReports(ctx context.Context) {
+	route := n.route.Load()
+	byOwner := make(map[string][]uint16)
+	for _, part := range n.reporter.waiting() {
+		switch owner := route.owner(part); {
+		case n.table.holds(part):
+			n.chargeOwn(part)
+		case owner != nil:
+			byOwner[owner.Name] = append(byOwner[owner.Name], part)
+		}
+	}
+	var delivering sync.WaitGroup
+	for owner, parts := range byOwner {
+		delivering.Go(func() {
+			failures := 0
+			for _, part := range parts {
+				if !n.deliver(ctx, owner, part) {
+					failures++
+				}
+				if failures == reportFailures || ctx.Err() != nil {
+					return
+				}
+			}
+		})
+	}
+	delivering.Wait()
+}
+
+// deliver sends the owner what is to be reported of a partition and reports whether it has taken it.
+func (n *Node) deliver(ctx context.Context, owner string, part uint16) bool {
+	for range reportsAtOnce {
+		q, try, ok := n.reporter.next(part)
+		if !ok {
+			return true
+		}
+		response, err := n.tell(ctx, owner, appendReport(nil, &q), reportTimeout, try)
+		if err != nil {
+			return false
+		}
+		if ans, err := decodeAnswer(response); err != nil || ans.status != statusDone {
+			return false // it does not hold, or one on the way there did not pass it on
+		}
+		n.reporter.confirmed(part, q.seq)
+	}
+	return true // there may be more: it is being spent faster than it is reported
+}
+
+// onReport charges a report, if this node decides about the partition.
+func (n *Node) onReport(q *report) answer {
+	n.reach.check(n.now())
+	p := &n.table.partitions[q.part]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := n.now()
+	if !n.table.decides(p, now) {
+		return answer{status: statusElsewhere}
+	}
+	n.charge(p, q, now)
+	return answer{status: statusDone}
+}
+
+// chargeOwn charges what this node itself has spent to a partition that it holds.
+func (n *Node) chargeOwn(part uint16) {
+	p := &n.table.partitions[part]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if now := n.now(); n.table.decides(p, now) {
+		n.chargeAll(part, p, nil, now)
+	}
+}
+
+// chargeAll charges reports and what this node itself has spent. It is called with p.mu held when this node begins to
+// hold, before the first decision.
+func (n *Node) chargeAll(part uint16, p *partition, reports []report, now int64) {
+	for i := range reports {
+		n.charge(p, &reports[i], now)
+	}
+	own, _ := n.reporter.reports(part, math.MaxInt)
+	for i := range own {
+		n.charge(p, &own[i], now)
+		n.reporter.confirmed(part, own[i].seq)
+	}
+}
+
+// charge charges a report to a partition that this node holds, unless it was charged before. The caller holds p.mu.
+func (n *Node) charge(p *partition, q *report, now int64) {
+	if !p.holding.mark(q.reporter, q.seq, n.membership.everyone().isKnown) {
+		return
+	}
+	for i := range q.charges {
+		c := &q.charges[i]
+		r, err := n.rules.find(c.rule)
+		if err != nil {
+			continue // one name too many: this node cannot decide about its keys either
+		}
+		n.table.spend(q.part, p, bucketKey{c.key, r.id}, r.set, c.cost, now)
+	}
+	p.holding.copy.seq++ // the mark alone is news for the heir
+	n.table.markChanged(q.part)
+}
+
+// mark notes a report as charged and reports whether it was not. When there are too many reporters, those that are not
+// known any more are forgotten, and else whoever's report is oldest: it may be charged twice, which is the safe side.
+func (h *holding) mark(reporter string, seq uint64, known func(string) bool) bool {
+	old, ok := h.marks[reporter]
+	if ok && old >= seq {
+		return false
+	}
+	if h.marks == nil {
+		h.marks = make(map[string]uint64)
+	}
+	h.marks[reporter] = seq
+	if len(h.marks) <= maxMarks {
+		return true
+	}
+	oldest := ""
+	for name, mark := range h.marks {
+		switch {
+		case name == reporter:
+		case !known(name):
+			delete(h.marks, name)
+		case oldest == "" || mark < h.marks[oldest]:
+			oldest = name
+		}
+	}
+	if len(h.marks) > maxMarks {
+		delete(h.marks, oldest)
+	}
+	return true
+}
+
+// keep adds reports to those to charge when the attempt succeeds. A peer that answers twice brings them twice.
+func (a *attempt) keep(reports []report) {
+	for i := range reports {
+		q := &reports[i]
+		known := false
+		for j := range a.reports {
+			known = known || a.reports[j].reporter == q.reporter && a.reports[j].seq == q.seq
+		}
+		if !known {
+			a.reports = append(a.reports, *q)
+		}
+	}
+}
+
+// spend charges a bucket with what was spent elsewhere. The caller holds p.mu.
+func (t *table) spend(part uint16, p *partition, id bucketKey, set *limitSet, cost float64, now int64) {
+	hash := id.hash(t.seed)
+	b := p.buckets.find(hash, id)
+	if b == nil {
+		b = t.insert(p, hash, id, set, now)
+	}
+	b.spend(set, cost, now)
+	t.touch(part, p, b)
+}
+
+// shareCanceller takes back a reservation that a share made.
+type shareCanceller struct {
+	localCanceller
+	rule *rule // under the whole limit: what is reported
+	cost float64
+}
+
+func (c shareCanceller) cancel(m message) {
+	n := c.node
+	if exact, _ := c.table.cancel(c.part, bucketKey{m.key, c.rule.id}, *m.undo, n.now()); exact {
+		n.reporter.takeBack(c.part, c.rule, m.key, c.cost)
+	}
+}

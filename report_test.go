@@ -1,0 +1,164 @@
+package peerlimit
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// reportNode is as much of a node as charging needs: it holds everything and its clock is never read.
+func reportNode(known ...string) *Node {
+	n := &Node{table: newTable(1 << 20), rules: newRules(), reporter: newReporter("self"), membership: &membership{}}
+	names := &knownNames{names: slices.Sorted(slices.Values(known)), known: len(known)}
+	n.membership.names.Store(names)
+	n.membership.current.Store(newView(nil, names, len(known)))
+	return n
+}
+
+func (n *Node) levelOf(part uint16, r *rule, key string) float64 {
+	id := bucketKey{key, r.id}
+	b := n.table.partitions[part].buckets.find(id.hash(n.table.seed), id)
+	if b == nil {
+		return 0
+	}
+	return b.level(0)
+}
+
+// Reports are lost, repeated and overtaken, and partitions move on with their marks; in the end each spending was charged
+// once.
+func TestReportsAreChargedOnce(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const part = 7
+		n := reportNode("self", "other")
+		r, err := n.rules.find(appendRule(nil, "api", []Limit{PerHour(1e6)}))
+		require.NoError(t, err)
+		p := &n.table.partitions[part]
+		from := newReporter("other")
+		spent := make(map[string]float64)
+		var sent []report // may arrive at any time, any number of times
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			switch rapid.IntRange(0, 4).Draw(t, "step") {
+			case 0, 1:
+				key := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "key")
+				cost := float64(rapid.IntRange(1, 9).Draw(t, "cost"))
+				from.note(part, r, key, cost)
+				spent[key] += cost
+			case 2: // into an answer to whoever acquires
+				some, _ := from.reports(part, 1<<20)
+				sent = append(sent, some...)
+			case 3:
+				if q, _, ok := from.next(part); ok {
+					sent = append(sent, q)
+					if rapid.Bool().Draw(t, "arrives") {
+						n.charge(p, &q, 0)
+						if rapid.Bool().Draw(t, "is answered") {
+							from.confirmed(part, q.seq)
+						}
+					}
+				}
+			case 4: // an old message arrives, though not before those it follows were confirmed
+				if len(sent) > 0 {
+					q := rapid.SampledFrom(sent).Draw(t, "late")
+					if first, _, ok := from.next(part); !ok || q.seq <= first.seq {
+						n.charge(p, &q, 0)
+					}
+				}
+			}
+		}
+		for q, _, ok := from.next(part); ok; q, _, ok = from.next(part) {
+			n.charge(p, &q, 0)
+			from.confirmed(part, q.seq)
+		}
+		for key, sum := range spent {
+			require.Equal(t, sum, n.levelOf(part, r, key), key)
+		}
+		require.Zero(t, from.count.Load())
+		require.Empty(t, from.parts)
+	})
+}
+
+// A charge lifts no level above twice the burst, and lowers none.
+func TestChargesAreBounded(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		set := newLimitSet([]Limit{PerHour(10), PerMinute(3)})
+		s := newBucketState(set, 0)
+		before := []float64{float64(rapid.IntRange(0, 30).Draw(t, "first")), float64(rapid.IntRange(0, 30).Draw(t, "second"))}
+		for i, level := range before {
+			s.setLevel(i, level)
+		}
+		cost := float64(rapid.IntRange(1, 100).Draw(t, "cost"))
+		s.spend(set, cost, 0)
+		for i, burst := range []float64{10, 3} {
+			require.Equal(t, max(before[i], min(before[i]+cost, 2*burst)), s.level(i))
+		}
+	})
+}
+
+func TestUnreportedIsBounded(t *testing.T) {
+	n := reportNode("self")
+	r, err := n.rules.find(appendRule(nil, "api", []Limit{PerHour(10)}))
+	require.NoError(t, err)
+	for i := range maxUnreported + 100 {
+		n.reporter.note(uint16(i/10), r, fmt.Sprint("user-", i), 1)
+		n.reporter.note(uint16(i/10), r, fmt.Sprint("user-", i), 1)
+	}
+	assert.EqualValues(t, maxUnreported, n.reporter.count.Load())
+	assert.EqualValues(t, 100, n.reporter.lost.Load())
+	assert.NotContains(t, n.reporter.parts, uint16(0), "the oldest")
+	some, _ := n.reporter.reports(20, 1<<20)
+	require.Len(t, some, 1)
+	require.Len(t, some[0].charges, 10)
+	assert.Equal(t, 2.0, some[0].charges[0].cost, "one charge a key")
+}
+
+// A reservation that was taken back is not reported, unless it may have been already.
+func TestTakenBackIsNotReported(t *testing.T) {
+	n := reportNode("self")
+	r, err := n.rules.find(appendRule(nil, "api", []Limit{PerHour(10)}))
+	require.NoError(t, err)
+	n.reporter.note(1, r, "a", 3)
+	n.reporter.takeBack(1, r, "a", 3)
+	assert.Zero(t, n.reporter.count.Load())
+	assert.Empty(t, n.reporter.parts)
+
+	n.reporter.note(1, r, "a", 3)
+	n.reporter.note(1, r, "a", 2)
+	n.reporter.takeBack(1, r, "a", 3)
+	some, _ := n.reporter.reports(1, 1<<20)
+	require.Len(t, some, 1)
+	assert.Equal(t, 2.0, some[0].charges[0].cost)
+	n.reporter.takeBack(1, r, "a", 2)
+	again, _ := n.reporter.reports(1, 1<<20)
+	assert.Equal(t, some, again, "it may be on its way")
+}
+
+func TestMarksAreBounded(t *testing.T) {
+	known := func(name string) bool { return name != "gone" }
+	var h holding
+	require.True(t, h.mark("gone", 1, known))
+	for i := range 2 * maxMarks {
+		require.True(t, h.mark(fmt.Sprint(i), uint64(i+1), known))
+		require.False(t, h.mark(fmt.Sprint(i), uint64(i+1), known))
+		require.LessOrEqual(t, len(h.marks), maxMarks)
+	}
+	assert.NotContains(t, h.marks, "gone")
+	assert.Contains(t, h.marks, fmt.Sprint(2*maxMarks-1))
+}
+
+func TestAnswersCarryReports(t *testing.T) {
+	rule := appendRule(nil, "api", []Limit{PerHour(10)})
+	q := questionAnswer{heard: 3, parts: []partAnswer{
+		{part: 5, kind: answerNotHolding, reports: []report{
+			{reporter: "a", part: 5, seq: 2, charges: []charge{{rule, "k", 1}, {rule, "l", 2.5}}},
+			{reporter: "a", part: 5, seq: 4, charges: []charge{{rule, "k", 9}}},
+		}},
+		{part: 6, kind: answerNotHolding},
+	}}
+	decoded, err := decodeQuestionAnswer(appendQuestionAnswer(nil, &q), newRules().plainSet)
+	require.NoError(t, err)
+	assert.Equal(t, q, decoded)
+}

@@ -1,0 +1,122 @@
+package peerlimit
+
+import (
+	"context"
+	"slices"
+	"sync"
+)
+
+// round is one attempt of this node to acquire partitions, under an election of its own [AnswersOfThisRoundOnly].
+type round struct {
+	election election
+	ctx      context.Context // ends with the round
+	end      context.CancelFunc
+	parts    []uint16
+
+	// gone are the members that were lost when the round began, and those that had left or been forgotten: an answer may
+	// name one of them. They need not answer, as long as they stay gone. If one does not, or another goes, what depends on
+	// it begins again [GoneFixedForRound, TombstoneFixedForRound].
+	gone map[string]bool
+
+	// mu guards the fields below. It is taken with a partition's mu held, and nothing is taken under it.
+	mu    sync.Mutex
+	peers []string // who must answer: all known members, and who was named by an answer; it only grows
+	knows uint64   // digest of the known set that peers has all of
+}
+
+// attempt is a round's part in one partition. It is guarded by the partition's mu.
+type attempt struct {
+	round    *round
+	answered []uint64 // a bit for each of the round's peers that said "not holding"
+	askee    string   // who probably holds: takes are passed on to it meanwhile
+	staged   staged   // a copy that comes in pieces
+	reports  []report // what those who answered have spent by shares: to be charged before the first decision
+}
+
+// staged are the pieces of a copy that have arrived.
+type staged struct {
+	from    string
+	version version
+	content partContent
+	next    uint32 // where the next piece begins
+}
+
+// of reports whether the attempt is one of the round.
+func (a *attempt) of(r *round) bool { return a != nil && a.round == r }
+
+// index returns the number of a peer in the round, which it becomes part of if it was not: it must answer from now on.
+func (r *round) index(peer string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i := slices.Index(r.peers, peer)
+	if i < 0 {
+		i = len(r.peers)
+		r.peers = append(r.peers, peer)
+	}
+	return i
+}
+
+func (a *attempt) hasAnswered(index int) bool {
+	return index/64 < len(a.answered) && a.answered[index/64]>>(index%64)&1 == 1
+}
+
+func (a *attempt) setAnswered(index int) {
+	for index/64 >= len(a.answered) {
+		a.answered = append(a.answered, 0)
+	}
+	a.answered[index/64] |= 1 << (index % 64)
+}
+
+// stage adds a piece of a copy and reports whether it was the last.
+func (a *attempt) stage(from string, piece *partAnswer) bool {
+	s := &a.staged
+	if s.from != from || s.version != piece.version {
+		*s = staged{from: from, version: piece.version}
+	}
+	s.content.buckets = append(s.content.buckets, piece.content.buckets...)
+	if len(piece.content.marks) > 0 {
+		s.content.marks = piece.content.marks
+	}
+	s.next = piece.next
+	return piece.next == 0
+}
+
+// complete reports whether all of the round's peers have answered or are gone. A member that has become known since the
+// round began must answer too; review makes it a peer.
+func (r *round) complete(a *attempt, known *knownNames, lost func(string) bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.knows != known.digest {
+		return false
+	}
+	for i, name := range r.peers {
+		if a.hasAnswered(i) {
+			continue
+		}
+		if !r.gone[name] || !lost(name) && known.isKnown(name) {
+			return false
+		}
+	}
+	return true
+}
+
+// refresh makes members that have become known part of the round and returns them, and returns the numbers of those
+// peers of which it is no longer true what the round began with: that they were lost, or that they were not.
+func (r *round) refresh(known *knownNames, self string, lost func(string) bool) (news []string, changed []int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, name := range known.names {
+		if name != self && !slices.Contains(r.peers, name) {
+			r.peers = append(r.peers, name)
+			news = append(news, name)
+		}
+	}
+	r.knows = known.digest
+	for i, name := range r.peers {
+		buried := !known.isKnown(name)
+		if isLost := lost(name); r.gone[name] && !isLost && !buried || !r.gone[name] && (isLost || buried) {
+			changed = append(changed, i)
+		}
+	}
+	return news, changed
+}

@@ -1,0 +1,437 @@
+package peerlimit_test
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/peerlimittest"
+)
+
+// A schedule is everything that one run of a cluster is told to do: how many nodes, which keys are asked for and how
+// hard, and what happens to the cluster when. It follows from its seed and from nothing else.
+type schedule struct {
+	seed   uint64 // 0 for one that was written by hand
+	test   string // the test that runs one written by hand
+	family family
+	nodes  int // at the start; those that join later are numbered on from there
+	plans  []plan
+	events []event // in order of time
+}
+
+// family is the kind of trouble that a schedule is made of, and so the verdict that is passed on it.
+type family int
+
+const (
+	membershipFamily family = iota // joins and leaves: nothing over the limit, no call fails
+	killFamily                     // crashes: what was not replicated may be admitted twice, full rate again in 1 s
+	faultFamily                    // freezes, cuts, splits, loss, delay: what deciding alone may cost, and healing
+	steadyFamily                   // nothing happens: the whole limit is given out, and nothing over it
+	handoverFamily                 // crashes and cuts in the middle of joins and leaves
+	familyCount
+)
+
+var familyNames = [familyCount]string{"membership", "kills", "faults", "steady", "handovers"}
+
+func (f family) String() string { return familyNames[f] }
+
+// familyOf returns the family of the schedule of a seed: they take turns.
+func familyOf(seed uint64) family { return family(seed % uint64(familyCount)) }
+
+// plan is one limiter, its keys, and how every node uses them.
+type plan struct {
+	name   string // of the limiter
+	limits []peerlimit.Limit
+	keys   []string
+	use    use
+	cost   float64
+	pause  time.Duration // between two calls of one node, on average; it goes through the keys in turn
+}
+
+// use is how keys are used.
+type use string
+
+const (
+	saturated use = "saturated" // more is asked for than there is, all the time
+	exhausted use = "exhausted" // everything is taken before anything happens, and then it is asked for now and then
+	cold      use = "cold"      // asked for now and then
+	refunding use = "refunded"  // half of what is taken is given back
+	resetting use = "reset"     // and reset now and then: not judged, but for errors and time
+	reserving use = "reserved"  // reserved, half of it cancelled
+)
+
+// event is what happens to the cluster at one time.
+type event struct {
+	at    time.Duration // since the load began; no two are alike
+	lasts time.Duration // of what ends: freezes, cuts, splits and bad conditions
+	kind  eventKind
+	node  int     // who joins, leaves, is killed or frozen; the one end of a cut
+	peer  int     // the other end of a cut
+	sides [][]int // of a split
+
+	conditions peerlimittest.Conditions // of a bad network
+}
+
+type eventKind string
+
+const (
+	join    eventKind = "join"
+	leave   eventKind = "leave"
+	kill    eventKind = "kill"
+	freeze  eventKind = "freeze"
+	cutWay  eventKind = "cut one way"
+	cutLink eventKind = "cut both ways"
+	split   eventKind = "split"
+	degrade eventKind = "degrade"
+)
+
+// end is when an event is over; a leave takes as long as it takes, and that does not count.
+func (e event) end() time.Duration { return e.at + e.lasts }
+
+func (e event) String() string { return fmt.Sprintf("%8.3fs %s", e.at.Seconds(), e.what()) }
+
+// what is the event without its time.
+func (e event) what() string {
+	s := string(e.kind) + " "
+	switch e.kind {
+	case cutWay:
+		s += fmt.Sprintf("node%d>node%d", e.node, e.peer)
+	case cutLink:
+		s += fmt.Sprintf("node%d-node%d", e.node, e.peer)
+	case split:
+		s += fmt.Sprint(e.sides)
+	case degrade:
+		s += fmt.Sprintf("latency %v+%v, loss %.1f %%", e.conditions.Latency, e.conditions.Jitter, 100*e.conditions.Loss)
+	default:
+		s += fmt.Sprintf("node%d", e.node)
+	}
+	if e.lasts > 0 {
+		s += fmt.Sprintf(" for %.3fs", e.lasts.Seconds())
+	}
+	return s
+}
+
+func (p plan) String() string {
+	return fmt.Sprintf("%s: %d keys %s, %v, each node takes %v every %v", p.name, len(p.keys), p.use, p.limits, p.cost, p.pause)
+}
+
+func (s *schedule) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%v, %d nodes, seed %d\n", s.family, s.nodes, s.seed)
+	for _, p := range s.plans {
+		fmt.Fprintf(&b, "  %v\n", p)
+	}
+	for _, e := range s.events {
+		fmt.Fprintf(&b, "  %v\n", e)
+	}
+	return b.String()
+}
+
+// lastEnd is when the last event is over.
+func (s *schedule) lastEnd() (last time.Duration) {
+	for _, e := range s.events {
+		last = max(last, e.end())
+	}
+	return last
+}
+
+// membersAt returns how many members there are at a time: those that left no longer count, those that were killed do.
+func (s *schedule) membersAt(at time.Duration) int {
+	n := s.nodes
+	for _, e := range s.events {
+		switch {
+		case e.at > at:
+		case e.kind == join:
+			n++
+		case e.kind == leave:
+			n--
+		}
+	}
+	return n
+}
+
+// scheduler makes a schedule. It knows who is there at the time it has got to.
+type scheduler struct {
+	*rand.Rand
+	s     *schedule
+	now   time.Duration
+	alive []int
+	next  int // number of the next to join
+	kills int
+}
+
+// maxNodes is the most that are there at once.
+const maxNodes = 9
+
+// newSchedule returns the schedule of a seed.
+func newSchedule(seed uint64) *schedule {
+	g := &scheduler{Rand: rand.New(rand.NewPCG(seed*0x9E3779B97F4A7C15, seed)), s: &schedule{seed: seed, family: familyOf(seed)}}
+	switch g.s.family {
+	case membershipFamily:
+		g.begin(1 + g.IntN(6))
+		g.membership()
+	case killFamily:
+		g.begin(3 + g.IntN(7))
+		g.crashes()
+	case faultFamily:
+		g.begin(2 + g.IntN(6))
+		g.faults()
+	case steadyFamily:
+		g.begin(1 + g.IntN(maxNodes))
+	case handoverFamily:
+		g.begin(3 + g.IntN(5))
+		g.handovers()
+	}
+	slices.SortStableFunc(g.s.events, func(a, b event) int { return int(a.at - b.at) })
+	g.s.plans = g.plans()
+	return g.s
+}
+
+func (g *scheduler) begin(nodes int) {
+	g.s.nodes, g.next = nodes, nodes
+	for i := range nodes {
+		g.alive = append(g.alive, i)
+	}
+	g.now = g.between(2*time.Second, 4*time.Second)
+}
+
+// between draws a duration, whole microseconds for the eyes.
+func (g *scheduler) between(low, high time.Duration) time.Duration {
+	return (low + time.Duration(g.Int64N(int64(high-low)))).Truncate(time.Microsecond)
+}
+
+// spread draws a duration of which each order of magnitude is as likely as the others.
+func (g *scheduler) spread(low, high time.Duration) time.Duration {
+	d := float64(low) * math.Pow(float64(high)/float64(low), g.Float64())
+	return time.Duration(d).Truncate(time.Millisecond)
+}
+
+func (g *scheduler) chance(p float64) bool { return g.Float64() < p }
+
+// wait lets time pass; there is always some, so that no two events are at the same instant and who joins first has the
+// lower number.
+func (g *scheduler) wait(d time.Duration) { g.now += d + time.Microsecond }
+
+func (g *scheduler) add(e event) {
+	e.at = g.now
+	g.s.events = append(g.s.events, e)
+	g.wait(0)
+}
+
+// anyone returns a living node, not one of those.
+func (g *scheduler) anyone(but ...int) int {
+	for {
+		if i := g.alive[g.IntN(len(g.alive))]; !slices.Contains(but, i) {
+			return i
+		}
+	}
+}
+
+func (g *scheduler) join() int {
+	node := g.next
+	g.next++
+	g.alive = append(g.alive, node)
+	g.add(event{kind: join, node: node})
+	return node
+}
+
+func (g *scheduler) remove(kind eventKind, node int) {
+	g.alive = slices.DeleteFunc(g.alive, func(i int) bool { return i == node })
+	g.add(event{kind: kind, node: node})
+}
+
+// membership makes nodes join and leave: alone, several at once, into each other.
+func (g *scheduler) membership() {
+	for range 2 + g.IntN(3) {
+		grow, shrink := len(g.alive) < maxNodes-2, len(g.alive) > 3
+		switch which := g.IntN(7); {
+		case which == 0 && grow, len(g.alive) == 1:
+			g.join()
+		case which == 1 && shrink:
+			g.remove(leave, g.anyone())
+		case which == 2 && grow: // several at once
+			for range 2 + g.IntN(2) {
+				g.join()
+				g.wait(g.between(0, 40*time.Millisecond))
+			}
+		case which == 3 && shrink:
+			for range 2 {
+				g.remove(leave, g.anyone())
+				g.wait(g.between(0, 40*time.Millisecond))
+			}
+		case which == 4 && grow: // while another one leaves
+			g.remove(leave, g.anyone())
+			g.wait(g.between(0, 1500*time.Millisecond))
+			g.join()
+		case which == 5 && grow: // goes as soon as it has come
+			newcomer := g.join()
+			g.wait(g.between(0, 700*time.Millisecond))
+			g.remove(leave, newcomer)
+		default: // rolling replacement, as a deploy does it
+			for range 1 + g.IntN(3) {
+				old := g.anyone()
+				if g.chance(0.5) {
+					g.join()
+					g.wait(g.between(300*time.Millisecond, 2*time.Second))
+					g.remove(leave, old)
+				} else if len(g.alive) > 1 {
+					g.remove(leave, old)
+					g.wait(g.between(300*time.Millisecond, 2*time.Second))
+					g.join()
+				}
+				g.wait(g.between(300*time.Millisecond, 2*time.Second))
+			}
+		}
+		g.wait(g.spread(50*time.Millisecond, 4*time.Second))
+	}
+}
+
+// crashes kills fewer than half of the nodes, mostly far enough apart to recover in between.
+func (g *scheduler) crashes() {
+	for range 1 + g.IntN((len(g.alive)-1)/2) {
+		g.remove(kill, g.anyone())
+		if g.chance(0.15) {
+			g.wait(g.spread(time.Millisecond, time.Second))
+			continue
+		}
+		g.wait(g.between(4*time.Second, 6*time.Second))
+		if g.chance(0.3) {
+			g.join() // in its place
+			g.wait(g.between(3*time.Second, 4*time.Second))
+		}
+	}
+}
+
+// faults lets the network and the processes be in trouble that ends, one after the other or at once. Every node is frozen
+// at most once, and there is one bad network at most, so that no end comes before its time.
+func (g *scheduler) faults() {
+	var frozen []int
+	degraded := false
+	for range 1 + g.IntN(3) {
+		var e event
+		switch which := g.IntN(6); {
+		case which <= 1 && len(frozen) < len(g.alive)-1:
+			e = event{kind: freeze, node: g.anyone(frozen...), lasts: g.spread(100*time.Millisecond, 30*time.Second)}
+			frozen = append(frozen, e.node)
+		case which == 2 && !degraded:
+			e = event{kind: degrade, lasts: g.between(time.Second, 8*time.Second), conditions: g.conditions()}
+			degraded = true
+		case which <= 3:
+			e = g.split()
+		default:
+			e = g.cut(g.anyone())
+		}
+		g.add(e)
+		if g.chance(0.4) {
+			g.wait(g.between(0, e.lasts)) // the next comes while it lasts
+		} else {
+			g.wait(e.lasts + g.between(time.Second, 4*time.Second))
+		}
+	}
+}
+
+// cut is a cut of one link of a node.
+func (g *scheduler) cut(node int) event {
+	e := event{kind: cutWay, node: node, peer: g.anyone(node), lasts: g.spread(200*time.Millisecond, 15*time.Second)}
+	if g.chance(0.5) {
+		e.kind = cutLink
+	}
+	if g.chance(0.5) {
+		e.node, e.peer = e.peer, e.node
+	}
+	return e
+}
+
+// split cuts the cluster in two, or in three if there are enough for that.
+func (g *scheduler) split() event {
+	order := slices.Clone(g.alive)
+	g.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	sides := [][]int{order[:1], order[1:]}
+	if n := len(order); n > 2 {
+		at := 1 + g.IntN(n-1)
+		sides = [][]int{order[:at], order[at:]}
+		if n >= 5 && g.chance(0.2) {
+			sides = [][]int{order[:n/3], order[n/3 : 2*n/3], order[2*n/3:]}
+		}
+	}
+	return event{kind: split, sides: sides, lasts: g.spread(200*time.Millisecond, 20*time.Second)}
+}
+
+// conditions are those of a network that loses something, or of one that is far apart.
+func (g *scheduler) conditions() peerlimittest.Conditions {
+	if g.chance(0.5) {
+		c := peerlimittest.Healthy
+		c.Loss = 0.02 + 0.08*g.Float64()
+		return c
+	}
+	return peerlimittest.Conditions{
+		Latency: g.between(2*time.Millisecond, 25*time.Millisecond), Jitter: g.between(time.Millisecond, 15*time.Millisecond),
+	}
+}
+
+// handovers lets a join or a leave begin, and somebody crash or a link break while partitions change hands.
+func (g *scheduler) handovers() {
+	for range 1 + g.IntN(3) {
+		var mover int
+		if g.chance(0.5) && len(g.alive) < maxNodes || len(g.alive) < 4 {
+			mover = g.join()
+		} else {
+			mover = g.anyone()
+			g.add(event{kind: leave, node: mover})
+		}
+		g.wait(g.between(0, 50*time.Millisecond))
+		leaving := g.s.events[len(g.s.events)-1].kind == leave
+		// Those that were killed count until long after; more than half of all must be left.
+		if others := len(g.alive) + g.kills; g.chance(0.6) && 2*(g.kills+1) < others-1 {
+			victim := g.anyone()
+			if g.chance(0.4) {
+				victim = mover
+			}
+			g.kills++
+			g.remove(kill, victim)
+		} else {
+			g.add(g.cut(mover))
+		}
+		if leaving {
+			g.alive = slices.DeleteFunc(g.alive, func(i int) bool { return i == mover })
+		}
+		g.wait(g.between(5*time.Second, 7*time.Second))
+	}
+}
+
+// plans draws what is asked for. There are always keys that are saturated, because they show what a change costs, and
+// many that are exhausted, because they show it when a level is lost and each node owns some of them.
+func (g *scheduler) plans() []plan {
+	nodes := time.Duration(g.s.nodes)
+	rate := []float64{60, 100, 150}[g.IntN(3)]
+	hot := peerlimit.PerSecond(rate).WithBurst(math.Ceil(rate * (0.1 + g.Float64())))
+	plans := []plan{
+		newPlan("hot", saturated, 1, 1, time.Duration(float64(nodes)*float64(time.Second)/(2.5*rate)), hot),
+		newPlan("small", exhausted, 8, 1, 150*time.Millisecond, peerlimit.PerMinute(5)),
+	}
+	others := []plan{
+		newPlan("medium", exhausted, 6, 4, 120*time.Millisecond, peerlimit.PerMinute(100)),
+		newPlan("two", cold, 3, 2, 150*time.Millisecond, peerlimit.PerSecond(20).WithBurst(15), peerlimit.PerMinute(200)),
+		newPlan("large", cold, 4, 7, 90*time.Millisecond, peerlimit.PerSecond(10_000)),
+		newPlan("leaky", saturated, 1, 1, nodes*time.Second/100, peerlimit.PerSecond(40).WithBurst(10).Leaky()),
+		newPlan("slow-leaky", exhausted, 5, 1, 200*time.Millisecond, peerlimit.PerMinute(30).Leaky()),
+		newPlan("cold", cold, 6, 5, 900*time.Millisecond, peerlimit.PerMinute(20)),
+		newPlan("refunded", refunding, 2, 2, 250*time.Millisecond, peerlimit.PerSecond(10)),
+		newPlan("reset", resetting, 2, 3, 300*time.Millisecond, peerlimit.PerMinute(30)),
+		newPlan("reserved", reserving, 2, 1, 200*time.Millisecond, peerlimit.PerSecond(20).WithBurst(5)),
+	}
+	g.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
+	return append(plans, others[:4]...)
+}
+
+func newPlan(name string, u use, keys int, cost float64, pause time.Duration, limits ...peerlimit.Limit) plan {
+	p := plan{name: name, use: u, cost: cost, pause: pause, limits: limits}
+	for i := range keys {
+		p.keys = append(p.keys, fmt.Sprintf("key%d", i))
+	}
+	return p
+}

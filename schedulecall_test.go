@@ -1,0 +1,172 @@
+package peerlimit_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/internal/oracle"
+)
+
+// caller is one user of a limiter on a node. It does one thing at a time.
+type caller struct {
+	*run
+	node    *nodeRun
+	limiter *peerlimit.Limiter
+	random  *rand.Rand
+	paused  bool // its node was frozen during the last call
+}
+
+// call uses the keys of a plan in turn until the load ends or the node is closed.
+func (c *caller) call(p *plan, keys []*keyRun) {
+	timer := time.NewTimer(time.Duration(c.random.Int64N(int64(p.pause))))
+	defer timer.Stop()
+	for i := c.random.IntN(len(keys)); ; i++ {
+		select {
+		case <-c.stop:
+			return
+		case <-timer.C:
+		}
+		timer.Reset(p.pause/2 + time.Duration(c.random.Int64N(int64(p.pause))))
+		if !c.node.frozen.Load() && !c.use(keys[i%len(keys)]) {
+			return
+		}
+	}
+}
+
+// use makes the calls that a key is for, and reports whether the node is still open.
+func (c *caller) use(k *keyRun) bool {
+	switch {
+	case k.plan.use == reserving:
+		return c.reserve(k)
+	case k.plan.use == resetting && c.random.IntN(8) == 0:
+		_, _, open := c.timed(k, "reset", func() error { return c.limiter.Reset(context.Background(), k.name) })
+		return open
+	}
+	admitted, open := c.take(k, k.plan.cost)
+	if !admitted || !open || k.plan.use != refunding || c.random.IntN(2) == 0 {
+		return open
+	}
+	amount := k.plan.cost / 2
+	start, end, open := c.timed(k, "refund", func() error { return c.limiter.Refund(context.Background(), k.name, amount) })
+	if c.s.lastEnd() > 0 && c.s.family != membershipFamily {
+		end += time.Hour // a refund that a cut holds up comes when the cut has ended
+	}
+	for _, o := range k.oracles {
+		o.Refund(oracle.Take{Start: start, End: end, Cost: amount})
+	}
+	return open
+}
+
+// timed makes a call, judges how long it took and whether it failed, and reports whether the node is still open.
+func (c *caller) timed(k *keyRun, what string, do func() error) (start, end time.Duration, open bool) {
+	start = c.now()
+	freezes := c.node.freezes.Load()
+	err := do()
+	end = c.now()
+	c.paused = c.node.frozen.Load() || c.node.freezes.Load() != freezes // the process itself, the caller with it
+	if end-start > callBound && !c.paused {
+		c.saw("slow calls", k, "%.3fs: %s %v from node%d took %v", start.Seconds(), what, k, c.node.number, end-start)
+	}
+	switch {
+	case err == nil, errors.Is(err, peerlimit.ErrLimited):
+	case errors.Is(err, peerlimit.ErrClosed) && c.node.going.Load():
+		return start, end, false
+	case errors.Is(err, peerlimit.ErrUnreachable) && what == "reset" && c.mayFallBack():
+	default:
+		c.saw("errors", k, "%.3fs: %s %v from node%d: %v", start.Seconds(), what, k, c.node.number, err)
+	}
+	return start, end, true
+}
+
+// mayFallBack reports whether decisions by other than the holder are no failure in themselves.
+func (c *caller) mayFallBack() bool {
+	return c.s.family != membershipFamily && c.s.family != steadyFamily
+}
+
+// take takes from a key and reports whether that was admitted, and whether the node is still open.
+func (c *caller) take(k *keyRun, cost float64) (admitted, open bool) {
+	var d peerlimit.Decision
+	var err error
+	start, end, open := c.timed(k, "take", func() error {
+		d, err = c.limiter.Take(context.Background(), k.name, cost)
+		return err
+	})
+	if err == nil {
+		c.decided(call{start, end, k, c.node.number, d.Origin, cost, d.Allowed, c.paused}, 0)
+	}
+	return d.Allowed, open
+}
+
+// reserve reserves, and then either cancels or uses what it got when it is due.
+func (c *caller) reserve(k *keyRun) (open bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	var reservation *peerlimit.Reservation
+	var err error
+	start, end, open := c.timed(k, "reserve", func() error {
+		reservation, err = c.limiter.Reserve(ctx, k.name, k.plan.cost)
+		return err
+	})
+	if err != nil {
+		return open
+	}
+	if c.random.IntN(2) == 0 {
+		reservation.Cancel()
+		return true
+	}
+	d := reservation.Decision()
+	c.decided(call{start, end, k, c.node.number, d.Origin, k.plan.cost, true, c.paused}, d.Delay)
+	return true
+}
+
+// decided writes a decision down, for use after a delay.
+func (c *caller) decided(made call, delay time.Duration) {
+	alone := made.origin == peerlimit.OriginFallback || made.origin == peerlimit.OriginHeir
+	if alone && !c.mayFallBack() {
+		c.saw("decided without the holder", made.key, "%.3fs: %v on node%d, by %v", made.start.Seconds(), made.key, made.node, made.origin)
+	}
+	c.mu.Lock()
+	c.calls = append(c.calls, made)
+	c.mu.Unlock()
+	if !made.admitted {
+		return
+	}
+	for _, o := range made.key.oracles {
+		o.Admit(oracle.Take{Start: made.start + delay, End: made.end + delay, Cost: made.cost})
+	}
+}
+
+// admitted returns how many tokens of a key were given out by calls that have an instant in common with a window.
+func (r *run) admitted(k *keyRun, from, to time.Duration) (tokens float64) {
+	for _, c := range r.calls {
+		if c.key == k && c.admitted && c.start <= to && c.end >= from {
+			tokens += c.cost
+		}
+	}
+	return tokens
+}
+
+// admittedOn is admitted, but by calls that were made on one node.
+func (r *run) admittedOn(node int, k *keyRun, from, to time.Duration) (tokens float64) {
+	for _, c := range r.calls {
+		if c.key == k && c.node == node && c.admitted && c.start <= to && c.end >= from {
+			tokens += c.cost
+		}
+	}
+	return tokens
+}
+
+// callsOf returns the calls for a key in the order in which they ended.
+func (r *run) callsOf(k *keyRun) (calls []call) {
+	for _, c := range r.calls {
+		if c.key == k {
+			calls = append(calls, c)
+		}
+	}
+	slices.SortStableFunc(calls, func(a, b call) int { return int(a.end - b.end) })
+	return calls
+}

@@ -1,0 +1,176 @@
+package peerlimit_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/internal/oracle"
+	"github.com/peerlimit/peerlimit/peerlimittest"
+)
+
+// Who judges the judge: schedules make sense, allowances are what they say, what is wrong is reported and shown.
+
+// A schedule follows from its seed, and nothing happens to somebody who is not there.
+func TestSchedulesMakeSense(t *testing.T) {
+	kinds := make(map[eventKind]int)
+	for seed := uint64(1); seed <= 2000; seed++ {
+		s := newSchedule(seed)
+		require.Equal(t, s.String(), newSchedule(seed).String())
+		require.NoError(t, senseless(s), "%v", s)
+		for _, e := range s.events {
+			kinds[e.kind]++
+		}
+	}
+	for _, kind := range []eventKind{join, leave, kill, freeze, cutWay, cutLink, split, degrade} {
+		assert.Greater(t, kinds[kind], 100, kind)
+	}
+}
+
+// senseless says what cannot be done of what a schedule says, or breaks what its family promises.
+func senseless(s *schedule) error {
+	alive, next, killed, last := make(map[int]bool), s.nodes, 0, time.Duration(0)
+	for i := range s.nodes {
+		alive[i] = true
+	}
+	leaving := make(map[int]bool) // one that leaves may be killed, cut off and so on
+	for _, e := range s.events {
+		if e.at <= last {
+			return fmt.Errorf("at %v: not after the one before", e.at)
+		}
+		last = e.at
+		switch e.kind {
+		case join:
+			if e.node != next {
+				return fmt.Errorf("at %v: node%d joins, not %d", e.at, e.node, next)
+			}
+			alive[next] = true
+			next++
+		case cutWay, cutLink:
+			if e.node == e.peer || !alive[e.peer] && !leaving[e.peer] {
+				return fmt.Errorf("at %v: no node%d to cut off", e.at, e.peer)
+			}
+		}
+		if e.kind != split && e.kind != degrade && !alive[e.node] && !leaving[e.node] {
+			return fmt.Errorf("at %v: no node%d there", e.at, e.node)
+		}
+		if e.kind == leave || e.kind == kill {
+			leaving[e.node] = e.kind == leave
+			delete(alive, e.node)
+		}
+		if e.kind == kill {
+			killed++
+		}
+		if len(alive) < 1 || len(alive) > maxNodes+1 || killed > 0 && killed >= len(alive) {
+			return fmt.Errorf("at %v: %d are left, %d were killed", e.at, len(alive), killed)
+		}
+	}
+	if s.lastEnd() > 90*time.Second {
+		return fmt.Errorf("it lasts %v", s.lastEnd())
+	}
+	return nil
+}
+
+// madeUp is a run in which node 1 of 5 decided about a key of 60 a minute, and admitted a token every 10 ms, until 2 s.
+func madeUp() (*run, *keyRun) {
+	l := peerlimit.PerMinute(60)
+	p := &plan{name: "made-up", limits: []peerlimit.Limit{l}, use: exhausted}
+	k := &keyRun{plan: p, name: "key", oracles: []*oracle.Oracle{judge(l)}, holders: []holding{{0, 1 << 1}, {3 * time.Second, 1 << 2}}}
+	r := &run{
+		s: &schedule{seed: 7, family: killFamily, nodes: 5, plans: []plan{*p}}, keys: []*keyRun{k}, began: time.Now(),
+		wrong: make(map[string]*wrong), finished: 20 * time.Second, settled: 19 * time.Second,
+	}
+	for at := time.Duration(0); at < 2*time.Second; at += 10 * time.Millisecond {
+		r.calls = append(r.calls, call{start: at, end: at, key: k, node: 3, origin: peerlimit.OriginRemote, cost: 1, admitted: true})
+		k.oracles[0].Admit(oracle.Take{Start: at, End: at, Cost: 1})
+	}
+	return r, k
+}
+
+func TestAllowances(t *testing.T) {
+	// Of what node 1 admitted until 2 s, a token every 10 ms, 44 ms before an event hold 4 or 5; B is 60 and R 1 a second.
+	for name, c := range map[string]struct {
+		events []event
+		want   float64
+	}{
+		"nothing":                   {nil, 0},
+		"join and leave":            {[]event{{at: time.Second, kind: join, node: 5}, {at: 2 * time.Second, kind: leave, node: 1}}, 0},
+		"the holder is killed":      {[]event{{at: time.Second, kind: kill, node: 1}}, 5},
+		"another one is killed":     {[]event{{at: time.Second, kind: kill, node: 2}}, 0},
+		"with another one":          {[]event{{at: time.Second, kind: kill, node: 1}, {at: 1500 * time.Millisecond, kind: kill, node: 2}}, 5 + 60},
+		"once it holds no more":     {[]event{{at: 4 * time.Second, kind: kill, node: 1}}, 0},
+		"the holder is frozen":      {[]event{{at: time.Second, kind: freeze, node: 1, lasts: 10 * time.Second}}, 5 + 61.0/5},
+		"and goes on soon":          {[]event{{at: time.Second, kind: freeze, node: 1, lasts: 500 * time.Millisecond}}, 5 + 60.5/5 + 21},
+		"a caller is frozen":        {[]event{{at: 1990 * time.Millisecond, kind: freeze, node: 3, lasts: time.Second}}, 1},
+		"its link is cut":           {[]event{{at: time.Second, kind: cutWay, node: 4, peer: 1, lasts: 2 * time.Second}}, 72 * 2.0 / 5},
+		"another link is cut":       {[]event{{at: time.Second, kind: cutLink, node: 4, peer: 3, lasts: time.Second}}, 0},
+		"it is in the minority":     {[]event{{at: 3500 * time.Millisecond, kind: split, sides: [][]int{{2}, {0, 1, 3, 4}}, lasts: 10 * time.Second}}, 80.0 / 5},
+		"no majority":               {[]event{{at: 4 * time.Second, kind: split, sides: [][]int{{0, 1}, {2, 3}, {4}}, lasts: 10 * time.Second}}, 60.5 + 10*3.0/5},
+		"a slow network":            {[]event{{at: time.Second, kind: degrade, lasts: time.Second, conditions: peerlimittest.Healthy}}, 0},
+		"a network that loses much": {[]event{{at: time.Second, kind: degrade, lasts: 5 * time.Second, conditions: peerlimittest.Conditions{Loss: 0.1}}}, 75},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, k := madeUp()
+			r.happened = c.events
+			assert.InDelta(t, c.want, r.allowance(k, k.plan.limits[0]), 1e-9)
+		})
+	}
+}
+
+// What is wrong is named, with the seed, the schedule and a timeline that is not too long.
+func TestFailuresAreReported(t *testing.T) {
+	r, k := madeUp()
+	r.judge()
+	r.saw("errors", nil, "of %s", "some kind")
+	r.s.events = []event{{at: time.Second, kind: leave, node: 1}}
+	r.note("something was done")
+	for i := range 500 {
+		at := r.began.Add(time.Duration(i) * 30 * time.Millisecond)
+		r.noted = append(r.noted, noted{at: at, node: i % 5, kind: peerlimit.EventMemberLost, member: fmt.Sprintf("node%d", i)})
+	}
+	failure := r.failure()
+	for _, part := range []string{
+		"-sim.seed=7", "kills, 5 nodes, seed 7", "1.000s leave node1", "OVER THE LIMIT, 1 times", "ERRORS, 1 times", "of some kind",
+		"decided in full by node1", "decided in full by node2", "remote at node3", "TOO MANY", "lost node", "* something was done", "left out",
+	} {
+		assert.Contains(t, failure, part)
+	}
+	lines := r.timeline(k, k.plan.limits[0], time.Second)
+	assert.Len(t, lines, maxTimeline)
+	assert.LessOrEqual(t, strings.Count(failure, "\n"), maxTimeline+15)
+
+	good, _ := madeUp()
+	good.keys = nil
+	good.judge()
+	assert.Empty(t, good.failure())
+}
+
+// The two ways to ask who decides in full agree, also once a node is closed.
+func TestFullDeciders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := peerlimittest.NewCluster(t, 3)
+		nodes := cluster.Nodes()
+		count := func() (deciders int) {
+			for _, node := range nodes {
+				bitmap := peerlimit.FullDeciders(node)
+				for partition := range uint16(peerlimit.PartitionCount) {
+					decides := bitmap[partition/64]&(1<<(partition%64)) != 0
+					require.Equal(t, node.DecidesInFull(partition), decides)
+					if decides {
+						deciders++
+					}
+				}
+			}
+			return deciders
+		}
+		require.Equal(t, peerlimit.PartitionCount, count())
+		cluster.Kill(0)
+		require.Less(t, count(), peerlimit.PartitionCount)
+	})
+}

@@ -1,0 +1,283 @@
+package peerlimit_test
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/internal/oracle"
+)
+
+// Judging a run: what each event may cost, by the guarantees, and whether it cost more. A join, a leave and a slow network
+// may cost nothing. What is allowed is counted in tokens of one key under one limit, on top of B + R·w for each window w.
+
+const (
+	// unreplicated is how far back a crash may forget: what was admitted after the last round of replication was sent, and
+	// while its acknowledgement was on its way.
+	unreplicated = 2*peerlimit.DefaultReplicaInterval + 4*time.Millisecond
+
+	// evidence is how long a holder that is cut off may go on deciding in full.
+	evidence = 500 * time.Millisecond
+
+	// rejoin is how long after the end of a cut, a freeze or loss the links may take to be up again everywhere, so that
+	// nobody decides by a share any more.
+	rejoin = 10 * time.Second
+
+	// together is how close two crashes must be for the second to strike before the new holder had an heir of its own.
+	together = 3 * time.Second
+
+	// fullRate is the part of a limit that must be given out under saturation.
+	fullRate = 0.98
+)
+
+// allowance returns what all events of the run together may cost a key under a limit: allowances add up.
+func (r *run) allowance(k *keyRun, l peerlimit.Limit) (tokens float64) {
+	for _, e := range r.happened {
+		switch e.kind {
+		case kill:
+			tokens += r.killAllowance(e, k, l)
+		case freeze:
+			tokens += r.freezeAllowance(e, k, l)
+		case cutWay, cutLink:
+			tokens += r.cutAllowance(e, k, l)
+		case split:
+			tokens += r.splitAllowance(e, k, l)
+		case degrade:
+			tokens += r.lossAllowance(e, l)
+		}
+	}
+	return tokens
+}
+
+// grown is B + R·d: what a whole bucket gives out in a time.
+func grown(l peerlimit.Limit, d time.Duration) float64 {
+	return burstOf(l) + l.Tokens*float64(d)/float64(l.Period)
+}
+
+func burstOf(l peerlimit.Limit) float64 {
+	if l.Burst == 0 {
+		return math.Max(l.Tokens, 1)
+	}
+	return l.Burst
+}
+
+// A killed holder takes with it what it admitted since its last acknowledged replication. Who was killed together with it
+// may have been its heir: then all that the bucket knew, one burst, is lost too.
+func (r *run) killAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
+	if !k.heldBy(1<<e.node, e.at-unreplicated, e.at) {
+		return 0
+	}
+	tokens := r.admitted(k, e.at-unreplicated, e.at)
+	for _, other := range r.happened {
+		if other.kind == kill && other.node != e.node && (other.at-e.at).Abs() < together {
+			tokens += burstOf(l)
+		}
+	}
+	return tokens
+}
+
+// A frozen holder is as a killed one; what was on its way to it when it stopped is decided when it goes on. Until it is
+// known to be lost, which a freeze may be too short for and which needs a majority, its heir gives out a share of 1/N. And
+// whoever is frozen while it waits for an answer has given up on it when it goes on; it then decides by its share until its
+// links, which the others have given up, are up again.
+func (r *run) freezeAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
+	tokens := r.admittedOn(e.node, k, e.at, e.at)
+	tokens += min(grown(l, time.Second)/float64(r.s.membersAt(e.at)), r.admittedOn(e.node, k, e.end(), e.end()+time.Second))
+	if !k.heldBy(1<<e.node, e.at-unreplicated, e.end()) {
+		return tokens
+	}
+	untilLost := min(e.lasts, 2*evidence)
+	if r.s.membersAt(e.at) == 2 || r.overlaps(e) {
+		untilLost = e.lasts + rejoin
+	}
+	tokens += r.admitted(k, e.at-unreplicated, e.at)
+	tokens += r.admitted(k, e.end(), e.end()+2*peerlimit.DefaultRPCTimeout)
+	return tokens + grown(l, untilLost)/float64(r.s.membersAt(e.at))
+}
+
+// overlaps reports whether something else is going on while an event lasts, and takes away a majority perhaps.
+func (r *run) overlaps(e event) bool {
+	return slices.ContainsFunc(r.happened, func(other event) bool {
+		return other.at != e.at && other.at <= e.end()+rejoin && other.end()+rejoin >= e.at
+	})
+}
+
+// withoutMajority is what it may cost that nobody can decide in full. All decide by shares, which make up one whole and so
+// cost nothing for as long as it lasts, but their buckets come on top of what was spent before, and the old holder goes
+// on until its evidence lapses. At the end a new holder may decide in full while those of the smaller sides still find
+// their way to it. It all stays below twice the limit.
+func withoutMajority(l peerlimit.Limit, largestSide, members int) float64 {
+	apart := float64(members-largestSide) / float64(members)
+	return grown(l, evidence) + apart*(grown(l, rejoin)-burstOf(l))
+}
+
+// Of a cut link each end may decide by a share of 1/N, when it reaches neither the holder nor its heir. Between two nodes
+// it is a split.
+func (r *run) cutAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
+	if !k.heldBy(1<<e.node|1<<e.peer, e.at-evidence, e.end()+rejoin) {
+		return 0
+	}
+	if r.s.membersAt(e.at) == 2 {
+		return withoutMajority(l, 1, 2)
+	}
+	return 2 / float64(r.s.membersAt(e.at)) * grown(l, e.lasts+rejoin)
+}
+
+// In a split with a majority the m others give out m/N of the limit, and the old holder, when it is one of them, goes on
+// until its evidence lapses.
+func (r *run) splitAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
+	n := r.s.membersAt(e.at)
+	largest := slices.MaxFunc(e.sides, func(a, b []int) int { return len(a) - len(b) })
+	if 2*len(largest) <= n {
+		return withoutMajority(l, len(largest), n)
+	}
+	var minority uint64
+	for _, side := range e.sides {
+		for _, i := range side {
+			if !slices.Contains(largest, i) {
+				minority |= 1 << i
+			}
+		}
+	}
+	tokens := float64(n-len(largest)) / float64(n) * grown(l, e.lasts+rejoin)
+	if k.heldBy(minority, e.at-unreplicated, e.end()) {
+		tokens += r.admitted(k, e.at-unreplicated, e.at+evidence)
+	}
+	if copies, noted := k.replicated[e.at]; noted && copies&^minority == 0 {
+		tokens += burstOf(l) // to the majority it is as if holder and heir had been killed together
+	}
+	return tokens
+}
+
+// Loss cuts links for the time that TCP needs to send again, any of them at any time: overlapping cuts, less than twice
+// the limit. Delay alone costs nothing: answers are slower than usual and still in time.
+func (r *run) lossAllowance(e event, l peerlimit.Limit) float64 {
+	if e.conditions.Loss == 0 {
+		return 0
+	}
+	return grown(l, e.lasts+rejoin)
+}
+
+// judge looks at everything that was seen once the run is over.
+func (r *run) judge() {
+	for _, k := range r.keys {
+		for i, o := range k.oracles {
+			l := k.plan.limits[i]
+			extra := r.allowance(k, l)
+			if report := o.Report(); !report.Within(extra) {
+				r.saw("over the limit", k, "%v (%v), allowed on top %.4g: %v", k, l, extra, report)
+			}
+		}
+		r.judgeRate(k)
+	}
+	for _, c := range r.calls {
+		alone := c.origin == peerlimit.OriginFallback || c.origin == peerlimit.OriginHeir
+		if alone && c.start > r.settled+calmAfter {
+			r.saw("still deciding alone", c.key, "%.3fs: %v on node%d, by %v", c.start.Seconds(), c.key, c.node, c.origin)
+		}
+	}
+}
+
+// judgeRate judges whether enough was given out of a key that was saturated: all of the time when nothing happened, and
+// again from one second after a crash.
+func (r *run) judgeRate(k *keyRun) {
+	if k.plan.use != saturated {
+		return
+	}
+	l := k.plan.limits[0]
+	if r.s.family == steadyFamily {
+		report := k.oracles[0].Report()
+		if due := fullRate*math.Floor(grown(l, r.finished)) - 1; report.Run.Admitted < due {
+			r.saw("starved", k, "%v: %v of at least %.1f in %v", k, report.Run.Admitted, due, r.finished)
+		}
+		return
+	}
+	if r.s.family != killFamily {
+		return
+	}
+	for _, e := range r.happened {
+		from, to := e.at+time.Second, e.at+3*time.Second
+		crowded := func(other event) bool { return other.at > e.at && other.at <= to }
+		if e.kind != kill || slices.ContainsFunc(r.happened, crowded) || to > r.finished {
+			continue
+		}
+		inTime := k.oracles[0].Between(from, to).Report().Run.Admitted
+		if due := fullRate*l.Tokens*float64(to-from)/float64(l.Period) - 2; inTime < due { // two calls straddle the edges
+			r.saw("not at full rate", k, "%v: %v of at least %.1f admitted from 1 to 3 s after the kill of node%d at %.3fs",
+				k, inTime, due, e.node, e.at.Seconds())
+		}
+	}
+}
+
+// failure describes a run in which something was wrong, or returns nothing.
+func (r *run) failure() string {
+	if len(r.wrong) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%v", r.s)
+	if r.s.seed != 0 {
+		fmt.Fprintf(&b, "run it again:  go test . -run 'TestSchedules$' -sim.seed=%d\n", r.s.seed)
+	} else {
+		fmt.Fprintf(&b, "run it again:  go test . -run '%s$'\n", r.s.test)
+	}
+	for _, kind := range slices.Sorted(maps.Keys(r.wrong)) {
+		w := r.wrong[kind]
+		fmt.Fprintf(&b, "%s, %d times:\n", strings.ToUpper(kind), w.count)
+		for _, text := range w.first {
+			fmt.Fprintf(&b, "    %s\n", text)
+		}
+	}
+	k, i, focus := r.interesting()
+	fmt.Fprintf(&b, "what happened to %v (partition %d), %v:\n", k, k.partition, k.plan.limits[i])
+	for _, line := range r.timeline(k, k.plan.limits[i], focus) {
+		fmt.Fprintf(&b, "    %s\n", line)
+	}
+	return b.String()
+}
+
+// interesting returns the key and limit that exceeded most what they may, relative to the burst, and when that began; or
+// a key that the first thing that went wrong is about, and when it did.
+func (r *run) interesting() (key *keyRun, limit int, focus time.Duration) {
+	worst := 0.0
+	for _, k := range r.keys {
+		for i, o := range k.oracles {
+			l := k.plan.limits[i]
+			extra, report := r.allowance(k, l), o.Report()
+			if over := (report.Excess - extra) / burstOf(l); !report.Within(extra) && over > worst {
+				worst, key, limit = over, k, i
+				focus = r.overdrawn(k, l, report, extra)
+			}
+		}
+	}
+	if key != nil {
+		return key, limit, focus
+	}
+	key, focus = r.keys[0], r.finished
+	for _, kind := range slices.Sorted(maps.Keys(r.wrong)) {
+		if w := r.wrong[kind]; w.since <= focus {
+			focus = w.since
+			if w.key != nil {
+				key = w.key
+			}
+		}
+	}
+	return key, 0, focus
+}
+
+// overdrawn returns when a key's ideal bucket had given out too much for the first time in the worst window.
+func (r *run) overdrawn(k *keyRun, l peerlimit.Limit, report oracle.Report, extra float64) time.Duration {
+	bucket := idealBucket{limit: l}
+	for _, c := range r.callsOf(k) {
+		if c.admitted && c.end >= report.Worst.From {
+			if bucket.take(c.end, c.cost); bucket.level > burstOf(l)+extra {
+				return c.end
+			}
+		}
+	}
+	return report.Worst.To
+}

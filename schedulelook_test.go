@@ -1,0 +1,144 @@
+package peerlimit_test
+
+import (
+	"fmt"
+	"math/bits"
+	"strings"
+	"time"
+
+	"github.com/peerlimit/peerlimit"
+)
+
+// Who decides in full about what: never two, and after the last event somebody about everything.
+
+// holding is the start of a time in which the same nodes decided in full about a key.
+type holding struct {
+	at    time.Duration
+	nodes uint64 // a bit each
+}
+
+// gap is the start of a time in which there were partitions about which nobody decided in full, or of one without any.
+type gap struct {
+	at      time.Duration
+	missing int
+}
+
+// look looks at every node until the run ends.
+func (r *run) look() {
+	ticks := time.NewTicker(sampleEvery)
+	defer ticks.Stop()
+	for {
+		select {
+		case <-r.stop:
+			return
+		case <-ticks.C:
+			r.sample()
+		}
+	}
+}
+
+// sample asks every node what it decides in full, all at one instant of controlled time: whoever stopped at this instant
+// cannot have told anybody yet. Nodes that are frozen or cut off are asked like all others; one that was closed decides
+// nothing.
+func (r *run) sample() {
+	now := r.now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var once, twice [64]uint64
+	changed := false
+	for _, n := range r.nodes {
+		decides := peerlimit.FullDeciders(n.node)
+		if decides != n.decides {
+			n.decides, changed = decides, true
+		}
+		for i, word := range decides {
+			twice[i] |= once[i] & word
+			once[i] |= word
+		}
+	}
+	if !changed {
+		return
+	}
+	missed := r.missing
+	r.missing = peerlimit.PartitionCount
+	doubled := 0
+	for i := range once {
+		r.missing -= bits.OnesCount64(once[i])
+		doubled += bits.OnesCount64(twice[i])
+	}
+	if (r.missing > 0) != (missed > 0) {
+		r.gaps = append(r.gaps, gap{now, r.missing})
+	}
+	for _, k := range r.keys {
+		k.held(now, r.nodes)
+	}
+	if doubled > 0 && !r.doubles {
+		partition := firstBit(twice)
+		r.sawLocked("two full deciders", r.keyHeldBy(2), "%.3fs: for %d partitions, such as %d: %s",
+			now.Seconds(), doubled, partition, nodeNames(decidersOf(partition, r.nodes)))
+	}
+	r.doubles = doubled > 0
+}
+
+// keyHeldBy returns a key about which just so many nodes decide in full now, 2 standing for more as well; nil when there
+// is none.
+func (r *run) keyHeldBy(deciders int) *keyRun {
+	for _, k := range r.keys {
+		if h := k.holders[len(k.holders)-1]; min(2, bits.OnesCount64(h.nodes)) == deciders {
+			return k
+		}
+	}
+	return nil
+}
+
+func firstBit(bitmap [64]uint64) uint16 {
+	for i, word := range bitmap {
+		if word != 0 {
+			return uint16(64*i + bits.TrailingZeros64(word))
+		}
+	}
+	return 0
+}
+
+// decidersOf returns who decides in full about a partition, a bit each.
+func decidersOf(partition uint16, nodes []*nodeRun) (deciders uint64) {
+	for _, n := range nodes {
+		if n.decides[partition/64]&(1<<(partition%64)) != 0 {
+			deciders |= 1 << n.number
+		}
+	}
+	return deciders
+}
+
+func nodeNames(set uint64) string {
+	if set == 0 {
+		return "nobody"
+	}
+	var names []string
+	for ; set != 0; set &= set - 1 {
+		names = append(names, fmt.Sprintf("node%d", bits.TrailingZeros64(set)))
+	}
+	return strings.Join(names, " and ")
+}
+
+// held notes who decides about a key, if that is news.
+func (k *keyRun) held(now time.Duration, nodes []*nodeRun) {
+	deciders := decidersOf(k.partition, nodes)
+	if len(k.holders) == 0 || k.holders[len(k.holders)-1].nodes != deciders {
+		k.holders = append(k.holders, holding{now, deciders})
+	}
+}
+
+// heldBy reports whether one of a set of nodes decided about the key at some time in a window.
+func (k *keyRun) heldBy(nodes uint64, from, to time.Duration) bool {
+	for i, h := range k.holders {
+		until := to
+		if i+1 < len(k.holders) {
+			until = k.holders[i+1].at
+		}
+		if h.at <= to && until >= from && h.nodes&nodes != 0 {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,478 @@
+package peerlimit_test
+
+import (
+	"context"
+	crand "crypto/rand"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/internal/oracle"
+	"github.com/peerlimit/peerlimit/peerlimittest"
+)
+
+// Running a schedule: a cluster in a bubble, callers on every node, the events, and somebody who looks at every node
+// every few milliseconds. What can be judged at once is, and the rest is written down for schedulejudge_test.go.
+
+const (
+	sampleEvery  = 5 * time.Millisecond
+	callBound    = 2*peerlimit.DefaultRPCTimeout + 50*time.Millisecond // the longest that a call may take
+	holderBound  = 5 * time.Second                                     // from the last event until all is decided in full again
+	healingBound = 30 * time.Second                                    // the same when something had to heal first
+	calmAfter    = time.Second                                         // from then until nobody decides alone any more
+	lastLook     = 3 * time.Second                                     // how long the load goes on after that began
+)
+
+// call is one call that was made and what came of it.
+type call struct {
+	start, end time.Duration
+	key        *keyRun
+	node       int
+	origin     peerlimit.Origin
+	cost       float64
+	admitted   bool
+	paused     bool // the node was frozen while it lasted, and the caller with it
+}
+
+// keyRun is one key of a plan in a run.
+type keyRun struct {
+	plan      *plan
+	name      string
+	partition uint16
+	oracles   []*oracle.Oracle // one for each limit; none for keys that are reset
+	holders   []holding        // who decided in full, in order of time
+
+	// replicated has, for each event by its time, the nodes that had a copy when it began.
+	replicated map[time.Duration]uint64
+}
+
+func (k *keyRun) String() string { return k.plan.name + "/" + k.name }
+
+// nodeRun is one node in a run.
+type nodeRun struct {
+	number  int
+	node    *peerlimit.Node
+	frozen  atomic.Bool // its callers stand still with it
+	freezes atomic.Int32
+	going   atomic.Bool // it was told to leave or killed: calls may find it closed
+	decides [64]uint64  // when it was looked at last
+}
+
+// run is a schedule being played, and what was seen.
+type run struct {
+	failed bool // it was judged, and something was wrong
+
+	s       *schedule
+	cluster *peerlimittest.Cluster
+	began   time.Time
+	stop    chan struct{} // closed when the load and the looking end
+	load    sync.WaitGroup
+	keys    []*keyRun
+	started []chan struct{} // by number: closed when that node is in nodes
+
+	mu       sync.Mutex // guards what follows; held for a look or an entry
+	nodes    []*nodeRun
+	calls    []call
+	wrong    map[string]*wrong // by kind
+	noted    []noted
+	happened []event // with the times at which they really began
+	doubles  bool    // two nodes decided in full about a partition when last looked at
+	missing  int     // partitions about which nobody did
+	gaps     []gap
+	settled  time.Duration // when all was as it should be after the last event, or that was given up
+	finished time.Duration
+}
+
+// wrong is one kind of thing that went wrong: when it first did, the first few of it, and how many there were.
+type wrong struct {
+	since time.Duration
+	key   *keyRun // one that it is about; nil when there is none
+	first []string
+	count int
+}
+
+// noted is a line for the timeline of a failure.
+type noted struct {
+	at     time.Time
+	node   int // who noticed; -1 for what was done to the cluster
+	kind   peerlimit.EventKind
+	member string // whom it is about
+	text   string
+}
+
+// maxNoted bounds what a run that goes wild writes down.
+const maxNoted = 20_000
+
+// play runs a schedule to its end and returns what was seen.
+func play(t *testing.T, s *schedule) *run {
+	defer fixIdentities(s.seed)()
+	r := &run{s: s, wrong: make(map[string]*wrong)}
+	synctest.Test(t, func(t *testing.T) {
+		r.stop = make(chan struct{}) // of this bubble
+		r.cluster = peerlimittest.NewSeededCluster(t, s.nodes, s.seed, r.listen)
+		r.began = time.Now()
+		r.prepare()
+		var looking sync.WaitGroup
+		looking.Go(r.look)
+		r.exhaust()
+		for i := range s.nodes {
+			r.enlist(i, r.cluster.Node(i))
+		}
+		r.happen()
+		r.settle()
+		time.Sleep(lastLook)
+		close(r.stop)
+		r.load.Wait()
+		looking.Wait()
+		r.finished = r.now()
+	})
+	return r
+}
+
+// fixIdentities makes the random part of the nodes' identities, and so who owns what, follow from a seed, until what it
+// returns is called. A seed that fails would else be unlikely to fail again.
+func fixIdentities(seed uint64) (restore func()) {
+	random := crand.Reader
+	crand.Reader = &seededReader{source: rand.New(rand.NewPCG(seed, 2))}
+	return func() { crand.Reader = random }
+}
+
+// seededReader is a source of bytes that are not random at all.
+type seededReader struct {
+	mu     sync.Mutex // guards source
+	source *rand.Rand
+}
+
+func (r *seededReader) Read(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range p {
+		p[i] = byte(r.source.Uint64())
+	}
+	return len(p), nil
+}
+
+func (r *run) now() time.Duration { return time.Since(r.began) }
+
+// saw writes down that something went wrong, with a key if it is about one.
+func (r *run) saw(kind string, k *keyRun, format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sawLocked(kind, k, format, args...)
+}
+
+// sawLocked is saw for callers that hold the lock.
+func (r *run) sawLocked(kind string, k *keyRun, format string, args ...any) {
+	w := r.wrong[kind]
+	if w == nil {
+		w = &wrong{since: r.now(), key: k}
+		r.wrong[kind] = w
+	}
+	if w.count++; len(w.first) < 3 {
+		w.first = append(w.first, fmt.Sprintf(format, args...))
+	}
+}
+
+// note writes down what was done to the cluster.
+func (r *run) note(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.noted = append(r.noted, noted{at: time.Now(), node: -1, text: fmt.Sprintf(format, args...)})
+}
+
+// listen is an option of every node: its events go into the timeline.
+func (r *run) listen(c *peerlimit.Config) {
+	var number int
+	_, _ = fmt.Sscanf(c.Name, "node%d", &number)
+	c.OnEvent = func(e peerlimit.Event) {
+		news := noted{at: e.Time, node: number, kind: e.Kind, member: strings.Split(e.Member, "-")[0]}
+		switch e.Kind {
+		case peerlimit.EventRing:
+			news.text = e.Detail
+		case peerlimit.EventLinkDown: // the innermost cause; the rest repeats the member's name
+			news.text = e.Detail[max(0, strings.LastIndex(e.Detail, ": ")+2):]
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if len(r.noted) < maxNoted {
+			r.noted = append(r.noted, news)
+		}
+	}
+}
+
+// prepare makes room for what will be seen.
+func (r *run) prepare() {
+	for i := range r.s.plans {
+		p := &r.s.plans[i]
+		for _, name := range p.keys {
+			k := &keyRun{plan: p, name: name, partition: peerlimit.PartitionOf(p.name, name)}
+			if p.use != resetting {
+				for _, l := range p.limits {
+					k.oracles = append(k.oracles, judge(l))
+				}
+			}
+			r.keys = append(r.keys, k)
+		}
+	}
+	numbers := r.s.nodes
+	for _, e := range r.s.events {
+		if e.kind == join {
+			numbers++
+		}
+	}
+	for range numbers {
+		r.started = append(r.started, make(chan struct{}))
+	}
+	for i := range r.s.nodes {
+		r.nodes = append(r.nodes, &nodeRun{number: i, node: r.cluster.Node(i)})
+	}
+	r.sample()
+}
+
+// exhaust empties the buckets that are to be empty when things begin to happen.
+func (r *run) exhaust() {
+	for _, k := range r.keys {
+		if k.plan.use != exhausted {
+			continue
+		}
+		l, err := r.cluster.Node(0).Limiter(k.plan.name, k.plan.limits...)
+		if err != nil {
+			r.saw("errors", nil, "%v", err)
+			return
+		}
+		burst := k.plan.limits[0].Burst
+		if burst == 0 {
+			burst = k.plan.limits[0].Tokens
+		}
+		c := caller{r, r.nodes[0], l, nil, false}
+		c.take(k, burst)
+	}
+}
+
+// enlist puts callers on a node.
+func (r *run) enlist(number int, node *peerlimit.Node) {
+	r.mu.Lock()
+	var n *nodeRun
+	if i := slices.IndexFunc(r.nodes, func(n *nodeRun) bool { return n.number == number }); i >= 0 {
+		n = r.nodes[i]
+	} else {
+		n = &nodeRun{number: number, node: node}
+		r.nodes = append(r.nodes, n)
+	}
+	r.mu.Unlock()
+	close(r.started[number])
+	for i := range r.s.plans {
+		p := &r.s.plans[i]
+		l, err := node.Limiter(p.name, p.limits...)
+		if errors.Is(err, peerlimit.ErrClosed) && n.going.Load() {
+			return
+		}
+		if err != nil {
+			r.saw("errors", nil, "limiter %s on node%d: %v", p.name, number, err)
+			return
+		}
+		var keys []*keyRun
+		for _, k := range r.keys {
+			if k.plan == p {
+				keys = append(keys, k)
+			}
+		}
+		seed := r.s.seed<<16 | uint64(number)<<8 | uint64(i)
+		c := caller{r, n, l, rand.New(rand.NewPCG(seed, 1)), false}
+		r.load.Go(func() { c.call(p, keys) })
+	}
+}
+
+// happen lets everything happen that is to happen, and returns when all of it is over.
+func (r *run) happen() {
+	var events sync.WaitGroup
+	for _, e := range r.s.events {
+		time.Sleep(e.at - r.now())
+		events.Go(func() {
+			r.begins(e)
+			r.do(e)
+			r.sample()
+			if e.lasts > 0 {
+				time.Sleep(e.lasts)
+				r.undo(e)
+				r.note("ends: %s", e.what())
+				r.sample()
+			}
+		})
+		synctest.Wait() // so that numbers are given in the order of the events
+	}
+	events.Wait()
+	if len(r.s.events) == 0 {
+		time.Sleep(12 * time.Second)
+	}
+}
+
+// begins waits until those have started to whom the event happens, and notes when it does.
+func (r *run) begins(e event) {
+	switch e.kind {
+	case leave, kill, freeze:
+		<-r.started[e.node]
+	case cutWay, cutLink:
+		<-r.started[e.node]
+		<-r.started[e.peer]
+	}
+	r.note("%s", e.what())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e.at = r.now()
+	r.happened = append(r.happened, e)
+	for _, k := range r.keys {
+		if k.replicated == nil {
+			k.replicated = make(map[time.Duration]uint64)
+		}
+		for _, n := range r.nodes {
+			if peerlimit.HasCopy(n.node, k.partition) {
+				k.replicated[e.at] |= 1 << n.number
+			}
+		}
+	}
+}
+
+// nodeRun returns a node that has started.
+func (r *run) nodeRun(number int) *nodeRun {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.nodes[slices.IndexFunc(r.nodes, func(n *nodeRun) bool { return n.number == number })]
+}
+
+func (r *run) do(e event) {
+	switch e.kind {
+	case join:
+		r.enlist(e.node, r.cluster.Add())
+	case leave:
+		r.nodeRun(e.node).going.Store(true)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := r.cluster.Leave(ctx, e.node); err != nil && r.s.family == membershipFamily {
+			r.saw("errors", nil, "node%d leaves: %v", e.node, err)
+		}
+		r.note("node%d has left", e.node)
+	case kill:
+		r.nodeRun(e.node).going.Store(true)
+		r.cluster.Kill(e.node)
+	case freeze:
+		r.nodeRun(e.node).frozen.Store(true)
+		r.nodeRun(e.node).freezes.Add(1)
+		r.cluster.Freeze(e.node)
+	case cutWay:
+		r.cluster.Cut(e.node, e.peer)
+	case cutLink:
+		r.cluster.CutBoth(e.node, e.peer)
+	case split:
+		r.cluster.Split(e.sides...)
+	case degrade:
+		r.cluster.Degrade(e.conditions)
+	}
+}
+
+func (r *run) undo(e event) {
+	switch e.kind {
+	case freeze:
+		r.cluster.Thaw(e.node)
+		r.nodeRun(e.node).frozen.Store(false)
+	case cutWay, cutLink:
+		r.cluster.Mend(e.node, e.peer)
+	case split:
+		for i, side := range e.sides {
+			for _, other := range e.sides[i+1:] {
+				for _, a := range side {
+					for _, b := range other {
+						r.cluster.Mend(a, b)
+					}
+				}
+			}
+		}
+	case degrade:
+		r.cluster.Degrade(peerlimittest.Healthy)
+	}
+}
+
+// settle waits until everything is as it should be after the last event, and says so when it is not in time.
+func (r *run) settle() {
+	bound := holderBound
+	for _, e := range r.s.events {
+		if e.lasts > 0 {
+			bound = healingBound
+		}
+	}
+	from := r.now()
+	for {
+		r.sample()
+		complaint := r.unsettled()
+		if complaint == "" {
+			break
+		}
+		if r.now()-from > bound {
+			for _, node := range r.cluster.Nodes() {
+				complaint += "\n" + peerlimit.Acquiring(node)
+			}
+			r.saw("not settled", r.keyHeldBy(0), "%v after the last event %s", bound, complaint)
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	r.settled = r.now()
+	r.note("settled, or given up, %.3fs after the last event", (r.settled - from).Seconds())
+}
+
+// unsettled says what is not yet as it should be, or nothing.
+func (r *run) unsettled() string {
+	r.mu.Lock()
+	missing, doubled := r.missing, r.doubles
+	r.mu.Unlock()
+	if missing > 0 {
+		return fmt.Sprintf("%d partitions have nobody who decides in full", missing)
+	}
+	if doubled {
+		return "two decide in full about the same partition"
+	}
+	nodes := r.cluster.Nodes()
+	for _, node := range nodes {
+		alive := 0
+		for _, m := range node.Members() {
+			if m.State == peerlimit.MemberAlive {
+				alive++
+			}
+		}
+		if alive != len(nodes) {
+			return fmt.Sprintf("%s sees %d of %d nodes alive", strings.Split(node.Self().Name, "-")[0], alive, len(nodes))
+		}
+	}
+	return r.disagreement(nodes)
+}
+
+// disagreement names a key about whose owner two nodes differ, if there is one.
+func (r *run) disagreement(nodes []*peerlimit.Node) string {
+	for i := range r.s.plans {
+		p := &r.s.plans[i]
+		var first *peerlimit.Limiter
+		for _, node := range nodes {
+			l, err := node.Limiter(p.name, p.limits...)
+			if err != nil {
+				return err.Error()
+			}
+			if first == nil {
+				first = l
+			}
+			for _, key := range p.keys {
+				if a, b := first.Owner(key).Name, l.Owner(key).Name; a != b {
+					return fmt.Sprintf("%s says that %s/%s is owned by %s, not %s", node.Self().Name, p.name, key, b, a)
+				}
+			}
+		}
+	}
+	return ""
+}

@@ -1,0 +1,169 @@
+package peerlimit_test
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/peerlimit/peerlimit"
+)
+
+// Whole clusters under schedules of joins, leaves, crashes, freezes, cuts and splits that follow from seeds: the limit
+// survives all of them, within what each is allowed to cost.
+
+var (
+	simSeeds  = flag.Int("sim.seeds", defaultSeeds, "how many seeds TestSchedules runs")
+	simSeed   = flag.Uint64("sim.seed", 0, "the one seed that TestSchedules runs")
+	simFamily = flag.String("sim.family", "", "the only family whose seeds TestSchedules runs")
+	simFrom   = flag.Uint64("sim.from", 1, "the seed that TestSchedules begins with")
+)
+
+// runSchedule plays a schedule and fails the test when something was wrong.
+func runSchedule(t *testing.T, s *schedule) *run {
+	t.Helper()
+	began := time.Now()
+	r := play(t, s)
+	r.judge()
+	took := time.Since(began).Round(time.Millisecond)
+	t.Logf("%v of controlled time in %v, %d calls", r.finished.Round(time.Millisecond), took, len(r.calls))
+	if failure := r.failure(); failure != "" {
+		t.Error(failure)
+		r.failed = true
+	}
+	return r
+}
+
+func TestSchedules(t *testing.T) {
+	if *simSeed != 0 {
+		runSchedule(t, newSchedule(*simSeed))
+		return
+	}
+	ran, tallies := 0, make(map[string]*tally)
+	for seed := *simFrom; ran < *simSeeds; seed++ {
+		if *simFamily != "" && familyOf(seed).String() != *simFamily {
+			if seed > *simFrom+uint64(familyCount) && ran == 0 {
+				t.Fatalf("there is no family %q", *simFamily)
+			}
+			continue
+		}
+		ran++
+		family := familyOf(seed).String()
+		if tallies[family] == nil {
+			tallies[family] = new(tally)
+		}
+		t.Run(fmt.Sprintf("%v/%d", family, seed), func(t *testing.T) {
+			r := runSchedule(t, newSchedule(seed))
+			tallies[family].add(r, r.failed)
+		})
+	}
+	for _, family := range slices.Sorted(maps.Keys(tallies)) {
+		t.Logf("%s: %v", family, tallies[family])
+	}
+}
+
+// regressionSeeds are seeds that once failed in a way of their own. TestSchedules does not reach them by itself.
+var regressionSeeds = []struct {
+	seed uint64
+	why  string
+}{
+	{189, "one that leaves crashes at once, and nobody takes its place"},
+	{437, "two decide in full though no limit shows it"},
+	{466, "the same, when one joins after a crash"},
+	{10, "who gave to a node that no longer wanted it did not look again for half a second"},
+	{21, "what the heir had given out by its share was not charged when it began to hold"},
+	{50, "two joined at once, knew nothing of each other, and both held: names went with gossip alone"},
+	{124, "an answer named a receiver that had left long ago, and the round waited for it for ever"},
+	{147, "holder and heir on the smaller side of a split: the judge had not thought of it"},
+	{185, "a take was passed on to a node that could only have sent it back, and waited there"},
+	{219, "a leaver that was killed had not replicated since the ring had dropped it"},
+	{225, "a node that was joining decided by its share before its links were up"},
+	{324, "the next owner was killed before it had acquired from the leaver, which still held"},
+	{484, "the heir of a killed owner had become it a moment ago and had no replica"},
+}
+
+// written are the smallest schedules that show one thing each.
+var written = map[string]schedule{
+	"a newcomer takes over keys that are exhausted": {
+		family: membershipFamily, nodes: 3, events: []event{{at: time.Second, kind: join, node: 3}},
+	},
+	"somebody leaves": {
+		family: membershipFamily, nodes: 3, events: []event{{at: time.Second, kind: leave, node: 1}},
+	},
+	"the last but one leaves": {
+		family: membershipFamily, nodes: 2, events: []event{{at: time.Second, kind: leave, node: 0}},
+	},
+	"one comes while another one goes": {
+		family: membershipFamily, nodes: 3, events: []event{
+			{at: time.Second, kind: leave, node: 0}, {at: 1050 * time.Millisecond, kind: join, node: 3},
+		},
+	},
+	"two come at once": {
+		family: membershipFamily, nodes: 3, events: []event{
+			{at: time.Second, kind: join, node: 3}, {at: time.Second + time.Microsecond, kind: join, node: 4},
+		},
+	},
+	"two go at once": {
+		family: membershipFamily, nodes: 4, events: []event{
+			{at: time.Second, kind: leave, node: 0}, {at: time.Second + time.Microsecond, kind: leave, node: 1},
+		},
+	},
+	"one goes as soon as it has come": {
+		family: membershipFamily, nodes: 3, events: []event{
+			{at: time.Second, kind: join, node: 3}, {at: 1100 * time.Millisecond, kind: leave, node: 3},
+		},
+	},
+	"a crash": {
+		family: killFamily, nodes: 3, events: []event{{at: 2 * time.Second, kind: kill, node: 1}},
+	},
+	"a newcomer crashes while it takes over": {
+		family: handoverFamily, nodes: 4, events: []event{
+			{at: time.Second, kind: join, node: 4}, {at: 1010 * time.Millisecond, kind: kill, node: 4},
+		},
+	},
+	"one that leaves crashes while it hands over": {
+		family: handoverFamily, nodes: 5, events: []event{
+			{at: time.Second, kind: leave, node: 0}, {at: 1010 * time.Millisecond, kind: kill, node: 0},
+		},
+	},
+	"a freeze that is too short to be noticed": {
+		family: faultFamily, nodes: 3, events: []event{{at: time.Second, kind: freeze, node: 1, lasts: 200 * time.Millisecond}},
+	},
+	"a freeze in which others take over": {
+		family: faultFamily, nodes: 3, events: []event{{at: time.Second, kind: freeze, node: 1, lasts: 15 * time.Second}},
+	},
+	"one of two is frozen": {
+		family: faultFamily, nodes: 2, events: []event{{at: time.Second, kind: freeze, node: 1, lasts: 15 * time.Second}},
+	},
+	"a split with a majority": {
+		family: faultFamily, nodes: 5, events: []event{{at: time.Second, kind: split, sides: [][]int{{0, 1}, {2, 3, 4}}, lasts: 15 * time.Second}},
+	},
+	"a split without one": {
+		family: faultFamily, nodes: 4, events: []event{{at: time.Second, kind: split, sides: [][]int{{0, 1}, {2, 3}}, lasts: 15 * time.Second}},
+	},
+	"a link that is dead one way": {
+		family: faultFamily, nodes: 3, events: []event{{at: time.Second, kind: cutWay, node: 0, peer: 1, lasts: 10 * time.Second}},
+	},
+}
+
+// writtenPlans are what is asked for in schedules written by hand: keys that are saturated and many that are exhausted, so
+// that every node owns some.
+var writtenPlans = []plan{
+	newPlan("hot", saturated, 4, 1, 6*time.Millisecond, peerlimit.PerSecond(50)),
+	newPlan("small", exhausted, 16, 1, 50*time.Millisecond, peerlimit.PerMinute(5)),
+}
+
+func TestScheduleRegressions(t *testing.T) {
+	for name, s := range written {
+		s.plans = writtenPlans
+		t.Run(name, func(t *testing.T) {
+			s.test = t.Name()
+			runSchedule(t, &s)
+		})
+	}
+	for _, r := range regressionSeeds {
+		t.Run(fmt.Sprintf("%d: %s", r.seed, r.why), func(t *testing.T) { runSchedule(t, newSchedule(r.seed)) })
+	}
+}

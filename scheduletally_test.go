@@ -1,0 +1,64 @@
+package peerlimit_test
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/internal/oracle"
+)
+
+// tally sums up the runs of one family: the measured columns of docs/guarantees.md.
+type tally struct {
+	runs, failed, keys int
+	calls, alone       int           // calls made, and those that were decided by a share
+	slowest            time.Duration // call, on a node that was not frozen
+
+	exceeded   int     // keys that were given more than B + R·w
+	mostExcess float64 // of those, in parts of B + R·w
+	ofAllowed  float64 // and in parts of what the events of the run allow
+	leastRate  float64 // of a saturated key, in parts of B + R·w, over the whole run
+}
+
+// add takes in a run that has been judged.
+func (t *tally) add(r *run, failed bool) {
+	t.runs++
+	if failed {
+		t.failed++
+	}
+	for _, c := range r.calls {
+		t.calls++
+		if c.origin == peerlimit.OriginFallback || c.origin == peerlimit.OriginHeir {
+			t.alone++
+		}
+		if !c.paused {
+			t.slowest = max(t.slowest, c.end-c.start)
+		}
+	}
+	for _, k := range r.keys {
+		for i, o := range k.oracles {
+			t.addKey(r, k, k.plan.limits[i], o.Report())
+		}
+	}
+}
+
+func (t *tally) addKey(r *run, k *keyRun, l peerlimit.Limit, report oracle.Report) {
+	t.keys++
+	if !report.Within(0) {
+		t.exceeded++
+		t.mostExcess = max(t.mostExcess, report.Excess/(report.Worst.Admitted-report.Excess))
+		t.ofAllowed = max(t.ofAllowed, report.Excess/max(r.allowance(k, l), 0.01))
+	}
+	if k.plan.use == saturated && k.plan.limits[0] == l {
+		if rate := report.Run.Admitted / grown(l, r.finished); t.leastRate == 0 || rate < t.leastRate {
+			t.leastRate = rate
+		}
+	}
+}
+
+func (t *tally) String() string {
+	return fmt.Sprintf("%d runs, %d failed; %d keys: %d were given more than B + R·w, at most %.0f %% more and %.0f %% of what the "+
+		"events allow; least admitted of a saturated key: %.1f %% of B + R·w; %d calls, %d by a share, slowest %v",
+		t.runs, t.failed, t.keys, t.exceeded, 100*t.mostExcess, 100*t.ofAllowed, 100*t.leastRate, t.calls, t.alone,
+		t.slowest.Round(time.Millisecond))
+}

@@ -1,0 +1,152 @@
+package peerlimit
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// The way of a question to the node that holds its key. Mostly that is the owner that the ring names, and it is asked at
+// once. While a partition is on its way from one node to another, or nodes see different rings, the question is passed
+// on, or waits a moment where it will be answered.
+
+// seekInterval is how often a waiting question looks again even if it was not woken: who is asked may have changed.
+const seekInterval = 10 * time.Millisecond
+
+// patience returns how long to look for an answer from another node: the RPC timeout, and at most half of what remains
+// until the deadline of ctx, so that there is time to decide without it.
+func (n *Node) patience(ctx context.Context) time.Duration {
+	if deadline, ok := ctx.Deadline(); ok {
+		return min(n.settings.RPCTimeout, time.Until(deadline)/2)
+	}
+	return n.settings.RPCTimeout
+}
+
+// askHolder asks the owner, or seeks the holder when that is this node, which does not hold, or the owner does not know.
+// owner is who the ring names when it is another node.
+func (n *Node) askHolder(ctx context.Context, r *rule, part uint16, m *message, patience time.Duration) (rep reply, owner *peer, err error) {
+	owner = n.route.Load().owner(part)
+	if owner == nil {
+		rep, err = n.seek(ctx, r, part, m, "", patience)
+		return rep, nil, err
+	}
+	began := n.now()
+	ans, err := n.call(ctx, owner, m, patience)
+	if errors.Is(err, errElsewhere) {
+		rep, err = n.seek(ctx, r, part, m, "", patience-time.Duration(n.now()-began))
+		return rep, owner, err
+	}
+	return n.replyOf(m, ans, owner), owner, err
+}
+
+// replyOf returns an answer of p's with what cancels it there. Most are takes: they need not pay for that.
+func (n *Node) replyOf(m *message, ans answer, p *peer) reply {
+	if m.kind != kindReserve {
+		return reply{answer: ans}
+	}
+	return reply{ans, remoteCanceller{n, p}}
+}
+
+// seek answers a question about a key that this node did not hold a moment ago: as soon as it does, or by passing the
+// question on to the node that probably holds; never back to where it came from. It gives up after some time, and at once
+// where nobody here can know: then whoever has a copy decides by a share.
+func (n *Node) seek(ctx context.Context, r *rule, part uint16, m *message, from string, patience time.Duration) (reply, error) {
+	end := n.now() + int64(patience)
+	timer := time.NewTimer(seekInterval)
+	defer timer.Stop()
+	for {
+		changed := n.keeper.changed() // before looking
+		if ans, ok := n.table.answer(r, part, m, n.now()); ok {
+			return reply{ans, localCanceller{n.table, r, part, n}}, nil
+		}
+		where := n.nextHop(part, from)
+		switch {
+		case where.alone:
+			return reply{}, errNoEvidence
+		case !where.coming && from != "" && (where.next == nil || m.hops >= maxHops):
+			return reply{}, errElsewhere // who asks knows better
+		}
+		left := time.Duration(end - n.now())
+		if next := where.next; next != nil && m.hops < maxHops && left > 0 {
+			passed := *m
+			passed.hops++
+			ans, err := n.call(ctx, next, &passed, left)
+			if err == nil {
+				return n.replyOf(m, ans, next), nil
+			}
+			if !errors.Is(err, errElsewhere) && !errors.Is(err, errNoEvidence) && !neverSent(err) {
+				return reply{}, err // it may have been acted upon
+			}
+			left = time.Duration(end - n.now())
+		}
+		if left <= 0 {
+			return reply{}, errElsewhere
+		}
+		timer.Reset(min(left, seekInterval))
+		select {
+		case <-changed:
+		case <-timer.C:
+		case <-ctx.Done():
+			return reply{}, ctx.Err()
+		case <-n.stop:
+			return reply{}, ErrClosed
+		}
+	}
+}
+
+// errNoEvidence is why a node that has a copy does not decide in full.
+var errNoEvidence = errors.New("peerlimit: most of the other members are out of reach")
+
+// anyInReach returns a member that is not known to be out of reach, other than the one named, or nil.
+func (n *Node) anyInReach(route *route, not string) *peer {
+	for _, p := range route.others {
+		if p.Name != not && !n.cutOff(p) {
+			return p
+		}
+	}
+	return nil
+}
+
+// prospect is what a node can say about where a partition that it does not hold is.
+type prospect struct {
+	next   *peer // who probably holds it, or knows who does; nil when that is where the question comes from, or nobody
+	coming bool  // it is on its way here
+	alone  bool  // and will not come, nor be found, before this node's evidence is fresh again
+}
+
+// nextHop returns where a question that came from a node, or from this one, should go next: to the node that is being
+// asked for the partition, the one it was given to, the owner, or who was the owner before.
+func (n *Node) nextHop(part uint16, from string) prospect {
+	route, full := n.route.Load(), n.reach.isFull(n.now())
+	owner := route.owner(part)
+	p := &n.table.partitions[part]
+	p.mu.Lock()
+	h := &p.holding
+	guesses := [4]string{"", h.gift.to, "", n.keeper.previousOwner(part)}
+	if h.attempt != nil {
+		guesses[0] = h.attempt.askee
+	}
+	if owner != nil {
+		guesses[2] = owner.Name
+	}
+	s := prospect{coming: h.attempt != nil || owner == nil}
+	lapsed := h.lapsed && !full
+	p.mu.Unlock()
+	if !lapsed {
+		for _, name := range guesses {
+			if name != "" && name != from && route.others[name] != nil {
+				s.next = route.others[name]
+				break
+			}
+		}
+	}
+	joining := !full && n.reach.lapses.Load() == 0
+	if joining && owner == nil && s.next == nil {
+		s.next = n.anyInReach(route, from) // it has met somebody, who knows more
+	}
+	if full || owner != nil || joining && from != "" {
+		return s // in the last case others already see it as one of them
+	}
+	s.alone = s.next == nil || n.cutOff(s.next)
+	return s
+}

@@ -1,0 +1,179 @@
+package peerlimit
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Settling: a copy that a node does not hold by is dropped only when the holder has said that its present heir, which is
+// another node, has everything that is in the copy.
+
+const (
+	// tidyInterval is how often a node asks about copies that it has no reason to keep.
+	tidyInterval = time.Second
+
+	settleTimeout = 500 * time.Millisecond
+	settlePiece   = 1024 // partitions in a request, at most
+	settleAtOnce  = 16   // requests under way, at most
+)
+
+// tidyCopies drops, from time to time until ctx ends, what this node need not keep: copies of partitions of which it is
+// neither the owner nor the heir, and pieces of replicas of which no more have come.
+func (n *Node) tidyCopies(ctx context.Context) {
+	ticker := time.NewTicker(tidyInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		now, route := n.now(), n.route.Load()
+		for part := range uint16(partitionCount) {
+			n.table.dropArrived(part, now)
+			if n.table.holds(part) && route.owner(part) != nil && !n.replicator.inGrace(route, part) {
+				n.table.repeatReplica(part)
+			}
+		}
+		n.settle(ctx, func(part uint16) bool {
+			heir, known := route.heir(part) // nil for this node
+			return !known || heir != nil
+		})
+	}
+}
+
+// repeatReplica has all of a partition sent to its heir again. A holder that its ring does not name does so from time to time:
+// the heir is then the owner, who should have acquired. If it holds as well, because two clusters have met, that is how
+// they find out [UnnamedHolderRepeats].
+func (t *table) repeatReplica(part uint16) {
+	p := &t.partitions[part]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.holding.replication.again = true
+	t.markChanged(part)
+}
+
+// settleCopies asks about all copies that this node keeps without holding by them, and returns how many it still has to
+// keep.
+func (n *Node) settleCopies(ctx context.Context) (kept int) {
+	return n.settle(ctx, func(uint16) bool { return true })
+}
+
+// settle asks the owners about the copies of the partitions that are wanted gone, drops those that are safe elsewhere,
+// and returns how many of them are left.
+func (n *Node) settle(ctx context.Context, wanted func(part uint16) bool) (kept int) {
+	route := n.route.Load()
+	questions := make(map[*peer][]settlePart)
+	for part := range uint16(partitionCount) {
+		v := n.table.idleCopy(part)
+		if v == (version{}) || !wanted(part) {
+			continue
+		}
+		kept++
+		if owner := route.owner(part); owner != nil {
+			questions[owner] = append(questions[owner], settlePart{part, v})
+		}
+	}
+	var (
+		asking sync.WaitGroup
+		free   = make(chan struct{}, settleAtOnce)
+		mu     sync.Mutex // guards kept
+	)
+	for owner, parts := range questions {
+		for piece := range slices.Chunk(parts, settlePiece) {
+			free <- struct{}{}
+			asking.Go(func() {
+				defer func() { <-free }()
+				dropped := n.settleWith(ctx, owner.Name, piece)
+				mu.Lock()
+				defer mu.Unlock()
+				kept -= dropped
+			})
+		}
+	}
+	asking.Wait()
+	return kept
+}
+
+// settleWith asks one owner, a second time by another way if it does not answer, and returns how many copies were
+// dropped.
+func (n *Node) settleWith(ctx context.Context, owner string, parts []settlePart) (dropped int) {
+	request := appendSettleRequest(nil, &settleRequest{by: n.identity, parts: parts})
+	for try := range 2 {
+		response, err := n.tell(ctx, owner, request, settleTimeout, try)
+		if err != nil {
+			continue
+		}
+		ans, err := decodeSettleAnswer(response)
+		if err != nil {
+			return 0
+		}
+		for _, part := range parts {
+			if slices.Contains(ans.settled, part.part) && n.table.dropCopy(part.part, part.version) {
+				dropped++
+			}
+		}
+		return dropped
+	}
+	return 0
+}
+
+// idleCopy returns the version of the copy that is kept of a partition which is not held, zero for none.
+func (t *table) idleCopy(part uint16) version {
+	if t.holds(part) {
+		return version{}
+	}
+	p := &t.partitions[part]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.holding.holds {
+		return version{}
+	}
+	return p.holding.copy
+}
+
+// dropCopy drops a copy that is safe elsewhere, unless it is another one by now, or may be needed to acquire the
+// partition.
+func (t *table) dropCopy(part uint16, v version) bool {
+	p := &t.partitions[part]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := &p.holding
+	if h.holds || h.attempt != nil || h.copy != v {
+		return false
+	}
+	p.clear(t)
+	h.drop()
+	return true
+}
+
+// onSettle says which copies are not needed. One that is newer than what this node holds makes it acquire anew, above
+// that one [NewerCopyOffered].
+func (n *Node) onSettle(q *settleRequest) *settleAnswer {
+	n.reach.check(n.now())
+	route := n.route.Load()
+	ans := &settleAnswer{}
+	newer := false
+	for _, asked := range q.parts {
+		n.reach.hear(asked.version.election.number)
+		heir := n.replicator.heirOf(route, asked.part)
+		p := &n.table.partitions[asked.part]
+		p.mu.Lock()
+		h := &p.holding
+		switch {
+		case !h.holds || !n.reach.isFull(n.now()):
+		case h.copy.below(asked.version):
+			h.outdo(asked.version.election)
+			newer = true
+		case heir != q.by && heir == h.replication.heir && h.settled(asked.version):
+			ans.settled = append(ans.settled, asked.part)
+		}
+		p.mu.Unlock()
+	}
+	if newer {
+		n.keeper.wake()
+	}
+	return ans
+}

@@ -1,0 +1,483 @@
+package peerlimit
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"slices"
+	"unsafe"
+)
+
+// What control messages are made of. Each is
+//
+//	kind     1 byte; of an answer the status instead, and when that is not statusDone the next byte is the last
+//	version  1 byte
+//	names    count, uvarint; each: length, uvarint; that many bytes
+//	sets     count, uvarint; each a record: limiter, name; active, 1 byte; limits, 1 byte; of each limit its algorithm and
+//	         ordinal, 1 byte each, tokens, period and burst
+//	fields
+//
+// A name in a field is its number in names, from 1; 0 is the empty name. Names are few and partitions many. What a bucket
+// is limited by is its number in sets in the same way. A list is its count and so many records, and a record is its
+// length and its fields: a later version adds fields at the end of records too. Only names alone and partitions alone
+// are listed without lengths. A partition is the signed difference to the one before in the message.
+
+// Bounds of what a message may have in it. Lists of buckets are bounded by the size of a frame alone.
+const (
+	maxKnownNames = maxMembers // in a list of members, or marks of a partition
+	maxDictionary = 1 << 16    // names, or sets, of one message
+)
+
+// plainSet finds the set that this node uses for a limiter's limits when nothing else is remembered; see rules.plainSet.
+type plainSet func(limiter string, limits []Limit) (*limitSet, error)
+
+// limiterSet is a set under a limiter: what the buckets of a message refer to. The set may be nil; see bucketImage.
+type limiterSet struct {
+	limiter string
+	set     *limitSet
+}
+
+// controlWriter encodes one message. The dictionaries are known when all fields are written, and then go before them.
+type controlWriter struct {
+	b    []byte
+	body int // where the fields begin, and the dictionaries are put
+
+	names  []byte // encoded
+	nameOf map[string]uint64
+
+	sets  []byte                // encoded
+	setOf map[limiterSet]uint64 // those written so far, and equal ones
+	equal map[string]uint64     // by their encoding
+	last  limiterSet            // the one written last: the next bucket's, mostly
+	index uint64                // of last
+
+	part int // written last
+}
+
+// beginControl begins a message after b.
+func beginControl(b []byte, first byte) controlWriter {
+	b = append(b, first, wireVersion)
+	return controlWriter{b: b, body: len(b)}
+}
+
+// end puts the dictionaries in and returns the message, after what was in front of it.
+func (w *controlWriter) end() []byte {
+	if len(w.nameOf) == 0 && len(w.equal) == 0 {
+		return slices.Insert(w.b, w.body, 0, 0)
+	}
+	head := binary.AppendUvarint(nil, uint64(len(w.nameOf)))
+	head = append(head, w.names...)
+	head = binary.AppendUvarint(head, uint64(len(w.equal)))
+	head = append(head, w.sets...)
+	return slices.Insert(w.b, w.body, head...)
+}
+
+func (w *controlWriter) byte(v byte)      { w.b = append(w.b, v) }
+func (w *controlWriter) uvarint(v uint64) { w.b = binary.AppendUvarint(w.b, v) }
+func (w *controlWriter) count(n int)      { w.uvarint(uint64(n)) }
+func (w *controlWriter) digest(v uint64)  { w.b = binary.BigEndian.AppendUint64(w.b, v) }
+func (w *controlWriter) key(v string)     { w.count(len(v)); w.b = append(w.b, v...) }
+
+func (w *controlWriter) name(v string) { w.uvarint(w.nameIndex(v)) }
+
+func (w *controlWriter) nameIndex(v string) uint64 {
+	if v == "" {
+		return 0
+	}
+	index, ok := w.nameOf[v]
+	if !ok {
+		if w.nameOf == nil {
+			w.nameOf = make(map[string]uint64)
+		}
+		index = uint64(len(w.nameOf)) + 1
+		w.nameOf[v] = index
+		w.names = append(binary.AppendUvarint(w.names, uint64(len(v))), v...)
+	}
+	return index
+}
+
+func (w *controlWriter) nameList(names []string) {
+	w.count(len(names))
+	for _, v := range names {
+		w.name(v)
+	}
+}
+
+func (w *controlWriter) partition(part uint16) {
+	w.b = binary.AppendVarint(w.b, int64(int(part)-w.part))
+	w.part = int(part)
+}
+
+func (w *controlWriter) election(e election) {
+	w.uvarint(e.number)
+	w.name(e.by)
+}
+
+func (w *controlWriter) version(v version) {
+	if v == (version{}) {
+		w.byte(0)
+		return
+	}
+	w.byte(1)
+	w.election(v.election)
+	w.uvarint(uint64(v.gifts))
+	w.name(v.holder)
+	w.uvarint(v.seq)
+}
+
+// beginRecord returns where the record's fields begin, for endRecord.
+func (w *controlWriter) beginRecord() int {
+	w.byte(0)
+	return len(w.b)
+}
+
+// endRecord fills in the length. Most records are short: only a long one must be moved to make room for it.
+func (w *controlWriter) endRecord(begin int) {
+	var length [binary.MaxVarintLen64]byte
+	n := binary.PutUvarint(length[:], uint64(len(w.b)-begin))
+	w.b[begin-1] = length[0]
+	if n > 1 {
+		w.b = slices.Insert(w.b, begin, length[1:n]...)
+	}
+}
+
+func (w *controlWriter) content(c *partContent) {
+	w.count(len(c.buckets))
+	for i := range c.buckets {
+		w.bucket(&c.buckets[i])
+	}
+	w.count(len(c.marks))
+	for _, mark := range c.marks {
+		begin := w.beginRecord()
+		w.name(mark.reporter)
+		w.uvarint(mark.seq)
+		w.endRecord(begin)
+	}
+}
+
+func (w *controlWriter) bucket(image *bucketImage) {
+	begin := w.beginRecord()
+	w.uvarint(w.setIndex(limiterSet{image.limiter, image.set}))
+	w.key(image.key)
+	for _, level := range image.levels {
+		w.b = appendNumber(w.b, level)
+	}
+	w.endRecord(begin)
+}
+
+// setIndex returns the number of a set. Equal ones have one number: where versions of the code mix, each bucket has a
+// set of its own, and they are all alike.
+func (w *controlWriter) setIndex(s limiterSet) uint64 {
+	if w.index > 0 && s == w.last {
+		return w.index
+	}
+	index, ok := w.setOf[s]
+	if !ok {
+		if w.setOf == nil {
+			w.setOf, w.equal = make(map[limiterSet]uint64), make(map[string]uint64)
+		}
+		encoded := appendSet(binary.AppendUvarint(nil, w.nameIndex(s.limiter)), s.set)
+		if index, ok = w.equal[string(encoded)]; !ok {
+			index = uint64(len(w.equal)) + 1
+			w.equal[string(encoded)] = index
+			w.sets = appendBytes(w.sets, encoded)
+		}
+		w.setOf[s] = index
+	}
+	w.last, w.index = s, index
+	return index
+}
+
+func appendSet(b []byte, set *limitSet) []byte {
+	if set == nil {
+		return append(b, 0, 0)
+	}
+	b = append(b, byte(set.active), byte(len(set.limits)))
+	for i, l := range set.limits {
+		b = append(b, byte(l.Algorithm), byte(set.ids[i].ordinal))
+		b = appendNumber(b, l.Tokens)
+		b = appendDuration(b, l.Period)
+		b = appendNumber(b, l.Burst)
+	}
+	return b
+}
+
+// controlReader decodes one message. Like reader, it returns zeros after a failure.
+type controlReader struct {
+	reader
+	names   []string
+	sets    []limiterSet
+	refused bool // an answer that is none; nothing follows
+
+	part   int       // read last
+	levels []float64 // room for levels to come: one allocation for those of many buckets
+}
+
+// readControl begins to read a message of that kind. The sets are read with plain; without, they are skipped.
+func readControl(b []byte, kind messageKind, plain plainSet) controlReader {
+	r := controlReader{reader: reader{b: b}}
+	if messageKind(r.byte()) != kind || r.byte() == 0 {
+		r.fail()
+	}
+	r.dictionaries(plain)
+	return r
+}
+
+// readControlAnswer begins to read an answer.
+func readControlAnswer(b []byte, plain plainSet) controlReader {
+	r := controlReader{reader: reader{b: b}}
+	first := status(r.byte())
+	if version := r.byte(); version == 0 || r.failed {
+		r.fail()
+	} else if first == statusRefused {
+		r.refused = true
+		r.fail()
+	} else if first != statusDone {
+		r.fail()
+	}
+	r.dictionaries(plain)
+	return r
+}
+
+// decoded returns what was read, or why it could not be.
+func decoded[T any](r *controlReader, what string, message T) (T, error) {
+	var none T
+	if r.refused {
+		return none, errRefused
+	}
+	if r.failed {
+		return none, fmt.Errorf("%w: %s: another kind, cut short, or a field out of range", errMalformed, what)
+	}
+	return message, nil
+}
+
+func (r *controlReader) dictionaries(plain plainSet) {
+	if count := r.listLen(maxDictionary, 2); count > 0 {
+		r.names = make([]string, 0, count)
+		for range count {
+			name := r.bytes(maxIdentityLen)
+			if len(name) == 0 {
+				r.fail()
+				return
+			}
+			r.names = append(r.names, string(name))
+		}
+	}
+	for range r.listLen(maxDictionary, 3) {
+		r.record(func() {
+			if plain != nil {
+				r.sets = append(r.sets, r.limiterSet(plain))
+			}
+		})
+	}
+}
+
+// listLen reads how long a list is. There must be room for that many elements of at least smallest bytes.
+func (r *controlReader) listLen(limit, smallest int) int {
+	n := r.uvarint()
+	if n > uint64(limit) || n > uint64(len(r.b)/smallest) {
+		r.fail()
+		return 0
+	}
+	return int(n)
+}
+
+// record has read take the fields of a record that it knows, and skips the others.
+func (r *controlReader) record(read func()) {
+	fields := r.bytes(len(r.b))
+	rest := r.b
+	r.b = fields
+	read()
+	if r.failed {
+		rest = nil
+	}
+	r.b = rest
+}
+
+// readList reads a list of records of at least smallest bytes of fields.
+func readList[T any](r *controlReader, limit, smallest int, read func() T) []T {
+	n := r.listLen(limit, smallest+1)
+	if n == 0 {
+		return nil
+	}
+	list := make([]T, 0, n)
+	for range n {
+		r.record(func() { list = append(list, read()) })
+		if r.failed {
+			return nil
+		}
+	}
+	return list
+}
+
+// name reads a name that may be empty.
+func (r *controlReader) name() string {
+	index := r.uvarint()
+	if index == 0 {
+		return ""
+	}
+	if index > uint64(len(r.names)) {
+		r.fail()
+		return ""
+	}
+	return r.names[index-1]
+}
+
+// someName reads a name that may not be empty.
+func (r *controlReader) someName() string {
+	name := r.name()
+	if name == "" {
+		r.fail()
+	}
+	return name
+}
+
+func (r *controlReader) nameList() []string {
+	n := r.listLen(maxKnownNames, 1)
+	if n == 0 {
+		return nil
+	}
+	list := make([]string, n)
+	for i := range list {
+		list[i] = r.someName()
+	}
+	return list
+}
+
+func (r *controlReader) partition() uint16 {
+	part := int64(r.part) + r.varint()
+	if part < 0 || part >= partitionCount {
+		r.fail()
+		return 0
+	}
+	r.part = int(part)
+	return uint16(part)
+}
+
+func (r *controlReader) digest() uint64 {
+	if len(r.b) < 8 {
+		r.fail()
+		return 0
+	}
+	v := binary.BigEndian.Uint64(r.b)
+	r.b = r.b[8:]
+	return v
+}
+
+func (r *controlReader) uint32() uint32 {
+	v := r.uvarint()
+	if v > math.MaxUint32 {
+		r.fail()
+		return 0
+	}
+	return uint32(v)
+}
+
+func (r *controlReader) election() election { return election{r.uvarint(), r.name()} }
+
+func (r *controlReader) version() version {
+	switch r.byte() {
+	case 0:
+	case 1:
+		return version{r.election(), r.uint32(), r.name(), r.uvarint()}
+	default:
+		r.fail()
+	}
+	return version{}
+}
+
+// key reads a bucket's key. It shares the memory of the message.
+func (r *controlReader) key() string {
+	key := r.bytes(MaxKeyLen)
+	if len(key) == 0 {
+		r.fail()
+	}
+	return unsafe.String(unsafe.SliceData(key), len(key))
+}
+
+func (r *controlReader) content() partContent {
+	return partContent{
+		buckets: readList(r, math.MaxInt, 3, r.bucket),
+		marks: readList(r, maxKnownNames, 2, func() reportMark {
+			return reportMark{reporter: r.someName(), seq: r.uvarint()}
+		}),
+	}
+}
+
+func (r *controlReader) bucket() bucketImage {
+	index := r.uvarint()
+	if index == 0 || index > uint64(len(r.sets)) {
+		r.fail()
+		return bucketImage{}
+	}
+	s := r.sets[index-1]
+	image := bucketImage{limiter: s.limiter, key: r.key(), set: s.set}
+	if s.set != nil {
+		image.levels = r.levelList(len(s.set.meters))
+	}
+	return image
+}
+
+// levelsRoom is for how many levels room is made at once: 2 kB.
+const levelsRoom = 256
+
+func (r *controlReader) levelList(count int) []float64 {
+	if len(r.levels) < count {
+		r.levels = make([]float64, levelsRoom)
+	}
+	levels := r.levels[:count:count]
+	r.levels = r.levels[count:]
+	for i := range levels {
+		level := r.number()
+		if !(level >= 0) || math.IsInf(level, 1) {
+			r.fail()
+		}
+		levels[i] = level
+	}
+	return levels
+}
+
+// limiterSet reads a set of the dictionary: the interned one, or one that extends it. Its identities are those that were
+// sent. An ordinal says what a level was counted among when it was stored; computed anew among what is remembered
+// now it would make one level pass for another, and the take that was charged to it would be forgotten.
+func (r *controlReader) limiterSet(plain plainSet) limiterSet {
+	s := limiterSet{limiter: r.someName()}
+	active, count := int(r.byte()), int(r.byte())
+	if count == 0 && active == 0 {
+		return s
+	}
+	if active == 0 || active > min(count, MaxLimits) || count > maxLevels {
+		r.fail()
+		return s
+	}
+	limits, ids := make([]Limit, count), make([]levelID, count)
+	for i := range limits {
+		limits[i], ids[i] = r.limit()
+		if r.failed || slices.Contains(ids[:i], ids[i]) || i < active && ids[i] != identify(limits, i) {
+			r.fail()
+			return s
+		}
+	}
+	base, err := plain(s.limiter, limits[:active])
+	if err != nil {
+		base = newLimitSet(limits[:active]) // of a name too many: whoever stores the bucket notices
+	}
+	s.set = base
+	if count > active {
+		s.set = base.withOthers(limits[active:], ids[active:])
+	}
+	return s
+}
+
+func (r *controlReader) limit() (Limit, levelID) {
+	var l Limit
+	l.Algorithm = Algorithm(r.byte())
+	id := levelID{algorithm: l.Algorithm, ordinal: int(r.byte())}
+	l.Tokens = r.number()
+	l.Period = r.duration()
+	l.Burst = r.number()
+	if id.period = l.Period; l.problem() != "" || id.ordinal >= MaxLimits {
+		r.fail()
+	}
+	return l, id
+}

@@ -1,0 +1,45 @@
+package peerlimit
+
+import (
+	"context"
+
+	"github.com/peerlimit/peerlimit/transport"
+)
+
+// witnessing is how evidence talks to the other members and learns of them.
+func (n *Node) witnessing() evidenceIO {
+	return evidenceIO{
+		now:        n.now,
+		ping:       n.pingWitness,
+		judge:      n.askVerdict,
+		learn:      func(names []string) { n.learn(names...) },
+		digest:     func() uint64 { return n.membership.everyone().digest },
+		knownNames: func() []string { return n.membership.everyone().names },
+	}
+}
+
+// pingWitness asks a witness for evidence, over the link that takes use: it is that one's state that matters.
+func (n *Node) pingWitness(ctx context.Context, witness string, p ping) (pong, error) {
+	response, err := n.callWitness(ctx, witness, appendPing(nil, &p))
+	if err != nil {
+		return pong{}, err
+	}
+	return decodePong(response)
+}
+
+// askVerdict asks a witness whom it hears no pings of.
+func (n *Node) askVerdict(ctx context.Context, witness string, q verdictRequest) (verdict, error) {
+	response, err := n.tell(ctx, witness, appendVerdictRequest(nil, &q), evidenceAge, 0)
+	if err != nil {
+		return verdict{}, err
+	}
+	return decodeVerdict(response)
+}
+
+func (n *Node) callWitness(ctx context.Context, witness string, request []byte) ([]byte, error) {
+	p := n.route.Load().others[witness]
+	if p == nil {
+		return nil, transport.ErrUnreachable
+	}
+	return n.client.Call(ctx, p.Peer, request, evidenceAge)
+}
