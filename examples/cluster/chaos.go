@@ -14,8 +14,9 @@ type act struct {
 	do func(d *demo, ctx context.Context, joining *sync.WaitGroup) error
 }
 
-// acts leave time between them: gossip takes some seconds, up to eight were seen, to be sure that a node is dead. They lie
-// beside whole seconds of the default duration, so that a line of the output is either before or after.
+// acts leave time between them, so that each can be seen by itself: others take over from a dead node within a second, and
+// gossip takes some more to be sure of it. They lie beside whole seconds of the default duration, so that a line of the
+// output is either before or after.
 var acts = []act{
 	{0.16, (*demo).killOwner},
 	{0.61, (*demo).startAnother},

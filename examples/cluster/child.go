@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -27,6 +29,7 @@ type service struct {
 	limiter *peerlimit.Limiter
 	started chan struct{} // closed when the fields above are set; events come earlier
 	out     *os.File      // safe for concurrent use; a report is one write
+	gained  gains         // what was reported so far; for onEvent only
 }
 
 // leaveTimeout bounds each half of an orderly end: finishing requests, and leaving the cluster.
@@ -78,10 +81,12 @@ func serve(config nodeConfig, leave <-chan os.Signal, out *os.File, log io.Write
 		Name:    config.Name,
 		Join:    config.Seeds,
 		OnEvent: s.onEvent,
+
+		ReplicaInterval: replicaInterval,
 		// All processes and the load share one machine, where a busy moment can stall any of them for longer than the
 		// default of 100 ms. That is not what is to be shown. A process that dies is noticed at once all the same.
 		RPCTimeout: 2 * time.Second,
-		Logger:     slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelError})),
+		Logger:     slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: config.Log})),
 	})
 	if err != nil {
 		return err
@@ -183,23 +188,41 @@ func refuse(w http.ResponseWriter, err error) {
 // onEvent passes on what the node noticed. peerlimit calls it from one goroutine.
 func (s *service) onEvent(e peerlimit.Event) {
 	<-s.started
-	if e.Kind == peerlimit.EventRing {
+	report := nodeEvent{Kind: e.Kind, Member: shortName(e.Member), Detail: e.Detail}
+	switch e.Kind {
+	case peerlimit.EventRing:
 		s.reportView()
 		return
+	case peerlimit.EventAcquired:
+		report.Gains = s.newGains()
 	}
-	s.report(nodeReport{Event: &nodeEvent{Kind: e.Kind, Member: shortName(e.Member)}})
+	s.report(nodeReport{Event: &report})
 }
+
+// newGains returns what the node has gained since this was last called. The counts tell what an event says in words, and
+// more when another event is on its way, which then tells nothing.
+func (s *service) newGains() gains {
+	stats := s.node.Stats()
+	now := gains{Given: stats.GainedGiven, Replica: stats.GainedReplica, Empty: stats.GainedEmpty}
+	old := s.gained
+	s.gained = now
+	return gains{Given: now.Given - old.Given, Replica: now.Replica - old.Replica, Empty: now.Empty - old.Empty}
+}
+
+// probes is how many keys are looked up to learn who is on the ring. Gossip lists a member that has crashed for seconds
+// after the others have taken over; who owns none of so many keys is not on the ring.
+const probes = 512
 
 // reportView tells who is on the ring and who owns the demo's keys. What says which ring it was is read first: a report
 // that is overtaken by a change is then followed by one with a higher version.
 func (s *service) reportView() {
 	stats := s.node.Stats()
 	view := ringView{Version: stats.RingChanges, Size: stats.Members, Owners: make(map[string]string)}
-	for _, m := range s.node.Members() {
-		if m.State == peerlimit.MemberAlive || m.State == peerlimit.MemberSuspect {
-			view.Members = append(view.Members, shortName(m.Name))
-		}
+	members := make(map[string]bool)
+	for i := range probes {
+		members[shortName(s.limiter.Owner(strconv.Itoa(i)).Name)] = true
 	}
+	view.Members = slices.Sorted(maps.Keys(members))
 	for _, key := range s.keys {
 		view.Owners[key] = shortName(s.limiter.Owner(key).Name)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
@@ -93,13 +94,16 @@ func (d *demo) fault(err error) {
 	d.faults = append(d.faults, err)
 }
 
-// disturbances returns what was done, and when the keys that a crash took the owner from had one again.
+// disturbances returns what was done, and for the keys that a crash took the owner from what it may have cost them.
 func (d *demo) disturbances(end time.Duration) []disturbance {
 	all := d.timeline.finish(end)
 	for i, x := range all {
 		all[i].Moved = make(map[string]move) // the other one may still be being read, for a last event
 		for key, m := range x.Moved {
-			m.Resumed = d.recorder.resumed(key, x.Gone)
+			if x.Kind == killed {
+				m.Resumed = d.recorder.resumed(key, x.Gone)
+				m.Unsent = d.recorder.admittedIn(key, x.At-replicaInterval, min(x.Gone, x.Until))
+			}
 			all[i].Moved[key] = m
 		}
 	}
@@ -153,6 +157,7 @@ func (d *demo) startNode() (*process, error) {
 	config := nodeConfig{
 		Cluster: fmt.Sprintf("peerlimit-demo-%d", os.Getpid()), // nodes of another run are strangers, whatever their ports
 		Name:    d.nextName(), Rate: d.options.rate, Burst: d.options.burst, Keys: keyNames(),
+		Log: slog.LevelError, // what else is to be told the narrator tells
 	}
 	for _, p := range d.live() {
 		if config.Seeds = append(config.Seeds, p.info.Gossip); len(config.Seeds) == 2 {

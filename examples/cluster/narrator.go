@@ -39,6 +39,7 @@ type notice struct {
 	kind  peerlimit.EventKind
 	about string
 	from  []string
+	gains gains
 }
 
 const (
@@ -67,7 +68,7 @@ func (n *narrator) came(format string, args ...any) {
 
 // hear takes in what a node noticed.
 func (n *narrator) hear(from string, e nodeEvent) {
-	n.tell(&entry{notice: &notice{e.Kind, e.Member, []string{from}}})
+	n.tell(&entry{notice: &notice{e.Kind, e.Member, []string{from}, e.Gains}})
 }
 
 func (n *narrator) tell(e *entry) {
@@ -176,6 +177,9 @@ func (x *notice) merge(y notice) bool {
 	if !slices.Contains(x.from, y.from[0]) {
 		x.from = append(x.from, y.from[0])
 	}
+	x.gains.Given += y.gains.Given
+	x.gains.Replica += y.gains.Replica
+	x.gains.Empty += y.gains.Empty
 	return true
 }
 
@@ -186,17 +190,43 @@ var noticeTexts = map[peerlimit.EventKind]string{
 	peerlimit.EventMemberLeft:    "%s has left",
 	peerlimit.EventMemberLost:    "%s is given up for lost",
 	peerlimit.EventLinkDown:      "the connection to %s is down",
-	peerlimit.EventFallbackBegan: "no decisions from %s: each node lets its share of the limit through",
+	peerlimit.EventFallbackBegan: "no decisions from %s: shares of the limit until others take over",
 	peerlimit.EventFallbackEnded: "%s decides again",
 }
 
 // String tells the notice in words, if there are any for it.
 func (x notice) String() string {
+	from := plural(len(x.from), "node")
+	switch x.kind {
+	case peerlimit.EventAcquired:
+		return x.gains.by(list(slices.Sorted(slices.Values(x.from))))
+	case peerlimit.EventEvidenceLapsed:
+		return fmt.Sprintf("no answers from most others in time: only shares of the limits, for a while (%s)", from)
+	}
 	text, ok := noticeTexts[x.kind]
 	if !ok {
 		return ""
 	}
-	return fmt.Sprintf(text+" (%s)", x.about, plural(len(x.from), "node"))
+	return fmt.Sprintf(text+" (%s)", x.about, from)
+}
+
+// by tells who has taken over how much, and whence; nothing when it was told before.
+func (g gains) by(who string) string {
+	var parts []string
+	for _, part := range []struct {
+		n    uint64
+		from string
+	}{
+		{g.Given, "handed over"}, {g.Replica, "from replicas"}, {g.Empty, "empty"},
+	} {
+		if part.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", part.n, part.from))
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s took over partitions: %s", who, list(parts))
 }
 
 // settled tells what has become of disturbances.

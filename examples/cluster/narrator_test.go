@@ -62,13 +62,13 @@ func TestNoticesOfOneThingAreToldOnce(t *testing.T) {
 	d := narrate(t, func(n *narrator) {
 		time.Sleep(100 * time.Millisecond)
 		n.did("KILL node-3")
-		lost := nodeEvent{peerlimit.EventMemberLost, "node-3"}
+		lost := nodeEvent{Kind: peerlimit.EventMemberLost, Member: "node-3"}
 		n.hear("node-1", lost)
 		time.Sleep(100 * time.Millisecond)
 		n.hear("node-2", lost)
 		n.hear("node-2", lost)
-		n.hear("node-2", nodeEvent{peerlimit.EventMemberLost, "node-4"})
-		n.hear("node-2", nodeEvent{peerlimit.EventLinkUp, "node-4"}) // is no news
+		n.hear("node-2", nodeEvent{Kind: peerlimit.EventMemberLost, Member: "node-4"})
+		n.hear("node-2", nodeEvent{Kind: peerlimit.EventLinkUp, Member: "node-4"}) // is no news
 		time.Sleep(2 * gathering)
 		n.hear("node-4", lost) // is late, and told on its own
 	})
@@ -85,7 +85,7 @@ func TestAConnectionIsDownOnceUntilItIsUp(t *testing.T) {
 		for _, kind := range []peerlimit.EventKind{
 			peerlimit.EventLinkDown, peerlimit.EventLinkDown, peerlimit.EventLinkUp, peerlimit.EventLinkDown,
 		} {
-			n.hear("node-1", nodeEvent{kind, "node-3"})
+			n.hear("node-1", nodeEvent{Kind: kind, Member: "node-3"})
 			time.Sleep(2 * gathering)
 		}
 	})
@@ -93,10 +93,31 @@ func TestAConnectionIsDownOnceUntilItIsUp(t *testing.T) {
 	assert.Equal(t, []string{down, down}, d.texts())
 }
 
+func TestWhatIsTakenOverIsAddedUp(t *testing.T) {
+	d := narrate(t, func(n *narrator) {
+		gain := func(from string, g gains) { n.hear(from, nodeEvent{Kind: peerlimit.EventAcquired, Gains: g}) }
+		gain("node-2", gains{Given: 1, Replica: 2})
+		gain("node-1", gains{Replica: 3})
+		gain("node-2", gains{Given: 4})
+		time.Sleep(2 * gathering)
+		gain("node-3", gains{Empty: 7})
+		gain("node-3", gains{}) // was told with the one before
+		time.Sleep(2 * gathering)
+		gain("node-3", gains{})
+		n.hear("node-1", nodeEvent{Kind: peerlimit.EventEvidenceLapsed})
+		n.hear("node-2", nodeEvent{Kind: peerlimit.EventEvidenceLapsed})
+	})
+	assert.Equal(t, []string{
+		"node-1 and node-2 took over partitions: 5 handed over and 5 from replicas",
+		"node-3 took over partitions: 7 empty",
+		"no answers from most others in time: only shares of the limits, for a while (2 nodes)",
+	}, d.texts())
+}
+
 func TestSamplesAndEventsComeInOrder(t *testing.T) {
 	d := narrate(t, func(n *narrator) {
 		time.Sleep(950 * time.Millisecond)
-		n.hear("node-1", nodeEvent{peerlimit.EventMemberLost, "node-3"})
+		n.hear("node-1", nodeEvent{Kind: peerlimit.EventMemberLost, Member: "node-3"})
 		time.Sleep(100 * time.Millisecond)
 		n.came("all agree")
 		n.recorder.add(call{key: "bob", node: "node-1", admitted: true, origin: "remote"})

@@ -57,16 +57,18 @@ shows every second:
   local      those admitted, by who decided: the process that was asked, because it owns the key,
   remote     or the key's owner, which the process asked over the network,
   fallback   or the process alone, with its small share of the limit: the owner is out of reach
+  heir       (at the end of a line) or the process that has a replica of what the owner knew
 
 Meanwhile the owner of the hottest key is killed (SIGKILL), some seconds later another process is
 started, and in the end the owner of the hottest key is asked to leave (SIGTERM). Lines with >> tell
 what was done, those after them what the nodes make of it.
 
 Last comes the verdict. With burst B and rate R, a window of w seconds may admit B + R·w for a key,
-plus what this version of peerlimit allows for what was done: a key that loses its owner gets a new
-bucket. All windows of the run are checked. The exit status is 0 when every key kept to that and got
-at least 90 % of R while nothing concerned it, and no calls failed but those that the kill cut off;
-otherwise it is 1. Ctrl-C ends the run early, with the verdict so far.
+and nothing more because a process came or left. The kill may make the others forget what the owner
+admitted within its last 20 ms: as many takes as were seen then may be admitted again. All windows
+of the run are checked. The exit status is 0 when every key kept to that and got at least 90 % of R,
+but for the moment without an owner after the kill, and when no calls failed but those that the kill
+cut off; otherwise it is 1. Ctrl-C ends the run early, with the verdict so far.
 
 Flags:
 `

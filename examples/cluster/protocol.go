@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"strings"
 
 	"github.com/peerlimit/peerlimit"
@@ -12,6 +13,9 @@ import (
 // nodeEnv makes this program a node process when it is set in its environment.
 const nodeEnv = "PEERLIMIT_CLUSTER_NODE"
 
+// replicaInterval is how often the nodes send what has changed to those that replace them if they crash.
+const replicaInterval = peerlimit.DefaultReplicaInterval
+
 // limiterName is the limiter all nodes share.
 const limiterName = "demo"
 
@@ -22,7 +26,8 @@ type nodeConfig struct {
 	Seeds   []string // gossip addresses of nodes to join
 	Rate    float64
 	Burst   float64
-	Keys    []string // whose owners to report
+	Keys    []string   // whose owners to report
+	Log     slog.Level // the least that is written to standard error
 }
 
 // nodeReport is one thing that a node process tells; exactly one field is set.
@@ -50,6 +55,15 @@ type ringView struct {
 type nodeEvent struct {
 	Kind   peerlimit.EventKind
 	Member string // short name
+	Detail string // for people
+	Gains  gains  // of EventAcquired
+}
+
+// gains counts partitions that a node has acquired, by what it knows of them.
+type gains struct {
+	Given   uint64 // everything, from who held them
+	Replica uint64 // all but the last moments, because who held them is gone
+	Empty   uint64 // nothing
 }
 
 // takeAnswer is the body of an answer to POST /take?key=…, with status 200 or 429.

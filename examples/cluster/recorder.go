@@ -23,13 +23,19 @@ type call struct {
 type recorder struct {
 	mu       sync.Mutex // guards what follows
 	oracles  map[string]*oracle.Oracle
-	seconds  map[string][]second        // of each key
-	byOwner  map[string][]time.Duration // of each key: when calls began that an owner admitted
-	current  counts                     // since the last sample
+	seconds  map[string][]second    // of each key
+	admitted map[string][]admission // of each key
+	current  counts                 // since the last sample
 	calls    int
 	cutOff   int
 	failed   int
 	failures []string // the first of them
+}
+
+// admission is a call that was admitted.
+type admission struct {
+	start, end time.Duration
+	byOwner    bool // and not by a node that had to do without the owner
 }
 
 // second is what happened to one key in one second.
@@ -41,7 +47,7 @@ const maxFailures = 3
 func newRecorder(limit oracle.Limit) *recorder {
 	r := &recorder{
 		oracles: make(map[string]*oracle.Oracle), seconds: make(map[string][]second),
-		byOwner: make(map[string][]time.Duration), current: newCounts(),
+		admitted: make(map[string][]admission), current: newCounts(),
 	}
 	for _, d := range demands {
 		r.oracles[d.key] = oracle.New(limit)
@@ -70,9 +76,8 @@ func (r *recorder) add(c call) {
 		r.current.ByNode[c.node]++
 		r.current.ByOrigin[c.origin]++
 		r.oracles[c.key].Admit(oracle.Take{Start: c.start, End: c.end, Cost: 1})
-		if c.origin != peerlimit.OriginFallback.String() {
-			r.byOwner[c.key] = append(r.byOwner[c.key], c.start)
-		}
+		byOwner := c.origin != peerlimit.OriginHeir.String() && c.origin != peerlimit.OriginFallback.String()
+		r.admitted[c.key] = append(r.admitted[c.key], admission{c.start, c.end, byOwner})
 	}
 }
 
@@ -82,12 +87,26 @@ func (r *recorder) resumed(key string, after time.Duration) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	first := never
-	for _, at := range r.byOwner[key] {
-		if at >= after {
-			first = min(first, at)
+	for _, a := range r.admitted[key] {
+		if a.byOwner && a.start >= after {
+			first = min(first, a.start)
 		}
 	}
 	return first
+}
+
+// admittedIn returns how many takes of a key may have been decided, and were admitted, in a part of the run: nobody outside
+// knows at which instant of a call its take is decided.
+func (r *recorder) admittedIn(key string, from, to time.Duration) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for _, a := range r.admitted[key] {
+		if a.start <= to && a.end >= from {
+			n++
+		}
+	}
+	return n
 }
 
 // count notes a call in the second in which it was answered. The caller holds mu.

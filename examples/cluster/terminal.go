@@ -154,8 +154,8 @@ func (t *terminal) Judged(v verdict) {
 	}
 	t.printf("\nVERDICT after %.1f s%s, with B = %s and R = %s per second\n",
 		v.Duration.Seconds(), early, amount(v.Limit.Burst), amount(t.options.rate))
-	t.printf("A window of w seconds may admit B + R·w for each key, plus extra for events. All windows were\n")
-	t.printf("checked; the worst is the furthest above B + R·w.\n\n")
+	t.printf("A window of w seconds may admit B + R·w for each key, plus extra for what a crash forgets. All\n")
+	t.printf("windows were checked; the worst is the furthest above B + R·w.\n\n")
 	t.printf("%-15s%s  %s\n", "", group(27, "whole run"), group(41, "worst window"))
 	t.printf("%-8s%-6s%10s%9s%9s%15s%10s%9s%9s%13s\n", "", "key",
 		"admitted", "B + R·w", "extra", "seconds", "admitted", "B + R·w", "extra", "undisturbed")
@@ -167,7 +167,7 @@ func (t *terminal) Judged(v verdict) {
 		t.extra(x)
 	}
 	if len(v.Extras) == 0 {
-		t.printf("no extra: no key has lost its owner\n")
+		t.printf("no extra: nothing that was admitted can have been forgotten\n")
 	}
 	t.ending(v)
 }

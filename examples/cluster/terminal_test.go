@@ -66,7 +66,7 @@ func TestVerdictIsTold(t *testing.T) {
 	assert.Contains(t, out, "BROKEN  alice ")
 	assert.Contains(t, out, "HELD    carol ")
 	assert.Contains(t, out, "BROKEN  alice: 50.0 more admitted than allowed from 0.000 s to 0.000 s")
-	assert.Contains(t, out, "extra   alice +10     kill of node-1: 5 new bucket + 5 nodes on their own\n")
+	assert.Contains(t, out, "extra   alice +2      kill of node-1: 2 admitted within 20 ms before it\n")
 	assert.NotContains(t, out, "No window of any key")
 }
 

@@ -31,7 +31,8 @@ type disturbance struct {
 // move is the change of a key's owner.
 type move struct {
 	From, To string
-	Resumed  time.Duration // after a kill: not before this has the new owner admitted anything
+	Resumed  time.Duration // after a kill: when an owner has admitted something again
+	Unsent   int           // by a kill: what was admitted so shortly before that the next owner may not know of it
 }
 
 // never is later than everything.

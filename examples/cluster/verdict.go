@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/peerlimit/peerlimit/internal/oracle"
@@ -13,29 +14,17 @@ type term struct {
 	Why    string
 }
 
-// allowance is what this version of peerlimit may admit for one key beyond B + R·w because of one disturbance. It is the
-// whole difference between what a window with the disturbance may hold and one without; a version that promises more
-// changes this function and nothing else.
+// allowance is what peerlimit may admit for one key beyond B + R·w because of one disturbance. It is the whole difference
+// between what a window with the disturbance may hold and one without.
 //
-// A key that changes its owner gets a new bucket, because none is handed over or replicated. While not all nodes know of
-// the change, more than one may decide. After a join or a leave these are the old owner and the new one, each at the
-// full rate. After a crash they are those that still ask the dead one and decide alone, each by its share, together by no
-// more than one limit: their bursts come on top, their rate only from when the new owner has begun.
-func allowance(d disturbance, key string, l oracle.Limit) []term {
-	m, moved := d.Moved[key]
-	if !moved {
-		return nil
+// Who joins or leaves takes over, or hands over, all that was spent: nothing more is admitted. A crash takes with it what
+// its node had decided and not yet sent to the node that replaces it. That is no more than what was admitted of the key
+// within one ReplicaInterval before, as far as the driver saw it.
+func allowance(d disturbance, key string) []term {
+	if m := d.Moved[key]; d.Kind == killed && m.Unsent > 0 {
+		return []term{{float64(m.Unsent), "admitted within " + seconds(replicaInterval) + " before it"}}
 	}
-	terms := []term{{l.Burst, "new bucket"}}
-	two, what := d.At, "two owners"
-	if d.Kind == killed {
-		terms = append(terms, term{l.Burst, "nodes on their own"})
-		two, what = min(m.Resumed, d.Until), "both"
-	}
-	if both := d.Until - two; both > 0 {
-		terms = append(terms, term{l.Allowed(both) - l.Burst, what + " for " + seconds(both)})
-	}
-	return terms
+	return nil
 }
 
 func sum(terms []term) float64 {
@@ -152,7 +141,7 @@ func (e evidence) judgeKey(key string) keyVerdict {
 func (e evidence) extras(key string) []extra {
 	var extras []extra
 	for _, d := range e.disturbances {
-		if terms := allowance(d, key, e.limit); len(terms) > 0 {
+		if terms := allowance(d, key); len(terms) > 0 {
 			extras = append(extras, extra{key, d, terms})
 		}
 	}
@@ -245,12 +234,16 @@ func (e evidence) judgeServed(k *keyVerdict) {
 	}
 }
 
-// isQuiet reports whether a key had nothing but its rate in the i-th second: no burst left, nothing that concerned it.
+// isQuiet reports whether a key had nothing but its rate in the i-th second: no burst left, and an owner. Only a crash takes
+// the owner from a key; who joins or leaves does not keep anybody waiting for long.
 func (e evidence) isQuiet(key string, i int) bool {
 	const used = time.Second // by then, a burst is
 	to := time.Duration(i+1) * time.Second
 	from := to - time.Second - used
-	return from >= 0 && to <= e.duration && e.span(key, oracle.Window{From: from, To: to}).Extra == 0
+	return from >= 0 && to <= e.duration && !slices.ContainsFunc(e.disturbances, func(d disturbance) bool {
+		m, moved := d.Moved[key]
+		return moved && d.Kind == killed && d.At < to && from < max(d.Until, m.Resumed)
+	})
 }
 
 // rate is the limit's, per second.
