@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -27,6 +28,11 @@ func judge(l peerlimit.Limit) *oracle.Oracle {
 		burst = math.Max(l.Tokens, 1)
 	}
 	return oracle.New(oracle.Limit{Tokens: l.Tokens, Period: l.Period, Burst: burst})
+}
+
+// sizes returns those of the given numbers of nodes that are worth their time.
+func sizes(all ...int) []int {
+	return slices.DeleteFunc(all, func(size int) bool { return raceDetector && size > 3 })
 }
 
 // saturate takes single tokens of key through every limiter, each from callers goroutines that try every pause, for as
@@ -62,7 +68,7 @@ func requireHeld(t *testing.T, o *oracle.Oracle, extra float64) oracle.Report {
 }
 
 func TestClusterConvergesOnOneOwnerPerKey(t *testing.T) {
-	for _, size := range []int{1, 3, 5, 20} {
+	for _, size := range sizes(1, 3, 5, 20) {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				cluster := peerlimittest.NewCluster(t, size)
@@ -92,7 +98,7 @@ func TestClusterConvergesOnOneOwnerPerKey(t *testing.T) {
 }
 
 func TestOneLimitIsHeldExactlyFromAllNodesAtOnce(t *testing.T) {
-	for _, size := range []int{1, 3, 9} {
+	for _, size := range sizes(1, 3, 9) {
 		for _, limit := range []peerlimit.Limit{
 			peerlimit.PerSecond(50), peerlimit.PerSecond(1000).WithBurst(10), peerlimit.PerMinute(5), peerlimit.PerSecond(40).Leaky(),
 		} {
@@ -245,7 +251,7 @@ func TestWaitEndsWithItsContextAndSpendsNothing(t *testing.T) {
 // An owner that is cut off is replaced within a second. Until then its heir decides by a share, which is charged when it
 // begins to hold: not a token is given out twice, also when a share is less than one.
 func TestOwnerCutOffIsReplaced(t *testing.T) {
-	for _, size := range []int{3, 5, 9} {
+	for _, size := range sizes(3, 5, 9) {
 		for _, limit := range []peerlimit.Limit{
 			peerlimit.PerSecond(1000), peerlimit.PerSecond(100).WithBurst(3), peerlimit.PerMinute(2), peerlimit.PerSecond(0.5),
 		} {

@@ -163,6 +163,9 @@ func TestScheduleRegressions(t *testing.T) {
 			runSchedule(t, &s)
 		})
 	}
+	if raceDetector {
+		return // the seeds are schedules like those of TestSchedules
+	}
 	for _, r := range regressionSeeds {
 		t.Run(fmt.Sprintf("%d: %s", r.seed, r.why), func(t *testing.T) { runSchedule(t, newSchedule(r.seed)) })
 	}
