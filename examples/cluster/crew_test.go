@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -332,7 +333,7 @@ func (c *crew) ask(client *http.Client, m *crewMember, key string) (admitted boo
 func (c *crew) early() map[string]int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.again
+	return maps.Clone(c.again) // the traffic goes on
 }
 
 // takeFailures returns the requests that were answered by neither 200 nor 429 since it was last called.

@@ -55,7 +55,8 @@
 // races only (HolderYields: two holders would go on replacing each other), or need longer searches; the searches were
 // short, so this says little about which.
 //
-// GoodbyeAfterSilence, RefusedLeaverReplicates and UnnamedHolderRepeats came out of searches of this model; whether the code
-// keeps to them must be seen there. GoodbyeAfterSilence stands for half a second in which a leaver answers no ping: its last step takes away all its
+// GoodbyeAfterSilence, RefusedLeaverReplicates and UnnamedHolderRepeats came out of searches of this model. The code lets a
+// refused leaver acquire anew, repeats an unnamed holder's replica, and answers no ping once it says goodbye, but does not
+// wait half a second before that; docs/architecture.md says why. GoodbyeAfterSilence stands for half a second in which a leaver answers no ping: its last step takes away all its
 // answers. In an arbitrary ring, as opposed to a consistent one, two clusters that met have no way back in some states.
 package model
