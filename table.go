@@ -243,7 +243,8 @@ func (t *table) exhaust(part uint16, id bucketKey, set *limitSet, now int64) {
 	t.touch(part, p, b)
 }
 
-// insertShare adds a bucket that has a share of what another one has taken, unless it is there already.
+// insertShare makes a bucket say at least that share of what another one has taken. One that was there may have been made
+// for a denial of long ago, and have drained since.
 func (t *table) insertShare(part uint16, id bucketKey, set *limitSet, from *bucketState, share float64, now int64) {
 	hash := id.hash(t.seed)
 	p := t.enter(part, now)
@@ -251,13 +252,15 @@ func (t *table) insertShare(part uint16, id bucketKey, set *limitSet, from *buck
 		return
 	}
 	defer p.mu.Unlock()
-	if p.buckets.find(hash, id) != nil {
-		return
+	b := p.buckets.find(hash, id)
+	if b == nil {
+		b = t.insert(p, hash, id, set, now)
 	}
-	b := t.insert(p, hash, id, set, now)
+	b.adopt(set, now)
+	b.advance(now)
 	for i, level := range set.ids {
 		if j := slices.Index(from.set.ids, level); j >= 0 {
-			b.setLevel(i, from.level(j)*share)
+			b.setLevel(i, max(b.level(i), from.level(j)*share))
 		}
 	}
 }
