@@ -26,7 +26,7 @@ type keeper struct {
 	previous  [partitionCount]atomic.Pointer[string]
 	ringSince atomic.Int64
 
-	// leaving says that this node is going: it acquires nothing any more [LeavingAcquiresNothing].
+	// leaving says that this node is going: it acquires nothing any more [LeavingAcquiresNothing], but anew what it holds.
 	leaving atomic.Bool
 
 	wakeUp chan struct{} // capacity 1: there may be something to do
