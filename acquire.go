@@ -129,7 +129,7 @@ func (k *keeper) hearPart(p *partition, r *round, peer string, a *partAnswer, ga
 		n.reach.hear(a.promised.number)
 		h.promise(a.promised)
 		h.abandon()
-		gained.behind = append(gained.behind, a.part)
+		k.postpone(a.part)
 		return
 	case answerGiven:
 		if h.holds {

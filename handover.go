@@ -23,21 +23,14 @@ func (n *Node) onQuestion(q *question) *questionAnswer {
 	n.reach.check(n.now())
 	ans := &questionAnswer{}
 	budget, changed := answerBudget, false
-	var ended []uint16
 	for _, asked := range q.parts {
 		if budget <= 0 {
 			break
 		}
-		a, size, end := n.answerPart(&asked, q.round, budget)
+		a, size, gave := n.answerPart(&asked, q.round, budget)
 		budget -= size
-		changed = changed || end == endedHolding
-		if end != endedNothing {
-			ended = append(ended, asked.part)
-		}
+		changed = changed || gave
 		ans.parts = append(ans.parts, a)
-	}
-	if len(ended) > 0 {
-		n.keeper.postpone(ended) // where the ring still names this node, it acquires again, but not at once
 	}
 	ans.heard, ans.known = n.reach.heard.Load(), n.membership.everyone().names
 	if changed {
@@ -47,17 +40,8 @@ func (n *Node) onQuestion(q *question) *questionAnswer {
 	return ans
 }
 
-// ending is what an answer has ended at the node that gave it.
-type ending uint8
-
-const (
-	endedNothing ending = iota
-	endedHolding
-	endedAttempt // of its own to acquire: the other one's election was higher
-)
-
-// answerPart answers for one partition; size is about how long the answer is.
-func (n *Node) answerPart(asked *askedPart, round election, budget int) (a partAnswer, size int, ended ending) {
+// answerPart answers for one partition; size is about how long the answer is. gave says that this node held until now.
+func (n *Node) answerPart(asked *askedPart, round election, budget int) (a partAnswer, size int, gave bool) {
 	p := &n.table.partitions[asked.part]
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -69,12 +53,11 @@ func (n *Node) answerPart(asked *askedPart, round election, budget int) (a partA
 	a = h.asked(round, n.reach.isFull(now))
 	a.part = asked.part
 	n.table.noteHolding(asked.part, p)
-	switch {
-	case held && !h.holds:
-		ended = endedHolding
+	if gave = held && !h.holds; gave {
 		p.forgetChanges()
-	case tried && h.attempt == nil:
-		ended = endedAttempt
+	}
+	if gave || tried && h.attempt == nil {
+		n.keeper.postpone(asked.part) // where the ring still names this node, it acquires again, but not at once
 	}
 	size = 32
 	if a.kind == answerNotHolding && asked.from == 0 {
@@ -97,7 +80,7 @@ func (n *Node) answerPart(asked *askedPart, round election, budget int) (a partA
 			size += 32 + len(a.content.buckets[i].key)
 		}
 	}
-	return a, size, ended
+	return a, size, gave
 }
 
 // replace makes content the whole of a partition: a copy that was acquired, or a replica. The caller holds p.mu.

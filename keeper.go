@@ -54,8 +54,8 @@ const (
 	// reviewInterval is how often running rounds are looked at when nothing else happens: verdicts appear and expire.
 	reviewInterval = 20 * time.Millisecond
 
-	// behindPause is the longest pause, jittered, after being told of a higher election: of two nodes that outbid each
-	// other one must come through.
+	// behindPause is the longest pause, after being told of a higher election; half of it is the shortest. Of two nodes
+	// that outbid each other one must come through.
 	behindPause = 30 * time.Millisecond
 )
 
@@ -260,7 +260,6 @@ func (k *keeper) reviewParts(r *round, changed []int, route *route) (open []uint
 type gains struct {
 	given, fromReplica, empty int
 	renewed                   int // were held all along
-	behind                    []uint16
 }
 
 // add counts a partition that nobody else held.
@@ -275,11 +274,8 @@ func (g *gains) add(held, hadCopy bool) {
 	}
 }
 
-// report counts what was gained, wakes who waits for it, and has what was not gained tried again after a pause.
+// report counts what was gained and wakes who waits for it.
 func (k *keeper) report(g *gains) {
-	if len(g.behind) > 0 {
-		k.postpone(g.behind)
-	}
 	total := g.given + g.fromReplica + g.empty
 	if total+g.renewed == 0 {
 		return
@@ -312,11 +308,9 @@ func (k *keeper) notePrevious(old, next *ring) {
 	k.ringSince.Store(k.node.now())
 }
 
-// postpone lets somebody with a higher election go first.
-func (k *keeper) postpone(parts []uint16) {
-	until := k.node.now() + int64(rand.N(behindPause))
-	for _, part := range parts {
-		k.notBefore[part].Store(until)
-	}
+// postpone lets somebody with a higher election go first. It is called before, or under the same lock as, what makes this
+// node want to acquire: the keeper must not see that there is something to acquire before it sees that it is to wait.
+func (k *keeper) postpone(part uint16) {
+	k.notBefore[part].Store(k.node.now() + int64(behindPause/2+rand.N(behindPause/2)))
 	k.wake()
 }

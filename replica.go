@@ -285,6 +285,9 @@ func (r *replicator) deliver(ctx context.Context, heir string, s *shipment) bool
 			ack = answer.parts[i]
 			n.reach.hear(ack.promised.number)
 		}
+		if ack.status == replicaRefused && ack.promised.by == heir {
+			n.keeper.postpone(part) // the heir is acquiring itself: its question is on the way, and this node will give
+		}
 		owner := route.owner(part)
 		refused, yielded := n.table.delivered(s, i, heir, ack, owner != nil && owner.Name == heir, now)
 		anyRefused, anyYielded = anyRefused || refused, anyYielded || yielded
