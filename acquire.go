@@ -147,6 +147,7 @@ func (k *keeper) hearPart(p *partition, r *round, peer string, a *partAnswer, ga
 		reports := h.attempt.reports
 		h.hold(a.version)
 		n.chargeAll(a.part, p, reports, now)
+		n.table.markChanged(a.part)
 		gained.given++
 		return
 	}

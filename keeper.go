@@ -132,9 +132,13 @@ func (k *keeper) wanted(now int64) (parts []uint16, again time.Duration) {
 	again = idleInterval
 	route, leaving := k.node.route.Load(), k.leaving.Load()
 	for part := range uint16(partitionCount) {
+		owner := route.owner(part) == nil && !leaving
+		if t := k.node.table; !t.isRefused(part) && (!owner || t.holds(part)) {
+			continue // as most are, most of the time: no need to lock them
+		}
 		p := &k.node.table.partitions[part]
 		p.mu.Lock()
-		want := k.wants(&p.holding, route.owner(part) == nil && !leaving)
+		want := k.wants(&p.holding, owner)
 		p.mu.Unlock()
 		switch wait := k.notBefore[part].Load() - now; {
 		case !want:

@@ -365,7 +365,7 @@ func (n *Node) rebuild(view *memberView) {
 	}
 	n.evidence.knownChanged() // there are routes to them now
 	n.keeper.wake()
-	n.replicator.wake()
+	n.replicator.lookAgain()
 	n.wakeWaiters()
 }
 

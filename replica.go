@@ -33,13 +33,12 @@ type replicator struct {
 	log      *slog.Logger
 	interval time.Duration // negative: changes are not noted, and not sent
 
-	wakeUp  chan struct{} // capacity 1: there may be new heirs
+	wakeUp  chan struct{} // capacity 1: there may be something to send
 	working sync.WaitGroup
 
-	// Of run alone.
-	survey bool  // heirs are to be looked at anew
-	ring   *ring // when they were last
+	survey atomic.Bool // heirs are to be looked at anew
 
+	ring  *ring        // when they were looked at last; of run alone
 	since atomic.Int64 // since when that was the ring
 
 	// mu guards heirs. It is held for a look-up or an update only.
@@ -55,13 +54,21 @@ type heirState struct {
 }
 
 func newReplicator(n *Node) *replicator {
-	return &replicator{
+	r := &replicator{
 		node: n, log: n.log.With(slog.String("component", "replicator")), interval: n.ReplicaInterval,
-		wakeUp: make(chan struct{}, 1), survey: true, heirs: make(map[string]*heirState),
+		wakeUp: make(chan struct{}, 1), heirs: make(map[string]*heirState),
 	}
+	r.survey.Store(true)
+	return r
 }
 
-// wake has the heirs looked at anew, because members or holding have changed. It does not wait.
+// lookAgain has the heirs looked at anew, because members have changed. It does not wait.
+func (r *replicator) lookAgain() {
+	r.survey.Store(true)
+	r.wake()
+}
+
+// wake has what has changed sent at once: what this node has begun to hold is marked as changed. It does not wait.
 func (r *replicator) wake() {
 	select {
 	case r.wakeUp <- struct{}{}:
@@ -84,34 +91,49 @@ func (r *replicator) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-r.wakeUp:
-			r.survey = true
 		case <-ticker.C:
 		}
 		r.step(ctx)
 	}
 }
 
-// heirOf returns who is to have a replica of what this node holds, or "" for nobody. With replication off that is the
-// owner that the ring names, when it is another node: it takes the replica over, or says that it holds as well, and one of
-// the two must yield.
-func (r *replicator) heirOf(route *route, part uint16) string {
-	if r.interval < 0 && route.owner(part) == nil {
+// heirs says who the heirs are on a ring, at one moment.
+type heirs struct {
+	route   *route
+	without *ring // the ring without this node
+	table   *table
+	off     bool // replication is
+
+	// grace says that the ring is so new that an owner it names, another node, may not have had the time to acquire.
+	grace bool
+}
+
+func (r *replicator) heirsOn(route *route) *heirs {
+	return &heirs{
+		route: route, without: route.ring.without(r.node.identity), table: r.node.table, off: r.interval < 0,
+		grace: r.node.now()-r.since.Load() < int64(handoverGrace),
+	}
+}
+
+// of returns who is to have a replica of what this node holds, or "" for nobody. With replication off that is the owner
+// that the ring names, when it is another node: it takes the replica over, or says that it holds as well, and one of the
+// two must yield.
+func (h *heirs) of(part uint16) string {
+	if h.off && h.route.owner(part) == nil {
 		return ""
 	}
-	heir := route.ring.without(r.node.identity).owner(part)
-	if !r.inGrace(route, part) {
+	heir := h.without.owner(part)
+	if !h.inGrace(part) {
 		return heir
 	}
-	if last := r.node.table.heirSoFar(part); last != "" && route.ring.contains(last) {
+	if last := h.table.heirSoFar(part); last != "" && h.route.ring.contains(last) {
 		return last
 	}
 	return heir
 }
 
 // inGrace reports whether the owner that the ring names, another node, may not have had the time to acquire.
-func (r *replicator) inGrace(route *route, part uint16) bool {
-	return route.owner(part) != nil && r.node.now()-r.since.Load() < int64(handoverGrace)
-}
+func (h *heirs) inGrace(part uint16) bool { return h.grace && h.route.owner(part) != nil }
 
 // heirSoFar returns the heir that has had something of a partition in this term, or "".
 func (t *table) heirSoFar(part uint16) string {
@@ -126,21 +148,22 @@ func (r *replicator) step(ctx context.Context) {
 	n := r.node
 	now, route := n.now(), n.route.Load()
 	if route.ring != r.ring {
-		r.ring, r.survey = route.ring, true
+		r.ring = route.ring
 		r.since.Store(now)
-		time.AfterFunc(handoverGrace, r.wake)
+		r.survey.Store(true)
+		time.AfterFunc(handoverGrace, r.lookAgain)
 	}
-	if r.survey {
-		r.lookAtHeirs(route)
-		r.survey = false
+	heirs := r.heirsOn(route)
+	if r.survey.Swap(false) {
+		r.lookAtHeirs(heirs)
 	}
 	work := make(map[string][]uint16)
 	n.table.takeChanged(func(part uint16) {
-		heir := r.heirOf(route, part)
+		heir := heirs.of(part)
 		switch {
 		case heir == "":
 			n.table.nobodyToSendTo(part)
-		case r.inGrace(route, part) && n.table.heirSoFar(part) != heir:
+		case heirs.inGrace(part) && n.table.heirSoFar(part) != heir:
 			n.table.markChanged(part)
 		default:
 			work[heir] = append(work[heir], part)
@@ -159,10 +182,13 @@ func (r *replicator) step(ctx context.Context) {
 }
 
 // lookAtHeirs marks what is held and not all with its heir.
-func (r *replicator) lookAtHeirs(route *route) {
+func (r *replicator) lookAtHeirs(heirs *heirs) {
 	t := r.node.table
 	for part := range uint16(partitionCount) {
-		switch heir := r.heirOf(route, part); {
+		if !t.holds(part) {
+			continue
+		}
+		switch heir := heirs.of(part); {
 		case heir == "":
 			t.nobodyToSendTo(part)
 		case t.lacks(part, heir):
@@ -250,8 +276,9 @@ func (r *replicator) fill(s *shipment, heir string, parts []uint16, rest *transf
 		}
 		return parts, rest
 	}
+	heirs := r.heirsOn(n.route.Load())
 	for len(parts) > 0 {
-		if r.heirOf(n.route.Load(), parts[0]) != heir { // no longer
+		if heirs.of(parts[0]) != heir { // no longer
 			n.table.markChanged(parts[0])
 			parts = parts[1:]
 			continue

@@ -237,6 +237,7 @@ func (t *table) delivered(s *shipment, i int, heir string, ack replicaAck, isOwn
 		return false, true
 	case status == replicaHeld, status == replicaRefused:
 		h.outdo(ack.promised)
+		t.noteHolding(part.part, p)
 		refused = true
 	}
 	t.sendAgain(part.part, p, sent.changed, part.full || status == replicaMissing)

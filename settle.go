@@ -31,9 +31,10 @@ func (n *Node) tidyCopies(ctx context.Context) {
 		case <-ticker.C:
 		}
 		now, route := n.now(), n.route.Load()
+		heirs := n.replicator.heirsOn(route)
 		for part := range uint16(partitionCount) {
 			n.table.dropArrived(part, now)
-			if n.table.holds(part) && route.owner(part) != nil && !n.replicator.inGrace(route, part) {
+			if n.table.holds(part) && route.owner(part) != nil && !heirs.inGrace(part) {
 				n.table.repeatReplica(part)
 			}
 		}
@@ -153,12 +154,12 @@ func (t *table) dropCopy(part uint16, v version) bool {
 // that one [NewerCopyOffered].
 func (n *Node) onSettle(q *settleRequest) *settleAnswer {
 	n.reach.check(n.now())
-	route := n.route.Load()
+	heirs := n.replicator.heirsOn(n.route.Load())
 	ans := &settleAnswer{}
 	newer := false
 	for _, asked := range q.parts {
 		n.reach.hear(asked.version.election.number)
-		heir := n.replicator.heirOf(route, asked.part)
+		heir := heirs.of(asked.part)
 		p := &n.table.partitions[asked.part]
 		p.mu.Lock()
 		h := &p.holding
@@ -166,6 +167,7 @@ func (n *Node) onSettle(q *settleRequest) *settleAnswer {
 		case !h.holds || !n.reach.isFull(n.now()):
 		case h.copy.below(asked.version):
 			h.outdo(asked.version.election)
+			n.table.noteHolding(asked.part, p)
 			newer = true
 		case heir != q.by && heir == h.replication.heir && h.settled(asked.version):
 			ans.settled = append(ans.settled, asked.part)

@@ -23,6 +23,9 @@ type table struct {
 	// without them.
 	held [(partitionCount + 63) / 64]atomic.Uint64
 
+	// refused has a bit for each partition whose holder, this node, was refused by its heir; likewise.
+	refused [(partitionCount + 63) / 64]atomic.Uint64
+
 	// replicates says that changes are noted for the heir.
 	replicates bool
 
@@ -55,14 +58,21 @@ type partition struct {
 
 func newTable(maxKeys int) *table { return &table{maxKeys: int64(maxKeys), seed: maphash.MakeSeed()} }
 
-// noteHolding brings held up to date. It is called with p.mu held after whatever may have changed who holds.
+// noteHolding brings held and refused up to date. It is called with p.mu held after whatever may have changed them.
 func (t *table) noteHolding(part uint16, p *partition) {
-	if bit := uint64(1) << (part % 64); p.holding.holds {
-		t.held[part/64].Or(bit)
-	} else {
-		t.held[part/64].And(^bit)
+	note := func(words *[(partitionCount + 63) / 64]atomic.Uint64, is bool) {
+		if bit := uint64(1) << (part % 64); is {
+			words[part/64].Or(bit)
+		} else {
+			words[part/64].And(^bit)
+		}
 	}
+	note(&t.held, p.holding.holds)
+	note(&t.refused, p.holding.refused)
 }
+
+// isRefused reports whether a partition that this node holds is to be acquired anew.
+func (t *table) isRefused(part uint16) bool { return t.refused[part/64].Load()>>(part%64)&1 == 1 }
 
 // holds reports whether this node holds a partition; its evidence may have lapsed even so.
 func (t *table) holds(part uint16) bool { return t.held[part/64].Load()>>(part%64)&1 == 1 }
