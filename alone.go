@@ -43,7 +43,7 @@ func (n *Node) decideByShare(policy fallback.Policy, r *rule, part uint16, m *me
 	}
 	rep := reply{answer: answer{status: statusDecided}}
 	switch share := n.share(policy, r, m.key, sharing); {
-	case m.kind == kindRefund || m.kind == kindReset || m.kind == kindCancel:
+	case m.kind == kindRefund || m.kind == kindReset || m.kind == kindCancel || m.kind == kindReturn:
 		rep.status = statusElsewhere // these change what only the holder has
 		return rep
 	case math.IsInf(share, 1):
@@ -81,9 +81,13 @@ func (n *Node) seedShare(scaled *rule, part uint16, id bucketKey, share float64)
 		p.mu.Unlock()
 		return
 	}
+	out := n.table.leased(b, now)
 	copied := b.clone()
 	p.mu.Unlock()
 	copied.advance(now)
+	for i := range copied.set.meters {
+		copied.setLevel(i, addUp(copied.level(i), out.tokens)) // they may be used
+	}
 	n.alone.insertShare(part, id, scaled.set, &copied, share, now)
 }
 

@@ -25,8 +25,8 @@ type slot struct {
 type bucket struct {
 	bucketState
 	bucketKey
-	dirty  bool    // listed in its partition's dirty
-	undone *undone // nil while no reservation waits to be undone
+	dirty bool  // listed in its partition's dirty
+	rare  *rare // nil for most
 }
 
 // bucketKey names a bucket.

@@ -99,6 +99,13 @@ type Config struct {
 	// half of the members are in reach; otherwise it counts 60 times as long. Zero means 1 minute; not negative.
 	SplitMemory time.Duration
 
+	// NoLeases turns off leases: then every take of a key that another node holds is decided there. A node that has it set
+	// neither asks for leases nor grants any. See docs/guarantees.md for what leases cost, which is nothing.
+	NoLeases bool
+
+	// NoDenialCache turns off remembering denials: then every take of an exhausted key is sent to its holder.
+	NoDenialCache bool
+
 	// MaxKeys bounds the buckets this node keeps. Zero means 1,000,000; not negative.
 	MaxKeys int
 

@@ -5,15 +5,19 @@ package peerlimit
 
 // image returns the bucket as it is now, to be sent. The key is the bucket's own.
 func (b *bucket) image(limiter string, now int64) bucketImage {
+	b.expire(now)
 	levels := make([]float64, len(b.set.meters))
 	for i := range levels {
 		levels[i] = b.set.meters[i].drain(b.level(i), now-b.at)
 	}
-	return bucketImage{limiter: limiter, key: b.key, set: b.set, levels: levels}
+	return bucketImage{limiter: limiter, key: b.key, set: b.set, levels: levels, leases: b.moving(now)}
 }
 
 // full reports whether the image says that its bucket is full of tokens.
 func (image *bucketImage) full() bool {
+	if len(image.leases) > 0 {
+		return false
+	}
 	for _, level := range image.levels {
 		if level > 0 {
 			return false
@@ -65,7 +69,7 @@ func (p *partition) collectLocked(from, maxBytes int, rules *rules, now int64) (
 		if name == "" || b.limiter != id {
 			name, id = rules.name(b.limiter), b.limiter
 		}
-		cost := imageOverhead + len(b.key) + levelSize*len(b.set.meters)
+		cost := imageOverhead + len(b.key) + levelSize*len(b.set.meters) + b.leasesSize()
 		if !sets[b.set] {
 			cost += imageOverhead + len(name) + limitSize*len(b.set.meters)
 		}
@@ -102,7 +106,7 @@ func (p *partition) store(t *table, images []bucketImage, rules *rules, now int6
 		b := p.buckets.find(hash, key)
 		if image.full() {
 			if b != nil {
-				b.bucketState, b.undone = newBucketState(b.set.base, now), nil
+				b.bucketState, b.rare = newBucketState(b.set.base, now), nil
 				emptied = true
 			}
 			continue
@@ -110,7 +114,8 @@ func (p *partition) store(t *table, images []bucketImage, rules *rules, now int6
 		if b == nil {
 			b = t.insert(p, hash, key, image.set, now)
 		}
-		b.bucketState, b.undone = image.state(now), nil
+		b.bucketState, b.rare = image.state(now), nil
+		b.moved(image.leases, now)
 	}
 	if emptied { // all at once: to remove one costs as much as to remove many
 		t.dropDrained(p, now)

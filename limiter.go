@@ -47,13 +47,20 @@ func (l *Limiter) Take(ctx context.Context, key string, cost float64) (Decision,
 		return Decision{}, err
 	}
 	n := l.node
-	part := r.hash.partition(key)
-	if d, ok := n.table.decide(part, bucketKey{key, r.id}, &ask{set: r.set, cost: cost}, n.now()); ok {
+	part, id, now := r.hash.partition(key), bucketKey{key, r.id}, n.now()
+	d, ok := n.table.decide(part, id, &ask{set: r.set, cost: cost}, now)
+	if !ok {
+		d, ok = n.hot.take(id, r.set, cost, now)
+	}
+	if ok {
 		l.counts.add(part, d)
 		return d, nil
 	}
-	ans, err := l.ask(ctx, r, part, &message{kind: kindTake, rule: r.encoded, key: key, cost: cost})
-	return ans.decision, err
+	m := &message{kind: kindTake, rule: r.encoded, key: key, cost: cost}
+	hot := n.hot.asking(id, r, part, m, now)
+	rep, err := l.ask(ctx, r, part, m)
+	n.hot.answered(hot, m, r, &rep.answer, err, now, n.now())
+	return rep.decision, err
 }
 
 // Peek tells how key's bucket stands and takes nothing: Allowed says whether one token, or the burst where that is less,
@@ -218,8 +225,12 @@ type canceller interface{ cancel(m message) }
 func (l *Limiter) send(ctx context.Context, r *rule, m *message) (reply, error) {
 	n := l.node
 	part := r.hash.partition(m.key)
-	if m.kind == kindReset {
+	switch m.kind {
+	case kindReset:
 		n.alone.reset(part, bucketKey{m.key, r.id}, n.now())
+		defer n.hot.forget(bucketKey{m.key, r.id})
+	case kindRefund:
+		defer n.hot.forget(bucketKey{m.key, r.id})
 	}
 	if ans, ok := n.table.answer(r, part, m, n.now()); ok {
 		l.counts.addAnswer(part, m, &ans)

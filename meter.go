@@ -80,6 +80,16 @@ func (m *meter) room(level float64, elapsed int64, cost float64) time.Duration {
 	return wait
 }
 
+// roomBeside is room for a level as it is now, where some tokens are set aside: they drain only from the end of that on.
+// It makes no difference to when there is room, unless the level would be zero before.
+func (m *meter) roomBeside(out aside, level, cost float64) time.Duration {
+	wait := m.room(addUp(level, out.tokens), 0, cost)
+	if m.nanos(level) >= min(wait, out.ends) {
+		return wait
+	}
+	return max(wait, addNanos(out.ends, m.room(out.tokens, 0, cost)))
+}
+
 // nanos returns how long it takes to drain tokens, rounded up and at most [math.MaxInt64].
 func (m *meter) nanos(tokens float64) time.Duration {
 	if tokens <= 0 {

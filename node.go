@@ -24,8 +24,9 @@ type Node struct {
 	began  time.Time // the monotonic clock counts from here
 	closed atomic.Bool
 
-	table    *table // copies of partitions; where this node holds, it decides by them for the cluster
-	alone    *table // buckets for deciding alone
+	table    *table   // copies of partitions; where this node holds, it decides by them for the cluster
+	alone    *table   // buckets for deciding alone
+	hot      *hotKeys // of other holders; nil when leases and remembered denials are both off
 	rules    *rules
 	counters counters
 	events   *events
@@ -80,6 +81,7 @@ func Start(cfg Config) (*Node, error) {
 	}
 	n.reach = newReach(s.identity, n.lapse)
 	n.table.fullUntil, n.table.replicates = &n.reach.fullUntil, s.ReplicaInterval > 0
+	n.hot = newHotKeys(n.table, !s.NoLeases, !s.NoDenialCache)
 	n.keeper, n.replicator, n.reporter = newKeeper(n), newReplicator(n), newReporter(s.identity)
 	n.evidence = newEvidence(n.reach, n.witnessing(), func() { n.membership.again() })
 	n.route.Store(&route{ring: newRing(nil)})
@@ -107,6 +109,9 @@ func (n *Node) startGoroutines() {
 	n.running.Go(func() { n.keeper.run(ctx) })
 	n.running.Go(func() { n.replicator.run(ctx) })
 	n.running.Go(func() { n.reportSpent(ctx) })
+	if n.hot != nil {
+		n.running.Go(func() { n.hot.run(ctx, n.now, n.giveBack) })
+	}
 	for _, t := range []*table{n.table, n.alone} {
 		n.running.Go(func() { t.sweepForever(n.stop, n.now) })
 	}
@@ -310,6 +315,7 @@ func (n *Node) Stats() Stats {
 		Limiters: make(map[string]LimiterStats),
 	}
 	n.countPartitions(&s, r)
+	n.table.leases.fill(&s)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for name, l := range n.limiters {
@@ -435,6 +441,9 @@ func (n *Node) reroute(view *memberView) {
 		}
 	}
 	n.route.Store(next)
+	if !n.NoLeases {
+		n.table.members.Store(int64(len(names)))
+	}
 	if sameOwners {
 		return
 	}

@@ -55,7 +55,7 @@ func (s *shipment) empty() bool { return len(s.sent) == 0 }
 
 // size returns what a bucket takes in this message, at most.
 func (s *shipment) size(b *bucket) int {
-	size := imageOverhead + len(b.key) + levelSize*len(b.set.meters)
+	size := imageOverhead + len(b.key) + levelSize*len(b.set.meters) + b.leasesSize()
 	if !s.sets[b.set] {
 		size += imageOverhead + MaxNameLen + limitSize*len(b.set.meters)
 	}

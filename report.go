@@ -412,6 +412,7 @@ func (t *table) spend(part uint16, p *partition, id bucketKey, set *limitSet, co
 	if b == nil {
 		b = t.insert(p, hash, id, set, now)
 	}
+	t.leased(b, now)
 	b.spend(set, cost, now)
 	t.touch(part, p, b)
 }

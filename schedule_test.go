@@ -62,6 +62,7 @@ const (
 	refunding use = "refunded"  // half of what is taken is given back
 	resetting use = "reset"     // and reset now and then: not judged, but for errors and time
 	reserving use = "reserved"  // reserved, half of it cancelled
+	bursting  use = "bursts"    // now and then, as much as there is, as fast as can be: what leases are for
 )
 
 // event is what happens to the cluster at one time.
@@ -425,7 +426,9 @@ func (g *scheduler) plans() []plan {
 		newPlan("reserved", reserving, 2, 1, 200*time.Millisecond, peerlimit.PerSecond(20).WithBurst(5)),
 	}
 	g.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
-	return append(plans, others[:4]...)
+	// No draw for this one: seeds that once failed stay what they were, as far as they can.
+	fast := []peerlimit.Limit{peerlimit.PerSecond(300).WithBurst(600), peerlimit.PerSecond(3000).WithBurst(600)}[g.s.seed%2]
+	return append(append(plans, others[:4]...), newPlan("bursts", bursting, 2, 1, time.Second, fast))
 }
 
 func newPlan(name string, u use, keys int, cost float64, pause time.Duration, limits ...peerlimit.Limit) plan {

@@ -37,11 +37,22 @@ func (c *caller) call(p *plan, keys []*keyRun) {
 	}
 }
 
+// burst takes as fast as it can, until there is nothing left, or enough is taken.
+func (c *caller) burst(k *keyRun) (open bool) {
+	admitted, open := true, true
+	for n := 20 + c.random.IntN(400); n > 0 && admitted && open && !c.node.frozen.Load(); n-- {
+		admitted, open = c.take(k, k.plan.cost)
+	}
+	return open
+}
+
 // use makes the calls that a key is for, and reports whether the node is still open.
 func (c *caller) use(k *keyRun) bool {
 	switch {
 	case k.plan.use == reserving:
 		return c.reserve(k)
+	case k.plan.use == bursting:
+		return c.burst(k)
 	case k.plan.use == resetting && c.random.IntN(8) == 0:
 		_, _, open := c.timed(k, "reset", func() error { return c.limiter.Reset(context.Background(), k.name) })
 		return open
@@ -144,6 +155,16 @@ func (c *caller) decided(made call, delay time.Duration) {
 func (r *run) admitted(k *keyRun, from, to time.Duration) (tokens float64) {
 	for _, c := range r.calls {
 		if c.key == k && c.admitted && c.start <= to && c.end >= from {
+			tokens += c.cost
+		}
+	}
+	return tokens
+}
+
+// admittedByLease is admitted, but by leases, and after from: what was lent before.
+func (r *run) admittedByLease(k *keyRun, from, to time.Duration) (tokens float64) {
+	for _, c := range r.calls {
+		if c.key == k && c.origin == peerlimit.OriginLease && c.admitted && c.start > from && c.start <= to {
 			tokens += c.cost
 		}
 	}

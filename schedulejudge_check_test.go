@@ -87,7 +87,11 @@ func madeUp() (*run, *keyRun) {
 		wrong: make(map[string]*wrong), finished: 20 * time.Second, settled: 19 * time.Second,
 	}
 	for at := time.Duration(0); at < 2*time.Second; at += 10 * time.Millisecond {
-		r.calls = append(r.calls, call{start: at, end: at, key: k, node: 3, origin: peerlimit.OriginRemote, cost: 1, admitted: true})
+		origin := peerlimit.OriginRemote
+		if at == 1510*time.Millisecond {
+			origin = peerlimit.OriginLease
+		}
+		r.calls = append(r.calls, call{start: at, end: at, key: k, node: 3, origin: origin, cost: 1, admitted: true})
 		k.oracles[0].Admit(oracle.Take{Start: at, End: at, Cost: 1})
 	}
 	return r, k
@@ -102,6 +106,7 @@ func TestAllowances(t *testing.T) {
 		"nothing":                   {nil, 0},
 		"join and leave":            {[]event{{at: time.Second, kind: join, node: 5}, {at: 2 * time.Second, kind: leave, node: 1}}, 0},
 		"the holder is killed":      {[]event{{at: time.Second, kind: kill, node: 1}}, 5},
+		"when a lease was out":      {[]event{{at: 1502 * time.Millisecond, kind: kill, node: 1}}, 5 + 1},
 		"another one is killed":     {[]event{{at: time.Second, kind: kill, node: 2}}, 0},
 		"with another one":          {[]event{{at: time.Second, kind: kill, node: 1}, {at: 1500 * time.Millisecond, kind: kill, node: 2}}, 5 + 60},
 		"once it holds no more":     {[]event{{at: 4 * time.Second, kind: kill, node: 1}}, 0},

@@ -20,6 +20,9 @@ const (
 	// while its acknowledgement was on its way.
 	unreplicated = 2*peerlimit.DefaultReplicaInterval + 4*time.Millisecond
 
+	// leaseTime is how long after it was granted a lease may be used: what was lent is admitted then.
+	leaseTime = 10 * time.Millisecond
+
 	// evidence is how long a holder that is cut off may go on deciding in full.
 	evidence = 500 * time.Millisecond
 
@@ -65,13 +68,13 @@ func burstOf(l peerlimit.Limit) float64 {
 	return l.Burst
 }
 
-// A killed holder takes with it what it admitted since its last acknowledged replication. Who was killed together with it
+// A killed holder takes with it what it admitted or lent since its last acknowledged replication. Who was killed together with it
 // may have been its heir: then all that the bucket knew, one burst, is lost too.
 func (r *run) killAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
 	if !k.heldBy(1<<e.node, e.at-unreplicated, e.at) {
 		return 0
 	}
-	tokens := r.admitted(k, e.at-unreplicated, e.at)
+	tokens := r.admitted(k, e.at-unreplicated, e.at) + r.admittedByLease(k, e.at, e.at+leaseTime)
 	for _, other := range r.happened {
 		if other.kind == kill && other.node != e.node && (other.at-e.at).Abs() < together {
 			tokens += burstOf(l)
@@ -94,7 +97,7 @@ func (r *run) freezeAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
 	if r.s.membersAt(e.at) == 2 || r.overlaps(e) {
 		untilLost = e.lasts + rejoin
 	}
-	tokens += r.admitted(k, e.at-unreplicated, e.at)
+	tokens += r.admitted(k, e.at-unreplicated, e.at) + r.admittedByLease(k, e.at, e.at+leaseTime)
 	tokens += r.admitted(k, e.end(), e.end()+2*peerlimit.DefaultRPCTimeout)
 	return tokens + grown(l, untilLost)/float64(r.s.membersAt(e.at))
 }
@@ -145,7 +148,7 @@ func (r *run) splitAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
 	}
 	tokens := float64(n-len(largest)) / float64(n) * grown(l, e.lasts+rejoin)
 	if k.heldBy(minority, e.at-unreplicated, e.end()) {
-		tokens += r.admitted(k, e.at-unreplicated, e.at+evidence)
+		tokens += r.admitted(k, e.at-unreplicated, e.at+evidence) + r.admittedByLease(k, e.at+evidence, e.at+evidence+leaseTime)
 	}
 	if copies, noted := k.replicated[e.at]; noted && copies&^minority == 0 {
 		tokens += burstOf(l) // to the majority it is as if holder and heir had been killed together

@@ -12,6 +12,7 @@ import (
 type tally struct {
 	runs, failed, keys int
 	calls, alone       int           // calls made, and those that were decided by a share
+	leased, remembered int           // that were decided by a lease, or by a denial before
 	slowest            time.Duration // call, on a node that was not frozen
 
 	exceeded   int     // keys that were given more than B + R·w
@@ -28,8 +29,13 @@ func (t *tally) add(r *run, failed bool) {
 	}
 	for _, c := range r.calls {
 		t.calls++
-		if c.origin == peerlimit.OriginFallback || c.origin == peerlimit.OriginHeir {
+		switch c.origin {
+		case peerlimit.OriginFallback, peerlimit.OriginHeir:
 			t.alone++
+		case peerlimit.OriginLease:
+			t.leased++
+		case peerlimit.OriginDenialCache:
+			t.remembered++
 		}
 		if !c.paused {
 			t.slowest = max(t.slowest, c.end-c.start)
@@ -58,7 +64,7 @@ func (t *tally) addKey(r *run, k *keyRun, l peerlimit.Limit, report oracle.Repor
 
 func (t *tally) String() string {
 	return fmt.Sprintf("%d runs, %d failed; %d keys: %d were given more than B + R·w, at most %.0f %% more and %.0f %% of what the "+
-		"events allow; least admitted of a saturated key: %.1f %% of B + R·w; %d calls, %d by a share, slowest %v",
-		t.runs, t.failed, t.keys, t.exceeded, 100*t.mostExcess, 100*t.ofAllowed, 100*t.leastRate, t.calls, t.alone,
+		"events allow; least admitted of a saturated key: %.1f %% of B + R·w; %d calls, %d by a share, %d by a lease, %d by a denial before, slowest %v",
+		t.runs, t.failed, t.keys, t.exceeded, 100*t.mostExcess, 100*t.ofAllowed, 100*t.leastRate, t.calls, t.alone, t.leased, t.remembered,
 		t.slowest.Round(time.Millisecond))
 }

@@ -77,7 +77,7 @@ func (t *table) answer(r *rule, part uint16, m *message, now int64) (a answer, o
 	a.status = statusDecided
 	switch m.kind {
 	case kindTake:
-		a.decision, ok = t.decide(part, id, &ask{set: r.set, cost: m.cost}, now)
+		a.decision, a.grant, ok = t.decideLending(part, id, &ask{set: r.set, cost: m.cost}, &m.borrow, now)
 	case kindReserve:
 		turn := ask{set: r.set, cost: m.cost, total: m.total, reserve: true, maxDelay: m.maxDelay}
 		a.decision, a.undo, ok = t.reserve(part, id, &turn, now)
@@ -90,6 +90,8 @@ func (t *table) answer(r *rule, part uint16, m *message, now int64) (a answer, o
 		a.status, ok = statusDone, t.refund(part, id, r.set, m.cost, now)
 	case kindReset:
 		a.status, ok = statusDone, t.reset(part, id, now)
+	case kindReturn:
+		a.status, ok = statusDone, t.giveBack(part, id, m.borrow.returned, now)
 	default:
 		return answer{status: statusRefused}, true
 	}

@@ -245,6 +245,9 @@ type ask struct {
 	// reserve says that the take may be put off, by at most maxDelay, instead of being denied.
 	reserve  bool
 	maxDelay time.Duration
+
+	// aside is what is not there to be taken, although it was not taken either.
+	aside aside
 }
 
 // decide answers a, and takes the cost when the answer is yes: from all limits or from none.
@@ -257,22 +260,25 @@ func (s *bucketState) decide(a *ask, now int64) Decision {
 		return s.denial(a, &v)
 	}
 	s.charge(a.cost, &v, now)
-	return s.admission(a.cost, &v)
+	return s.admission(a, a.cost, &v)
 }
 
 // peek answers as decide would for a take of one token, or of the burst where that is less, and changes nothing.
-func (s *bucketState) peek(set *limitSet, now int64) Decision {
+func (s *bucketState) peek(set *limitSet, now int64) Decision { return s.peekBeside(aside{}, set, now) }
+
+// peekBeside is peek where some tokens are set aside.
+func (s *bucketState) peekBeside(out aside, set *limitSet, now int64) Decision {
 	if s.set != set {
 		adopted := s.clone()
 		adopted.adopt(set, now)
 		s = &adopted
 	}
-	a := ask{set: set, cost: math.Min(1, set.smallestBurst())}
+	a := ask{set: set, cost: math.Min(1, set.smallestBurst()), aside: out}
 	v := s.examine(&a, now)
 	if !v.allowed {
 		return s.denial(&a, &v)
 	}
-	return s.admission(0, &v)
+	return s.admission(&a, 0, &v)
 }
 
 // examination is what every active limit says to one question.
@@ -292,8 +298,16 @@ func (s *bucketState) examine(a *ask, now int64) examination {
 		m := &s.set.meters[i]
 		level := m.drain(s.level(i), elapsed)
 		v.levels[i] = level
-		if addUp(level, a.cost) > m.ceiling {
-			v.waits[i] = m.room(s.level(i), elapsed, a.cost)
+		after := addUp(level, a.cost)
+		if a.aside.tokens > 0 {
+			after = addUp(after, a.aside.tokens)
+		}
+		if after > m.ceiling {
+			if a.aside.tokens > 0 {
+				v.waits[i] = m.roomBeside(a.aside, level, a.cost)
+			} else {
+				v.waits[i] = m.room(s.level(i), elapsed, a.cost)
+			}
 			v.delay = max(v.delay, v.waits[i])
 			v.allowed = v.allowed && a.reserve && !m.leaky
 		} else if m.leaky {
@@ -318,8 +332,9 @@ func (s *bucketState) finish(a *ask, v *examination) time.Duration {
 	var turn, turnBefore, leakOne, leakAll time.Duration
 	for i := range s.set.meters[:s.set.active] {
 		m := &s.set.meters[i]
-		turn = max(turn, m.nanos(addUp(v.levels[i], a.total)-m.burst))
-		turnBefore = max(turnBefore, m.nanos(addUp(v.levels[i], before)-m.burst))
+		level := addUp(v.levels[i], a.aside.tokens)
+		turn = max(turn, m.nanos(addUp(level, a.total)-m.burst))
+		turnBefore = max(turnBefore, m.nanos(addUp(level, before)-m.burst))
 		if m.leaky {
 			leakOne = max(leakOne, m.nanos(a.cost))
 			leakAll = max(leakAll, m.nanos(before))
@@ -346,26 +361,30 @@ func (s *bucketState) denial(a *ask, v *examination) Decision {
 	d := Decision{RetryAfter: -1}
 	for i := range s.set.meters[:s.set.active] {
 		m := &s.set.meters[i]
-		d.ResetAfter = max(d.ResetAfter, m.nanos(v.levels[i]))
+		level := addUp(v.levels[i], a.aside.tokens)
+		d.ResetAfter = max(d.ResetAfter, m.nanos(level))
 		retry := v.waits[i]
 		if a.reserve {
 			// The turn would come, but too late: it comes in time when the queue has become that much shorter.
 			retry = max(retry, v.finish-a.maxDelay, 1)
 		}
 		if retry > d.RetryAfter {
-			d.RetryAfter, d.Limit, d.Remaining = retry, s.set.limits[i], math.Max(0, m.burst-v.levels[i])
+			d.RetryAfter, d.Limit, d.Remaining = retry, s.set.limits[i], math.Max(0, m.burst-level)
 		}
 	}
 	return d
 }
 
 // admission describes a question that was answered with yes and the bucket after cost was taken.
-func (s *bucketState) admission(cost float64, v *examination) Decision {
+func (s *bucketState) admission(a *ask, cost float64, v *examination) Decision {
 	d := Decision{Allowed: true, Delay: v.delay}
 	scarcest := math.Inf(1)
 	for i := range s.set.meters[:s.set.active] {
 		m := &s.set.meters[i]
 		after := addUp(v.levels[i], cost)
+		if a.aside.tokens > 0 {
+			after = addUp(after, a.aside.tokens)
+		}
 		d.ResetAfter = max(d.ResetAfter, m.nanos(after))
 		if left := (m.burst - after) / m.burst; left < scarcest {
 			scarcest = left

@@ -20,6 +20,14 @@ type Stats struct {
 	Alone   int    // buckets kept for deciding alone
 	Evicted uint64 // buckets dropped for want of room while they still mattered
 
+	// Of leases that this node has granted to others on keys it holds. What was neither used nor returned is still out, or
+	// has moved with its partition.
+	LeasesGranted  uint64
+	LeasesExpired  uint64  // not returned in time: all of their tokens count as used
+	TokensLeased   float64 // in all
+	TokensUsed     float64 // as far as is known
+	TokensReturned float64 // unused
+
 	Served   uint64 // questions of other nodes answered here
 	PassedOn uint64 // questions of other nodes sent on to the owner
 	Refused  uint64 // questions of other nodes that made no sense

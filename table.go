@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"hash/maphash"
 	"math/bits"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -32,6 +33,11 @@ type table struct {
 	// changed has a bit for each partition with changes that were not sent to the heir yet.
 	changed [(partitionCount + 63) / 64]atomic.Uint64
 
+	// members is how many share what can be leased; 0 when nothing is lent. leaseID is that of the lease granted last.
+	members atomic.Int64
+	leaseID atomic.Uint64
+	leases  leaseCounts
+
 	keys    atomic.Int64  // buckets in all partitions
 	evicted atomic.Uint64 // buckets that still mattered when they had to go
 }
@@ -56,7 +62,12 @@ type partition struct {
 	frozenUntil int64
 }
 
-func newTable(maxKeys int) *table { return &table{maxKeys: int64(maxKeys), seed: maphash.MakeSeed()} }
+func newTable(maxKeys int) *table {
+	t := &table{maxKeys: int64(maxKeys), seed: maphash.MakeSeed()}
+	// No two holders have a lease of the same name: one that comes back to another one than granted it must mean nothing.
+	t.leaseID.Store(rand.Uint64())
+	return t
+}
 
 // noteHolding brings held and refused up to date. It is called with p.mu held after whatever may have changed them.
 func (t *table) noteHolding(part uint16, p *partition) {
@@ -155,6 +166,8 @@ func (t *table) decide(part uint16, id bucketKey, a *ask, now int64) (Decision, 
 	b := p.buckets.find(hash, id)
 	if b == nil {
 		b = t.insert(p, hash, id, a.set, now)
+	} else if b.rare != nil {
+		a.aside = t.leased(b, now)
 	}
 	d := b.decide(a, now)
 	if d.Allowed {
@@ -176,6 +189,7 @@ func (t *table) reserve(part uint16, id bucketKey, a *ask, now int64) (Decision,
 	if b == nil {
 		b = t.insert(p, hash, id, a.set, now)
 	}
+	a.aside = t.leased(b, now)
 	d, u := b.reserve(a, now)
 	if d.Allowed {
 		t.touch(part, p, b)
@@ -191,7 +205,7 @@ func (t *table) peek(part uint16, id bucketKey, set *limitSet, now int64) (Decis
 	}
 	defer p.mu.Unlock()
 	if b := p.buckets.find(id.hash(t.seed), id); b != nil {
-		return b.peek(set, now), true
+		return b.peekBeside(t.leased(b, now), set, now), true
 	}
 	fresh := newBucketState(set, now)
 	return fresh.peek(set, now), true
@@ -200,13 +214,8 @@ func (t *table) peek(part uint16, id bucketKey, set *limitSet, now int64) (Decis
 // cancel gives a reservation's tokens back, as [Reservation.Cancel] describes. exact reports that it did so at once.
 func (t *table) cancel(part uint16, id bucketKey, u undo, now int64) (exact, ok bool) {
 	ok = t.change(part, id, now, func(b *bucket) {
-		if b.undone == nil {
-			b.undone = new(undone)
-		}
-		exact = b.undone.cancel(&b.bucketState, u, now)
-		if len(b.undone.list) == 0 {
-			b.undone = nil
-		}
+		exact = b.more().undone.cancel(&b.bucketState, u, now)
+		b.tidy()
 	})
 	return exact, ok
 }
@@ -216,10 +225,14 @@ func (t *table) refund(part uint16, id bucketKey, set *limitSet, cost float64, n
 	return t.change(part, id, now, func(b *bucket) { b.refund(set, cost, now) })
 }
 
-// reset makes a bucket full of tokens.
+// reset makes a bucket full of tokens. What is set aside stays so: it can still be used.
 func (t *table) reset(part uint16, id bucketKey, now int64) bool {
 	return t.change(part, id, now, func(b *bucket) {
-		b.bucketState, b.undone = newBucketState(b.set.base, now), nil
+		b.bucketState = newBucketState(b.set.base, now)
+		if b.rare != nil {
+			b.rare.undone = undone{}
+			b.tidy()
+		}
 	})
 }
 
@@ -231,6 +244,7 @@ func (t *table) change(part uint16, id bucketKey, now int64, apply func(*bucket)
 	}
 	defer p.mu.Unlock()
 	if b := p.buckets.find(id.hash(t.seed), id); b != nil {
+		t.leased(b, now)
 		apply(b)
 		t.touch(part, p, b)
 	}
@@ -329,7 +343,10 @@ func (t *table) sweep(part uint16, now int64) {
 
 // dropDrained drops the drained buckets of p. The caller holds p.mu.
 func (t *table) dropDrained(p *partition, now int64) {
-	t.keys.Add(-int64(p.buckets.removeIf(func(b *bucket) bool { return b.drained(now) })))
+	t.keys.Add(-int64(p.buckets.removeIf(func(b *bucket) bool {
+		t.leased(b, now) // what has ended drains
+		return b.drained(now)
+	})))
 }
 
 // A round of sweeping takes half a minute, a small step at a time: a bucket that is done frees its memory within a

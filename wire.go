@@ -36,13 +36,21 @@ const (
 	kindCancel
 	kindRefund
 	kindReset
+	kindReturn
 	kindEnd
 )
 
 // Bits of a message's third byte.
 const (
-	flagHops   = 3
-	flagToHeir = 4
+	flagHops    = 3
+	flagToHeir  = 4
+	flagBorrows = 8 // a take says and asks something about leases
+)
+
+// Bits of the third byte of an answer that holds a decision.
+const (
+	flagAllowed = 1
+	flagGrant   = 2 // it says something about leases, or for how long a denial stands
 )
 
 // maxHops is how often a question is sent on. One hop finds the holder when one node has given a partition to another; the
@@ -67,6 +75,7 @@ type message struct {
 	total    float64       // reserve
 	maxDelay time.Duration // reserve
 	undo     *undo         // cancel; not nil there
+	borrow   borrowing     // take, return
 }
 
 // status is the first byte of an answer.
@@ -86,6 +95,7 @@ type answer struct {
 	status   status
 	decision Decision
 	undo     *undo // reserve, when allowed and it can be undone
+	grant    grant // take
 }
 
 var errMalformed = errors.New("peerlimit: malformed message")
@@ -94,11 +104,23 @@ var errMalformed = errors.New("peerlimit: malformed message")
 const maxRuleLen = 2 + MaxNameLen + 1 + MaxLimits*29
 
 func appendMessage(b []byte, m *message) []byte {
-	b = append(b, byte(m.kind), wireVersion, m.hops&flagHops|boolByte(m.toHeir)<<2)
+	flags := m.hops&flagHops | boolByte(m.toHeir)*flagToHeir
+	if m.borrow.want > 0 || len(m.borrow.returned) > 0 {
+		flags |= flagBorrows
+	}
+	b = append(b, byte(m.kind), wireVersion, flags)
 	b = appendBytes(b, m.rule)
 	b = append(binary.AppendUvarint(b, uint64(len(m.key))), m.key...)
 	switch m.kind {
-	case kindTake, kindRefund:
+	case kindTake:
+		b = appendNumber(b, m.cost)
+		if flags&flagBorrows != 0 {
+			b = appendNumber(b, m.borrow.want)
+			b = appendReturned(b, m.borrow.returned)
+		}
+	case kindReturn:
+		b = appendReturned(b, m.borrow.returned)
+	case kindRefund:
 		b = appendNumber(b, m.cost)
 	case kindReserve:
 		b = appendNumber(b, m.cost)
@@ -124,7 +146,14 @@ func decodeMessage(b []byte) (m message, err error) {
 	key := r.bytes(MaxKeyLen)
 	m.key = unsafe.String(unsafe.SliceData(key), len(key))
 	switch m.kind {
-	case kindTake, kindRefund:
+	case kindTake:
+		m.cost = r.number()
+		if flags&flagBorrows != 0 {
+			m.borrow = borrowing{want: r.number(), returned: r.returned()}
+		}
+	case kindReturn:
+		m.borrow.returned = r.returned()
+	case kindRefund:
 		m.cost = r.number()
 	case kindReserve:
 		m.cost = r.number()
@@ -158,8 +187,12 @@ func appendAnswer(b []byte, a *answer) []byte {
 	if a.status != statusDecided {
 		return b
 	}
-	d := &a.decision
-	b = append(b, boolByte(d.Allowed), byte(d.Origin), byte(d.Limit.Algorithm))
+	d, g := &a.decision, &a.grant
+	flags := boolByte(d.Allowed) * flagAllowed
+	if g.tokens > 0 || g.stands > 0 {
+		flags |= flagGrant
+	}
+	b = append(b, flags, byte(d.Origin), byte(d.Limit.Algorithm))
 	b = appendNumber(b, d.Limit.Tokens)
 	b = appendDuration(b, d.Limit.Period)
 	b = appendNumber(b, d.Limit.Burst)
@@ -167,7 +200,13 @@ func appendAnswer(b []byte, a *answer) []byte {
 	b = appendDuration(b, d.RetryAfter)
 	b = appendDuration(b, d.ResetAfter)
 	b = appendDuration(b, d.Delay)
-	return appendUndo(b, a.undo)
+	b = appendUndo(b, a.undo)
+	if flags&flagGrant != 0 {
+		b = appendNumber(b, g.tokens)
+		b = binary.AppendUvarint(b, g.id)
+		b = appendDuration(b, g.stands)
+	}
+	return b
 }
 
 func decodeAnswer(b []byte) (a answer, err error) {
@@ -180,7 +219,8 @@ func decodeAnswer(b []byte) (a answer, err error) {
 		return a, nil
 	}
 	d := &a.decision
-	d.Allowed = r.byte()&1 != 0
+	flags := r.byte()
+	d.Allowed = flags&flagAllowed != 0
 	d.Origin = Origin(r.byte())
 	d.Limit.Algorithm = Algorithm(r.byte())
 	d.Limit.Tokens = r.number()
@@ -191,7 +231,10 @@ func decodeAnswer(b []byte) (a answer, err error) {
 	d.ResetAfter = r.duration()
 	d.Delay = r.duration()
 	a.undo = r.undo()
-	if r.failed {
+	if flags&flagGrant != 0 {
+		a.grant = grant{tokens: r.number(), id: r.uvarint(), stands: r.duration()}
+	}
+	if r.failed || !(a.grant.tokens >= 0) || math.IsInf(a.grant.tokens, 1) {
 		return answer{}, fmt.Errorf("%w: cut short", errMalformed)
 	}
 	if d.Origin >= originCount || d.Limit.Validate() != nil || !(d.Remaining >= 0) || math.IsInf(d.Remaining, 1) {
@@ -257,6 +300,33 @@ func appendUndo(b []byte, u *undo) []byte {
 		}
 	}
 	return b
+}
+
+func appendReturned(b []byte, returned []leaseReturn) []byte {
+	b = append(b, byte(len(returned)))
+	for _, back := range returned {
+		b = binary.AppendUvarint(b, back.id)
+		b = appendNumber(b, back.unused)
+	}
+	return b
+}
+
+func (r *reader) returned() []leaseReturn {
+	count := int(r.byte())
+	if count > maxReturns {
+		r.fail()
+	}
+	if count == 0 || r.failed {
+		return nil
+	}
+	returned := make([]leaseReturn, count)
+	for i := range returned {
+		returned[i] = leaseReturn{id: r.uvarint(), unused: r.number()}
+		if !(returned[i].unused >= 0) {
+			r.fail()
+		}
+	}
+	return returned
 }
 
 // The primitives. A number is a float64: a whole one below 2^52 as twice itself in a uvarint, any other as the

@@ -30,7 +30,12 @@ func goldenMessages() map[string]message {
 		"reserve":        {kind: kindReserve, rule: one, key: "k", cost: 3, total: 250, maxDelay: time.Minute},
 		"refund":         {kind: kindRefund, rule: one, key: "k", cost: 7},
 		"reset":          {kind: kindReset, rule: one, key: "k"},
-		"cancel":         {kind: kindCancel, rule: two, key: "k", undo: goldenUndo()},
+		"take-lease":     {kind: kindTake, rule: one, key: "k", cost: 1, borrow: borrowing{want: 1000}},
+		"take-return": {kind: kindTake, rule: one, key: "k", cost: 1, borrow: borrowing{want: 0.5, returned: []leaseReturn{
+			{id: math.MaxUint64, unused: 12}, {id: 1, unused: 0.25},
+		}}},
+		"return": {kind: kindReturn, rule: one, key: "k", borrow: borrowing{returned: []leaseReturn{{id: 7, unused: 0}}}},
+		"cancel": {kind: kindCancel, rule: two, key: "k", undo: goldenUndo()},
 	}
 }
 
@@ -43,6 +48,8 @@ func goldenAnswers() map[string]answer {
 	return map[string]answer{
 		"allowed":  {status: statusDecided, decision: allowed},
 		"denied":   {status: statusDecided, decision: denied},
+		"lease":    {status: statusDecided, decision: allowed, grant: grant{id: math.MaxUint64, tokens: 100}},
+		"stands":   {status: statusDecided, decision: denied, grant: grant{stands: 250 * time.Millisecond}},
 		"reserved": {status: statusDecided, decision: allowed, undo: goldenUndo()},
 		"done":     {status: statusDone},
 		"refused":  {status: statusRefused},

@@ -85,6 +85,9 @@ func goldenControl() []controlGolden {
 			{part: 12, version: copyOf, full: true, last: true},
 			{part: 13, version: copyOf, full: true, first: true},
 		}}},
+		{"replica-leases", request[kindReplica], replicaRequest{[]replicaPart{
+			{part: 11, version: copyOf, since: 7, content: leasedContent()},
+		}}},
 		{"replica-answer", answer[kindReplica], replicaAnswer{[]replicaAck{
 			{part: 11, status: replicaTaken}, {part: 12, status: replicaRefused, promised: round},
 			{part: 13, status: replicaHeld, promised: copyOf.election}, {part: 14, status: replicaMissing},
@@ -109,6 +112,14 @@ func goldenContent() partContent {
 		},
 		marks: []reportMark{{"web-00000002", 12}, {"gone-12345678", math.MaxUint64}},
 	}
+}
+
+func leasedContent() partContent {
+	api, tight := newLimitSet([]Limit{PerSecond(100)}), newLimitSet([]Limit{PerSecond(100), PerHour(1000)})
+	return partContent{buckets: []bucketImage{{
+		limiter: "api", key: "k", set: api, levels: []float64{3},
+		leases: []movingLease{{set: api, tokens: 500, left: 20 * time.Millisecond}, {set: tight, tokens: 8}},
+	}}}
 }
 
 func goldenCharges() []charge {
@@ -171,7 +182,8 @@ func TestControlSkipsUnknownFieldsOfRecords(t *testing.T) {
 		bucket := w.beginRecord()
 		w.uvarint(1)
 		w.key(key)
-		w.b = append(appendNumber(w.b, 2), bytes.Repeat([]byte{9}, 200)...)
+		w.b = append(appendNumber(w.b, 2), 0) // no leases
+		w.b = append(w.b, bytes.Repeat([]byte{9}, 200)...)
 		w.endRecord(bucket)
 	}
 	w.count(1)

@@ -162,6 +162,20 @@ func (w *controlWriter) bucket(image *bucketImage) {
 	for _, level := range image.levels {
 		w.b = appendNumber(w.b, level)
 	}
+	if len(image.leases) > 0 { // most have none; a version with more fields writes 0 here
+		w.count(len(image.leases))
+		for i := range image.leases {
+			w.lease(image.limiter, &image.leases[i])
+		}
+	}
+	w.endRecord(begin)
+}
+
+func (w *controlWriter) lease(limiter string, l *movingLease) {
+	begin := w.beginRecord()
+	w.uvarint(w.setIndex(limiterSet{limiter, l.set}))
+	w.b = appendNumber(w.b, l.tokens)
+	w.b = appendDuration(w.b, l.left)
 	w.endRecord(begin)
 }
 
@@ -415,7 +429,23 @@ func (r *controlReader) bucket() bucketImage {
 	if s.set != nil {
 		image.levels = r.levelList(len(s.set.meters))
 	}
+	if len(r.b) > 0 {
+		image.leases = readList(r, maxLevels, 3, r.lease)
+	}
 	return image
+}
+
+func (r *controlReader) lease() movingLease {
+	index := r.uvarint()
+	if index == 0 || index > uint64(len(r.sets)) || r.sets[index-1].set == nil {
+		r.fail()
+		return movingLease{}
+	}
+	l := movingLease{set: r.sets[index-1].set.base, tokens: r.number(), left: r.duration()}
+	if !(l.tokens >= 0) || math.IsInf(l.tokens, 1) {
+		r.fail()
+	}
+	return l
 }
 
 // levelsRoom is for how many levels room is made at once: 2 kB.

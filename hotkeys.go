@@ -1,0 +1,464 @@
+package peerlimit
+
+import (
+	"context"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Hot keys, at the callers. For keys that other nodes hold, and that are taken from often, this node has leases: tokens
+// that were set aside for it and that it uses without asking; see lease.go for the holder's side. And it remembers
+// denials for as long as they stand. Both are bounded in number, and a key that is asked about once leaves no trace.
+
+const (
+	// hotSets and hotWays are how many keys are remembered at most: 16,384. A key has its place in one of the sets, and
+	// takes that of the one there that was asked about least recently.
+	hotSets = 4096
+	hotWays = 4
+
+	// demandWindow is the time over which demand is measured, and hotTakes how many takes in it make a key hot: 400 a
+	// second.
+	demandWindow = 10 * time.Millisecond
+	hotTakes     = 4
+
+	// maxDenialTime is how long a denial is remembered at most: so long it may take until a refund or a reset on another
+	// node is noticed.
+	maxDenialTime = 250 * time.Millisecond
+
+	// probeTime is for how long one caller that asks whether a denial still stands is waited for by the others.
+	probeTime = 50 * time.Millisecond
+
+	// returnInterval is how often leases that have ended are looked for, while there are any.
+	returnInterval = 5 * time.Millisecond
+
+	// forgetInterval and forgetTime are for keys that nobody asks about any more.
+	forgetInterval = 10 * time.Second
+	forgetTime     = 20 * time.Second
+)
+
+// hotKeys are the keys of other holders that this node remembers.
+type hotKeys struct {
+	table           *table // has the seed of the hashes, and what this node holds itself by now
+	leases, denials bool   // which of the two are in use
+
+	sets [hotSets][hotWays]atomic.Pointer[hotKey]
+	seen [hotSets]atomic.Uint64 // hashes of keys that were asked about once
+
+	// mu guards lent and makes adding a key one step. It is held for that only.
+	mu     sync.Mutex
+	lent   map[*hotKey]struct{} // that may have a lease, or something to give back
+	wakeUp chan struct{}        // capacity 1: there is one in lent
+}
+
+// hotKey is what this node remembers of one key.
+type hotKey struct {
+	bucketKey
+	hash uint64
+	part uint16
+
+	lease  atomic.Pointer[borrowed]
+	denial atomic.Pointer[denial]
+	asked  atomic.Int64 // when somebody asked for it last
+
+	// mu guards the fields below. It is held for a few instructions, never across I/O.
+	mu       sync.Mutex
+	rule     *rule // as it was asked for last
+	demand   demand
+	pending  bool          // a lease has been asked for, and the answer is not there yet
+	returned []leaseReturn // to be told to the holder
+}
+
+// borrowed is a lease in use.
+type borrowed struct {
+	id     uint64
+	set    *limitSet
+	tokens float64
+	until  int64 // it may not be used from then on
+
+	// renewAt and low are when the next one is asked for: by one of the callers, while others go on using this one.
+	renewAt  int64
+	low      float64
+	renewing atomic.Bool
+
+	left    atomic.Uint64 // tokens, as the bits of a float64; negative when the lease was given back
+	counted float64       // of what was used, what demand knows of; guarded by the key's mu
+
+	decision Decision // of the take that it came with
+}
+
+// denial is a denial that is remembered.
+type denial struct {
+	set      *limitSet
+	cost     float64
+	decision Decision
+	at       int64 // when it arrived
+	until    int64
+	asking   atomic.Bool // somebody is asking whether it still stands
+}
+
+func newHotKeys(t *table, leases, denials bool) *hotKeys {
+	if !leases && !denials {
+		return nil
+	}
+	return &hotKeys{
+		table: t, leases: leases, denials: denials,
+		lent: make(map[*hotKey]struct{}), wakeUp: make(chan struct{}, 1),
+	}
+}
+
+// take decides a take here if it can: because a denial stands, or from a lease.
+func (h *hotKeys) take(id bucketKey, set *limitSet, cost float64, now int64) (Decision, bool) {
+	if h == nil {
+		return Decision{}, false
+	}
+	k := h.find(id.hash(h.table.seed), id)
+	if k == nil {
+		return Decision{}, false
+	}
+	if d := k.denial.Load(); d != nil && d.set == set && cost >= d.cost {
+		return d.answer(cost, now)
+	}
+	if l := k.lease.Load(); l != nil && l.set == set {
+		return l.take(cost, now)
+	}
+	return Decision{}, false
+}
+
+// find returns what is remembered of a key, or nil.
+func (h *hotKeys) find(hash uint64, id bucketKey) *hotKey {
+	set := &h.sets[hash%hotSets]
+	for i := range set {
+		if k := set[i].Load(); k != nil && k.hash == hash && k.bucketKey == id {
+			return k
+		}
+	}
+	return nil
+}
+
+// take takes cost from a lease. It refuses when there is too little, when the lease has ended, and to the one caller that
+// is to ask for the next one.
+//
+// The clock was read before the tokens are taken. Whoever is held up in between takes them as of then: they were there.
+func (l *borrowed) take(cost float64, now int64) (Decision, bool) {
+	if now >= l.until {
+		return Decision{}, false
+	}
+	for {
+		bits := l.left.Load()
+		left := math.Float64frombits(bits)
+		if (now >= l.renewAt || left < l.low) && !l.renewing.Load() && l.renewing.CompareAndSwap(false, true) {
+			return Decision{}, false
+		}
+		if left -= cost; left < 0 {
+			return Decision{}, false
+		}
+		if l.left.CompareAndSwap(bits, math.Float64bits(left)) {
+			d := l.decision
+			d.Remaining = left
+			return d, true
+		}
+	}
+}
+
+// close ends the use of a lease and returns what is left.
+func (l *borrowed) close() (unused float64) {
+	return math.Max(0, math.Float64frombits(l.left.Swap(math.Float64bits(-1))))
+}
+
+// answer denies a take because of a denial before, while that stands; then it has one caller ask.
+func (d *denial) answer(cost float64, now int64) (Decision, bool) {
+	if now >= d.until && (now >= d.until+int64(probeTime) || d.asking.CompareAndSwap(false, true)) {
+		return Decision{}, false
+	}
+	age := time.Duration(now - d.at)
+	again := d.decision
+	again.RetryAfter = max(again.RetryAfter-age, time.Millisecond)
+	again.ResetAfter = max(again.ResetAfter-age, 0)
+	if cost > d.cost {
+		again.RetryAfter = addNanos(again.RetryAfter, d.set.earns(cost-d.cost))
+	}
+	return again, true
+}
+
+// earns returns how long it takes until a cost is earned under every limit.
+func (set *limitSet) earns(cost float64) (longest time.Duration) {
+	for i := range set.active {
+		longest = max(longest, set.meters[i].nanos(cost))
+	}
+	return longest
+}
+
+// asking notes that the holder is about to be asked for a take and adds to the question what is to be said and asked about
+// leases. It returns what is remembered of the key, or nil.
+func (h *hotKeys) asking(id bucketKey, r *rule, part uint16, m *message, now int64) *hotKey {
+	if h == nil {
+		return nil
+	}
+	hash := id.hash(h.table.seed)
+	k := h.find(hash, id)
+	if k == nil {
+		if seen := &h.seen[hash%hotSets]; seen.Swap(hash) != hash {
+			return nil
+		}
+		k = h.add(hash, id, part)
+	}
+	k.asked.Store(now)
+	if !h.leases {
+		return k
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.rule = r
+	want := k.demand.note(m.cost, k.used(now), now)
+	if !k.pending {
+		m.borrow.want, k.pending = want, want > 0
+	}
+	m.borrow.returned = k.takeReturned()
+	return k
+}
+
+// used returns what was used of the lease since it was asked last. One that has ended is to be returned.
+func (k *hotKey) used(now int64) float64 {
+	l := k.lease.Load()
+	if l == nil {
+		return 0
+	}
+	var used float64
+	if left := math.Float64frombits(l.left.Load()); now >= l.until || left <= 0 {
+		unused := l.close()
+		used = l.tokens - unused - l.counted
+		k.lease.Store(nil)
+		k.returned = append(k.returned, leaseReturn{l.id, unused})
+	} else {
+		used = l.tokens - left - l.counted
+	}
+	l.counted += used
+	return used
+}
+
+// takeReturned takes what one message can return.
+func (k *hotKey) takeReturned() []leaseReturn {
+	n := min(len(k.returned), maxReturns)
+	some := slices.Clone(k.returned[:n])
+	k.returned = slices.Delete(k.returned, 0, n)
+	return some
+}
+
+// demand measures how much is taken of a key.
+type demand struct {
+	since  int64   // the window began
+	takes  int     // in it that were sent to the holder
+	tokens float64 // in it, by leases as well
+	rate   float64 // tokens per nanosecond, lately
+}
+
+// note counts a take and what was used by leases, and returns how much to borrow: what is going to be used in the lifetime
+// of a lease and a half, as far as one can tell; 0 when the key is not hot.
+func (d *demand) note(cost, used float64, now int64) (want float64) {
+	d.takes++
+	d.tokens += cost + used
+	elapsed := max(now-d.since, int64(demandWindow/200))
+	hot := used > 0 || d.takes*int(demandWindow) >= hotTakes*int(elapsed)
+	switch {
+	case elapsed >= int64(demandWindow):
+		if d.rate = 0; hot {
+			d.rate = d.tokens / float64(elapsed)
+		}
+		d.since, d.takes, d.tokens = now, 0, 0
+	case d.takes >= hotTakes || used > 0:
+		d.rate = math.Max(d.rate, d.tokens/float64(elapsed))
+	}
+	return d.rate * float64(leaseTime) * 1.5
+}
+
+// answered takes in the holder's answer to a take that asking has prepared, sent at that time.
+func (h *hotKeys) answered(k *hotKey, m *message, r *rule, ans *answer, err error, sent, now int64) {
+	if h == nil {
+		return
+	}
+	fromHolder := err == nil && (ans.decision.Origin == OriginRemote || ans.decision.Origin == OriginLocal)
+	if k == nil {
+		if !h.denials || !fromHolder || ans.decision.Allowed || ans.grant.stands <= 0 {
+			return
+		}
+		k = h.add(bucketKey{m.key, r.id}.hash(h.table.seed), bucketKey{m.key, r.id}, r.hash.partition(m.key))
+		k.asked.Store(now)
+	}
+	if h.denials && fromHolder {
+		k.noteDenial(m.cost, r.set, ans, now)
+	}
+	if m.borrow.want == 0 && !(fromHolder && ans.grant.tokens > 0) {
+		return
+	}
+	k.mu.Lock()
+	k.pending = k.pending && m.borrow.want == 0
+	lent := fromHolder && ans.grant.tokens > 0
+	if lent {
+		k.replaceLease(r.set, ans, sent, now)
+	}
+	k.mu.Unlock()
+	if lent {
+		h.lend(k)
+	}
+}
+
+// noteDenial remembers a denial for as long as it stands, or forgets the one before.
+func (k *hotKey) noteDenial(cost float64, set *limitSet, ans *answer, now int64) {
+	stands := min(ans.grant.stands, maxDenialTime)
+	if ans.decision.Allowed || stands <= 0 {
+		if k.denial.Load() != nil {
+			k.denial.Store(nil)
+		}
+		return
+	}
+	d := &denial{set: set, cost: cost, decision: ans.decision, at: now, until: now + int64(stands)}
+	d.decision.Origin = OriginDenialCache
+	k.denial.Store(d)
+}
+
+// replaceLease begins to use a lease that was just granted. The one before is to be returned. The caller holds k.mu.
+func (k *hotKey) replaceLease(set *limitSet, ans *answer, sent, now int64) {
+	k.used(now)
+	if old := k.lease.Load(); old != nil {
+		k.returned = append(k.returned, leaseReturn{old.id, old.close()})
+	}
+	l := &borrowed{
+		id: ans.grant.id, set: set, tokens: ans.grant.tokens, decision: ans.decision,
+		until: sent + int64(leaseTime), renewAt: sent + int64(leaseTime)*3/4, low: ans.grant.tokens / 4,
+	}
+	l.decision.Origin = OriginLease
+	l.left.Store(math.Float64bits(l.tokens))
+	k.lease.Store(l)
+}
+
+// add makes a key one that is remembered, in the place of another if need be.
+func (h *hotKeys) add(hash uint64, id bucketKey, part uint16) *hotKey {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if k := h.find(hash, id); k != nil {
+		return k
+	}
+	set := &h.sets[hash%hotSets]
+	oldest := 0
+	for i := range set {
+		k := set[i].Load()
+		if k == nil {
+			oldest = i
+			break
+		}
+		if k.asked.Load() < set[oldest].Load().asked.Load() {
+			oldest = i
+		}
+	}
+	k := &hotKey{bucketKey: id, hash: hash, part: part}
+	k.key = string([]byte(id.key)) // the caller's may be part of something large
+	set[oldest].Store(k)
+	return k
+}
+
+// forget drops a denial: tokens have come back.
+func (h *hotKeys) forget(id bucketKey) {
+	if h == nil {
+		return
+	}
+	if k := h.find(id.hash(h.table.seed), id); k != nil {
+		k.denial.Store(nil)
+	}
+}
+
+// lend has a key looked after until its lease has ended.
+func (h *hotKeys) lend(k *hotKey) {
+	h.mu.Lock()
+	h.lent[k] = struct{}{}
+	h.mu.Unlock()
+	select {
+	case h.wakeUp <- struct{}{}:
+	default:
+	}
+}
+
+// run gives back what is not used, and forgets keys that are not asked about any more, until ctx ends. giveBack tells
+// the holder.
+func (h *hotKeys) run(ctx context.Context, clock func() int64, giveBack func(*hotKey, *rule, []leaseReturn)) {
+	forget := time.NewTicker(forgetInterval)
+	defer forget.Stop()
+	look := time.NewTimer(returnInterval)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-forget.C:
+			h.forgetIdle(clock())
+			continue
+		case <-h.wakeUp:
+		case <-look.C:
+		}
+		if h.giveBackEnded(clock(), giveBack) {
+			look.Reset(returnInterval)
+		}
+	}
+}
+
+// giveBackEnded gives back the leases that have ended, and reports whether there are others.
+func (h *hotKeys) giveBackEnded(now int64, giveBack func(*hotKey, *rule, []leaseReturn)) (more bool) {
+	h.mu.Lock()
+	lent := make([]*hotKey, 0, len(h.lent))
+	for k := range h.lent {
+		lent = append(lent, k)
+	}
+	h.mu.Unlock()
+	for _, k := range lent {
+		k.mu.Lock()
+		if l := k.lease.Load(); l != nil && now >= l.until {
+			k.demand.tokens += k.used(now)
+		}
+		rule, returned := k.rule, k.takeReturned()
+		done := k.lease.Load() == nil && len(k.returned) == 0
+		k.mu.Unlock()
+		if len(returned) > 0 {
+			giveBack(k, rule, returned)
+		}
+		if done {
+			h.mu.Lock()
+			if k.lease.Load() == nil {
+				delete(h.lent, k)
+			}
+			h.mu.Unlock()
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.lent) > 0
+}
+
+// forgetIdle forgets keys that have not been asked about for some time.
+func (h *hotKeys) forgetIdle(now int64) {
+	for i := range h.sets {
+		for j := range h.sets[i] {
+			if k := h.sets[i][j].Load(); k != nil && now-k.asked.Load() > int64(forgetTime) {
+				h.sets[i][j].CompareAndSwap(k, nil)
+			}
+		}
+	}
+}
+
+// giveBack tells the holder which leases of a key this node is done with. It is sent once: what does not arrive counts as
+// used, which is the safe side.
+func (n *Node) giveBack(k *hotKey, r *rule, returned []leaseReturn) {
+	id := bucketKey{k.key, r.id}
+	if n.table.giveBack(k.part, id, returned, n.now()) {
+		return
+	}
+	owner := n.route.Load().owner(k.part)
+	if owner == nil {
+		return
+	}
+	m := message{kind: kindReturn, rule: r.encoded, key: k.key, borrow: borrowing{returned: returned}}
+	if err := n.client.Post(owner.Peer, appendMessage(nil, &m)); err != nil {
+		n.log.Debug("a lease was not given back", "owner", owner.Name, "error", err)
+	}
+}

@@ -1,0 +1,200 @@
+package peerlimit
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/peerlimit/peerlimit/internal/oracle"
+)
+
+// borrower is a caller with a lease: it spends at the last moment, or at once, and gives back what it likes.
+type borrower struct {
+	lease grant
+	until int64
+	used  float64
+}
+
+// Whatever callers do with their leases, and wherever the bucket moves meanwhile, no window has more than B + R*w.
+func TestLeasesNeverAddTokens(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		limit := PerSecond(float64(rapid.IntRange(100, 20000).Draw(t, "rate"))).
+			WithBurst(float64(rapid.IntRange(50, 3000).Draw(t, "burst")))
+		rules := newRules()
+		here, err := rules.find(appendRule(nil, "api", []Limit{limit}))
+		require.NoError(t, err)
+		other, err := rules.find(appendRule(nil, "api", []Limit{PerMinute(1e9)}))
+		require.NoError(t, err)
+		tight, err := rules.find(appendRule(nil, "api", []Limit{limit, PerHour(1e9)}))
+		require.NoError(t, err)
+		table, members := newTable(10), rapid.Int64Range(1, 3).Draw(t, "members")
+		table.members.Store(members)
+		o := oracle.New(oracle.Limit{Tokens: limit.Tokens, Period: limit.Period, Burst: limit.Burst})
+		admit := func(at int64, cost float64) {
+			o.Admit(oracle.Take{Start: time.Duration(at), End: time.Duration(at), Cost: cost})
+		}
+		id := bucketKey{"k", here.id}
+		callers := make([]borrower, 3)
+		now := int64(0)
+		spend := func(c *borrower, at int64) {
+			if left := c.lease.tokens - c.used; left > 0 && at < c.until {
+				part := left
+				if rapid.Bool().Draw(t, "part") {
+					part = float64(rapid.IntRange(0, int(left)).Draw(t, "tokens"))
+				}
+				c.used += part
+				admit(at, part)
+			}
+		}
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			now += int64(rapid.IntRange(0, 12000).Draw(t, "microseconds")) * 1000
+			c := &callers[rapid.IntRange(0, 2).Draw(t, "caller")]
+			switch rapid.SampledFrom([]string{"borrow", "borrow", "use", "hold", "return", "take", "drain", "move", "peek", "deploy"}).Draw(t, "op") {
+			case "borrow": // what is left of the lease before is given back
+				asked := borrowing{want: float64(rapid.IntRange(1, 5000).Draw(t, "want"))}
+				if c.lease.tokens > 0 {
+					asked.returned = []leaseReturn{{c.lease.id, c.lease.tokens - c.used}}
+				}
+				*c = borrower{}
+				r := rapid.SampledFrom([]*rule{here, tight}).Draw(t, "limits")
+				d, g, ok := table.decideLending(0, id, &ask{set: r.set, cost: 1}, &asked, now)
+				require.True(t, ok)
+				if d.Allowed {
+					admit(now, 1)
+					*c = borrower{lease: g, until: now + int64(leaseTime)}
+				}
+			case "use":
+				spend(c, now)
+			case "hold": // until the end, and everything at once
+				if c.lease.tokens > c.used && now < c.until {
+					now = c.until - 1
+					admit(now, c.lease.tokens-c.used)
+					c.used = c.lease.tokens
+				}
+			case "return":
+				if c.lease.tokens > 0 {
+					table.giveBack(0, id, []leaseReturn{{c.lease.id, c.lease.tokens - c.used}}, now)
+					*c = borrower{}
+				}
+			case "take":
+				if d, _ := table.decide(0, id, &ask{set: here.set, cost: 3}, now); d.Allowed {
+					admit(now, 3)
+				}
+			case "drain":
+				for range 10000 {
+					if d, _ := table.decide(0, id, &ask{set: here.set, cost: 1}, now); !d.Allowed {
+						break
+					}
+					admit(now, 1)
+				}
+			case "peek":
+				table.peek(0, id, here.set, now)
+				table.sweep(0, now)
+			case "deploy": // somebody asks by other limits: of those above the bucket remembers only what it must
+				table.change(0, id, now, func(b *bucket) { b.adopt(other.set, now) })
+			case "move": // to another holder, whose clock is another one, and later
+				p := &table.partitions[0]
+				content, _, _ := p.collectLocked(0, 1<<20, rules, now)
+				now += int64(rapid.IntRange(0, 3000).Draw(t, "way")) * 1000
+				table = newTable(10)
+				table.members.Store(members)
+				table.partitions[0].store(table, content.buckets, rules, now)
+			}
+		}
+		report := o.Report()
+		require.True(t, report.Within(0), "%v", report)
+	})
+}
+
+func leasing(t *testing.T, limits ...Limit) (*table, *rule, bucketKey) {
+	t.Helper()
+	rules := newRules()
+	r, err := rules.find(appendRule(nil, "api", limits))
+	require.NoError(t, err)
+	tab := newTable(10)
+	tab.members.Store(3)
+	return tab, r, bucketKey{"k", r.id}
+}
+
+func TestLeaseIsAnEqualPartOfWhatIsLeft(t *testing.T) {
+	tab, r, id := leasing(t, PerSecond(1000), PerHour(1_000_000))
+	_, g, _ := tab.decideLending(0, id, &ask{set: r.set, cost: 1}, &borrowing{want: 1e9}, 0)
+	assert.Equal(t, 166.0, g.tokens, "(1000 - 1) / 6")
+	_, second, _ := tab.decideLending(0, id, &ask{set: r.set, cost: 1}, &borrowing{want: 1e9}, 0)
+	assert.Equal(t, 138.0, second.tokens, "(1000 - 166 - 2) / 6")
+	d, third, _ := tab.decideLending(0, id, &ask{set: r.set, cost: 1}, &borrowing{want: 20}, 0)
+	assert.Equal(t, 20.0, third.tokens, "no more than wanted")
+	assert.Equal(t, 673.0, d.Remaining, "neither taken nor set aside")
+	assert.NotEqual(t, g.id, second.id)
+}
+
+func TestNoLeaseWhere(t *testing.T) {
+	for name, test := range map[string]struct {
+		limit   Limit
+		cost    float64
+		members int64
+	}{
+		"the limit is small":         {PerMinute(5), 1, 3},
+		"little is left for so many": {PerSecond(100), 1, 10},
+		"a take costs too much":      {PerSecond(1000), 50, 3},
+		"the bucket is leaky":        {PerSecond(10_000).Leaky(), 1, 3},
+		"nothing is lent":            {PerSecond(1000), 1, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tab, r, id := leasing(t, test.limit)
+			tab.members.Store(test.members)
+			d, g, _ := tab.decideLending(0, id, &ask{set: r.set, cost: test.cost}, &borrowing{want: 1000}, 0)
+			assert.True(t, d.Allowed)
+			assert.Zero(t, g.tokens)
+		})
+	}
+}
+
+func TestLeaseThatIsNotReturnedCountsAsUsed(t *testing.T) {
+	tab, r, id := leasing(t, PerSecond(1000))
+	_, g, _ := tab.decideLending(0, id, &ask{set: r.set, cost: 100}, &borrowing{want: 1e9}, 0)
+	require.Zero(t, g.tokens)
+	_, g, _ = tab.decideLending(0, id, &ask{set: r.set, cost: 1}, &borrowing{want: 1e9}, 0)
+	require.Equal(t, 149.0, g.tokens, "(1000 - 101) / 6")
+	end := int64(leaseTime + leaseReturnTime)
+	d, _ := tab.peek(0, id, r.set, end-1)
+	assert.InDelta(t, 1000-101-149+20, d.Remaining, 0.01, "101 drain, 149 do not")
+	d, _ = tab.peek(0, id, r.set, end+int64(100*time.Millisecond))
+	assert.InDelta(t, 1000-101-149+120, d.Remaining, 0.01)
+	assert.Equal(t, 1.0, float64(tab.leases.expired))
+	assert.True(t, tab.giveBack(0, id, []leaseReturn{{g.id, 149}}, end+1))
+	assert.Equal(t, 0.0, tab.leases.returned, "too late")
+}
+
+func TestReturnedTokensAreThereAgain(t *testing.T) {
+	tab, r, id := leasing(t, PerHour(6006))
+	_, g, _ := tab.decideLending(0, id, &ask{set: r.set, cost: 6}, &borrowing{want: 1e9}, 0)
+	require.Equal(t, 1000.0, g.tokens)
+	d, denied, _ := tab.decideLending(0, id, &ask{set: r.set, cost: 5001}, &borrowing{}, int64(time.Millisecond))
+	require.False(t, d.Allowed)
+	assert.InDelta(t, 5000, d.Remaining, 0.01)
+	assert.Equal(t, leaseTime-time.Millisecond, denied.stands, "then some may come back")
+	d, _, _ = tab.decideLending(0, id, &ask{set: r.set, cost: 5900}, &borrowing{returned: []leaseReturn{{g.id, 990}, {g.id, 990}}}, int64(time.Millisecond))
+	assert.True(t, d.Allowed)
+	assert.InDelta(t, 90, d.Remaining, 0.01)
+	assert.Equal(t, 10.0, tab.leases.used)
+	assert.Nil(t, tab.partitions[0].buckets.find(id.hash(tab.seed), id).rare, "nothing stays behind")
+}
+
+// A turn that was promised must be there even if every lease is used at its last moment.
+func TestTurnsReckonWithLeases(t *testing.T) {
+	tab, r, id := leasing(t, PerSecond(10_000).WithBurst(1000))
+	_, g, _ := tab.decideLending(0, id, &ask{set: r.set, cost: 100}, &borrowing{want: 1e9}, 0)
+	require.Zero(t, g.tokens)
+	_, g, _ = tab.decideLending(0, id, &ask{set: r.set, cost: 10}, &borrowing{want: 1e9}, 0)
+	require.Equal(t, 148.0, g.tokens, "(1000 - 110) / 6")
+	// Level 110 drains in 11 ms; 148 of 1000 are out for 20 ms.
+	d, _, ok := tab.reserve(0, id, &ask{set: r.set, cost: 852, total: 852, reserve: true, maxDelay: time.Second}, 0)
+	require.True(t, ok && d.Allowed)
+	assert.Equal(t, 11*time.Millisecond, d.Delay, "fits beside the lease when the level is zero")
+	d, _ = tab.peek(0, id, r.set, int64(11*time.Millisecond))
+	assert.Zero(t, d.Remaining)
+}
