@@ -78,7 +78,7 @@ func (k *keeper) askUntilAnswered(ctx context.Context, r *round, peer string, pa
 	}
 }
 
-// questionTo returns the question that is still to be put to a peer.
+// questionTo returns the question that is still to be put to a peer. It says whom this node knows [KnownInQuestions].
 func (k *keeper) questionTo(r *round, peer string, parts []uint16) *question {
 	q := &question{round: r.election, known: k.node.membership.everyone().names}
 	index := r.index(peer)
@@ -133,7 +133,7 @@ func (k *keeper) hearPart(p *partition, r *round, peer string, a *partAnswer, ga
 		return
 	case answerGiven:
 		if h.holds {
-			break // it acquires anew, and whoever has just given up had no right to hold
+			break // it acquires anew: who has just given up had no right to hold, and does not any more [GiftTellsNotHolding]
 		}
 		if !h.attempt.stage(peer, a) {
 			return

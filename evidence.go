@@ -286,7 +286,7 @@ func (e *evidence) ask(witness string, names []string, c *callsTo) {
 	e.lookNow()
 }
 
-// onPing answers a ping. Whoever gets evidence from this node is known to it when the answer leaves.
+// onPing answers a ping. Whoever gets evidence from this node is known to it when the answer leaves [PingMakesKnown].
 func (e *evidence) onPing(from string, p ping) pong {
 	if e.parting.Load() {
 		return pong{refused: true, heard: e.reach.heard.Load(), digest: p.digest}

@@ -15,7 +15,8 @@ const (
 	freezeTime = 5 * time.Second
 )
 
-// onQuestion answers a question, for as many partitions as fit.
+// onQuestion answers a question, for as many partitions as fit. Whom the asker knows counts here before the answer, which
+// says in turn whom this node knows [KnownInQuestions].
 func (n *Node) onQuestion(q *question) *questionAnswer {
 	n.learn(q.round.by)
 	n.learn(q.known...)

@@ -152,7 +152,8 @@ func (k *keeper) wanted(now int64) (parts []uint16, again time.Duration) {
 }
 
 // wants reports whether a round should be begun: the ring names this node and it does not hold, or its heir has refused
-// a replica. The latter also when this node is leaving, which otherwise acquires nothing: it could not hand over.
+// a replica. The latter also when this node is leaving, which otherwise acquires nothing: it could not hand over. The model
+// has such a leaver go on replicating instead, its RefusedLeaverReplicates; either way it meets whoever else holds.
 func (k *keeper) wants(h *holding, owner bool) bool {
 	return h.attempt == nil && (h.refused || owner && !h.holds)
 }

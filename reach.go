@@ -276,7 +276,8 @@ func (r *reach) running(now int64) {
 	r.watchedAt = max(r.watchedAt, now)
 }
 
-// pinged takes in a ping, as a witness. A refused one is no evidence, but the pinger is not silent.
+// pinged takes in a ping, as a witness. A refused one is no evidence, but the pinger is not silent: it is refused while
+// this witness's "no ping" may still count [SilentAfterNoPing].
 func (r *reach) pinged(from string, now int64) (refused bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -292,8 +293,9 @@ func (r *reach) pinged(from string, now int64) (refused bool) {
 	return now < w.refuseUntil
 }
 
-// silentAmong says, as a witness, which of names have not pinged for silentAfter, or never, and refuses their pings from
-// now on, for refusalTime. To say it of less is always safe.
+// silentAmong says, as a witness, which of names have not pinged for silentAfter, or never, which is said of names it has
+// not heard of as well [WitnessSpeaksOfStrangers], and refuses their pings from now on, for refusalTime
+// [SilentAfterNoPing]. To say it of less is always safe.
 func (r *reach) silentAmong(names []string, now int64) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

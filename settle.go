@@ -56,8 +56,9 @@ func (t *table) repeatReplica(part uint16) {
 	t.markChanged(part)
 }
 
-// settleCopies asks about all copies that this node keeps without holding by them, and returns how many it still has to
-// keep.
+// settleCopies asks about all copies that this node keeps without holding by them, be it what it gave away
+// [LeaveWaitsForHeir] or a replica [LeaverKeepsReplicas], and returns how many it still has to keep: a leaver goes when
+// there are none.
 func (n *Node) settleCopies(ctx context.Context) (kept int) {
 	return n.settle(ctx, func(uint16) bool { return true })
 }
