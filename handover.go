@@ -67,7 +67,7 @@ func (n *Node) answerPart(asked *askedPart, round election, budget int) (a partA
 		size += more
 	}
 	if a.kind == answerGiven || a.kind == answerNotHolding && asked.have.below(a.version) {
-		content, next, more := p.collectLocked(int(asked.from), budget, n.rules, now)
+		content, next, more := n.table.collectLocked(p, int(asked.from), budget, n.rules, now)
 		if a.content = content; more {
 			a.next = uint32(next)
 		}

@@ -3,9 +3,8 @@ package peerlimit
 // Moving buckets. A bucket travels as an image: its levels at the moment of sending, which are those at the moment of
 // storing as well. The time in between drains nothing, which is the safe side, and no clock is compared with another.
 
-// image returns the bucket as it is now, to be sent. The key is the bucket's own.
+// image returns the bucket as it is now, to be sent; leases that have ended were charged. The key is the bucket's own.
 func (b *bucket) image(limiter string, now int64) bucketImage {
-	b.expire(now)
 	levels := make([]float64, len(b.set.meters))
 	for i := range levels {
 		levels[i] = b.set.meters[i].drain(b.level(i), now-b.at)
@@ -50,11 +49,11 @@ func (t *table) collect(part uint16, from, maxBytes int, rules *rules, now int64
 	p := &t.partitions[part]
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.collectLocked(from, maxBytes, rules, now)
+	return t.collectLocked(p, from, maxBytes, rules, now)
 }
 
 // collectLocked is collect for a caller that holds p.mu.
-func (p *partition) collectLocked(from, maxBytes int, rules *rules, now int64) (content partContent, next int, more bool) {
+func (t *table) collectLocked(p *partition, from, maxBytes int, rules *rules, now int64) (content partContent, next int, more bool) {
 	var (
 		size int
 		sets = make(map[*limitSet]bool) // counted already
@@ -63,7 +62,10 @@ func (p *partition) collectLocked(from, maxBytes int, rules *rules, now int64) (
 	)
 	for i := from; i < len(p.buckets.slots); i++ {
 		b := p.buckets.slots[i].bucket
-		if b == nil || b.drained(now) {
+		if b == nil {
+			continue
+		}
+		if t.leased(b, now); b.drained(now) {
 			continue
 		}
 		if name == "" || b.limiter != id {

@@ -142,6 +142,7 @@ func (t *table) packBucket(s *shipment, p *partition, b *bucket, rules *rules, n
 		s.room -= imageOverhead + len(b.key)
 		return bucketImage{limiter: s.limiter, key: b.key}
 	}
+	t.leased(current, now)
 	s.room -= s.size(current)
 	s.sets[current.set] = true
 	return current.image(s.limiter, now)
