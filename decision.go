@@ -14,7 +14,8 @@ type Decision struct {
 	// smallest Remaining in proportion to its burst.
 	Limit Limit
 
-	// Remaining is the number of tokens left under Limit, from 0 to its burst.
+	// Remaining is the number of tokens left under Limit, from 0 to its burst. It never says too much: what is set aside
+	// for other nodes is not left, and a decision by a lease says what is left of the lease.
 	Remaining float64
 
 	// RetryAfter is 0 when allowed, otherwise the time until this cost could pass if nobody else takes anything. It is
