@@ -1,0 +1,216 @@
+package peerlimit
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// hotCaller is a caller's side with nobody to ask: tests say what the holder answers.
+type hotCaller struct {
+	*hotKeys
+	rule *rule
+	id   bucketKey
+}
+
+func newHotCaller(t *testing.T, limits ...Limit) *hotCaller {
+	t.Helper()
+	r, err := newRules().find(appendRule(nil, "api", limits))
+	require.NoError(t, err)
+	return &hotCaller{newHotKeys(newTable(10), true, true), r, bucketKey{"k", r.id}}
+}
+
+// ask asks for a token, gets that answer, and returns the question.
+func (c *hotCaller) ask(ans answer, sent, now int64) *message {
+	m := &message{kind: kindTake, rule: c.rule.encoded, key: c.id.key, cost: 1}
+	k := c.asking(c.id, c.rule, 0, m, sent)
+	ans.decision.Origin = OriginRemote
+	c.answered(k, m, c.rule, &ans, nil, sent, now)
+	return m
+}
+
+func granted() answer { return answer{status: statusDecided, decision: Decision{Allowed: true}} }
+
+func lent(tokens float64) answer {
+	return answer{status: statusDecided, decision: Decision{Allowed: true}, grant: grant{id: 7, tokens: tokens}}
+}
+
+const ms = int64(time.Millisecond)
+
+func TestLeasesAreAskedForWhenAKeyIsHot(t *testing.T) {
+	cold := newHotCaller(t, PerSecond(1000))
+	for i := range int64(100) {
+		assert.Zero(t, cold.ask(granted(), 3*i*ms, 3*i*ms).borrow.want, "333 a second")
+	}
+	hot := newHotCaller(t, PerSecond(1000))
+	wanted := 0
+	for i := range int64(10) {
+		if hot.ask(granted(), 2*i*ms, 2*i*ms).borrow.want > 0 {
+			wanted++
+		}
+	}
+	assert.GreaterOrEqual(t, wanted, 5, "500 a second")
+}
+
+func TestALeaseIsUsedUntilItEnds(t *testing.T) {
+	c := newHotCaller(t, PerSecond(1000))
+	c.ask(granted(), 0, 0) // once is nothing
+	c.ask(lent(100), 5*ms, 6*ms)
+	d, ok := c.take(c.id, c.rule.set, 30, 7*ms)
+	require.True(t, ok)
+	assert.Equal(t, Decision{Allowed: true, Origin: OriginLease, Remaining: 70}, d)
+	_, ok = c.take(c.id, c.rule.set, 71, 7*ms)
+	assert.False(t, ok, "too much for it")
+	_, ok = c.take(c.id, newLimitSet([]Limit{PerSecond(1000)}), 1, 7*ms)
+	assert.False(t, ok, "by other limits")
+	_, ok = c.take(c.id, c.rule.set, 1, 5*ms+int64(leaseTime)*3/4)
+	assert.False(t, ok, "the first one late in its life asks for the next")
+	_, ok = c.take(c.id, c.rule.set, 1, 5*ms+int64(leaseTime)-1)
+	assert.True(t, ok, "while others go on")
+	_, ok = c.take(c.id, c.rule.set, 1, 5*ms+int64(leaseTime))
+	assert.False(t, ok, "it counts from the asking")
+
+	m := c.ask(granted(), 16*ms, 16*ms)
+	assert.Equal(t, []leaseReturn{{7, 69}}, m.borrow.returned)
+	assert.Empty(t, c.ask(granted(), 17*ms, 17*ms).borrow.returned, "once")
+}
+
+func TestALeaseThatComesTooLateIsGivenBack(t *testing.T) {
+	c := newHotCaller(t, PerSecond(1000))
+	c.ask(granted(), 0, 0)
+	c.ask(lent(100), 5*ms, 5*ms+int64(leaseTime))
+	_, ok := c.take(c.id, c.rule.set, 1, 5*ms+int64(leaseTime))
+	assert.False(t, ok)
+	var returned []leaseReturn
+	more := c.giveBackEnded(16*ms, func(_ *hotKey, _ *rule, back []leaseReturn) { returned = append(returned, back...) })
+	assert.Equal(t, []leaseReturn{{7, 100}}, returned)
+	assert.False(t, more)
+}
+
+func TestTheLeaseBeforeIsGivenBackWithTheNextQuestion(t *testing.T) {
+	c := newHotCaller(t, PerSecond(1000))
+	c.ask(granted(), 0, 0)
+	c.ask(lent(100), ms, ms)
+	next := lent(40)
+	next.grant.id = 8
+	c.ask(next, 2*ms, 2*ms)
+	d, ok := c.take(c.id, c.rule.set, 1, 3*ms)
+	assert.True(t, ok)
+	assert.Equal(t, 39.0, d.Remaining)
+	assert.Equal(t, []leaseReturn{{7, 100}}, c.ask(granted(), 4*ms, 4*ms).borrow.returned)
+}
+
+// No two callers spend the same token, and what is given back was spent by nobody.
+func TestALeaseIsSharedByCallers(t *testing.T) {
+	l := &borrowed{tokens: 1e5, until: 100}
+	l.renewAt, l.low = 1000, -1
+	l.left.Store(0x40f86a0000000000) // 100,000
+	var spent atomic.Int64
+	var callers sync.WaitGroup
+	for range 4 {
+		callers.Go(func() {
+			for {
+				if _, ok := l.take(1, 0); !ok {
+					return
+				}
+				spent.Add(1)
+			}
+		})
+	}
+	var unused float64
+	callers.Go(func() {
+		for spent.Load() < 1000 {
+			time.Sleep(time.Microsecond)
+		}
+		unused = l.close()
+	})
+	callers.Wait()
+	assert.EqualValues(t, 1e5, float64(spent.Load())+unused)
+}
+
+func TestADenialIsRemembered(t *testing.T) {
+	c := newHotCaller(t, PerSecond(10).WithBurst(5))
+	denied := answer{status: statusDecided, decision: Decision{RetryAfter: 100 * time.Millisecond, ResetAfter: time.Second}}
+	denied.grant.stands = 60 * time.Millisecond
+	c.ask(denied, 0, 0)
+	d, ok := c.take(c.id, c.rule.set, 1, 20*ms)
+	require.True(t, ok)
+	assert.Equal(t, Decision{RetryAfter: 80 * time.Millisecond, ResetAfter: 980 * time.Millisecond, Origin: OriginDenialCache}, d)
+	d, ok = c.take(c.id, c.rule.set, 3, 20*ms)
+	require.True(t, ok)
+	assert.Equal(t, 280*time.Millisecond, d.RetryAfter, "two more tokens take 200 ms more")
+	_, ok = c.take(c.id, c.rule.set, 0.5, 20*ms)
+	assert.False(t, ok, "less may pass")
+	_, ok = c.take(c.id, newLimitSet([]Limit{PerSecond(10)}), 1, 20*ms)
+	assert.False(t, ok, "so may other limits")
+
+	_, ok = c.take(c.id, c.rule.set, 1, 60*ms)
+	assert.False(t, ok, "one asks whether it still stands")
+	_, ok = c.take(c.id, c.rule.set, 1, 61*ms)
+	assert.True(t, ok, "the others wait for that")
+	_, ok = c.take(c.id, c.rule.set, 1, 60*ms+int64(probeTime))
+	assert.False(t, ok, "but not for long")
+	c.ask(granted(), 120*ms, 120*ms)
+	_, ok = c.take(c.id, c.rule.set, 1, 120*ms)
+	assert.False(t, ok, "it is over")
+
+	c.ask(denied, 130*ms, 130*ms)
+	c.forget(c.id)
+	_, ok = c.take(c.id, c.rule.set, 1, 131*ms)
+	assert.False(t, ok)
+}
+
+func TestDenialsByOthersThanTheHolderAreNotRemembered(t *testing.T) {
+	c := newHotCaller(t, PerSecond(10))
+	m := &message{kind: kindTake, rule: c.rule.encoded, key: "k", cost: 1}
+	share := answer{status: statusDecided, decision: Decision{RetryAfter: time.Second, Origin: OriginHeir}, grant: grant{stands: time.Second}}
+	c.answered(nil, m, c.rule, &share, nil, 0, 0)
+	assert.Nil(t, c.find(c.id.hash(c.table.seed), c.id))
+}
+
+func TestHotKeysAreBounded(t *testing.T) {
+	c := newHotCaller(t, PerSecond(10))
+	count := func() (keys int) {
+		for i := range c.sets {
+			for j := range c.sets[i] {
+				if c.sets[i][j].Load() != nil {
+					keys++
+				}
+			}
+		}
+		return keys
+	}
+	for i := range 100_000 {
+		c.id.key = fmt.Sprint(i)
+		c.ask(granted(), 0, 0)
+	}
+	assert.Zero(t, count(), "each was asked about once")
+	denied := answer{status: statusDecided, grant: grant{stands: time.Second}, decision: Decision{RetryAfter: time.Second}}
+	for i := range 100_000 {
+		c.id.key = fmt.Sprint(i)
+		c.ask(denied, int64(i), int64(i))
+	}
+	assert.LessOrEqual(t, count(), hotSets*hotWays)
+	assert.Greater(t, count(), hotSets*hotWays*9/10)
+	last := c.find(c.id.hash(c.table.seed), c.id)
+	require.NotNil(t, last, "the last one has its place")
+	c.forgetIdle(int64(forgetTime))
+	assert.NotZero(t, count())
+	c.forgetIdle(int64(forgetTime) + 100_001)
+	assert.Zero(t, count())
+}
+
+func TestTakesByLeaseAndDenialAllocateNothing(t *testing.T) {
+	c := newHotCaller(t, PerSecond(1000))
+	c.ask(granted(), 0, 0)
+	c.ask(lent(1e6), 0, 0)
+	assert.Zero(t, testing.AllocsPerRun(100, func() { c.take(c.id, c.rule.set, 1, 1) }))
+	d := &denial{set: c.rule.set, cost: 1, until: 1 << 60, decision: Decision{RetryAfter: time.Hour}}
+	c.find(c.id.hash(c.table.seed), c.id).denial.Store(d)
+	assert.Zero(t, testing.AllocsPerRun(100, func() { c.take(c.id, c.rule.set, 1, 1) }))
+}
