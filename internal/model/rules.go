@@ -62,6 +62,13 @@ type Rules struct {
 	// witnesses that would not count it.
 	PingMakesKnown bool
 
+	// ForgetOnlyWithMajority: a node forgets one that has been gone for long only while more than half of those it knows
+	// answer it and miss that one as well. Without it a node that is cut off forgets all others and is then a majority alone.
+	ForgetOnlyWithMajority bool
+	// ForgottenLearnedAgain: a forgotten node that pings or asks, or whom a question or an answer names as known, is known
+	// again at once, and not only when gossip says so.
+	ForgottenLearnedAgain bool
+
 	// ReplicaPromise: a replica below the receiver's promised election is refused, and a taken one is a promise. Without
 	// it a take is acknowledged by a node that has already told the next holder what it has.
 	ReplicaPromise bool

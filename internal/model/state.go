@@ -107,6 +107,7 @@ type member struct {
 	ring       nodes // its view of the members
 	known      nodes
 	tombstones nodes
+	forgotten  nodes // was known and is no more, because it had been gone for long
 	fresh      nodes // witnesses whose answers to its pings are fresh
 	silent     nodes // nodes of which it says "no ping", and whose pings it does not answer
 
@@ -134,11 +135,12 @@ type State struct {
 	taken   uint8 // number of takes decided
 	acked   takes // acknowledged by an heir while the holder decided in full
 	excused takes // lost with a cause that permits the loss
+	missed  nodes // were forgotten by somebody
 	apart   bool  // two clusters that began without knowing of each other have not yet become one
 }
 
 // Events bounds what may happen to a cluster. Zero means never.
 type Events struct {
-	Crashes, Pauses, Cuts, Joins, Leaves, Lapses uint8
-	Total                                        uint8 // of all kinds together
+	Crashes, Pauses, Cuts, Joins, Leaves, Lapses, Forgets uint8
+	Total                                                 uint8 // of all kinds together
 }

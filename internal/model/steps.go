@@ -38,6 +38,7 @@ const (
 	eventJoin
 	eventCut
 	eventIsolate
+	eventForget
 	actionCount
 )
 
@@ -70,6 +71,7 @@ var actionTexts = [actionCount]string{
 	eventJoin:        "EVENT %s joins through %s",
 	eventCut:         "EVENT the link %s-%s is cut",
 	eventIsolate:     "EVENT %s is cut off",
+	eventForget:      "EVENT %s forgets %s",
 }
 
 // Step is one step of a trace.

@@ -145,6 +145,29 @@ var removals = []removal{
 		states: 100_000,
 	},
 	{
+		rule: "ForgetOnlyWithMajority", property: model.ErrTwoDeciders,
+		cluster: model.Config{
+			Nodes: 3, Members: 3, Messages: 2, Takes: 1, Events: model.Events{Cuts: 1, Forgets: 2, Total: 3},
+		},
+		walks: model.Walks{Seed: 1, Count: 3000, Length: 100, Muted: true},
+	},
+	{
+		rule: "ForgottenLearnedAgain", property: model.ErrTwoDeciders,
+		cluster: model.Config{
+			Nodes: 3, Members: 3, Messages: 1, Events: model.Events{Cuts: 1, Forgets: 1, Total: 2},
+			Script: []string{
+				"EVENT C is cut off", "an answer of A to C grows old", "an answer of B to C grows old",
+				"an answer of C to A grows old", "an answer of C to B grows old", `A says "no ping" of C`, `B says "no ping" of C`,
+				"A wrongly drops C from its ring", "B wrongly drops C from its ring",
+				"B begins a round", "B asks A", "A receives B's question", "B receives A's not holding",
+				"B STARTS: all others are not holding, or gone", "EVENT B forgets C", "the link A-C heals", "the link B-C heals",
+				`A no longer says "no ping" of C`, "A answers a ping of C",
+				"C begins a round", "C asks B", "B receives C's question", "C receives B's copy",
+			},
+		},
+		states: 100_000,
+	},
+	{
 		rule: "LeaverKeepsReplicas", property: model.ErrAckedTakeLost,
 		cluster: model.Config{
 			Nodes: 4, Members: 4, Messages: 4, Takes: 1, Ring: 1,
