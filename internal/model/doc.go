@@ -31,10 +31,9 @@
 // # Not covered
 //
 // More than one partition, real time and its jitter, more than four nodes and so any choice of witnesses, more than two
-// joins or leaves at the same time in the searches made here, a known set that shrinks by anything but a tombstone, names
-// that come back, dropping copies by nodes that do not leave, a close without leaving (which says goodbye at once), shares,
-// fallback buckets and reports. A leaver is told by the holder that its copy is safe; that it asks for that, naming its
-// version, is not modelled. A joiner learns the highest election from its seed, as a promise or ([Config].Bare) as a mere
+// joins or leaves at the same time in the searches made here, a close without leaving (which says goodbye at once), shares,
+// fallback buckets and reports. A name that was forgotten is refused from hearsay for ever or never, not for a time; and
+// that a dead name may then be told from node to node for ever is not seen. A joiner learns the highest election from its seed, as a promise or ([Config].Bare) as a mere
 // number; only walks were made of the latter. That an acknowledgement counts only while
 // evidence is fresh cannot be switched off: a lapsed node is not holding, and so counts none.
 //

@@ -34,13 +34,13 @@ func (s *State) staying() nodes {
 	return set
 }
 
-// recoverable tells whether a way back is promised: more than half of what anybody alive knows is alive. Nodes that left,
-// or are about to, are not counted.
+// recoverable tells whether a way back is promised: more than half of what anybody alive knows is alive, or whoever left,
+// for its goodbye may still tell. Nodes that left, or are about to, are not counted.
 func (s *State) recoverable() bool {
 	var known, departed nodes
 	for n := range node(maxNodes) {
 		q := &s.members[n]
-		if q.alive() {
+		if q.alive() || q.life == left {
 			known |= q.known
 		}
 		if q.life == left || q.life == up && q.leaving {

@@ -67,6 +67,8 @@ var walked = []model.Config{
 	{Nodes: 4, Members: 2, Messages: 3, Takes: 2, Bare: true, Events: twoJoins},
 	{Nodes: 3, Members: 3, Messages: 2, Takes: 2, Events: forgets},
 	{Nodes: 4, Members: 3, Messages: 2, Takes: 2, Events: forgets},
+	{Nodes: 3, Members: 3, Messages: 2, Takes: 2, Tidy: true, Events: anything},
+	{Nodes: 4, Members: 3, Messages: 3, Takes: 2, Tidy: true, Events: anything},
 }
 
 func TestWalks(t *testing.T) {

@@ -75,9 +75,15 @@ func (m *machine) mayAccuse(s *State, witness, n node) bool {
 	return w.known.has(n) || m.Rules.WitnessSpeaksOfStrangers
 }
 
-// bury records the tombstone of a node that has left.
-func (s *State) bury(n, gone node) {
-	m := &s.members[n]
+// bury records the tombstone of a node that has left, and whom that node knew.
+func (m *machine) bury(s *State, n, gone node) {
+	if m.Rules.GoodbyeNamesKnown {
+		m.learn(s, n, s.members[gone].known)
+	}
+	s.members[n].bury(gone)
+}
+
+func (m *member) bury(gone node) {
 	m.tombstones.add(gone)
 	m.known.remove(gone)
 	m.forgotten.remove(gone)

@@ -29,7 +29,7 @@ func (m *machine) hearReplica(s *State, r message) {
 			n.round = round{}
 		}
 	}
-	n.copy, n.gift = r.copy, gift{}
+	n.copy, n.gift, n.renewed = r.copy, gift{}, true
 	if m.Rules.LeaverKeepsReplicas {
 		n.owes = true
 	}

@@ -99,15 +99,27 @@ type Rules struct {
 	// Without it a holder still counts the answer of a witness that the others no longer count as one, and when it has
 	// not heard of a joiner either, they are a majority without it.
 	GoodbyeAfterSilence bool
+	// GoodbyeNamesKnown: a goodbye names whom the leaver knew. Without it a node that was cut off while others joined, and
+	// hears only the goodbye of the last one it knew, is then a majority alone.
+	GoodbyeNamesKnown bool
 	// LeavingAcquiresNothing: a leaving node begins no round. Without it the copy comes back to the node that is going.
 	LeavingAcquiresNothing bool
+	// SettleByAsking: a node drops a copy for which it is neither the owner nor the heir only when the holder has said that
+	// its heir has everything in it. Without it the only copy of what a dead holder had decided is dropped.
+	SettleByAsking bool
+	// SettleNamesVersion: it asks about one version, and drops no other. Without it an answer frees it of a copy that it
+	// got only later, or that the holder does not have.
+	SettleNamesVersion bool
+	// ReplicaVoidsSettling: an answer to a question from before the last replica drops nothing. Without it one who has
+	// become the heir meanwhile, and was sent the same version again, drops what the holder now counts on.
+	ReplicaVoidsSettling bool
 	// LeaveWaitsForHeir: a leaver goes only when the holder has said, for every copy it keeps, that the heir has
 	// everything. Without it a crash right after a leave loses what only the leaver had kept.
 	LeaveWaitsForHeir bool
 	// LeaverKeepsReplicas: the same wait holds for replicas. Without it a leaving heir takes the only replica with it.
 	LeaverKeepsReplicas bool
-	// NewerCopyOffered: a leaver whose copy is newer than the holder's says so, and the holder acquires anew. Without it
-	// the leaver waits for ever for a holder that cannot speak for so new a version.
+	// NewerCopyOffered: a holder that is asked about a copy newer than its own acquires anew. Without it a leaver waits for
+	// ever for a holder that cannot speak for so new a version.
 	NewerCopyOffered bool
 }
 

@@ -67,10 +67,11 @@ func (p *promise) raise(o promise) {
 	}
 }
 
-// gift remembers to whom, and in which of its rounds, a copy was given. A zero round is no gift.
+// gift remembers to whom, and in which of its rounds, a copy was given. The zero value is no gift.
 type gift struct {
 	to    node
 	round election
+	spent bool // the copy has been dropped: the receiver is named, and given nothing more
 }
 
 // round is one attempt to acquire. A zero election is none.
@@ -102,7 +103,8 @@ type member struct {
 	holding bool
 	lapsed  bool // holds with lapsed evidence; never true under LapsedIsNotHolding
 	refused bool // its replica was refused: acquire anew
-	owes    bool // keeps a copy nobody has yet said is safe elsewhere
+	owes    bool // keeps a copy with which it does not leave
+	renewed bool // has taken a replica since it asked about its copy
 
 	ring       nodes // its view of the members
 	known      nodes

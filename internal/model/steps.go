@@ -29,7 +29,7 @@ const (
 	asksMember
 	beginsRound
 	sendsReplica
-	tellsSafe
+	asksToSettle
 	decidesTake
 	eventLapse
 	eventCrash
@@ -39,6 +39,7 @@ const (
 	eventCut
 	eventIsolate
 	eventForget
+	dropsCopy
 	actionCount
 )
 
@@ -62,7 +63,7 @@ var actionTexts = [actionCount]string{
 	asksMember:       "%s asks %s",
 	beginsRound:      "%s begins a round",
 	sendsReplica:     "%s replicates to %s",
-	tellsSafe:        "%s tells %s that its heir has everything",
+	asksToSettle:     "%s asks %s about its copy",
 	decidesTake:      "%s decides a TAKE",
 	eventLapse:       "EVENT pings lost: an answer of %s to %s grows old",
 	eventCrash:       "EVENT %s crashes",
@@ -72,6 +73,7 @@ var actionTexts = [actionCount]string{
 	eventCut:         "EVENT the link %s-%s is cut",
 	eventIsolate:     "EVENT %s is cut off",
 	eventForget:      "EVENT %s forgets %s",
+	dropsCopy:        "%s drops its copy",
 }
 
 // Step is one step of a trace.

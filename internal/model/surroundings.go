@@ -51,7 +51,7 @@ func (x *explorer) ringChange(n, o node) {
 func (x *explorer) knownChange(n, o node) {
 	q, p := &x.s.members[n], &x.s.members[o]
 	if p.life == left && !q.tombstones.has(o) {
-		x.do(seesTombstone, n, o, func(t *State) { t.bury(n, o) })
+		x.do(seesTombstone, n, o, func(t *State) { x.bury(t, n, o) })
 	}
 	if p.life == up && !q.known.has(o) && x.s.linked(n, o) && !x.Silence {
 		x.do(gossipKnows, n, o, func(t *State) { t.members[n].hear(only(o)) })
@@ -130,8 +130,10 @@ func (m *machine) receive(s *State, msg message) error {
 		m.hearAck(s, msg)
 	case refuse, held:
 		m.hearRefusal(s, msg)
-	case safe:
-		m.hearSafe(s, msg)
+	case settle:
+		m.hearSettle(s, msg)
+	case settled:
+		m.hearSettled(s, msg)
 	}
 	return nil
 }

@@ -55,6 +55,7 @@ func (m *member) String() string {
 		name string
 	}{
 		{m.leaving, "leaving"}, {m.holding, "holding"}, {m.lapsed, "lapsed"}, {m.refused, "refused"}, {m.owes, "owes"},
+		{m.renewed, "renewed"},
 	} {
 		if flag.set {
 			b.WriteString(" " + flag.name)
