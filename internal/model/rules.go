@@ -62,11 +62,15 @@ type Rules struct {
 	// witnesses that would not count it.
 	PingMakesKnown bool
 
-	// ForgetOnlyWithMajority: a node forgets one that has been gone for long only while more than half of those it knows
-	// answer it and miss that one as well. Without it a node that is cut off forgets all others and is then a majority alone.
+	// ForgetOnlyWithMajority: a node forgets one that has been gone for long only while its evidence is fresh, and under
+	// ForgetOnlyLost. Without it a node that is cut off forgets all others and is then a majority alone.
 	ForgetOnlyWithMajority bool
+	// ForgetOnlyLost: a node forgets only one that more than half of its witnesses miss at that moment. Without it one whom
+	// gossip has given up, and who still answers pings of others, decides beside whoever does without it.
+	ForgetOnlyLost bool
 	// ForgottenLearnedAgain: a forgotten node that pings or asks, or whom a question or an answer names as known, is known
-	// again at once, and not only when gossip says so.
+	// again at once, and not only when gossip says so. Without it one that has come back and acquired is overlooked by
+	// those that have not heard of it yet, even by the one that gave it the copy.
 	ForgottenLearnedAgain bool
 
 	// ReplicaPromise: a replica below the receiver's promised election is refused, and a taken one is a promise. Without
