@@ -49,10 +49,10 @@
 // legal steps, then every continuation, which with all rules on is seen to be harmless as far as the search goes.
 //
 // Removing one of these rules is not noticed by any search made so far: GiftVoidOnLapse, GiftVoidOnAnswer,
-// AnswerNamesReceiver, LeavingAcquiresNothing, HolderYields. Of the first three it can be argued that others imply them: a
-// gift is for one round, and whoever a later round does without has none under way; the receiver of a gift is known to its
-// giver by its question. Without the last two nodes would go on replacing each other: endless races, which no search here
-// sees. Scripted beginnings for them were thought about and not found, which is no proof.
+// AnswerNamesReceiver, LeavingAcquiresNothing. Of the first three it can be argued that others imply them: a gift is for one
+// round, and whoever a later round does without has none under way; the receiver of a gift is known to its giver by its
+// question. Without the last a copy comes back to the leaver: an endless race, which no search here sees. Scripted
+// beginnings for them were thought about and not found, which is no proof.
 //
 // # Where the code differs
 //

@@ -85,7 +85,7 @@ type Rules struct {
 
 	// HolderYields: a holder whose replica is refused by a node that is holding itself, and that the holder's own ring
 	// names as the owner, stops holding and keeps its copy as a replica. Without it two holders that have met go on
-	// replacing each other.
+	// replacing each other, and a leaving one, which cannot, never goes.
 	HolderYields bool
 	// GiftTellsNotHolding: to a holder that acquires anew, a copy means no more than "not holding". Without it the holder
 	// waits for ever for another answer of whoever has just stopped holding for it.
