@@ -34,10 +34,13 @@ func (s *State) staying() nodes {
 	return set
 }
 
-// recoverable tells whether a way back is promised: more than half of what anybody alive knows is alive, or whoever left,
-// for its goodbye may still tell. Nodes that left, or are about to, are not counted.
+// recoverable tells whether a way back is promised: more than half of what anybody alive knows is alive. A message on its
+// way, or a goodbye, may still tell of others: they count as well. Nodes that left, or are about to, are not counted.
 func (s *State) recoverable() bool {
 	var known, departed nodes
+	for i := range s.messages {
+		known |= s.messages[i].known
+	}
 	for n := range node(maxNodes) {
 		q := &s.members[n]
 		if q.alive() || q.life == left {
