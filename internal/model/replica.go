@@ -71,5 +71,5 @@ func (m *machine) hearRefusal(s *State, r message) {
 }
 
 func (n *member) sameTerm(v version) bool {
-	return n.copy.election == v.election && n.copy.gifts == v.gifts
+	return n.copy.election == v.election && n.copy.gifts == v.gifts && n.copy.holder == v.holder
 }
