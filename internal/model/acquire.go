@@ -33,9 +33,9 @@ func (m *machine) begin(s *State, n node) {
 	}
 }
 
-// gone returns who is lost to n or tombstoned.
+// gone returns who is lost to n, tombstoned or forgotten.
 func (s *State) gone(n node) nodes {
-	gone := s.members[n].tombstones
+	gone := s.members[n].departed()
 	for h := range node(maxNodes) {
 		if h != n && s.lost(n, h) {
 			gone.add(h)
@@ -61,7 +61,7 @@ func (m *machine) mustRestart(s *State, n node) bool {
 		if h == n || q.round.answered.has(h) {
 			continue
 		}
-		lost, buried := s.lost(n, h), q.tombstones.has(h)
+		lost, buried := s.lost(n, h), q.departed().has(h)
 		if q.round.gone.has(h) {
 			if m.Rules.StillLostAtStart && !lost && !buried {
 				return true
@@ -92,7 +92,7 @@ func (m *machine) mayStart(s *State, n node) bool {
 // countsAsGone tells whether n's round may end without an answer from h.
 func (m *machine) countsAsGone(s *State, n, h node) bool {
 	q := &s.members[n]
-	lost, buried := s.lost(n, h), q.tombstones.has(h)
+	lost, buried := s.lost(n, h), q.departed().has(h)
 	switch {
 	case !m.Rules.GoneFixedForRound:
 		return lost || buried
@@ -119,7 +119,7 @@ func (m *machine) start(s *State, n node) error {
 	if best.less(q.round.best) {
 		best = q.round.best
 	}
-	missing := s.unanswered(n)
+	missing := s.unanswered(n) | s.missed&^q.round.answered&^only(n)
 	return s.hold(n, version{election: elected, holder: n, takes: best.takes}, missing)
 }
 

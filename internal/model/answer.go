@@ -4,7 +4,7 @@ package model
 func (m *machine) hearQuestion(s *State, q message) {
 	n := &s.members[q.to]
 	if m.Rules.KnownInQuestions {
-		s.learn(q.to, only(q.from)|q.known)
+		m.learn(s, q.to, only(q.from)|q.known)
 	}
 	answer := message{from: q.to, to: q.from, round: q.round, known: m.spokenKnown(s, q.to)}
 	later := q.round > n.promise.election || q.round == n.promise.election && n.promise.to == q.from
@@ -37,7 +37,7 @@ func (m *machine) hearQuestion(s *State, q message) {
 
 // givenTo tells whether the question comes from the one the copy was given to, so that the copy is sent again.
 func (m *machine) givenTo(n *member, q message) bool {
-	if n.gift == (gift{}) || n.gift.to != q.from {
+	if n.gift == (gift{}) || n.gift.spent || n.gift.to != q.from {
 		return false
 	}
 	return n.gift.round == q.round || !m.Rules.GiftForOneRound
@@ -63,7 +63,7 @@ func (n *member) receiver() nodes {
 // hearAnswer takes an answer into the round it belongs to.
 func (m *machine) hearAnswer(s *State, a message) error {
 	n := &s.members[a.to]
-	s.learn(a.to, a.known)
+	m.learn(s, a.to, a.known)
 	if !n.round.running() || a.round != n.round.election && m.Rules.AnswersOfThisRoundOnly {
 		return nil
 	}

@@ -12,6 +12,7 @@ type Config struct {
 	Ring     uint64   // 0: the ring names the highest number; LowestFirst: the lowest; else the seed of an arbitrary ring
 	Script   []string // steps taken first, as Step.String says them; the events allowed must include theirs
 	Silence  bool     // gossip tells nobody of anybody: names are learned from pings, questions and answers only
+	Tidy     bool     // nodes drop copies they have no use for, and not only those that leave
 	Bare     bool     // a joiner knows the highest election as a number only, and has promised nothing
 	Events   Events
 	Rules    Rules

@@ -34,13 +34,16 @@ func (s *State) staying() nodes {
 	return set
 }
 
-// recoverable tells whether a way back is promised: more than half of what anybody alive knows is alive. Nodes that left,
-// or are about to, are not counted.
+// recoverable tells whether a way back is promised: more than half of what anybody alive knows is alive. A message on its
+// way, or a goodbye, may still tell of others: they count as well. Nodes that left, or are about to, are not counted.
 func (s *State) recoverable() bool {
 	var known, departed nodes
+	for i := range s.messages {
+		known |= s.messages[i].known
+	}
 	for n := range node(maxNodes) {
 		q := &s.members[n]
-		if q.alive() {
+		if q.alive() || q.life == left {
 			known |= q.known
 		}
 		if q.life == left || q.life == up && q.leaving {

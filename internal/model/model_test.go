@@ -27,6 +27,9 @@ var anything = model.Events{Crashes: 1, Pauses: 1, Cuts: 1, Joins: 1, Leaves: 1,
 // twoJoins allows two nodes to join at once, in the middle of other events.
 var twoJoins = model.Events{Crashes: 1, Pauses: 1, Cuts: 1, Joins: 2, Leaves: 1, Total: 4}
 
+// forgets allows nodes to forget others, and these to come back.
+var forgets = model.Events{Crashes: 1, Cuts: 2, Joins: 1, Leaves: 1, Forgets: 2, Total: 5}
+
 // exhaustion is a cluster small enough to see every state of it.
 type exhaustion struct {
 	name    string
@@ -62,6 +65,10 @@ var walked = []model.Config{
 	{Nodes: 4, Members: 4, Apart: 2, Messages: 3, Takes: 4, Events: anything},
 	{Nodes: 4, Members: 4, Apart: 2, Messages: 3, Takes: 4, Ring: model.LowestFirst, Events: anything},
 	{Nodes: 4, Members: 2, Messages: 3, Takes: 2, Bare: true, Events: twoJoins},
+	{Nodes: 3, Members: 3, Messages: 2, Takes: 2, Events: forgets},
+	{Nodes: 4, Members: 3, Messages: 2, Takes: 2, Events: forgets},
+	{Nodes: 3, Members: 3, Messages: 2, Takes: 2, Tidy: true, Events: anything},
+	{Nodes: 4, Members: 3, Messages: 3, Takes: 2, Tidy: true, Events: anything},
 }
 
 func TestWalks(t *testing.T) {

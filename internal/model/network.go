@@ -13,10 +13,11 @@ const (
 	replicated      // kept (copy)
 	refuse          // not kept, or newer here (copy, promise)
 	held            // not kept, because the receiver is holding itself (copy, promise)
-	safe            // to a leaver: my heir has everything (copy)
+	settled         // my heir has all that is in that copy (copy)
+	settle          // does your heir have all that is in my copy? (copy)
 )
 
-var kindNames = [...]string{"", "question", "not holding", "copy", "behind", "replica", "acknowledgement", "refusal", "refusal as a holder", "safe"}
+var kindNames = [...]string{"", "question", "not holding", "copy", "behind", "replica", "acknowledgement", "refusal", "refusal as a holder", "all clear", "question about its copy"}
 
 // message is in flight from one node to another. The fields a kind does not use are zero.
 type message struct {

@@ -1,6 +1,6 @@
 package model
 
-// rounds lists what nodes may do about acquiring, and about leaving.
+// rounds lists what nodes may do about acquiring, about leaving, and about copies.
 func (x *explorer) rounds() {
 	for n := range node(x.Nodes) {
 		q := &x.s.members[n]
@@ -16,6 +16,7 @@ func (x *explorer) rounds() {
 		if x.mayLeave(q) {
 			x.do(leavesForGood, n, n, func(t *State) { x.leave(t, n) })
 		}
+		x.settling(n)
 	}
 }
 
@@ -70,9 +71,15 @@ func (x *explorer) replication(n node) {
 	if (again || !x.heirHasEverything(x.s, n)) && !putOff && !x.s.underway(replicate, n, heir) {
 		x.do(sendsReplica, n, heir, func(t *State) { t.send(message{kind: replicate, from: n, to: heir, copy: q.copy}) })
 	}
-	for o := range node(x.Nodes) {
-		if x.mayTellSafe(x.s, n, o) {
-			x.do(tellsSafe, n, o, func(t *State) { t.send(message{kind: safe, from: n, to: o, copy: q.copy}) })
-		}
+}
+
+// settling lists what n may do about a copy that it does not hold by.
+func (x *explorer) settling(n node) {
+	q := &x.s.members[n]
+	if !x.Rules.SettleByAsking && x.needless(q, n) {
+		x.do(dropsCopy, n, n, func(t *State) { t.members[n].drop() })
+	}
+	if to, ok := x.asksToSettle(x.s, n); ok && x.s.inFlight() < x.Messages {
+		x.do(asksToSettle, n, to, func(t *State) { t.send(message{kind: settle, from: n, to: to, copy: q.copy}) })
 	}
 }

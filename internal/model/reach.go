@@ -27,17 +27,26 @@ func (s *State) lost(asker, n node) bool {
 	return accusers.majority(s.witnesses(asker))
 }
 
-// learn takes names into n's known. A tombstone is final.
-func (s *State) learn(n node, names nodes) {
-	m := &s.members[n]
+// hear takes names into n's known that n has by gossip.
+func (m *member) hear(names nodes) {
 	m.known |= names &^ m.tombstones
+	m.forgotten &^= names
+}
+
+// learn takes names into n's known that n has from a ping, a question or an answer. A tombstone is final.
+func (m *machine) learn(s *State, n node, names nodes) {
+	q := &s.members[n]
+	if !m.Rules.ForgottenLearnedAgain {
+		names &^= q.forgotten
+	}
+	q.hear(names)
 }
 
 // answerPing makes the witness's answer fresh evidence at pinger.
 func (m *machine) answerPing(s *State, witness, pinger node) {
 	s.members[pinger].fresh.add(witness)
 	if m.Rules.PingMakesKnown {
-		s.learn(witness, only(pinger))
+		m.learn(s, witness, only(pinger))
 	}
 }
 
@@ -45,6 +54,9 @@ func (m *machine) answerPing(s *State, witness, pinger node) {
 func (m *machine) mayAnswerPing(s *State, witness, pinger node) bool {
 	w, p := &s.members[witness], &s.members[pinger]
 	if w.life != up || p.life != up || !s.linked(witness, pinger) || !p.known.has(witness) {
+		return false
+	}
+	if w.forgotten.has(pinger) && m.Rules.PingMakesKnown && !m.Rules.ForgottenLearnedAgain {
 		return false
 	}
 	return !w.silent.has(pinger) || !m.Rules.SilentAfterNoPing
@@ -63,11 +75,18 @@ func (m *machine) mayAccuse(s *State, witness, n node) bool {
 	return w.known.has(n) || m.Rules.WitnessSpeaksOfStrangers
 }
 
-// bury records the tombstone of a node that has left.
-func (s *State) bury(n, gone node) {
-	m := &s.members[n]
+// bury records the tombstone of a node that has left, and whom that node knew.
+func (m *machine) bury(s *State, n, gone node) {
+	if m.Rules.GoodbyeNamesKnown {
+		m.learn(s, n, s.members[gone].known)
+	}
+	s.members[n].bury(gone)
+}
+
+func (m *member) bury(gone node) {
 	m.tombstones.add(gone)
 	m.known.remove(gone)
+	m.forgotten.remove(gone)
 	m.fresh.remove(gone)
 	m.silent.remove(gone)
 }

@@ -29,7 +29,7 @@ func (m *machine) hearReplica(s *State, r message) {
 			n.round = round{}
 		}
 	}
-	n.copy, n.gift = r.copy, gift{}
+	n.copy, n.gift, n.renewed = r.copy, gift{}, true
 	if m.Rules.LeaverKeepsReplicas {
 		n.owes = true
 	}
@@ -71,5 +71,5 @@ func (m *machine) hearRefusal(s *State, r message) {
 }
 
 func (n *member) sameTerm(v version) bool {
-	return n.copy.election == v.election && n.copy.gifts == v.gifts
+	return n.copy.election == v.election && n.copy.gifts == v.gifts && n.copy.holder == v.holder
 }

@@ -62,6 +62,17 @@ type Rules struct {
 	// witnesses that would not count it.
 	PingMakesKnown bool
 
+	// ForgetOnlyWithMajority: a node forgets one that has been gone for long only while its evidence is fresh, and under
+	// ForgetOnlyLost. Without it a node that is cut off forgets all others and is then a majority alone.
+	ForgetOnlyWithMajority bool
+	// ForgetOnlyLost: a node forgets only one that more than half of its witnesses miss at that moment. Without it one whom
+	// gossip has given up, and who still answers pings of others, decides beside whoever does without it.
+	ForgetOnlyLost bool
+	// ForgottenLearnedAgain: a forgotten node that pings or asks, or whom a question or an answer names as known, is known
+	// again at once, and not only when gossip says so. Without it one that has come back and acquired is overlooked by
+	// those that have not heard of it yet, even by the one that gave it the copy.
+	ForgottenLearnedAgain bool
+
 	// ReplicaPromise: a replica below the receiver's promised election is refused, and a taken one is a promise. Without
 	// it a take is acknowledged by a node that has already told the next holder what it has.
 	ReplicaPromise bool
@@ -74,7 +85,7 @@ type Rules struct {
 
 	// HolderYields: a holder whose replica is refused by a node that is holding itself, and that the holder's own ring
 	// names as the owner, stops holding and keeps its copy as a replica. Without it two holders that have met go on
-	// replacing each other.
+	// replacing each other, and a leaving one, which cannot, never goes.
 	HolderYields bool
 	// GiftTellsNotHolding: to a holder that acquires anew, a copy means no more than "not holding". Without it the holder
 	// waits for ever for another answer of whoever has just stopped holding for it.
@@ -92,15 +103,27 @@ type Rules struct {
 	// Without it a holder still counts the answer of a witness that the others no longer count as one, and when it has
 	// not heard of a joiner either, they are a majority without it.
 	GoodbyeAfterSilence bool
+	// GoodbyeNamesKnown: a goodbye names whom the leaver knew. Without it a node that was cut off while others joined, and
+	// hears only the goodbye of the last one it knew, is then a majority alone.
+	GoodbyeNamesKnown bool
 	// LeavingAcquiresNothing: a leaving node begins no round. Without it the copy comes back to the node that is going.
 	LeavingAcquiresNothing bool
+	// SettleByAsking: a node drops a copy for which it is neither the owner nor the heir only when the holder has said that
+	// its heir has everything in it. Without it the only copy of what a dead holder had decided is dropped.
+	SettleByAsking bool
+	// SettleNamesVersion: it asks about one version, and drops no other. Without it an answer frees it of a copy that it
+	// got only later, or that the holder does not have.
+	SettleNamesVersion bool
+	// ReplicaVoidsSettling: an answer to a question from before the last replica drops nothing. Without it one who has
+	// become the heir meanwhile, and was sent the same version again, drops what the holder now counts on.
+	ReplicaVoidsSettling bool
 	// LeaveWaitsForHeir: a leaver goes only when the holder has said, for every copy it keeps, that the heir has
 	// everything. Without it a crash right after a leave loses what only the leaver had kept.
 	LeaveWaitsForHeir bool
 	// LeaverKeepsReplicas: the same wait holds for replicas. Without it a leaving heir takes the only replica with it.
 	LeaverKeepsReplicas bool
-	// NewerCopyOffered: a leaver whose copy is newer than the holder's says so, and the holder acquires anew. Without it
-	// the leaver waits for ever for a holder that cannot speak for so new a version.
+	// NewerCopyOffered: a holder that is asked about a copy newer than its own acquires anew. Without it a leaver waits for
+	// ever for a holder that cannot speak for so new a version.
 	NewerCopyOffered bool
 }
 

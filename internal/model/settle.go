@@ -10,13 +10,19 @@ func (m *machine) settle(s *State) error {
 		switch q.life {
 		case outside:
 			continue
-		case crashed, left:
-			*q = member{life: q.life, leaving: q.leaving}
+		case crashed:
+			*q = member{life: crashed, leaving: q.leaving}
+			continue
+		case left:
+			*q = member{life: left, leaving: q.leaving, known: q.known}
 			continue
 		}
 		m.lapse(s, n)
 		if q.heard <= q.promise.election {
 			q.heard = 0
+		}
+		if q.renewed && !s.asksAboutCopy(n) {
+			q.renewed = false
 		}
 		if !q.holding {
 			q.ackedBy, q.acked, q.refused = 0, 0, false

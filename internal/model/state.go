@@ -67,10 +67,11 @@ func (p *promise) raise(o promise) {
 	}
 }
 
-// gift remembers to whom, and in which of its rounds, a copy was given. A zero round is no gift.
+// gift remembers to whom, and in which of its rounds, a copy was given. The zero value is no gift.
 type gift struct {
 	to    node
 	round election
+	spent bool // the copy has been dropped: the receiver is named, and given nothing more
 }
 
 // round is one attempt to acquire. A zero election is none.
@@ -102,11 +103,13 @@ type member struct {
 	holding bool
 	lapsed  bool // holds with lapsed evidence; never true under LapsedIsNotHolding
 	refused bool // its replica was refused: acquire anew
-	owes    bool // keeps a copy nobody has yet said is safe elsewhere
+	owes    bool // keeps a copy with which it does not leave
+	renewed bool // has taken a replica since it asked about its copy
 
 	ring       nodes // its view of the members
 	known      nodes
 	tombstones nodes
+	forgotten  nodes // was known and is no more, because it had been gone for long
 	fresh      nodes // witnesses whose answers to its pings are fresh
 	silent     nodes // nodes of which it says "no ping", and whose pings it does not answer
 
@@ -134,11 +137,12 @@ type State struct {
 	taken   uint8 // number of takes decided
 	acked   takes // acknowledged by an heir while the holder decided in full
 	excused takes // lost with a cause that permits the loss
+	missed  nodes // were forgotten by somebody
 	apart   bool  // two clusters that began without knowing of each other have not yet become one
 }
 
 // Events bounds what may happen to a cluster. Zero means never.
 type Events struct {
-	Crashes, Pauses, Cuts, Joins, Leaves, Lapses uint8
-	Total                                        uint8 // of all kinds together
+	Crashes, Pauses, Cuts, Joins, Leaves, Lapses, Forgets uint8
+	Total                                                 uint8 // of all kinds together
 }

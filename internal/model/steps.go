@@ -29,7 +29,7 @@ const (
 	asksMember
 	beginsRound
 	sendsReplica
-	tellsSafe
+	asksToSettle
 	decidesTake
 	eventLapse
 	eventCrash
@@ -38,6 +38,8 @@ const (
 	eventJoin
 	eventCut
 	eventIsolate
+	eventForget
+	dropsCopy
 	actionCount
 )
 
@@ -61,7 +63,7 @@ var actionTexts = [actionCount]string{
 	asksMember:       "%s asks %s",
 	beginsRound:      "%s begins a round",
 	sendsReplica:     "%s replicates to %s",
-	tellsSafe:        "%s tells %s that its heir has everything",
+	asksToSettle:     "%s asks %s about its copy",
 	decidesTake:      "%s decides a TAKE",
 	eventLapse:       "EVENT pings lost: an answer of %s to %s grows old",
 	eventCrash:       "EVENT %s crashes",
@@ -70,6 +72,8 @@ var actionTexts = [actionCount]string{
 	eventJoin:        "EVENT %s joins through %s",
 	eventCut:         "EVENT the link %s-%s is cut",
 	eventIsolate:     "EVENT %s is cut off",
+	eventForget:      "EVENT %s forgets %s",
+	dropsCopy:        "%s drops its copy",
 }
 
 // Step is one step of a trace.

@@ -41,7 +41,7 @@ func (x *explorer) ringChange(n, o node) {
 	case !q.ring.has(o) && present && !p.leaving && linked && !x.Silence:
 		x.do(ringAdds, n, o, func(t *State) {
 			t.members[n].ring.add(o)
-			t.members[n].known.add(o)
+			t.members[n].hear(only(o))
 		})
 	case q.ring.has(o) && n != o && !x.calm && (p.life == paused || !linked):
 		x.do(ringWronglyDrops, n, o, func(t *State) { t.members[n].ring.remove(o) })
@@ -51,10 +51,10 @@ func (x *explorer) ringChange(n, o node) {
 func (x *explorer) knownChange(n, o node) {
 	q, p := &x.s.members[n], &x.s.members[o]
 	if p.life == left && !q.tombstones.has(o) {
-		x.do(seesTombstone, n, o, func(t *State) { t.bury(n, o) })
+		x.do(seesTombstone, n, o, func(t *State) { x.bury(t, n, o) })
 	}
 	if p.life == up && !q.known.has(o) && x.s.linked(n, o) && !x.Silence {
-		x.do(gossipKnows, n, o, func(t *State) { t.members[n].known.add(o) })
+		x.do(gossipKnows, n, o, func(t *State) { t.members[n].hear(only(o)) })
 	}
 }
 
@@ -130,8 +130,10 @@ func (m *machine) receive(s *State, msg message) error {
 		m.hearAck(s, msg)
 	case refuse, held:
 		m.hearRefusal(s, msg)
-	case safe:
-		m.hearSafe(s, msg)
+	case settle:
+		m.hearSettle(s, msg)
+	case settled:
+		m.hearSettled(s, msg)
 	}
 	return nil
 }
@@ -158,6 +160,9 @@ func (x *explorer) events() {
 		if left.Cuts > 0 {
 			x.cuts(n)
 		}
+		if left.Forgets > 0 {
+			x.forgetting(n)
+		}
 	}
 }
 
@@ -176,7 +181,7 @@ func (x *explorer) joins(n node) {
 		}
 		x.event(eventJoin, n, seed, func(t *State) {
 			q, p := &t.members[n], &t.members[seed]
-			p.known.add(n)
+			p.hear(only(n))
 			p.ring.add(n)
 			q.life, q.known, q.ring, q.tombstones, q.promise = up, p.known, p.ring, p.tombstones, p.promise
 			if x.Bare {
@@ -184,6 +189,15 @@ func (x *explorer) joins(n node) {
 			}
 			t.events.Joins--
 		})
+	}
+}
+
+// forgetting lists whom n may forget.
+func (x *explorer) forgetting(n node) {
+	for o := range node(x.Nodes) {
+		if x.mayForget(x.s, n, o) {
+			x.event(eventForget, n, o, func(t *State) { t.forget(n, o); t.events.Forgets-- })
+		}
 	}
 }
 

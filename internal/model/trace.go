@@ -55,13 +55,14 @@ func (m *member) String() string {
 		name string
 	}{
 		{m.leaving, "leaving"}, {m.holding, "holding"}, {m.lapsed, "lapsed"}, {m.refused, "refused"}, {m.owes, "owes"},
+		{m.renewed, "renewed"},
 	} {
 		if flag.set {
 			b.WriteString(" " + flag.name)
 		}
 	}
-	fmt.Fprintf(&b, "; ring %s known %s tombstones %s fresh %s silent %s; copy %s, promise %d to %s",
-		m.ring, m.known, m.tombstones, m.fresh, m.silent, m.copy, m.promise.election, m.promise.to)
+	fmt.Fprintf(&b, "; ring %s known %s tombstones %s forgotten %s fresh %s silent %s; copy %s, promise %d to %s",
+		m.ring, m.known, m.tombstones, m.forgotten, m.fresh, m.silent, m.copy, m.promise.election, m.promise.to)
 	if m.gift != (gift{}) {
 		fmt.Fprintf(&b, ", gave to %s in round %d", m.gift.to, m.gift.round)
 	}
