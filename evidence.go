@@ -36,7 +36,11 @@ type evidenceIO struct {
 	judge func(ctx context.Context, witness string, v verdictRequest) (verdict, error)
 
 	// learn takes names into known, except those that left. When it returns, reach.setKnown has been called.
-	learn      func(names []string)
+	learn func(names []string)
+
+	// meet is learn for a member that has been heard itself [ForgottenLearnedAgain].
+	meet func(name string)
+
 	knownNames func() []string
 	digest     func() uint64 // of knownNames
 }
@@ -295,7 +299,7 @@ func (e *evidence) onPing(from string, p ping) pong {
 	e.reach.hear(p.heard)
 	refused := e.reach.pinged(from, now)
 	if !refused && !e.reach.knows(from) {
-		e.io.learn([]string{from})
+		e.io.meet(from)
 		e.lookNow()
 		refused = !e.reach.knows(from) // it has left
 	}

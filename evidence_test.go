@@ -84,7 +84,7 @@ func (w *reachNet) now() int64 { return int64(time.Since(w.begin)) }
 func (w *reachNet) add(name string, known []string) {
 	n := &reachNode{net: w, name: name}
 	n.evidence = newEvidence(newReach(name, func() {}), evidenceIO{
-		now: n.now, ping: n.sendPing, judge: n.sendQuestion, learn: n.learn, knownNames: n.names, digest: n.digest,
+		now: n.now, ping: n.sendPing, judge: n.sendQuestion, learn: n.learn, meet: func(name string) { n.learn([]string{name}) }, knownNames: n.names, digest: n.digest,
 	}, func() { n.onLosts.Add(1) })
 	n.known = slices.Clone(known)
 	n.reach.setKnown(known, len(known), w.now())

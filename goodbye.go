@@ -19,7 +19,7 @@ import (
 //	sections  each: kind, 1 byte; length, uvarint; that many bytes
 //
 // and sections of an unknown kind are skipped. One kind lists departures, each: seconds for which it is to be remembered,
-// uvarint; length of the name, 1 byte; name. The other, only in a push/pull, lists the known names, each: length, 1 byte;
+// uvarint; length of the name, 1 byte; name. The other lists known names, in a push/pull all of them, each: length, 1 byte;
 // name.
 const (
 	noteVersion        = 1
@@ -121,9 +121,21 @@ type goodbye struct {
 
 var _ memberlist.NamedBroadcast = (*goodbye)(nil)
 
-func newGoodbye(d departure, sent func()) *goodbye {
-	return &goodbye{name: d.name, note: encodeDepartures([]departure{d}), sent: sync.OnceFunc(sent)}
+// newGoodbye tells of a departure, and of as many of the known names as fit into a packet [GoodbyeNamesKnown]: whoever hears
+// of a departure and knows nobody else would be a majority all by itself.
+func newGoodbye(d departure, known []string, sent func()) *goodbye {
+	note, room := encodeDepartures([]departure{d}), goodbyeRoom
+	for i, name := range known {
+		if room -= 1 + len(name); room < 0 {
+			known = known[:i]
+			break
+		}
+	}
+	return &goodbye{name: d.name, note: appendKnown(note, known), sent: sync.OnceFunc(sent)}
 }
+
+// goodbyeRoom is how many bytes of known names a goodbye carries: gossip's packets are of 1,400, and have other news too.
+const goodbyeRoom = 600
 
 // Name identifies what is being said: a newer goodbye of the same name replaces an older one in the queue.
 func (g *goodbye) Name() string { return g.name }

@@ -86,10 +86,30 @@ func FuzzDepartures(f *testing.F) {
 
 func TestGoodbyeSaysOnceThatItWasSent(t *testing.T) {
 	sent := 0
-	g := newGoodbye(departure{"w-1", time.Second}, func() { sent++ })
+	g := newGoodbye(departure{"w-1", time.Second}, nil, func() { sent++ })
 	g.Finished()
 	g.Finished()
 	assert.Equal(t, 1, sent)
-	assert.True(t, g.Invalidates(newGoodbye(departure{"w-1", time.Hour}, func() {})))
-	assert.False(t, g.Invalidates(newGoodbye(departure{"w-2", time.Hour}, func() {})))
+	assert.True(t, g.Invalidates(newGoodbye(departure{"w-1", time.Hour}, nil, func() {})))
+	assert.False(t, g.Invalidates(newGoodbye(departure{"w-2", time.Hour}, nil, func() {})))
+}
+
+// Whoever hears of a departure hears who else is there: as many as a packet has room for.
+func TestGoodbyeNamesOthers(t *testing.T) {
+	for _, members := range []int{0, 3, 1000} {
+		var names []string
+		for i := range members {
+			names = append(names, fmt.Sprintf("web-%08x", i))
+		}
+		g := newGoodbye(departure{"w-1", time.Hour}, names, func() {})
+		departures, known, err := decodeNote(g.Message())
+		require.NoError(t, err)
+		assert.Equal(t, []departure{{"w-1", time.Hour}}, departures)
+		if members < 40 {
+			assert.Equal(t, names, known)
+			continue
+		}
+		assert.Greater(t, len(known), 40)
+		assert.Less(t, len(g.Message()), 700)
+	}
 }

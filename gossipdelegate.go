@@ -178,7 +178,7 @@ func (d gossipDelegate) hear(note []byte) {
 	learned := d.known.learn(known, now)
 	d.mu.Unlock()
 	for _, gone := range news {
-		d.goodbyes.QueueBroadcast(newGoodbye(gone, func() {}))
+		d.goodbyes.QueueBroadcast(newGoodbye(gone, d.everyone().names, func() {}))
 	}
 	if len(news) > 0 || learned {
 		d.wake()

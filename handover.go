@@ -18,7 +18,7 @@ const (
 // onQuestion answers a question, for as many partitions as fit. Whom the asker knows counts here before the answer, which
 // says in turn whom this node knows [KnownInQuestions].
 func (n *Node) onQuestion(q *question) *questionAnswer {
-	n.learn(q.round.by)
+	n.meet(q.round.by)
 	n.learn(q.known...)
 	n.reach.hear(q.round.number)
 	n.reach.check(n.now())

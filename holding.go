@@ -41,6 +41,9 @@ type holding struct {
 	// replication is what the heir has; of use while holds.
 	replication replication
 
+	// taken counts the replicas that were taken: that one is here may be why another node has dropped its copy.
+	taken uint64
+
 	// marks are the reports that are charged in the copy: of each reporter the last. They travel with it.
 	marks map[string]uint64
 }
@@ -171,6 +174,7 @@ func (h *holding) takeReplica(v version) {
 		h.attempt = nil
 	}
 	h.copy, h.gift, h.lapsed = v, gift{}, false
+	h.taken++
 }
 
 // replication is what a holder knows of its heir's replica. The zero value knows nothing: the heir needs everything.

@@ -98,6 +98,13 @@ func (k *knownSet) learn(names []string, now time.Time) (news bool) {
 	return news
 }
 
+// meet takes in the name of a member that has been heard itself: that is no hearsay, even where the name was given up. A
+// split can last longer than the memory of it, and gossip may take longer than others to notice its end.
+func (k *knownSet) meet(name string, now time.Time) (news bool) {
+	delete(k.forgotten, name)
+	return k.learn([]string{name}, now)
+}
+
 // forget gives up a name.
 func (k *knownSet) forget(name string, now time.Time) {
 	delete(k.members, name)

@@ -92,12 +92,16 @@ func TestKnownLearnsFromHearsay(t *testing.T) {
 	s.alive(1, "ab")
 	s.assertReach(t, 2, 2)
 	require.False(t, s.learn([]string{"x"}, s.now), "it is not taught back")
+	require.True(t, s.meet("x", s.now), "unless it says so itself")
+	s.assertReach(t, 3, 2)
+	require.False(t, s.meet("x", s.now))
 	s.alive(time.Second, "abx")
 	s.assertReach(t, 3, 3)
 	require.Empty(t, s.forgotten, "seen alive")
 
 	s.retire("x", time.Hour, s.now)
 	require.False(t, s.learn([]string{"x"}, s.now), "who has left does not come back")
+	require.False(t, s.meet("x", s.now), "nor when it is still to be heard")
 	s.assertReach(t, 2, 2)
 }
 

@@ -265,6 +265,20 @@ func (m *membership) learn(names ...string) (news bool) {
 	return news
 }
 
+// meet is learn for a member that has been heard itself.
+func (m *membership) meet(name string) (news bool) {
+	if m.everyone().isKnown(name) {
+		return false
+	}
+	m.mu.Lock()
+	news = m.known.meet(name, time.Now()) && m.noteKnownLocked()
+	m.mu.Unlock()
+	if news {
+		m.wake()
+	}
+	return news
+}
+
 // watch makes a new view whenever something has changed or is to be forgotten, until ctx ends.
 func (m *membership) watch(ctx context.Context) {
 	tried := m.joiner.tried
@@ -467,7 +481,7 @@ func (m *membership) leave(timeout time.Duration) error {
 	deadline := time.NewTimer(timeout)
 	defer deadline.Stop()
 	sent := make(chan struct{})
-	m.goodbyes.QueueBroadcast(newGoodbye(departure{m.identity, remember}, func() { close(sent) }))
+	m.goodbyes.QueueBroadcast(newGoodbye(departure{m.identity, remember}, m.everyone().names, func() { close(sent) }))
 	err := m.list.Leave(timeout)
 	if err == nil && m.list.NumMembers() > 0 {
 		select {

@@ -382,6 +382,13 @@ func (n *Node) learn(names ...string) {
 	}
 }
 
+// meet is learn for a member that has asked this node, or pinged it.
+func (n *Node) meet(name string) {
+	if n.membership.meet(name) {
+		n.reckonWith(n.membership.everyone())
+	}
+}
+
 // reckonWith makes a known set the one that evidence is judged by, unless a newer one is.
 func (n *Node) reckonWith(known *knownNames) {
 	n.knownMu.Lock()

@@ -311,7 +311,8 @@ func TestHeirThatMissesSomethingGetsEverything(t *testing.T) {
 	r.take(t, "k")
 	r.finish(t, "a")
 	heir := r.heirs["a"].table
-	require.True(t, heir.dropCopy(rigPart, heir.partitions[rigPart].holding.copy))
+	idle, _ := heir.idleCopy(rigPart)
+	require.True(t, heir.dropCopy(idle))
 	r.take(t, "l")
 	r.send("a")
 	require.Equal(t, replicaMissing, r.arrive(t, "a", 1).status)
@@ -422,11 +423,29 @@ func TestDroppedCopyStillNamesItsReceiver(t *testing.T) {
 	round := election{9, "x"}
 	require.Equal(t, answerGiven, h.asked(round, true).kind)
 	table.noteHolding(rigPart, &table.partitions[rigPart])
-	require.True(t, table.dropCopy(rigPart, h.copy))
+	idle, _ := table.idleCopy(rigPart)
+	require.True(t, table.dropCopy(idle))
 	a := h.asked(round, true)
 	require.Equal(t, answerNotHolding, a.kind)
 	require.Equal(t, "x", a.givenTo)
 	require.Zero(t, a.version)
+}
+
+// "It is safe" may come late: the one that had it may have gone, and this node be the heir again, of the same version.
+func TestACopyThatWasSentAgainIsNotDropped(t *testing.T) {
+	r := newReplicaRig(t, "a")
+	r.take(t, "k")
+	r.finish(t, "a")
+	heir := r.heirs["a"].table
+	idle, any := heir.idleCopy(rigPart)
+	require.True(t, any)
+	h := &heir.partitions[rigPart].holding
+	h.takeReplica(h.copy)
+	require.False(t, heir.dropCopy(idle))
+	idle, _ = heir.idleCopy(rigPart)
+	require.True(t, heir.dropCopy(idle), "asked about since")
+	_, any = heir.idleCopy(rigPart)
+	require.False(t, any)
 }
 
 func TestSettledNeedsTheHeir(t *testing.T) {

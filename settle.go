@@ -67,15 +67,15 @@ func (n *Node) settleCopies(ctx context.Context) (kept int) {
 // and returns how many of them are left.
 func (n *Node) settle(ctx context.Context, wanted func(part uint16) bool) (kept int) {
 	route := n.route.Load()
-	questions := make(map[*peer][]settlePart)
+	questions := make(map[*peer][]idleCopy)
 	for part := range uint16(partitionCount) {
-		v := n.table.idleCopy(part)
-		if v == (version{}) || !wanted(part) {
+		idle, any := n.table.idleCopy(part)
+		if !any || !wanted(part) {
 			continue
 		}
 		kept++
 		if owner := route.owner(part); owner != nil {
-			questions[owner] = append(questions[owner], settlePart{part, v})
+			questions[owner] = append(questions[owner], idle)
 		}
 	}
 	var (
@@ -101,7 +101,11 @@ func (n *Node) settle(ctx context.Context, wanted func(part uint16) bool) (kept 
 
 // settleWith asks one owner, a second time by another way if it does not answer, and returns how many copies were
 // dropped.
-func (n *Node) settleWith(ctx context.Context, owner string, parts []settlePart) (dropped int) {
+func (n *Node) settleWith(ctx context.Context, owner string, copies []idleCopy) (dropped int) {
+	parts := make([]settlePart, len(copies))
+	for i := range copies {
+		parts[i] = copies[i].settlePart
+	}
 	request := appendSettleRequest(nil, &settleRequest{by: n.identity, parts: parts})
 	for try := range 2 {
 		response, err := n.tell(ctx, owner, request, settleTimeout, try)
@@ -112,8 +116,8 @@ func (n *Node) settleWith(ctx context.Context, owner string, parts []settlePart)
 		if err != nil {
 			return 0
 		}
-		for _, part := range parts {
-			if slices.Contains(ans.settled, part.part) && n.table.dropCopy(part.part, part.version) {
+		for _, idle := range copies {
+			if slices.Contains(ans.settled, idle.part) && n.table.dropCopy(idle) {
 				dropped++
 			}
 		}
@@ -122,28 +126,36 @@ func (n *Node) settleWith(ctx context.Context, owner string, parts []settlePart)
 	return 0
 }
 
-// idleCopy returns the version of the copy that is kept of a partition which is not held, zero for none.
-func (t *table) idleCopy(part uint16) version {
-	if t.holds(part) {
-		return version{}
-	}
-	p := &t.partitions[part]
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.holding.holds {
-		return version{}
-	}
-	return p.holding.copy
+// idleCopy is a copy of a partition that this node does not hold.
+type idleCopy struct {
+	settlePart
+	taken uint64 // see holding
 }
 
-// dropCopy drops a copy that is safe elsewhere, unless it is another one by now, or may be needed to acquire the
-// partition.
-func (t *table) dropCopy(part uint16, v version) bool {
+// idleCopy returns the copy that is kept of a partition which is not held, if there is one.
+func (t *table) idleCopy(part uint16) (idle idleCopy, any bool) {
+	if t.holds(part) {
+		return idleCopy{}, false
+	}
 	p := &t.partitions[part]
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := &p.holding
-	if h.holds || h.attempt != nil || h.copy != v {
+	if h.holds || h.copy == (version{}) {
+		return idleCopy{}, false
+	}
+	return idleCopy{settlePart{part, h.copy}, h.taken}, true
+}
+
+// dropCopy drops a copy that is safe elsewhere, unless it may be needed to acquire the partition, or has been replaced
+// since it was asked about. By one of the same version as well [ReplicaVoidsSettling]: the holder has sent it because this
+// node is its heir by now, and what was the heir then may be gone.
+func (t *table) dropCopy(idle idleCopy) bool {
+	p := &t.partitions[idle.part]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := &p.holding
+	if h.holds || h.attempt != nil || h.copy != idle.version || h.taken != idle.taken {
 		return false
 	}
 	p.clear(t)

@@ -13,6 +13,7 @@ func (n *Node) witnessing() evidenceIO {
 		ping:       n.pingWitness,
 		judge:      n.askVerdict,
 		learn:      func(names []string) { n.learn(names...) },
+		meet:       n.meet,
 		digest:     func() uint64 { return n.membership.everyone().digest },
 		knownNames: func() []string { return n.membership.everyone().names },
 	}
