@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -70,7 +71,27 @@ func (n *Node) heirsInReach(route *route, part uint16) (heirs []*peer) {
 			heirs = append(heirs, p)
 		}
 	}
+	if p := n.heirBefore(route, part); p != nil && !slices.Contains(heirs, p) {
+		heirs = append(heirs, p)
+	}
 	return heirs
+}
+
+// heirBefore returns the heir on the ring before, if that has just changed and it can be reached, or nil. It may be
+// leaving, and has the replica until somebody else has.
+func (n *Node) heirBefore(route *route, part uint16) *peer {
+	before := n.keeper.ringBefore()
+	if before == nil {
+		return nil
+	}
+	without := before.withoutIfBuilt(before.owner(part))
+	if without == nil {
+		return nil
+	}
+	if p := route.others[without.owner(part)]; p != nil && !n.cutOff(p) {
+		return p
+	}
+	return nil
 }
 
 // askPrevious asks who owned a partition until a moment ago, because the owner cannot be reached: before the owner has
@@ -78,8 +99,7 @@ func (n *Node) heirsInReach(route *route, part uint16) (heirs []*peer) {
 func (n *Node) askPrevious(ctx context.Context, part uint16, m *message, patience time.Duration) (reply, error) {
 	route := n.route.Load()
 	owner, previous := route.owner(part), route.others[n.keeper.previousOwner(part)]
-	recent := n.now()-n.keeper.ringSince.Load() < int64(previousMemory)
-	if !recent || owner == nil || previous == nil || previous == owner || !n.linked(previous) {
+	if n.keeper.ringBefore() == nil || owner == nil || previous == nil || previous == owner || !n.linked(previous) {
 		return reply{}, errNoHeir
 	}
 	passed := *m
@@ -151,9 +171,13 @@ func (k *keeper) prepareHeirs(route *route) {
 	if len(away) == 0 {
 		return
 	}
+	before := k.ringBefore()
 	for _, first := range append(away, k.node.identity) {
 		for _, second := range append(away, k.node.identity) {
 			route.ring.without(first).without(second)
+		}
+		if before != nil {
+			before.without(first)
 		}
 	}
 }

@@ -26,6 +26,9 @@ type keeper struct {
 	previous  [partitionCount]atomic.Pointer[string]
 	ringSince atomic.Int64
 
+	// before is the ring before the last change: a new heir may not have a replica yet, which the one before has.
+	before atomic.Pointer[ring]
+
 	// leaving says that this node is going: it acquires nothing any more [LeavingAcquiresNothing], but anew what it holds.
 	leaving atomic.Bool
 
@@ -310,7 +313,16 @@ func (k *keeper) notePrevious(old, next *ring) {
 			k.previous[part].Store(&names[i]) // names never change
 		}
 	}
+	k.before.Store(old)
 	k.ringSince.Store(k.node.now())
+}
+
+// ringBefore returns the ring before the last change, if that was a moment ago, or nil.
+func (k *keeper) ringBefore() *ring {
+	if k.node.now()-k.ringSince.Load() < int64(previousMemory) {
+		return k.before.Load()
+	}
+	return nil
 }
 
 // postpone lets somebody with a higher election go first. It is called before, or under the same lock as, what makes this

@@ -82,6 +82,7 @@ var regressionSeeds = []struct {
 	{225, "a node that was joining decided by its share before its links were up"},
 	{324, "the next owner was killed before it had acquired from the leaver, which still held"},
 	{30876, "a bucket of a share that was made for a denial long ago, and had drained, hid what the replica said"},
+	{1649, "a holder was killed just after its heir had begun to leave: the new heir had no replica, and nobody asked the one before"},
 	{484, "the heir of a killed owner had become it a moment ago and had no replica"},
 }
 
