@@ -221,7 +221,9 @@ func (k *knownSet) noteMajority(now time.Time) {
 	}
 }
 
-// forgetAt is when a lost member is forgotten, if nothing changes until then.
+// forgetAt is when a lost member is forgotten, if nothing changes until then: soon only where more than half are in reach
+// [ForgetOnlyWithMajority], by gossip's word. After an hour or so it is forgotten in any case: the rest of a cluster that has
+// lost its majority for good must become one again.
 func (k *knownSet) forgetAt(m *knownMember) time.Time {
 	latest := m.lostAt.Add(k.isolatedMemory())
 	if k.majoritySince.IsZero() {

@@ -63,8 +63,8 @@ func (n *Node) settleCopies(ctx context.Context) (kept int) {
 	return n.settle(ctx, func(uint16) bool { return true })
 }
 
-// settle asks the owners about the copies of the partitions that are wanted gone, drops those that are safe elsewhere,
-// and returns how many of them are left.
+// settle asks the owners about the copies of the partitions that are wanted gone [SettleByAsking], by their versions
+// [SettleNamesVersion], drops those that are safe elsewhere, and returns how many of them are left.
 func (n *Node) settle(ctx context.Context, wanted func(part uint16) bool) (kept int) {
 	route := n.route.Load()
 	questions := make(map[*peer][]idleCopy)

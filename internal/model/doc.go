@@ -63,9 +63,9 @@
 // step takes away all its answers.
 //
 // The code does not look at ForgetOnlyLost and takes gossip's word for ForgetOnlyWithMajority; after 60 times the memory of
-// a split it forgets without a majority. ForgottenLearnedAgain, ReplicaVoidsSettling and GoodbyeNamesKnown it does not have:
-// it takes a forgotten name from gossip only, drops the version it asked about even if it was sent it again meanwhile, and
-// says goodbye in its own name alone.
+// a split it forgets without a majority. It takes a forgotten name from gossip and from its bearer, and not, as
+// ForgottenLearnedAgain here does, when others name it: two nodes would keep a dead name alive between them. Its goodbyes
+// name as many as a packet holds.
 //
 // In an arbitrary ring, as opposed to a consistent one, two clusters that met have no way back in some states.
 package model
