@@ -68,18 +68,24 @@ type Config struct {
 	// must decide alone. Zero means no expectation.
 	ExpectMembers int
 
-	// Secret is reserved for the encryption of gossip and takes. It is not implemented yet and refused, rather than
-	// ignored.
+	// Secret encrypts and authenticates gossip and takes: only members that have it can join, take or listen. It is at
+	// least 32 random bytes, the same on all members; what is used is derived from it and from Cluster. Nil means that
+	// nothing is encrypted, unless TLS is set.
 	Secret []byte
 
-	// AcceptSecrets is reserved for the rotation of Secret, and refused like it.
+	// AcceptSecrets are understood as well as Secret, at most 8 of them: for changing it without downtime. First every
+	// member accepts the new one, then every member has it as Secret and accepts the old one, then none accepts that.
 	AcceptSecrets [][]byte
 
-	// TLS is reserved for certificates of the caller's own, and refused like Secret.
+	// TLS, if not nil, is for takes instead of what is derived from Secret, for those with a certificate authority. It
+	// serves both sides: it must have a certificate, ClientAuth tls.RequireAndVerifyClientCert with ClientCAs, and RootCAs
+	// unless the system's will do. Without a ServerName, the certificate of a member must be for its address. TLS 1.3 is
+	// the least version. Certificates that are renewed are picked up through GetCertificate and GetClientCertificate.
+	// Gossip is encrypted by Secret alone.
 	TLS *tls.Config
 
-	// Insecure is required to bind an address that is not loopback while there is no Secret: gossip and takes are then
-	// neither encrypted nor authenticated, and whoever reaches the ports can take, refund and reset.
+	// Insecure is required to bind an address that is not loopback while there is no Secret: gossip, and takes without TLS,
+	// are then neither encrypted nor authenticated, and whoever reaches the ports can take, refund and reset.
 	Insecure bool
 
 	// Fallback decides which share of a limit a node that reaches no owner may give out. Nil means fallback.Divided.
@@ -134,6 +140,8 @@ type settings struct {
 	gossip    netip.AddrPort // to bind
 	rpc       netip.AddrPort // to bind
 	advertise netip.AddrPort // zero address: what was bound; zero port: the bound gossip port
+
+	encryption encryption
 }
 
 // resolve checks the configuration and fills in its defaults. It looks up host names and does no other I/O.
@@ -222,29 +230,6 @@ func (s *settings) checkSeeds() error {
 		}
 		if host == "" {
 			return fmt.Errorf("seed Join[%d] is %q: it names no host", i, seed)
-		}
-	}
-	return nil
-}
-
-func (s *settings) checkSecurity() error {
-	for _, field := range []struct {
-		name string
-		set  bool
-	}{{"Secret", s.Secret != nil}, {"AcceptSecrets", s.AcceptSecrets != nil}, {"TLS", s.TLS != nil}} {
-		if field.set {
-			return fmt.Errorf("%s is set, but this version does not encrypt yet; leave it empty and keep the ports private", field.name)
-		}
-	}
-	if s.Insecure {
-		return nil
-	}
-	for _, field := range []struct {
-		name string
-		addr netip.AddrPort
-	}{{"BindAddr", s.gossip}, {"RPCAddr", s.rpc}} {
-		if !field.addr.Addr().IsLoopback() {
-			return fmt.Errorf("%s is %s, which is not loopback, and nothing is encrypted: set Insecure to accept that, or bind 127.0.0.1", field.name, field.addr)
 		}
 	}
 	return nil

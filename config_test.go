@@ -16,6 +16,9 @@ import (
 
 // Every field that is wrong is refused by name, with the value given.
 func TestStartRefusesWhatCannotBe(t *testing.T) {
+	secret := []byte("0123456789abcdef0123456789abcdef")
+	noCertificate := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }
+	mutual := &tls.Config{Certificates: make([]tls.Certificate, 1), ClientAuth: tls.RequireAndVerifyClientCert}
 	for _, test := range []struct {
 		config peerlimit.Config
 		says   []string
@@ -41,9 +44,24 @@ func TestStartRefusesWhatCannotBe(t *testing.T) {
 		{peerlimit.Config{BindAddr: "0.0.0.0:0"}, []string{"BindAddr", "0.0.0.0", "Insecure"}},
 		{peerlimit.Config{BindAddr: ":7946"}, []string{"BindAddr", "Insecure"}},
 		{peerlimit.Config{RPCAddr: "192.0.2.1:7000"}, []string{"RPCAddr", "192.0.2.1:7000", "Insecure"}},
-		{peerlimit.Config{Secret: make([]byte, 32)}, []string{"Secret"}},
-		{peerlimit.Config{AcceptSecrets: [][]byte{make([]byte, 32)}}, []string{"AcceptSecrets"}},
-		{peerlimit.Config{TLS: new(tls.Config)}, []string{"TLS"}},
+		{peerlimit.Config{Secret: make([]byte, 31)}, []string{"Secret", "31", "32"}},
+		{peerlimit.Config{Secret: []byte{}}, []string{"Secret", "0 bytes"}},
+		{peerlimit.Config{AcceptSecrets: [][]byte{make([]byte, 32)}}, []string{"AcceptSecrets", "Secret is empty"}},
+		{peerlimit.Config{Secret: secret, AcceptSecrets: [][]byte{secret, secret[1:]}}, []string{"AcceptSecrets[1]", "31"}},
+		{peerlimit.Config{Secret: secret, AcceptSecrets: make([][]byte, 9)}, []string{"AcceptSecrets", "9", "8"}},
+		{peerlimit.Config{TLS: new(tls.Config)}, []string{"TLS", "Certificates"}},
+		{peerlimit.Config{TLS: &tls.Config{Certificates: make([]tls.Certificate, 1)}}, []string{"TLS.ClientAuth", "NoClientCert"}},
+		{
+			peerlimit.Config{TLS: &tls.Config{GetCertificate: noCertificate, ClientAuth: tls.RequireAndVerifyClientCert}},
+			[]string{"TLS", "GetClientCertificate"},
+		},
+		{
+			peerlimit.Config{TLS: &tls.Config{
+				Certificates: make([]tls.Certificate, 1), ClientAuth: tls.RequireAndVerifyClientCert, InsecureSkipVerify: true,
+			}},
+			[]string{"TLS.InsecureSkipVerify"},
+		},
+		{peerlimit.Config{BindAddr: "192.0.2.1", TLS: mutual}, []string{"BindAddr", "192.0.2.1", "gossip", "Secret", "Insecure"}},
 		{peerlimit.Config{RPCTimeout: -time.Second}, []string{"RPCTimeout", "-1s"}},
 		{peerlimit.Config{RPCTimeout: time.Hour}, []string{"RPCTimeout", "1h"}},
 		{peerlimit.Config{MaxWait: -time.Second}, []string{"MaxWait", "-1s"}},
@@ -58,6 +76,7 @@ func TestStartRefusesWhatCannotBe(t *testing.T) {
 				_ = node.Close()
 			}
 			require.ErrorIs(t, err, peerlimit.ErrInvalidConfig)
+			require.NotContains(t, err.Error(), string(secret[1:]), "no secret is in an error")
 			for _, says := range test.says {
 				require.ErrorContains(t, err, says)
 			}

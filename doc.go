@@ -5,7 +5,7 @@
 // on it one after the other; the others ask it over one connection. A node that cannot reach a key's owner decides alone,
 // from a bucket that holds its share of the limit.
 //
-//	node, err := peerlimit.Start(peerlimit.Config{BindAddr: "10.0.0.7:7946", Join: []string{"api.internal"}, Insecure: true})
+//	node, err := peerlimit.Start(peerlimit.Config{BindAddr: "10.0.0.7:7946", Join: []string{"api.internal"}, Secret: secret})
 //	if err != nil { ... }
 //	defer node.Close()
 //	perUser, err := node.Limiter("per-user", peerlimit.PerMinute(100).WithBurst(20))

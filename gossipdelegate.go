@@ -51,7 +51,8 @@ func gossipConfig(s *settings, t gossipTransport, m *membership, logger *log.Log
 	c.Label, c.SkipInboundLabelCheck = s.Cluster, false
 	c.BindAddr, c.BindPort = t.bound().Addr().String(), int(t.bound().Port())
 	c.AdvertiseAddr, c.AdvertisePort = advertised.Addr().String(), int(advertised.Port())
-	c.SecretKey, c.Keyring = nil, nil
+	c.SecretKey, c.Keyring = nil, s.encryption.keyring
+	c.GossipVerifyIncoming, c.GossipVerifyOutgoing = true, true
 	c.DelegateProtocolMin, c.DelegateProtocolVersion, c.DelegateProtocolMax = 0, 0, 0
 	d := gossipDelegate{membership: m, protocol: c.ProtocolVersion}
 	c.Delegate, c.Events, c.Alive = d, d, d

@@ -153,6 +153,7 @@ func (n *Node) listen() (err error) {
 	n.server, err = transport.Listen(transport.ServerConfig{
 		Network: network, Addr: n.rpc.String(), Cluster: n.Cluster, Self: n.identity,
 		MinVersion: protocolMin, MaxVersion: protocolMax, Handler: n.handle, Logger: n.log,
+		WrapConn: n.encryption.wrapServer(),
 	})
 	if err != nil {
 		return fmt.Errorf("peerlimit: RPCAddr %s: %w", n.rpc, err)
@@ -160,6 +161,7 @@ func (n *Node) listen() (err error) {
 	n.client = transport.NewClient(transport.ClientConfig{
 		Network: network, Cluster: n.Cluster, Self: n.identity,
 		MinVersion: protocolMin, MaxVersion: protocolMax, Logger: n.log, OnLink: n.linkChanged,
+		WrapConn: n.encryption.wrapClient(),
 	})
 	bound, err := boundAddr(n.server.Addr())
 	if err != nil {

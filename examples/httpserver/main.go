@@ -7,6 +7,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -99,21 +100,52 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 
 // startNode makes this process a member of the cluster.
 func startNode(opts options) (*peerlimit.Node, error) {
-	node, err := peerlimit.Start(peerlimit.Config{
+	config := peerlimit.Config{
 		BindAddr: opts.bind,
 		Join:     opts.join,
 		Insecure: opts.insecure,
 		MaxWait:  maxWait,
 		OnEvent:  logEvent,
-	})
+	}
+	if err := readSecrets(opts, &config); err != nil {
+		return nil, fmt.Errorf("%w: %w", errBadFlag, err)
+	}
+	node, err := peerlimit.Start(config)
 	if err == nil {
 		return node, nil
 	}
-	err = fmt.Errorf("-bind %q -join %q -insecure=%v: %w", opts.bind, opts.join, opts.insecure, err)
+	err = fmt.Errorf("-bind %q -join %q -secret-file %q -insecure=%v: %w", opts.bind, opts.join, opts.secretFile, opts.insecure, err)
 	if errors.Is(err, peerlimit.ErrInvalidConfig) {
 		err = fmt.Errorf("%w: %w", errBadFlag, err)
 	}
 	return nil, err
+}
+
+// readSecrets reads the secret files.
+func readSecrets(opts options, config *peerlimit.Config) (err error) {
+	if opts.secretFile != "" {
+		if config.Secret, err = readSecret(opts.secretFile); err != nil {
+			return fmt.Errorf("-secret-file: %w", err)
+		}
+	}
+	for _, name := range opts.accept {
+		accepted, err := readSecret(name)
+		if err != nil {
+			return fmt.Errorf("-accept-secret-file: %w", err)
+		}
+		config.AcceptSecrets = append(config.AcceptSecrets, accepted)
+	}
+	return nil
+}
+
+// readSecret returns what is in a file; a line end at its end is no part of it. It is never nil, which would mean that
+// there is to be no encryption.
+func readSecret(name string) ([]byte, error) {
+	content, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	return append([]byte{}, bytes.TrimRight(content, "\r\n")...), nil
 }
 
 // logEvent tells how many members share the limits, and when a limit is divided because a member cannot be reached. What

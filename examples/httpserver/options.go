@@ -21,6 +21,9 @@ type options struct {
 	bind     string
 	join     []string
 	insecure bool
+
+	secretFile string   // what all instances share; its content is not an option, to stay out of the list of processes
+	accept     []string // files with secrets that are understood as well
 }
 
 // newFlags returns the flags and the options they set, which hold the defaults until then.
@@ -33,6 +36,11 @@ func newFlags() (*flag.FlagSet, *options) {
 	flags.StringVar(&opts.bind, "bind", "", "gossip with other instances at `host:port` (default a free port of 127.0.0.1)")
 	flags.Func("join", "share the limits with the instances at these `host:port,...`", func(seeds string) error {
 		opts.join = splitSeeds(seeds)
+		return nil
+	})
+	flags.StringVar(&opts.secretFile, "secret-file", "", "encrypt with the secret in this `file`: at least 32 bytes, the same for all instances")
+	flags.Func("accept-secret-file", "understand the secret in this `file` as well, while it is being changed", func(name string) error {
+		opts.accept = append(opts.accept, name)
 		return nil
 	})
 	flags.BoolVar(&opts.insecure, "insecure", false, "allow -bind to an address that is not loopback, without encryption")
