@@ -1,0 +1,214 @@
+package peerlimit_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlimit/peerlimit"
+)
+
+// safeBuffer is a log that is written to while it is read.
+type safeBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *safeBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *safeBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// attack is what a stranger does to an address, until it ends or stop is closed.
+type attack func(t *testing.T, addr string, stop <-chan struct{})
+
+// dialed connects, and leaves the rest to do; the connection is closed when the attack stops.
+func dialed(do func(conn net.Conn, stop <-chan struct{})) attack {
+	return func(t *testing.T, addr string, stop <-chan struct{}) {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			return // refused: as good
+		}
+		defer conn.Close()
+		do(conn, stop)
+	}
+}
+
+// sent sends bytes and hears what comes, until the other side hangs up.
+func sent(b []byte) attack {
+	return dialed(func(conn net.Conn, stop <-chan struct{}) {
+		_, _ = conn.Write(b)
+		_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		_, _ = io.Copy(io.Discard, conn)
+	})
+}
+
+// greeted sends bytes over TLS, with a certificate of the stranger's own.
+func greeted(b []byte) attack {
+	return dialed(func(conn net.Conn, stop <-chan struct{}) {
+		client := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{foreignCertificate()}})
+		_ = client.SetDeadline(time.Now().Add(5 * time.Second))
+		_, _ = client.Write(b)
+		_, _ = io.Copy(io.Discard, client)
+	})
+}
+
+func foreignCertificate() tls.Certificate {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Unix(0, 0), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		panic(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// recorded returns what a stranger would hear of an honest client's first words, to say them again.
+func recorded(t *testing.T) []byte {
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	var heard bytes.Buffer
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = io.Copy(&heard, theirs)
+	}()
+	client := tls.Client(ours, &tls.Config{InsecureSkipVerify: true})
+	_ = client.SetDeadline(time.Now().Add(50 * time.Millisecond))
+	_ = client.Handshake()
+	theirs.Close()
+	<-done
+	require.NotEmpty(t, heard.Bytes())
+	return heard.Bytes()
+}
+
+// sizeUnlessRacing is a tenth of size under the race detector.
+func sizeUnlessRacing(size int) int {
+	if raceDetector {
+		return size / 10
+	}
+	return size
+}
+
+// Strangers do what they like to a live cluster that has a secret: it keeps serving, says in its log whom it refused, and
+// is as it was when they are gone.
+func TestStrangersDisturbNobody(t *testing.T) {
+	logs := new(safeBuffer)
+	start := func(join ...string) *peerlimit.Node {
+		node, err := peerlimit.Start(peerlimit.Config{
+			Secret: oldSecret, Join: join,
+			Logger: slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		})
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = node.Close() })
+		return node
+	}
+	nodes := []*peerlimit.Node{start()}
+	nodes = append(nodes, start(nodes[0].Self().Addr))
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	for _, n := range nodes {
+		require.NoError(t, n.WaitReady(ctx, 2))
+	}
+	before := runtime.NumGoroutine()
+
+	stop := make(chan struct{})
+	var attackers, callers sync.WaitGroup
+	noise := make([]byte, 1<<16)
+	_, _ = rand.Read(noise)
+	huge := append([]byte{0xff, 0xff, 0xff, 0xff}, noise...)
+	slow := dialed(func(conn net.Conn, stop <-chan struct{}) {
+		for _, b := range noise {
+			if _, err := conn.Write([]byte{b}); err != nil {
+				return
+			}
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Second):
+			}
+		}
+	})
+	halfOpen := dialed(func(_ net.Conn, stop <-chan struct{}) { <-stop })
+	self := nodes[0].Self()
+	for _, addr := range []string{self.RPCAddr, self.Addr} {
+		for _, a := range []attack{sent(noise), sent(huge), sent([]byte("GET / HTTP/1.1\r\n\r\n")), sent(recorded(t)), greeted(noise), greeted(huge), slow} {
+			for range 10 {
+				attackers.Go(func() { a(t, addr, stop) })
+			}
+		}
+		for range sizeUnlessRacing(1000) {
+			attackers.Go(func() { halfOpen(t, addr, stop) })
+		}
+	}
+	attackers.Go(func() {
+		conn, err := net.Dial("udp", self.Addr)
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		for i := range 5000 {
+			_, _ = conn.Write(noise[:1+i%1300])
+		}
+	})
+	limit := peerlimit.PerHour(1e9)
+	for _, n := range nodes {
+		l, err := n.Limiter("api", limit)
+		require.NoError(t, err)
+		callers.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				case <-time.After(time.Millisecond):
+				}
+				d, err := l.Take(context.Background(), string(rune('a'+i%26)), 1)
+				if !assert.NoError(t, err) || !assert.True(t, d.Allowed) {
+					return
+				}
+			}
+		})
+	}
+	time.Sleep(4 * time.Second)
+	close(stop)
+	attackers.Wait()
+	callers.Wait()
+
+	for _, n := range nodes {
+		s := n.Stats()
+		assert.Equal(t, 2, s.Members)
+		assert.Equal(t, 2, s.Known)
+		assert.Zero(t, s.Refused, "nothing of a stranger's was even looked at")
+	}
+	assert.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+10 }, 20*time.Second, 50*time.Millisecond,
+		"%d goroutines before", before)
+	text := logs.String()
+	assert.Contains(t, text, "handshake failed")
+	assert.NotContains(t, text, string(oldSecret))
+	assert.True(t, strings.Contains(text, "tls: first record does not look like a TLS handshake"), "it says why")
+}
