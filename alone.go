@@ -52,16 +52,37 @@ func (n *Node) decideByShare(policy fallback.Policy, r *rule, part uint16, m *me
 		rep.decision = refused(r.set, m.cost)
 	default:
 		scaled := r.scaled(share)
-		if copied {
-			n.seedShare(scaled, part, bucketKey{m.key, r.id}, share)
+		ans, spent := n.spendShare(scaled, r, part, m, share, copied)
+		if !spent {
+			if ans, ok := n.table.answer(r, part, m, n.now()); ok {
+				return reply{ans, localCanceller{n.table, r, part, n}}
+			}
+			return n.decideByShare(policy, r, part, m) // it holds no more: that was as short as can be
 		}
-		rep = reply{n.decideShare(scaled, r, part, m), shareCanceller{localCanceller{n.alone, scaled, part, n}, r, m.cost}}
-		if m.kind != kindPeek && rep.decision.Allowed {
-			n.reporter.note(part, r, m.key, m.cost)
-		}
+		rep = reply{ans, shareCanceller{localCanceller{n.alone, scaled, part, n}, r, m.cost}}
 	}
 	rep.decision.Origin = origin
 	return rep
+}
+
+// spendShare answers m from the bucket of a share and notes what it spends, unless this node has come to hold the partition
+// meanwhile. All of that is one step to whoever begins to hold and charges what was noted: what is noted a moment later
+// would be charged later than the first take.
+func (n *Node) spendShare(scaled, r *rule, part uint16, m *message, share float64, copied bool) (ans answer, spent bool) {
+	p := &n.table.partitions[part]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n.table.decides(p, n.now()) {
+		return answer{}, false
+	}
+	if copied {
+		n.seedShare(p, scaled, part, bucketKey{m.key, r.id}, share)
+	}
+	ans = n.decideShare(scaled, r, part, m)
+	if m.kind != kindPeek && ans.decision.Allowed {
+		n.reporter.note(part, r, m.key, m.cost)
+	}
+	return ans, true
 }
 
 // hasCopy reports whether this node has a copy of a partition, and whether it held it until its evidence lapsed.
@@ -72,18 +93,16 @@ func (n *Node) hasCopy(part uint16) (copied, wasHolder bool) {
 	return p.holding.copy != version{}, p.holding.lapsed
 }
 
-// seedShare makes the bucket that is about to decide by a share start with that share of what the copy says was taken.
-func (n *Node) seedShare(scaled *rule, part uint16, id bucketKey, share float64) {
-	p, now := &n.table.partitions[part], n.now()
-	p.mu.Lock()
+// seedShare makes the bucket that is about to decide by a share start with that share of what the copy says was taken. The
+// caller holds p.mu, p being the copy.
+func (n *Node) seedShare(p *partition, scaled *rule, part uint16, id bucketKey, share float64) {
+	now := n.now()
 	b := p.buckets.find(id.hash(n.table.seed), id)
 	if b == nil {
-		p.mu.Unlock()
 		return
 	}
 	out := n.table.leased(b, now)
 	copied := b.clone()
-	p.mu.Unlock()
 	copied.advance(now)
 	for i := range copied.set.meters {
 		copied.setLevel(i, addUp(copied.level(i), out.tokens)) // they may be used
