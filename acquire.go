@@ -146,6 +146,7 @@ func (k *keeper) hearPart(p *partition, r *round, peer string, a *partAnswer, ga
 		}
 		reports := h.attempt.reports
 		h.hold(a.version)
+		k.previous[a.part].Store(nil) // it has it no more; takes are not to be passed on to it after this node has given, too
 		n.chargeAll(a.part, p, reports, now)
 		n.table.markChanged(a.part)
 		gained.given++
@@ -189,6 +190,7 @@ func (k *keeper) tryStart(part uint16, p *partition, r *round) bool {
 		h.renew(v)
 	} else {
 		h.hold(v)
+		k.previous[part].Store(nil)
 	}
 	n.chargeAll(part, p, reports, now)
 	n.table.markChanged(part)

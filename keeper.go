@@ -22,7 +22,8 @@ type keeper struct {
 	log  *slog.Logger
 
 	// previous names, for each partition whose owner has changed, who owned it before: until the new one has acquired it,
-	// most probably that one holds. ringSince is when owners changed last. Both are written by reroute and read by all.
+	// most probably that one holds. ringSince is when owners changed last. Both are written by reroute and read by all;
+	// previous is cleared where this node begins to hold.
 	previous  [partitionCount]atomic.Pointer[string]
 	ringSince atomic.Int64
 

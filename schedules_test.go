@@ -84,6 +84,7 @@ var regressionSeeds = []struct {
 	{30876, "a bucket of a share that was made for a denial long ago, and had drained, hid what the replica said"},
 	{1649, "a holder was killed just after its heir had begun to leave: the new heir had no replica, and nobody asked the one before"},
 	{3224, "the heir decided by its share just as it began to hold, and was charged for it a moment later"},
+	{3485, "a take was passed on to who had owned the partition before this node had it and gave it away: it was just closing"},
 	{484, "the heir of a killed owner had become it a moment ago and had no replica"},
 }
 
