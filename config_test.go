@@ -45,7 +45,7 @@ func TestStartRefusesWhatCannotBe(t *testing.T) {
 		{peerlimit.Config{BindAddr: ":7946"}, []string{"BindAddr", "Insecure"}},
 		{peerlimit.Config{RPCAddr: "192.0.2.1:7000"}, []string{"RPCAddr", "192.0.2.1:7000", "Insecure"}},
 		{peerlimit.Config{Secret: make([]byte, 31)}, []string{"Secret", "31", "32"}},
-		{peerlimit.Config{Secret: []byte{}}, []string{"Secret", "0 bytes"}},
+		{peerlimit.Config{Secret: []byte{}}, []string{"Secret", "has 0 bytes"}},
 		{peerlimit.Config{AcceptSecrets: [][]byte{make([]byte, 32)}}, []string{"AcceptSecrets", "Secret is empty"}},
 		{peerlimit.Config{Secret: secret, AcceptSecrets: [][]byte{secret, secret[1:]}}, []string{"AcceptSecrets[1]", "31"}},
 		{peerlimit.Config{Secret: secret, AcceptSecrets: make([][]byte, 9)}, []string{"AcceptSecrets", "9", "8"}},

@@ -181,7 +181,7 @@ func hostOf(addr net.Addr) string {
 // checkSecurity refuses what would leave a cluster open by mistake, and prepares the keys. No secret is in any error.
 func (s *settings) checkSecurity() (err error) {
 	if s.Secret != nil && len(s.Secret) < minSecretLen {
-		return fmt.Errorf("Secret is %d bytes long; it must be at least %d, of random bytes", len(s.Secret), minSecretLen)
+		return fmt.Errorf("a Secret must be at least %d random bytes; this one has %d bytes", minSecretLen, len(s.Secret))
 	}
 	if len(s.AcceptSecrets) > 0 && s.Secret == nil {
 		return fmt.Errorf("AcceptSecrets has %d secrets and Secret is empty: there must be one to encrypt with", len(s.AcceptSecrets))
@@ -203,7 +203,7 @@ func (s *settings) checkSecurity() (err error) {
 		}
 	}
 	if s.encryption, err = encryptionFor(s.Cluster, s.Secret, s.AcceptSecrets, s.TLS); err != nil {
-		return fmt.Errorf("Secret: %w", err)
+		return fmt.Errorf("the keys of Secret: %w", err)
 	}
 	return nil
 }
@@ -214,13 +214,13 @@ func checkTLS(config *tls.Config) error {
 	case config == nil:
 		return nil
 	case len(config.Certificates) == 0 && config.GetCertificate == nil && config.GetConfigForClient == nil:
-		return errors.New("TLS has neither Certificates nor GetCertificate: a member has to show who it is")
+		return errors.New("neither TLS.Certificates nor TLS.GetCertificate is set: a member has to show who it is")
 	case len(config.Certificates) == 0 && config.GetClientCertificate == nil:
-		return errors.New("TLS has neither Certificates nor GetClientCertificate: a member has to show who it is when it dials")
+		return errors.New("neither TLS.Certificates nor TLS.GetClientCertificate is set: a member has to show who it is when it dials")
 	case config.ClientAuth != tls.RequireAndVerifyClientCert && config.VerifyConnection == nil:
 		return fmt.Errorf("TLS.ClientAuth is %v and there is no VerifyConnection: set RequireAndVerifyClientCert, or anybody can take", config.ClientAuth)
 	case config.InsecureSkipVerify && config.VerifyConnection == nil:
-		return errors.New("TLS.InsecureSkipVerify is true and there is no VerifyConnection: anybody could answer takes")
+		return errors.New("without VerifyConnection, TLS.InsecureSkipVerify must be false: anybody could answer takes")
 	}
 	return nil
 }

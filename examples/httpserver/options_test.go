@@ -48,7 +48,7 @@ func TestABadCommandLineIsRefusedByName(t *testing.T) {
 		{[]string{"-rate", "0"}, `-rate 0:`},
 		{[]string{"-secret-file", "no/such/file"}, `-secret-file: open no/such/file`},
 		{[]string{"-secret-file", "options.go", "-accept-secret-file", "no/such/file"}, `-accept-secret-file: open no/such/file`},
-		{[]string{"-secret-file", os.DevNull}, `Secret is 0 bytes long`},
+		{[]string{"-secret-file", os.DevNull}, `this one has 0 bytes`},
 		{[]string{"-rate", "-3"}, `-rate -3:`},
 		{[]string{"-rate", "NaN"}, `-rate NaN:`},
 		{[]string{"-rate", "Inf"}, `-rate +Inf:`},
