@@ -106,6 +106,8 @@ func startNode(opts options) (*peerlimit.Node, error) {
 		Insecure: opts.insecure,
 		MaxWait:  maxWait,
 		OnEvent:  logEvent,
+
+		ExpectMembers: opts.expect,
 	}
 	if err := readSecrets(opts, &config); err != nil {
 		return nil, fmt.Errorf("%w: %w", errBadFlag, err)

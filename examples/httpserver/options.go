@@ -20,6 +20,7 @@ type options struct {
 	limit    peerlimit.Limit // of each client
 	bind     string
 	join     []string
+	expect   int // instances
 	insecure bool
 
 	secretFile string   // what all instances share; its content is not an option, to stay out of the list of processes
@@ -38,6 +39,7 @@ func newFlags() (*flag.FlagSet, *options) {
 		opts.join = splitSeeds(seeds)
 		return nil
 	})
+	flags.IntVar(&opts.expect, "expect", 0, "give out no more than a share of 1/`n` until that many instances were seen")
 	flags.StringVar(&opts.secretFile, "secret-file", "", "encrypt with the secret in this `file`: at least 32 bytes, the same for all instances")
 	flags.Func("accept-secret-file", "understand the secret in this `file` as well, while it is being changed", func(name string) error {
 		opts.accept = append(opts.accept, name)

@@ -22,14 +22,14 @@ func TestOptions(t *testing.T) {
 
 	opts, err = parseOptions([]string{
 		"-addr", "127.0.0.1:0", "-rate", "2.5", "-burst", "7", "-bind", "10.0.0.1:7946",
-		"-join", "10.0.0.2:7946, seeds.example", "-insecure", "-secret-file", "/run/secret",
+		"-join", "10.0.0.2:7946, seeds.example", "-insecure", "-expect", "3", "-secret-file", "/run/secret",
 		"-accept-secret-file", "/run/next", "-accept-secret-file", "/run/old",
 	})
 	require.NoError(t, err)
 	assert.Equal(t, options{
 		addr: "127.0.0.1:0", limit: peerlimit.PerSecond(2.5).WithBurst(7), bind: "10.0.0.1:7946",
 		join: []string{"10.0.0.2:7946", "seeds.example"}, insecure: true,
-		secretFile: "/run/secret", accept: []string{"/run/next", "/run/old"},
+		expect: 3, secretFile: "/run/secret", accept: []string{"/run/next", "/run/old"},
 	}, opts)
 
 	opts, err = parseOptions([]string{"-join", ""})
@@ -46,6 +46,7 @@ func TestABadCommandLineIsRefusedByName(t *testing.T) {
 	}{
 		{[]string{"-rate", "many"}, `invalid value "many" for flag -rate`},
 		{[]string{"-rate", "0"}, `-rate 0:`},
+		{[]string{"-expect", "-1"}, `ExpectMembers is -1`},
 		{[]string{"-secret-file", "no/such/file"}, `-secret-file: open no/such/file`},
 		{[]string{"-secret-file", "options.go", "-accept-secret-file", "no/such/file"}, `-accept-secret-file: open no/such/file`},
 		{[]string{"-secret-file", os.DevNull}, `this one has 0 bytes`},
