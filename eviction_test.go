@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -178,6 +179,62 @@ func TestTheOrderFollowsTheTable(t *testing.T) {
 	require.EqualValues(t, 200, tab.keys.Load())
 	tab.partitions[3].clear(tab)
 	requireCounted(t, tab)
+}
+
+// Partitions that are inserted into, swept and cleared at the same time agree with the order afterwards.
+func TestEvictionFromSeveralGoroutines(t *testing.T) {
+	const maxKeys, goroutines, each = 300, 4, 3000
+	tab, set := newTable(maxKeys), newLimitSet([]Limit{PerSecond(10)})
+	var running sync.WaitGroup
+	for g := range goroutines {
+		running.Go(func() {
+			for i := range each {
+				now := int64(i) * int64(100*time.Microsecond)
+				tab.decide(uint16(i*7%13), bucketKey{fmt.Sprint(g, "-", i), 1}, &ask{set: set, cost: 1}, now)
+				tab.decide(uint16(i*7%13), bucketKey{fmt.Sprint("shared-", i/2), 1}, &ask{set: set, cost: 1}, now)
+				switch part := uint16(i % 13); i % 101 {
+				case 1:
+					tab.sweep(part, now)
+				case 2:
+					p := &tab.partitions[part]
+					p.mu.Lock()
+					p.clear(tab)
+					p.mu.Unlock()
+				}
+			}
+		})
+	}
+	running.Wait()
+	requireCounted(t, tab)
+	for i := range goroutines * each {
+		if tab.keys.Load() <= maxKeys {
+			break
+		}
+		tab.decide(20, bucketKey{fmt.Sprint("after-", i), 1}, &ask{set: set, cost: 1}, int64(time.Second))
+	}
+	require.LessOrEqual(t, tab.keys.Load(), int64(maxKeys))
+}
+
+// When the entries at the top are not as they were, others are compared with them.
+func TestEvictionIsNotMisledByWhatHasChanged(t *testing.T) {
+	const maxKeys = 400
+	tab, set := newTable(maxKeys), newLimitSet([]Limit{PerHour(1000)})
+	for i := range maxKeys {
+		cost := 1.0 // those that come to be exhausted look fuller than the others
+		if i >= maxKeys/2 {
+			cost = 10
+		}
+		tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &ask{set: set, cost: cost}, 0)
+	}
+	for i := range maxKeys / 2 {
+		tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &ask{set: set, cost: 999}, 0)
+	}
+	for i := range maxKeys / 2 {
+		tab.decide(partOf(i), bucketKey{fmt.Sprint("fresh-", i), 1}, &ask{set: set, cost: 1000}, 1)
+	}
+	for i := range maxKeys / 2 {
+		require.False(t, allowed(tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &ask{set: set, cost: 1}, 2)), "%d", i)
+	}
 }
 
 // A full table is no slower to insert into when all keys are in one partition.
