@@ -141,6 +141,24 @@ func TestWhatMayNotGoStays(t *testing.T) {
 	}
 }
 
+// What was lent from when it was looked at has its place when that has ended.
+func TestALeaseDelaysEvictionOnlyWhileItIsOut(t *testing.T) {
+	tab, id := newTable(50), bucketKey{"lent from", 1}
+	tab.members.Store(1)
+	set, slow := newLimitSet([]Limit{PerSecond(1000)}), newLimitSet([]Limit{PerHour(1000)})
+	_, g, ok := tab.decideLending(1, id, &ask{set: set, cost: 1}, &borrowing{want: 10}, 0)
+	require.True(t, ok)
+	require.Positive(t, g.tokens)
+	for i := range 100 {
+		tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &ask{set: slow, cost: float64(1 + i)}, 1)
+	}
+	require.NotNil(t, tab.partitions[1].buckets.find(id.hash(tab.seed), id))
+	evicted := tab.evicted.Load()
+	tab.decide(2, bucketKey{"one more", 1}, &ask{set: slow, cost: 100}, int64(time.Second))
+	require.Nil(t, tab.partitions[1].buckets.find(id.hash(tab.seed), id))
+	require.Equal(t, evicted, tab.evicted.Load(), "it had drained")
+}
+
 // The bound gives way when nothing may go, and is kept again soon afterwards.
 func TestTheBoundComesBack(t *testing.T) {
 	tab, set := newTable(100), newLimitSet([]Limit{PerHour(10)})
