@@ -25,6 +25,8 @@ type slot struct {
 type bucket struct {
 	bucketState
 	bucketKey
+	home  *partition
+	place int32 // in the table's order of eviction
 	dirty bool  // listed in its partition's dirty
 	rare  *rare // nil for most
 }
@@ -88,6 +90,27 @@ func (s *buckets) resize(slots int) {
 		if content.bucket != nil {
 			s.place(content)
 		}
+	}
+}
+
+// remove drops a bucket that is there. What stood behind it moves up, and memory is given back, as removeIf does.
+func (s *buckets) remove(hash uint64, b *bucket) {
+	mask := uint64(len(s.slots) - 1)
+	free := hash & mask
+	for s.slots[free].bucket != b {
+		free = (free + 1) & mask
+	}
+	for i := (free + 1) & mask; s.slots[i].bucket != nil; i = (i + 1) & mask {
+		if own := s.slots[i].hash & mask; (i-own)&mask >= (i-free)&mask { // it may stand that far up
+			s.slots[free] = s.slots[i]
+			free = i
+		}
+	}
+	s.slots[free] = slot{}
+	if s.used--; s.used == 0 {
+		s.slots = nil
+	} else if len(s.slots) > minSlots && 4*s.used <= len(s.slots) {
+		s.resize(len(s.slots) / 2)
 	}
 }
 

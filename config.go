@@ -115,7 +115,12 @@ type Config struct {
 	// on another node is noticed.
 	NoDenialCache bool
 
-	// MaxKeys bounds the buckets this node keeps. Zero means 1,000,000; not negative.
+	// MaxKeys bounds the buckets this node keeps for the cluster, and apart from that those it keeps for deciding alone.
+	// When there is no room for another one, the one that will be full of tokens first goes: drained ones, which say
+	// nothing, then those of which little was taken, and exhausted ones last. So endless fresh keys do not make a node
+	// forget who has nothing left; only where nearly all are exhausted is one of them forgotten, and its key starts anew.
+	// Stats.Evicted counts those that still mattered. Buckets that are being handed over stay, also above the bound, for
+	// some seconds at most. Zero means 1,000,000; not negative.
 	MaxKeys int
 
 	// Logger receives what operators need to know. Nil means slog.Default().

@@ -127,6 +127,8 @@ func (p *partition) store(t *table, images []bucketImage, rules *rules, now int6
 
 // clear drops all buckets of a partition. The caller holds p.mu.
 func (p *partition) clear(t *table) {
-	t.keys.Add(-int64(p.buckets.used))
-	p.buckets = buckets{}
+	p.buckets.removeIf(func(b *bucket) bool {
+		t.discount(b)
+		return true
+	})
 }

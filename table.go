@@ -38,6 +38,7 @@ type table struct {
 	leaseID atomic.Uint64
 	leases  leaseCounts
 
+	order   evictionOrder
 	keys    atomic.Int64  // buckets in all partitions
 	evicted atomic.Uint64 // buckets that still mattered when they had to go
 }
@@ -291,43 +292,9 @@ func (t *table) insertShare(part uint16, id bucketKey, set *limitSet, from *buck
 
 // insert adds a full bucket. The caller holds p.mu.
 func (t *table) insert(p *partition, hash uint64, id bucketKey, set *limitSet, now int64) *bucket {
-	if t.keys.Load() >= t.maxKeys {
-		t.evict(p, now)
-	}
-	t.keys.Add(1)
-	return p.buckets.insert(hash, id, newBucketState(set, now))
-}
-
-// evictionSample is how many buckets of a partition are compared to find one to evict: enough that an exhausted one is
-// hardly ever the fullest among them, and few enough to look at under the partition's lock.
-const evictionSample = 16
-
-// evict drops the fullest of some buckets of p, to make room for another. With nothing in p, the bound is exceeded by
-// one: by at most a bucket per partition. The caller holds p.mu.
-func (t *table) evict(p *partition, now int64) {
-	var victim *bucket
-	var best time.Duration
-	seen := 0
-	for _, content := range p.buckets.slots {
-		b := content.bucket
-		if b == nil {
-			continue
-		}
-		if left := b.fullIn(now); victim == nil || left < best {
-			best, victim = left, b
-		}
-		if seen++; seen == evictionSample || best == 0 {
-			break
-		}
-	}
-	if victim == nil {
-		return
-	}
-	if best > 0 {
-		t.evicted.Add(1)
-	}
-	p.buckets.removeIf(func(b *bucket) bool { return b == victim })
-	t.keys.Add(-1)
+	b := p.buckets.insert(hash, id, newBucketState(set, now))
+	t.admit(p, b, now)
+	return b
 }
 
 // sweep drops the drained buckets of one partition: they carry no information.
@@ -343,10 +310,14 @@ func (t *table) sweep(part uint16, now int64) {
 
 // dropDrained drops the drained buckets of p. The caller holds p.mu.
 func (t *table) dropDrained(p *partition, now int64) {
-	t.keys.Add(-int64(p.buckets.removeIf(func(b *bucket) bool {
+	p.buckets.removeIf(func(b *bucket) bool {
 		t.leased(b, now) // what has ended drains
-		return b.drained(now)
-	})))
+		if !b.drained(now) {
+			return false
+		}
+		t.discount(b)
+		return true
+	})
 }
 
 // A round of sweeping takes half a minute, a small step at a time: a bucket that is done frees its memory within a

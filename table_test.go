@@ -39,6 +39,21 @@ func TestBucketsAreAMap(t *testing.T) {
 				}
 				require.Equal(t, want, set.removeIf(drop))
 			},
+			"remove one": func(t *rapid.T) {
+				id := bucketKey{rapid.StringMatching(`[a-z]{1,2}`).Draw(t, "key"), limiterID(rapid.IntRange(0, 2).Draw(t, "limiter"))}
+				if b := model[id]; b != nil {
+					set.remove(hash(id), b)
+					delete(model, id)
+				}
+			},
+			"remove most one by one": func(t *rapid.T) {
+				for id, b := range model {
+					if id.key > "c" {
+						set.remove(hash(id), b)
+						delete(model, id)
+					}
+				}
+			},
 			"": func(t *rapid.T) {
 				require.Equal(t, len(model), set.used)
 				require.LessOrEqual(t, 4*set.used, 3*len(set.slots))
@@ -62,6 +77,20 @@ func TestBucketsGiveMemoryBack(t *testing.T) {
 	require.Equal(t, 990, set.removeIf(func(b *bucket) bool { return b.at >= 10 }))
 	require.LessOrEqual(t, len(set.slots), 32)
 	require.Equal(t, 10, set.removeIf(func(*bucket) bool { return true }))
+	require.Nil(t, set.slots)
+
+	var inserted []*bucket
+	hash := func(i int) uint64 { return uint64(i) * 0x9E3779B97F4A7C15 }
+	for i := range 1000 {
+		inserted = append(inserted, set.insert(hash(i), bucketKey{fmt.Sprint(i), 0}, bucketState{}))
+	}
+	for i, b := range inserted[:990] {
+		set.remove(hash(i), b)
+	}
+	require.LessOrEqual(t, len(set.slots), 64)
+	for i, b := range inserted[990:] {
+		set.remove(hash(990+i), b)
+	}
 	require.Nil(t, set.slots)
 }
 

@@ -1,0 +1,285 @@
+package peerlimit
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// partOf spreads the keys of these tests over partitions.
+func partOf(i int) uint16 { return uint16(i * 2_654_435_761 >> 7 % partitionCount) }
+
+// Endless fresh keys push out neither the exhausted keys nor the bound, wherever the attacker puts them: everywhere, all in
+// one partition, or in one after another.
+func TestFreshKeysDoNotPushOutExhaustedOnes(t *testing.T) {
+	places := map[string]func(i int) uint16{
+		"everywhere":        partOf,
+		"one partition":     func(int) uint16 { return 7 },
+		"one after another": func(i int) uint16 { return uint16(i / 800 % partitionCount) },
+	}
+	for name, place := range places {
+		t.Run(name, func(t *testing.T) {
+			const maxKeys, exhausted, fresh = 1000, 200, 200_000
+			tab, set := newTable(maxKeys), newLimitSet([]Limit{PerHour(10)})
+			take := func(part uint16, key string, now int64) bool {
+				return allowed(tab.decide(part, bucketKey{key, 1}, &ask{set: set, cost: 1}, now))
+			}
+			for range 10 {
+				for i := range exhausted {
+					require.True(t, take(partOf(i), fmt.Sprint("exhausted-", i), 0))
+				}
+			}
+			for i := range fresh {
+				now := int64(i) * 100
+				require.True(t, take(place(i), fmt.Sprint("fresh-", i), now))
+				require.LessOrEqual(t, tab.keys.Load(), int64(maxKeys))
+				if k := i % (5 * exhausted); k < exhausted {
+					require.False(t, take(partOf(k), fmt.Sprint("exhausted-", k), now), "after %d fresh keys", i)
+				}
+			}
+			require.EqualValues(t, fresh+exhausted-maxKeys, tab.evicted.Load(), "nothing has drained")
+			require.EqualValues(t, maxKeys, tab.keys.Load())
+			requireCounted(t, tab)
+		})
+	}
+}
+
+// requireCounted fails unless the table's count, its partitions and its order agree about the buckets.
+func requireCounted(t *testing.T, tab *table) {
+	t.Helper()
+	inPartitions := 0
+	for i := range tab.partitions {
+		inPartitions += tab.partitions[i].buckets.used
+	}
+	require.EqualValues(t, inPartitions, tab.keys.Load())
+	inOrder := len(tab.order.heap)
+	if tab.order.newest != nil {
+		inOrder++
+	}
+	require.Equal(t, inPartitions, inOrder)
+	for i, e := range tab.order.heap {
+		require.EqualValues(t, i, e.bucket.place)
+		require.GreaterOrEqual(t, e.fullAt, tab.order.heap[max(0, i-1)/2].fullAt)
+	}
+}
+
+// What has drained goes before anything that matters, however little of it there is and however long ago it was made.
+func TestDrainedBucketsGoFirst(t *testing.T) {
+	const maxKeys, drained = 1000, 50
+	tab := newTable(maxKeys)
+	quick, slow := newLimitSet([]Limit{PerSecond(10)}), newLimitSet([]Limit{PerHour(10)})
+	for i := range maxKeys {
+		set := slow
+		if i%(maxKeys/drained) == 7 {
+			set = quick
+		}
+		require.True(t, allowed(tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &ask{set: set, cost: 1}, int64(i))))
+	}
+	later := int64(time.Second)
+	for i := range drained {
+		tab.decide(partOf(i*31), bucketKey{fmt.Sprint("fresh-", i), 1}, &ask{set: slow, cost: 1}, later)
+		require.Zero(t, tab.evicted.Load(), "after %d", i)
+	}
+	tab.decide(8, bucketKey{"one more", 1}, &ask{set: slow, cost: 1}, later)
+	require.EqualValues(t, 1, tab.evicted.Load())
+	require.EqualValues(t, maxKeys, tab.keys.Load())
+}
+
+// Of those that matter, the one that is full first goes, also when it is not the one that was made first.
+func TestTheFullestGoes(t *testing.T) {
+	const maxKeys = 500
+	tab, set := newTable(maxKeys), newLimitSet([]Limit{PerHour(1000)})
+	for i := range maxKeys {
+		tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &ask{set: set, cost: float64(2 + i*7%maxKeys)}, 0)
+	}
+	for i := range 100 {
+		tab.decide(partOf(i), bucketKey{fmt.Sprint("fresh-", i), 1}, &ask{set: set, cost: 1000}, 1)
+	}
+	for i := range maxKeys {
+		id := bucketKey{fmt.Sprint(i), 1}
+		there := tab.partitions[partOf(i)].buckets.find(id.hash(tab.seed), id) != nil
+		require.Equal(t, i*7%maxKeys >= 100, there, "%d", i)
+	}
+}
+
+// A bucket is left alone while it is lent from, while its partition is frozen, and while that is locked by another.
+func TestWhatMayNotGoStays(t *testing.T) {
+	set := newLimitSet([]Limit{PerHour(1000)})
+	cases := map[string]func(tab *table, id bucketKey) (undo func()){
+		"lent from": func(tab *table, id bucketKey) func() {
+			tab.members.Store(1)
+			_, g, ok := tab.decideLending(1, id, &ask{set: set, cost: 1}, &borrowing{want: 10}, 0)
+			require.True(t, ok)
+			require.Positive(t, g.tokens)
+			return func() {}
+		},
+		"frozen": func(tab *table, _ bucketKey) func() {
+			tab.partitions[1].frozenUntil = 1 << 30
+			return func() {}
+		},
+		"locked": func(tab *table, _ bucketKey) func() {
+			tab.partitions[1].mu.Lock()
+			return tab.partitions[1].mu.Unlock
+		},
+	}
+	for name, prepare := range cases {
+		t.Run(name, func(t *testing.T) {
+			tab, id := newTable(50), bucketKey{"kept", 1}
+			require.True(t, allowed(tab.decide(1, id, &ask{set: set, cost: 1}, 0)))
+			undo := prepare(tab, id)
+			for i := range 1000 {
+				part := 2 + uint16(i%1000)
+				require.True(t, allowed(tab.decide(part, bucketKey{fmt.Sprint(i), 1}, &ask{set: set, cost: 100}, 1)))
+				require.LessOrEqual(t, tab.keys.Load(), int64(50))
+			}
+			undo()
+			require.NotNil(t, tab.partitions[1].buckets.find(id.hash(tab.seed), id))
+		})
+	}
+}
+
+// What was lent from when it was looked at has its place when that has ended.
+func TestALeaseDelaysEvictionOnlyWhileItIsOut(t *testing.T) {
+	tab, id := newTable(50), bucketKey{"lent from", 1}
+	tab.members.Store(1)
+	set, slow := newLimitSet([]Limit{PerSecond(1000)}), newLimitSet([]Limit{PerHour(1000)})
+	_, g, ok := tab.decideLending(1, id, &ask{set: set, cost: 1}, &borrowing{want: 10}, 0)
+	require.True(t, ok)
+	require.Positive(t, g.tokens)
+	for i := range 100 {
+		tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &ask{set: slow, cost: float64(1 + i)}, 1)
+	}
+	require.NotNil(t, tab.partitions[1].buckets.find(id.hash(tab.seed), id))
+	evicted := tab.evicted.Load()
+	tab.decide(2, bucketKey{"one more", 1}, &ask{set: slow, cost: 100}, int64(time.Second))
+	require.Nil(t, tab.partitions[1].buckets.find(id.hash(tab.seed), id))
+	require.Equal(t, evicted, tab.evicted.Load(), "it had drained")
+}
+
+// The bound gives way when nothing may go, and is kept again soon afterwards.
+func TestTheBoundComesBack(t *testing.T) {
+	tab, set := newTable(100), newLimitSet([]Limit{PerHour(10)})
+	for i := range 100 {
+		tab.decide(1, bucketKey{fmt.Sprint(i), 1}, &ask{set: set, cost: 1}, 0)
+	}
+	tab.partitions[1].frozenUntil = 10
+	tab.partitions[2].frozenUntil = 10
+	for i := range 20 {
+		tab.decide(2, bucketKey{fmt.Sprint(i), 1}, &ask{set: set, cost: 1}, 1)
+	}
+	require.EqualValues(t, 120, tab.keys.Load())
+	for i := range 20 {
+		tab.decide(3, bucketKey{fmt.Sprint(i), 1}, &ask{set: set, cost: 1}, 11)
+	}
+	require.EqualValues(t, 100, tab.keys.Load())
+	requireCounted(t, tab)
+}
+
+// What becomes of buckets in other ways is known to the order.
+func TestTheOrderFollowsTheTable(t *testing.T) {
+	tab := newTable(1000)
+	quick, slow := newLimitSet([]Limit{PerSecond(10)}), newLimitSet([]Limit{PerHour(10)})
+	for i := range 600 {
+		set := quick
+		if i%3 == 0 {
+			set = slow
+		}
+		tab.decide(uint16(i%7), bucketKey{fmt.Sprint(i), 0}, &ask{set: set, cost: 5}, 0)
+		requireCounted(t, tab)
+	}
+	for part := range uint16(7) {
+		tab.sweep(part, int64(time.Second))
+		requireCounted(t, tab)
+	}
+	require.EqualValues(t, 200, tab.keys.Load())
+	tab.partitions[3].clear(tab)
+	requireCounted(t, tab)
+}
+
+// Partitions that are inserted into, swept and cleared at the same time agree with the order afterwards.
+func TestEvictionFromSeveralGoroutines(t *testing.T) {
+	const maxKeys, goroutines, each = 300, 4, 3000
+	tab, set := newTable(maxKeys), newLimitSet([]Limit{PerSecond(10)})
+	var running sync.WaitGroup
+	for g := range goroutines {
+		running.Go(func() {
+			for i := range each {
+				now := int64(i) * int64(100*time.Microsecond)
+				tab.decide(uint16(i*7%13), bucketKey{fmt.Sprint(g, "-", i), 1}, &ask{set: set, cost: 1}, now)
+				tab.decide(uint16(i*7%13), bucketKey{fmt.Sprint("shared-", i/2), 1}, &ask{set: set, cost: 1}, now)
+				switch part := uint16(i % 13); i % 101 {
+				case 1:
+					tab.sweep(part, now)
+				case 2:
+					p := &tab.partitions[part]
+					p.mu.Lock()
+					p.clear(tab)
+					p.mu.Unlock()
+				}
+			}
+		})
+	}
+	running.Wait()
+	requireCounted(t, tab)
+	for i := range goroutines * each {
+		if tab.keys.Load() <= maxKeys {
+			break
+		}
+		tab.decide(20, bucketKey{fmt.Sprint("after-", i), 1}, &ask{set: set, cost: 1}, int64(time.Second))
+	}
+	require.LessOrEqual(t, tab.keys.Load(), int64(maxKeys))
+}
+
+// When the entries at the top are not as they were, others are compared with them.
+func TestEvictionIsNotMisledByWhatHasChanged(t *testing.T) {
+	const maxKeys = 400
+	tab, set := newTable(maxKeys), newLimitSet([]Limit{PerHour(1000)})
+	for i := range maxKeys {
+		cost := 1.0 // those that come to be exhausted look fuller than the others
+		if i >= maxKeys/2 {
+			cost = 10
+		}
+		tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &ask{set: set, cost: cost}, 0)
+	}
+	for i := range maxKeys / 2 {
+		tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &ask{set: set, cost: 999}, 0)
+	}
+	for i := range maxKeys / 2 {
+		tab.decide(partOf(i), bucketKey{fmt.Sprint("fresh-", i), 1}, &ask{set: set, cost: 1000}, 1)
+	}
+	for i := range maxKeys / 2 {
+		require.False(t, allowed(tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &ask{set: set, cost: 1}, 2)), "%d", i)
+	}
+}
+
+// A full table is no slower to insert into when all keys are in one partition.
+func BenchmarkInsertWhenFull(b *testing.B) {
+	places := map[string]func(i int) uint16{"everywhere": partOf, "one partition": func(int) uint16 { return 7 }}
+	for _, full := range []bool{false, true} {
+		for name, place := range places {
+			b.Run(fmt.Sprintf("full=%v/%s", full, name), func(b *testing.B) {
+				const maxKeys = 100_000
+				tab, set := newTable(maxKeys), newLimitSet([]Limit{PerHour(10)})
+				if !full {
+					tab.maxKeys = 1 << 40
+				}
+				a, now := &ask{set: set, cost: 1}, int64(0)
+				insert := func(i int) {
+					now += 100
+					tab.decide(place(i), bucketKey{fmt.Sprint("key-", i), 1}, a, now)
+				}
+				for i := range maxKeys {
+					insert(i)
+				}
+				b.ReportAllocs()
+				b.ResetTimer()
+				for i := range b.N {
+					insert(maxKeys + i)
+				}
+			})
+		}
+	}
+}
