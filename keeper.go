@@ -96,7 +96,7 @@ func (k *keeper) announce() {
 // run acquires until ctx ends.
 func (k *keeper) run(ctx context.Context) {
 	defer k.asking.Wait()
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(k.step(ctx))
 	defer timer.Stop()
 	for {
 		select {

@@ -287,7 +287,7 @@ func (m *membership) watch(ctx context.Context) {
 			close(m.firstJoin)
 		}
 	}()
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(m.refresh())
 	defer timer.Stop()
 	for {
 		firstRoundOver := false
