@@ -413,7 +413,7 @@ func (m *membership) someMember() (addr netip.AddrPort, ok bool) {
 	if len(others) == 0 {
 		return netip.AddrPort{}, false
 	}
-	return others[rand.N(len(others))].gossip, true
+	return others[rand.N(len(others))].gossip, true // #nosec G404 -- any will do
 }
 
 // otherSeeds takes in how many seeds there are, this node not counted.

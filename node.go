@@ -87,7 +87,7 @@ func Start(cfg Config) (*Node, error) {
 	n.route.Store(&route{ring: newRing(nil)})
 	n.events = startEvents(s.OnEvent)
 	if err := n.listen(); err != nil {
-		n.shutDown()
+		_ = n.shutDown()
 		return nil, err
 	}
 	n.startGoroutines()

@@ -144,7 +144,7 @@ func decodeMessage(b []byte) (m message, err error) {
 	m.hops, m.toHeir = flags&flagHops, flags&flagToHeir != 0
 	m.rule = r.bytes(maxRuleLen)
 	key := r.bytes(MaxKeyLen)
-	m.key = unsafe.String(unsafe.SliceData(key), len(key))
+	m.key = unsafe.String(unsafe.SliceData(key), len(key)) // #nosec G103 -- nobody writes into a request
 	switch m.kind {
 	case kindTake:
 		m.cost = r.number()
