@@ -209,9 +209,10 @@ func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
 	}
 }
 
-// previousOwner returns who owned a partition before this node did, or "".
+// previousOwner returns the other node that owned a partition before, or "". While one ring follows another, what is noted
+// may already be of the next: there it is this node that owned before, which must not ask itself and wait for the answer.
 func (k *keeper) previousOwner(part uint16) string {
-	if name := k.previous[part].Load(); name != nil {
+	if name := k.previous[part].Load(); name != nil && *name != k.node.identity {
 		return *name
 	}
 	return ""
