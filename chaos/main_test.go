@@ -68,5 +68,5 @@ func buildProgram(dir, pkg string) (*os.File, error) {
 	return os.Open(name)
 }
 
-// path returns a name by which an open program can be started while this process lives.
-func path(program *os.File) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), program.Fd()) }
+// path returns a name by which others can open what is open here, while this process lives.
+func path(open *os.File) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), open.Fd()) }

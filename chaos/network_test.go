@@ -17,6 +17,7 @@ import (
 // router is a network in which every node has a namespace of its own, with one link to the namespace of this process, which
 // passes on what they send to each other, or does not. Node i has the address 10.77.i.2.
 type router struct {
+	home       *os.File // the namespace of this process
 	namespaces map[int]*os.File
 	cuts       map[[2]int]bool
 }
@@ -24,7 +25,10 @@ type router struct {
 func newRouter(t *testing.T) *router {
 	require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0))
 	require.NoError(t, ip(nil, "link set lo up"))
-	return &router{namespaces: make(map[int]*os.File), cuts: make(map[[2]int]bool)}
+	home, err := os.Open("/proc/self/ns/net")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = home.Close() })
+	return &router{home: home, namespaces: make(map[int]*os.File), cuts: make(map[[2]int]bool)}
 }
 
 func address(node int) string { return fmt.Sprintf("10.77.%d.2", node) }
@@ -43,7 +47,7 @@ func (r *router) namespace(t *testing.T, node int) *os.File {
 		what  string
 	}{
 		{made, "link set lo up"},
-		{made, fmt.Sprintf("link add eth0 type veth peer name %s netns %d", link, os.Getpid())},
+		{made, fmt.Sprintf("link add eth0 type veth peer name %s netns %s", link, path(r.home))},
 		{made, fmt.Sprintf("addr add %s/24 dev eth0", address(node))},
 		{made, "link set eth0 up"},
 		{nil, fmt.Sprintf("addr add 10.77.%d.1/24 dev %s", node, link)},

@@ -77,7 +77,7 @@ func execute(t *testing.T, s *scenario) (*run, []record) {
 		}
 		for _, n := range r.all {
 			n.end()
-			if t.Failed() && n.log.String() != "" {
+			if t.Failed() && n.command != nil && n.log.String() != "" {
 				t.Logf("the log of %s:\n%s", n.name, lastLines(n.log.String(), 20))
 			}
 		}

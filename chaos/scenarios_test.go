@@ -200,7 +200,7 @@ func freezeFor(name string, pause time.Duration, ci bool) scenario {
 // splitInto cuts a few nodes off from the rest, the owner of the saturated key among them.
 func splitInto(name string, nodes, few int, lasts time.Duration, ci bool) scenario {
 	return scenario{
-		name: name, guarantee: "(B + R·w)·(1 + m/N) with m nodes apart from a majority, and what the owner admitted before its evidence lapsed; less than twice without a majority",
+		name: name, guarantee: "(B + R·w)·(1 + m/N) with m nodes apart from a majority, and what the owner admitted before its evidence lapsed, and a burst where the owner's heir is apart with it; less than twice without a majority",
 		nodes: nodes, hot: hundred, network: true, ci: ci,
 		do: func(r *run) {
 			owner := r.owner("hot")
@@ -218,7 +218,11 @@ func splitInto(name string, nodes, few int, lasts time.Duration, ci bool) scenar
 			if 2*few >= nodes {
 				return allowance{factor: 2, extra: r.lost(admitted)}
 			}
-			return allowance{factor: 1 + float64(few)/float64(nodes), extra: r.lost(admitted)}
+			apart := allowance{factor: 1 + float64(few)/float64(nodes), extra: r.lost(admitted)}
+			if few > 1 {
+				apart.extra += l.burst
+			}
+			return apart
 		},
 	}
 }
