@@ -3,6 +3,7 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/url"
@@ -90,8 +91,9 @@ func execute(t *testing.T, s *scenario) (*run, []record) {
 		r.startWith(program, r.newNode())
 	}
 	r.waitReady()
+	calls := cmp.Or(s.calls, hotCalls)
 	for range drivers {
-		d, err := startDriver(path(programs.driver), "-hot", fmt.Sprint(hotCalls/drivers), "-scarce", fmt.Sprint(scarceCalls/drivers), "-keys", fmt.Sprint(scarceKeys))
+		d, err := startDriver(path(programs.driver), "-hot", fmt.Sprint(calls/drivers), "-scarce", fmt.Sprint(scarceCalls/drivers), "-keys", fmt.Sprint(scarceKeys))
 		require.NoError(t, err)
 		r.drivers = append(r.drivers, d)
 	}

@@ -20,6 +20,7 @@ type scenario struct {
 	guarantee string // for people; allow is the same for the judge
 	nodes     int
 	hot       limit
+	calls     int // a second of the saturated key at each node; 0 for hotCalls
 
 	network bool // it cuts links
 	foreign bool // it makes sense for another program than peerlimit

@@ -77,7 +77,7 @@ var scenarios = []scenario{
 	},
 	{
 		name: "HotKeyFromAllNodes", guarantee: "B + R·w, leases and all",
-		nodes: 3, hot: limit{burst: 2000, rate: 2000}, foreign: true,
+		nodes: 3, hot: limit{burst: 1000, rate: 1000}, calls: 700, foreign: true, ci: true,
 		do:    func(r *run) { time.Sleep(10 * time.Second) },
 		allow: nothingMore,
 	},
