@@ -162,6 +162,16 @@ func (r *run) waitReady() {
 	}
 }
 
+// waitAlive waits until a node answers, whatever it knows of others.
+func (r *run) waitAlive(n *node) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	require.NoError(r.t, poll(ctx, func() error {
+		_, err := n.get(ctx, "/alive")
+		return err
+	}))
+}
+
 // drive lets all drivers ask a node, too.
 func (r *run) drive(n *node) {
 	for _, d := range r.drivers {

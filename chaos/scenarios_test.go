@@ -142,6 +142,7 @@ var scenarios = []scenario{
 					n := r.newNode()
 					r.note(false, "%s starts", n.name)
 					r.start(n)
+					r.waitAlive(n)
 					r.drive(n)
 				}
 				time.Sleep(time.Second)
