@@ -113,7 +113,7 @@ func takingOrder(ctx context.Context, requests []Request) ([]int, error) {
 	for n := 1; n < len(order); n++ {
 		first, again := order[n-1], order[n]
 		if r := requests[again]; r.compare(requests[first]) == 0 {
-			return nil, fmt.Errorf("request %d: %w: limiter %q and key %q are those of request %d", again, ErrInvalidRequest, r.Limiter.name, r.Key, first)
+			return nil, fmt.Errorf("request %d: %w: limiter %q and key are those of request %d", again, ErrInvalidRequest, r.Limiter.name, first)
 		}
 	}
 	return order, nil

@@ -164,7 +164,7 @@ func TestTakeAllRefusesBadRequests(t *testing.T) {
 			"no cost":        {t.Context(), with(peerlimit.Request{Limiter: l.user, Key: "eve"}), peerlimit.ErrInvalidCost, "request 3: "},
 			"NaN":            {t.Context(), with(peerlimit.Request{Limiter: l.user, Key: "eve", Cost: math.NaN()}), peerlimit.ErrInvalidCost, "request 3: "},
 			"above burst":    {t.Context(), with(peerlimit.Request{Limiter: l.user, Key: "eve", Cost: 11}), peerlimit.ErrExceedsBurst, "request 3: "},
-			"twice the same": {t.Context(), with(peerlimit.Request{Limiter: l.tenant, Key: "acme", Cost: 2}), peerlimit.ErrInvalidRequest, `request 3: peerlimit: invalid request: limiter "tenant" and key "acme" are those of request 1`},
+			"twice the same": {t.Context(), with(peerlimit.Request{Limiter: l.tenant, Key: "acme", Cost: 2}), peerlimit.ErrInvalidRequest, `request 3: peerlimit: invalid request: limiter "tenant" and key are those of request 1`},
 			"the same with another fallback": {
 				t.Context(), with(peerlimit.Request{Limiter: l.user.WithFallback(nil), Key: "bob", Cost: 2}), peerlimit.ErrInvalidRequest, "are those of request 0",
 			},
