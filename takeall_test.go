@@ -14,7 +14,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"pgregory.net/rapid"
 
 	"github.com/peerlimit/peerlimit"
 	"github.com/peerlimit/peerlimit/peerlimittest"
@@ -25,13 +24,18 @@ type levels struct{ user, tenant, everyone *peerlimit.Limiter }
 
 // onNode makes the three limiters, whose names are not in the order of their sizes.
 func onNode(t require.TestingT, node *peerlimit.Node, user, tenant, everyone peerlimit.Limit) levels {
+	return named(t, node, "", user, tenant, everyone)
+}
+
+// named is onNode with something at the end of the names.
+func named(t require.TestingT, node *peerlimit.Node, suffix string, user, tenant, everyone peerlimit.Limit) levels {
 	var l levels
 	for _, made := range []struct {
 		limiter **peerlimit.Limiter
 		name    string
 		limit   peerlimit.Limit
 	}{{&l.user, "user", user}, {&l.tenant, "tenant", tenant}, {&l.everyone, "everyone", everyone}} {
-		limiter, err := node.Limiter(made.name, made.limit)
+		limiter, err := node.Limiter(made.name+suffix, made.limit)
 		require.NoError(t, err)
 		*made.limiter = limiter
 	}
@@ -279,58 +283,65 @@ func TestTakeAllDoesNotDenyBoth(t *testing.T) {
 // Whoever calls, and wherever: no bucket admits more than it has, and when all is over it lacks what was admitted, and
 // nothing else.
 func TestTakeAllLosesNothing(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		var (
-			seed    = rapid.Uint64().Draw(rt, "seed")
-			bursts  = rapid.SliceOfN(rapid.Float64Range(1, 20), 3, 3).Draw(rt, "bursts")
-			callers = rapid.IntRange(1, 8).Draw(rt, "callers")
-			keys    = rapid.IntRange(1, 4).Draw(rt, "keys")
-		)
-		synctest.Test(t, func(t *testing.T) {
-			cluster := peerlimittest.NewSeededCluster(t, 3, seed)
+	synctest.Test(t, func(t *testing.T) {
+		cluster := peerlimittest.NewCluster(t, 3)
+		for seed := range uint64(100) {
+			random := rand.New(rand.NewPCG(seed, 0))
+			bursts := []float64{1 + 19*random.Float64(), 1 + 19*random.Float64(), 1 + 19*random.Float64()}
 			var nodes []levels
-			for _, node := range cluster.Nodes() {
-				nodes = append(nodes, onNode(t, node, slow(bursts[0]), slow(bursts[1]), slow(bursts[2])))
+			for _, node := range cluster.Nodes() { // buckets of its own for each seed
+				nodes = append(nodes, named(t, node, fmt.Sprint(seed), slow(bursts[0]), slow(bursts[1]), slow(bursts[2])))
 			}
-			var (
-				mu       sync.Mutex // guards admitted
-				admitted = make(map[string]float64)
-				running  sync.WaitGroup
-			)
-			for caller := range callers {
-				running.Go(func() {
-					random := rand.New(rand.NewPCG(seed, uint64(caller)))
-					for range 20 {
-						user, tenant := fmt.Sprint(random.IntN(keys)), fmt.Sprint(random.IntN(keys))
-						requests := nodes[random.IntN(len(nodes))].requests(user, tenant, 0.5*float64(1+random.IntN(2)))
-						d, err := peerlimit.TakeAll(t.Context(), requests...)
-						if !assert.NoError(t, err) || !d.Allowed {
-							continue
-						}
-						mu.Lock()
-						admitted["user "+user] += requests[0].Cost
-						admitted["tenant "+tenant] += requests[1].Cost
-						admitted["everyone all"] += requests[2].Cost
-						mu.Unlock()
-					}
-				})
-			}
-			running.Wait()
+			keys := 1 + random.IntN(4)
+			admitted := takeAtOnce(t, nodes, keys, 1+random.IntN(8), seed)
 			time.Sleep(time.Second) // what nodes had set aside for themselves is back with its owner
 
-			check := func(limiter *peerlimit.Limiter, name, key string, burst float64) {
-				sum := admitted[name+" "+key]
-				assert.LessOrEqual(t, sum, burst+almostNothing, "%s %s", name, key)
-				assert.InDelta(t, burst-sum, left(t, limiter, key), almostNothing, "%s %s", name, key)
+			check := func(limiter *peerlimit.Limiter, key string, burst, sum float64) {
+				require.LessOrEqual(t, sum, burst+almostNothing, "seed %d, key %s", seed, key)
+				require.InDelta(t, burst-sum, left(t, limiter, key), almostNothing, "seed %d, key %s", seed, key)
 			}
+			all := 0.0
 			for key := range keys {
-				check(nodes[0].user, "user", fmt.Sprint(key), bursts[0])
-				check(nodes[0].tenant, "tenant", fmt.Sprint(key), bursts[1])
+				check(nodes[0].user, fmt.Sprint(key), bursts[0], admitted.users[key])
+				check(nodes[0].tenant, fmt.Sprint(key), bursts[1], admitted.tenants[key])
+				all += admitted.users[key]
 			}
-			check(nodes[0].everyone, "everyone", "all", bursts[2])
-			assert.Positive(t, admitted["everyone all"])
-		})
+			check(nodes[0].everyone, "all", bursts[2], all)
+			require.Positive(t, all)
+		}
 	})
+}
+
+// sums are what was admitted for each user and each tenant.
+type sums struct{ users, tenants []float64 }
+
+// takeAtOnce has some callers take at the same moment, on any nodes, and returns what was admitted.
+func takeAtOnce(t require.TestingT, nodes []levels, keys, callers int, seed uint64) sums {
+	var (
+		mu       sync.Mutex // guards admitted
+		admitted = sums{make([]float64, keys), make([]float64, keys)}
+		running  sync.WaitGroup
+	)
+	for caller := range callers {
+		running.Go(func() {
+			random := rand.New(rand.NewPCG(seed, uint64(caller)))
+			for range 20 {
+				user, tenant, cost := random.IntN(keys), random.IntN(keys), 0.5*float64(1+random.IntN(2))
+				requests := nodes[random.IntN(len(nodes))].requests(fmt.Sprint(user), fmt.Sprint(tenant), cost)
+				random.Shuffle(len(requests), func(i, j int) { requests[i], requests[j] = requests[j], requests[i] })
+				d, err := peerlimit.TakeAll(context.Background(), requests...)
+				assert.NoError(t, err)
+				if d.Allowed {
+					mu.Lock()
+					admitted.users[user] += cost
+					admitted.tenants[tenant] += cost
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	running.Wait()
+	return admitted
 }
 
 // A request of a user counts against the user, the tenant and everyone, or against nobody.
