@@ -185,3 +185,24 @@ func TestSecondsAreRoundedUp(t *testing.T) {
 		assert.Equal(t, seconds, wholeSeconds(wait), wait)
 	}
 }
+
+// Whatever others have written, there is one valid list with this policy in it.
+func FuzzFieldsOfOthers(f *testing.F) {
+	for _, line := range []string{"", `"api";q=1`, `"x";q=1, ("y" 2.5);a=?1, :YXBp:, @17, %"%c3"`, `limit=10`, `"`, `-`, `1;`, `a=`} {
+		f.Add(line, line)
+	}
+	f.Fuzz(func(t *testing.T, first, second string) {
+		h := http.Header{fieldPolicy: {first, second}}
+		mergeItem(h, fieldPolicy, httpsfv.NewItem("api"))
+		require.Len(t, h[fieldPolicy], 1)
+		list, err := httpsfv.UnmarshalList(h[fieldPolicy])
+		require.NoError(t, err)
+		found := 0
+		for _, member := range list {
+			if item, is := member.(httpsfv.Item); is && item.Value == "api" {
+				found++
+			}
+		}
+		require.Equal(t, 1, found)
+	})
+}

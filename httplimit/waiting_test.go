@@ -134,7 +134,7 @@ func TestAWaitThatIsOverBeforeTheQuestion(t *testing.T) {
 type slowly struct{ *peerlimit.Limiter }
 
 func (s slowly) Reserve(ctx context.Context, key string, cost float64) (*peerlimit.Reservation, error) {
-	time.Sleep(2)
+	time.Sleep(2 * time.Nanosecond)
 	return s.Limiter.Reserve(ctx, key, cost)
 }
 
