@@ -41,8 +41,8 @@ const giveBackTimeout = time.Second
 // the same time that want the last tokens of the same buckets one gets them, rather than each a part that it has to give
 // back. When one denies, or fails, what was taken before is refunded, also when ctx has ended, for which the call then
 // takes up to a second longer. Until then those tokens are missing: a take at the same moment can be denied because of a
-// call that comes to nothing. Never is more admitted than the limits allow, and a refund that does not reach the owner is
-// lost, as with [Limiter.Refund].
+// call that comes to nothing, and its node can remember that for a quarter of a second. Never is more admitted than the
+// limits allow, and a refund that does not reach the owner is lost, as with [Limiter.Refund].
 //
 // Errors match [ErrInvalidRequest] or are those of [Limiter.Take], and name the request by its index, counted from 0.
 // Everything that can be seen to be wrong is refused before anything is taken.

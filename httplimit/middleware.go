@@ -205,7 +205,7 @@ func isClientsFault(r *http.Request, err error) bool {
 		return true
 	}
 	for _, fault := range []error{
-		peerlimit.ErrInvalidKey, peerlimit.ErrInvalidCost, peerlimit.ErrExceedsBurst, peerlimit.ErrInvalidLimit,
+		peerlimit.ErrInvalidKey, peerlimit.ErrInvalidCost, peerlimit.ErrExceedsBurst, peerlimit.ErrInvalidLimit, peerlimit.ErrInvalidRequest,
 	} {
 		if errors.Is(err, fault) {
 			return true

@@ -172,7 +172,6 @@ func TestOwnAnswers(t *testing.T) {
 
 func TestWhenNothingIsDecided(t *testing.T) {
 	closed := errors.New("closed")
-	wrong := func(err error) TakerFunc { return failing(err) }
 	noKey := func(*http.Request) (string, error) { return "", ErrNoKey }
 	for _, c := range []struct {
 		name   string
@@ -192,7 +191,8 @@ func TestWhenNothingIsDecided(t *testing.T) {
 		{"key fails otherwise", answering(peerlimit.Decision{}), Options{Key: RoutePattern}, http.StatusServiceUnavailable},
 		{"above burst", bucket(t, peerlimit.PerHour(1)), Options{Cost: func(*http.Request) float64 { return 2 }, TakeErrors: Pass}, http.StatusTooManyRequests},
 		{"wrong cost", bucket(t, peerlimit.PerHour(1)), Options{Cost: func(*http.Request) float64 { return math.NaN() }, TakeErrors: Pass}, http.StatusServiceUnavailable},
-		{"no limit", wrong(peerlimit.ErrInvalidLimit), Options{TakeErrors: Pass}, http.StatusServiceUnavailable},
+		{"no limit", failing(peerlimit.ErrInvalidLimit), Options{TakeErrors: Pass}, http.StatusServiceUnavailable},
+		{"twice the same bucket", failing(peerlimit.ErrInvalidRequest), Options{TakeErrors: Pass}, http.StatusServiceUnavailable},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.o.Name = "api"

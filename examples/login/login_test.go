@@ -70,7 +70,7 @@ func TestGuessesOnOneAccountFromEverywhere(t *testing.T) {
 
 		time.Sleep(50 * time.Second)
 		assert.Equal(t, map[int]int{401: 1, 429: 9}, statuses(t, handlers, 10, guess))
-		time.Sleep(time.Hour)
+		time.Sleep(50 * time.Second)
 		assert.Equal(t, map[int]int{200: 1}, statuses(t, handlers, 1, func(int) attempt { return attempt{"bob", "correct horse", "192.0.2.1"} }))
 	})
 }
@@ -143,19 +143,19 @@ func TestHangingUpAfterALogin(t *testing.T) {
 	})
 }
 
-// A node that is cut off lets nobody guess, but for the accounts that it decides about itself for as long as it may.
+// A node that is cut off lets nobody guess.
 func TestNobodyGuessesWhileTheClusterIsInTrouble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := peerlimittest.NewCluster(t, 3)
 		handlers := handlersOf(t, cluster)
 		cluster.Isolate(0)
-		time.Sleep(10 * time.Second) // it knows
+		time.Sleep(2 * time.Second) // it does not decide in full about its own accounts any more
 		assert.Equal(t, map[int]int{429: 30}, statuses(t, handlers[:1], 30, func(i int) attempt {
 			return attempt{fmt.Sprint("user", i), "123456", fmt.Sprint("198.51.100.", i)}
 		}))
-		cluster.Heal()
-		cluster.WaitReady()
-		assert.Equal(t, map[int]int{200: 1}, statuses(t, handlers[:1], 1, func(int) attempt { return attempt{"bob", "correct horse", "192.0.2.1"} }))
+		assert.Equal(t, map[int]int{401: 2, 429: 28}, statuses(t, handlers[1:], 30, func(i int) attempt {
+			return attempt{"bob", "123456", fmt.Sprint("198.51.100.", i)}
+		}), "the others go on")
 	})
 }
 

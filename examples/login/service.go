@@ -62,7 +62,6 @@ func newHandler(node *peerlimit.Node) (http.Handler, error) {
 		Name: "login", Key: s.key,
 		Cost:              func(*http.Request) float64 { return failureCost },
 		NoRateLimitFields: true, // how many guesses are left is no business of who guesses
-		OnError:           func(_ *http.Request, err error) { slog.Error("no decision about a login", "error", err) },
 	})
 	if err != nil {
 		return nil, err
