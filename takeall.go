@@ -40,9 +40,11 @@ const giveBackTimeout = time.Second
 // It takes in the order of the limiters' names and then of the keys, whatever the order of the requests: of two calls at
 // the same time that want the last tokens of the same buckets one gets them, rather than each a part that it has to give
 // back. When one denies, or fails, what was taken before is refunded, also when ctx has ended, for which the call then
-// takes up to a second longer. Until then those tokens are missing: a take at the same moment can be denied because of a
-// call that comes to nothing, and its node can remember that for a quarter of a second. Never is more admitted than the
-// limits allow, and a refund that does not reach the owner is lost, as with [Limiter.Refund].
+// takes up to a second longer. A refund that does not reach the owner is lost, as with [Limiter.Refund].
+//
+// Until the refund those tokens are missing. A take at the same moment can be denied because of a call that comes to
+// nothing, and its node can remember that for a quarter of a second. And a bucket that would have been full in the meantime
+// is not, so that it gains what it earns while the call is under way, some milliseconds' worth, on top of the limit.
 //
 // Errors match [ErrInvalidRequest] or are those of [Limiter.Take], and name the request by its index, counted from 0.
 // Everything that can be seen to be wrong is refused before anything is taken.

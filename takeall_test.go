@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/internal/oracle"
 	"github.com/peerlimit/peerlimit/peerlimittest"
 )
 
@@ -342,6 +343,65 @@ func takeAtOnce(t require.TestingT, nodes []levels, keys, callers int, seed uint
 	}
 	running.Wait()
 	return admitted
+}
+
+// Under demand from everywhere each limit holds, over any time: but for what a bucket earns while a call that comes to
+// nothing is under way. And giving back starves nobody: the limit that is the bottleneck is used up.
+func TestTakeAllHoldsEachLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const users, tenants, callers, lasts = 8, 2, 24, 5 * time.Second
+		user, tenant, everyone := peerlimit.PerSecond(40).WithBurst(10), peerlimit.PerSecond(90).WithBurst(20), peerlimit.PerSecond(150).WithBurst(30)
+		var nodes []levels
+		for _, node := range peerlimittest.NewCluster(t, 3).Nodes() {
+			nodes = append(nodes, onNode(t, node, user, tenant, everyone))
+		}
+		judges := make(map[string]*oracle.Oracle)
+		for i := range users {
+			judges[fmt.Sprint("user", i)] = judge(user)
+		}
+		for i := range tenants {
+			judges[fmt.Sprint("tenant", i)] = judge(tenant)
+		}
+		judges["all"] = judge(everyone)
+
+		var (
+			mu      sync.Mutex // guards longest and the judges
+			longest time.Duration
+			running sync.WaitGroup
+			began   = time.Now()
+		)
+		for caller := range callers {
+			running.Go(func() {
+				random := rand.New(rand.NewPCG(1, uint64(caller)))
+				for time.Since(began) < lasts {
+					requests := nodes[caller%3].requests(fmt.Sprint("user", random.IntN(users)), fmt.Sprint("tenant", random.IntN(tenants)), 1)
+					start := time.Since(began)
+					d, err := peerlimit.TakeAll(t.Context(), requests...)
+					assert.NoError(t, err)
+					end := time.Since(began)
+					mu.Lock()
+					longest = max(longest, end-start)
+					if d.Allowed {
+						for _, r := range requests {
+							judges[r.Key].Admit(oracle.Take{Start: start, End: end, Cost: 1})
+						}
+					}
+					mu.Unlock()
+					time.Sleep(time.Duration(random.IntN(40)) * time.Millisecond)
+				}
+			})
+		}
+		running.Wait()
+		for key, judge := range judges {
+			rate := map[string]float64{"u": user.Tokens, "t": tenant.Tokens, "a": everyone.Tokens}[key[:1]]
+			report := requireHeld(t, judge, rate*longest.Seconds())
+			if key == "all" {
+				due := everyone.Burst + everyone.Tokens*lasts.Seconds()
+				t.Logf("%v; %.1f %% of what is due; the longest call took %v", report, 100*report.Run.Admitted/due, longest)
+				assert.Greater(t, report.Run.Admitted, 0.9*due)
+			}
+		}
+	})
 }
 
 // A request of a user counts against the user, the tenant and everyone, or against nobody.

@@ -13,6 +13,9 @@ import (
 // sendRate is how many requests a second each customer sends: more than any tier allows.
 const sendRate = 200
 
+// names are the customers that send requests here, in the order of the output.
+var names = []string{"bob", "acme"}
+
 // count is how a customer has fared.
 type count struct {
 	admitted, denied int
@@ -83,4 +86,9 @@ func (c *count) ask(ctx context.Context, client *http.Client, url, customer stri
 	}
 	c.policy = response.Header.Get("RateLimit-Policy")
 	return nil
+}
+
+// tell prints how a customer has fared.
+func tell(out io.Writer, customer, tier string, c count) {
+	fmt.Fprintf(out, "%-4s %-10s %4d sent, %4d admitted, %4d denied; %s\n", customer, tier, c.sent(), c.admitted, c.denied, c.policy)
 }

@@ -36,15 +36,18 @@ func main() {
 }
 
 // run is the whole program.
-func run(ctx context.Context, args []string, out io.Writer) (err error) {
+func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("tiers", flag.ContinueOnError)
 	flags.SetOutput(out)
 	lasts := flags.Duration("duration", 4*time.Second, "how long customers send, half of it before the upgrade")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if *lasts <= 0 || flags.NArg() > 0 {
-		return fmt.Errorf("-duration is %v, which must be positive, and %q are no flags", *lasts, flags.Args())
+	if *lasts <= 0 {
+		return fmt.Errorf("-duration is %v; it must be positive", *lasts)
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("%q is not a flag", flags.Arg(0))
 	}
 
 	customers := newTiers(map[string]string{"bob": "free", "acme": "enterprise"})

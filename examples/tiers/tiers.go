@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"sync"
@@ -65,12 +64,4 @@ func newHandler(node *peerlimit.Node, customers *tiers) (http.Handler, error) {
 	return limit(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "hello, %s\n", r.Header.Get("X-Customer"))
 	})), nil
-}
-
-// names are the customers that send requests here, in the order of the output.
-var names = []string{"bob", "acme"}
-
-// tell prints how a customer has fared.
-func tell(out io.Writer, customer, tier string, c count) {
-	fmt.Fprintf(out, "%-4s %-10s %4d sent, %4d admitted, %4d denied; %s\n", customer, tier, c.sent(), c.admitted, c.denied, c.policy)
 }

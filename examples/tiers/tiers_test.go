@@ -112,8 +112,10 @@ func TestRun(t *testing.T) {
 }
 
 func TestRunRefusesBadFlags(t *testing.T) {
-	for _, args := range [][]string{{"-duration", "0"}, {"-duration", "soon"}, {"-x"}, {"more"}} {
-		assert.Error(t, run(t.Context(), args, new(bytes.Buffer)), args)
+	for says, args := range map[string][]string{
+		"-duration is 0s": {"-duration", "0"}, `invalid value "soon"`: {"-duration", "soon"}, "-x": {"-x"}, `"more"`: {"more"},
+	} {
+		assert.ErrorContains(t, run(t.Context(), args, new(bytes.Buffer)), says)
 	}
 }
 
