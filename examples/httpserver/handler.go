@@ -62,7 +62,7 @@ func (s *service) limited(node *peerlimit.Node, name string, limit peerlimit.Lim
 
 // handleHealth says yes, always: the port is not served before the node is ready.
 func handleHealth(w http.ResponseWriter, _ *http.Request) {
-	io.WriteString(w, "ok\n")
+	_, _ = io.WriteString(w, "ok\n")
 }
 
 // answer is the body of every decision.
@@ -89,7 +89,7 @@ func (s *service) respond(w http.ResponseWriter, r *http.Request, status int, a 
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store") // a stored answer would be neither counted nor true
 	w.WriteHeader(status)
-	w.Write(body) // fails only when the client has gone
+	_, _ = w.Write(body) // fails only when the client has gone
 }
 
 // logError tells of a request about which nothing was decided, and which is answered with 503. A denial is not an error, and
