@@ -49,10 +49,11 @@ type Options struct {
 	// question. It is called once for each request, by many goroutines at once.
 	Cost func(r *http.Request) float64
 
-	// MaxWait is how long a request may wait for its tokens. 0 means not at all. One that would have to wait longer is
-	// denied at once, if Taker is a *peerlimit.Limiter, whose Config.MaxWait is a bound as well and with which requests
-	// wait first come, first served; another Taker is asked again when its RetryAfter is over. A request whose context ends
-	// stops waiting. The delay of a leaky bucket's decision is slept whatever MaxWait is.
+	// MaxWait is how long a request may wait for its tokens. 0 means not at all. With a *peerlimit.Limiter requests wait
+	// first come, first served, and one that would have to wait longer, or longer than Config.MaxWait, is denied at once;
+	// each is a question to the key's owner, because leases and remembered denials are for takes. Another Taker is asked again
+	// when its RetryAfter is over. A request whose context ends stops waiting. The delay of a leaky bucket's decision is slept
+	// whatever MaxWait is.
 	MaxWait time.Duration
 
 	// Denied answers a request that was denied. The header fields are set; it writes status and body. Nil means 429 with a
