@@ -2,91 +2,67 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
-	"net/netip"
-	"strconv"
-	"time"
 
 	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/httplimit"
 )
 
-// service answers requests. Its limiters keep separate buckets for the same client, because their names differ.
+// service answers requests.
 type service struct {
-	token *peerlimit.Limiter
-	leaky *peerlimit.Limiter
+	// client is what tells clients apart: the address that the connection comes from, which with IPv6 is the /64. Behind a
+	// proxy that is the proxy's, and all clients would share one bucket: then name the proxy among IPOptions.TrustedProxies.
+	client httplimit.KeyFunc
 }
 
-// newHandler returns the service's routes. The mux answers other methods with 405 and other paths with 404.
+// newHandler returns the service's routes. Their limiters keep separate buckets for the same client, because their names
+// differ. The mux answers other methods with 405 and other paths with 404, which costs nothing.
 func newHandler(node *peerlimit.Node, limit peerlimit.Limit) (http.Handler, error) {
-	token, err := node.Limiter("token", limit)
+	client, err := httplimit.ClientIP(httplimit.IPOptions{})
 	if err != nil {
 		return nil, err
 	}
-	leaky, err := node.Limiter("leaky", limit.Leaky())
+	s := &service{client: client}
+	token, err := s.limited(node, "token", limit)
 	if err != nil {
 		return nil, err
 	}
-	s := &service{token: token, leaky: leaky}
+	leaky, err := s.limited(node, "leaky", limit.Leaky())
+	if err != nil {
+		return nil, err
+	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /token", s.handleToken)
-	mux.HandleFunc("GET /leaky", s.handleLeaky)
+	mux.Handle("GET /token", token)
+	mux.Handle("GET /leaky", leaky)
 	mux.HandleFunc("GET /healthz", handleHealth)
 	return mux, nil
 }
 
-// handleToken lets a client's burst through at once and refuses what is above the rate.
-func (s *service) handleToken(w http.ResponseWriter, r *http.Request) {
-	ip, err := clientIP(r)
+// limited returns a handler that says yes to each client as often as the limit allows. A token bucket lets a client's burst
+// through at once and refuses what is above the rate. A leaky bucket holds requests back until their turn, which comes
+// evenly at the rate, and refuses at once when it is full; a client that does not wait gives its turn back, unless others
+// already stand behind it.
+func (s *service) limited(node *peerlimit.Node, name string, limit peerlimit.Limit) (http.Handler, error) {
+	limiter, err := node.Limiter(name, limit)
 	if err != nil {
-		fail(w, r, err)
-		return
+		return nil, err
 	}
-	decision, err := s.token.Take(r.Context(), ip, 1)
+	options := httplimit.Options{Name: name, Key: s.client, Denied: s.deny, OnError: logError}
+	if limit.Algorithm == peerlimit.LeakyBucket {
+		options.MaxWait = maxWait
+	}
+	middleware, err := httplimit.New(limiter, options)
 	if err != nil {
-		fail(w, r, err)
-		return
+		return nil, err
 	}
-	respond(w, ip, decision)
-}
-
-// handleLeaky holds a client's requests back until their turn, which comes evenly at the rate, and refuses at once when
-// the bucket is full. A client that does not wait gives its turn back, unless others already stand behind it.
-func (s *service) handleLeaky(w http.ResponseWriter, r *http.Request) {
-	ip, err := clientIP(r)
-	if err != nil {
-		fail(w, r, err)
-		return
-	}
-	decision := peerlimit.Decision{Allowed: true}
-	if err := s.leaky.Wait(r.Context(), ip); err != nil {
-		var limited *peerlimit.LimitedError
-		if !errors.As(err, &limited) {
-			fail(w, r, err)
-			return
-		}
-		decision = limited.Decision
-	}
-	respond(w, ip, decision)
+	return middleware(http.HandlerFunc(s.allow)), nil
 }
 
 // handleHealth says yes, always: the port is not served before the node is ready.
 func handleHealth(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, "ok\n")
-}
-
-// clientIP is the address the connection comes from. Behind a proxy that is the proxy's, and all clients would share one
-// bucket: then take the address that the proxy reports, and only from a proxy you trust, because anyone can send the
-// header. A client with IPv6 usually has a whole /64 to choose addresses from; limiting the prefix would stop that.
-func clientIP(r *http.Request) (string, error) {
-	addr, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return "", fmt.Errorf("no client address: %w", err)
-	}
-	return addr.Addr().Unmap().String(), nil
 }
 
 // answer is the body of every decision.
@@ -96,13 +72,19 @@ type answer struct {
 	Message string `json:"message"`
 }
 
-// respond tells the client what was decided.
-func respond(w http.ResponseWriter, ip string, decision peerlimit.Decision) {
-	status, a := http.StatusOK, answer{Allowed: true, IP: ip, Message: "Request allowed"}
-	if !decision.Allowed {
-		status, a = http.StatusTooManyRequests, answer{IP: ip, Message: "Rate limit exceeded"}
-		w.Header().Set("Retry-After", strconv.FormatInt(retryAfterSeconds(decision.RetryAfter), 10))
-	}
+// allow answers a request that was let through.
+func (s *service) allow(w http.ResponseWriter, r *http.Request) {
+	s.respond(w, r, http.StatusOK, answer{Allowed: true, Message: "Request allowed"})
+}
+
+// deny answers one that was not. The middleware has said in the header when to come back.
+func (s *service) deny(w http.ResponseWriter, r *http.Request, _ peerlimit.Decision) {
+	s.respond(w, r, http.StatusTooManyRequests, answer{Message: "Rate limit exceeded"})
+}
+
+// respond tells the client what was decided about it.
+func (s *service) respond(w http.ResponseWriter, r *http.Request, status int, a answer) {
+	a.IP, _ = s.client(r)      // which the middleware has found before
 	body, _ := json.Marshal(a) // a struct of strings always can be
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store") // a stored answer would be neither counted nor true
@@ -110,21 +92,8 @@ func respond(w http.ResponseWriter, ip string, decision peerlimit.Decision) {
 	_, _ = w.Write(body) // fails only when the client has gone
 }
 
-// retryAfterSeconds rounds up to what the header can say: a client that obeys is never too early, and never told 0.
-func retryAfterSeconds(wait time.Duration) int64 {
-	seconds := int64(wait / time.Second)
-	if wait%time.Second > 0 {
-		seconds++
-	}
-	return max(1, seconds)
-}
-
-// fail answers a request that nothing was decided about. A denial is not an error, and neither is a member that cannot be
-// reached, so what comes here is a client that has gone or a node that was closed.
-func fail(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() != nil {
-		return // nobody is there to be answered
-	}
+// logError tells of a request about which nothing was decided, and which is answered with 503. A denial is not an error, and
+// neither is a member that cannot be reached, so what comes here is a node that was closed.
+func logError(r *http.Request, err error) {
 	slog.Error("no decision", "path", r.URL.Path, "error", err)
-	http.Error(w, "no decision", http.StatusServiceUnavailable)
 }

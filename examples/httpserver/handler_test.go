@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"math"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -55,18 +54,16 @@ func TestTokenAllowsABurstAndThenTheRate(t *testing.T) {
 	})
 }
 
-func TestRetryAfterIsInWholeSecondsAndNeverTooEarly(t *testing.T) {
-	for wait, seconds := range map[time.Duration]int64{
-		0:                           1,
-		1:                           1,
-		time.Second:                 1,
-		time.Second + 1:             2,
-		90 * time.Second:            90,
-		math.MaxInt64:               9_223_372_037,
-		math.MaxInt64 - time.Second: 9_223_372_036,
-	} {
-		assert.Equal(t, seconds, retryAfterSeconds(wait), wait)
-	}
+func TestAnswersTellTheLimit(t *testing.T) {
+	inBubble(t, func(t *testing.T, network *sim.Network) {
+		node := simMember(t, network.Host(here))
+		handler := handlerOf(t, node, peerlimit.PerMinute(60).WithBurst(3))
+		for _, path := range []string{"token", "leaky"} {
+			fields := get(t, handler, "/"+path).Header()
+			assert.Equal(t, []string{`"` + path + `";q=60;w=60`}, fields.Values("RateLimit-Policy"))
+			assert.Equal(t, []string{`"` + path + `";r=2;t=1`}, fields.Values("RateLimit"))
+		}
+	})
 }
 
 func TestEveryAddressHasABucketOfItsOwn(t *testing.T) {
@@ -76,8 +73,8 @@ func TestEveryAddressHasABucketOfItsOwn(t *testing.T) {
 		for _, client := range []struct{ addr, ip string }{
 			{"192.0.2.1:1", "192.0.2.1"},
 			{"192.0.2.2:1", "192.0.2.2"},
-			{"[2001:db8::1]:1", "2001:db8::1"},
-			{"[2001:db8::2]:1", "2001:db8::2"},
+			{"[2001:db8:0:1::1]:1", "2001:db8:0:1::/64"},
+			{"[2001:db8:0:2::1]:1", "2001:db8:0:2::/64"},
 		} {
 			for _, path := range []string{"/token", "/leaky"} { // which do not share a bucket either
 				first := getFrom(t.Context(), handler, client.addr, path)
@@ -87,6 +84,8 @@ func TestEveryAddressHasABucketOfItsOwn(t *testing.T) {
 		for _, same := range []string{"192.0.2.1:2", "[::ffff:192.0.2.1]:3"} {
 			assertDenied(t, getFrom(t.Context(), handler, same, "/token"), "3600")
 		}
+		neighbour := getFrom(t.Context(), handler, "[2001:db8:0:1:2:3:4:5]:1", "/token") // most likely the same client
+		assert.Equal(t, http.StatusTooManyRequests, neighbour.Code)
 	})
 }
 

@@ -1,0 +1,176 @@
+package httplimit
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strings"
+)
+
+// IPOptions say how [ClientIP] finds a client's address. The zero IPOptions take the address that the connection comes
+// from.
+type IPOptions struct {
+	// TrustedProxies are the addresses of proxies whose word is taken for who their client is. Anybody else can send the
+	// header, too, and is not believed. None: the header is not read.
+	TrustedProxies []netip.Prefix
+
+	// Header is where the proxies write their client's address: "X-Forwarded-For", which is what "" means, or "Forwarded"
+	// (RFC 7239). Only one is read: a proxy that writes one passes on whatever a client wrote into the other.
+	Header string
+
+	// IPv6Prefix is how many bits of an IPv6 address count, from 1 to 128: all addresses that agree in them share a
+	// bucket. 0 means 64: a client usually has a whole /64 to choose addresses from.
+	IPv6Prefix int
+}
+
+// ClientIP returns the address of a request's client as the key: "192.0.2.1" or "2001:db8:1:2::/64". IPv4 addresses that
+// are written as IPv6 (::ffff:192.0.2.1) are IPv4 addresses.
+//
+// The header's entries are read from the last to the first, for as long as they were written by a trusted proxy: the
+// client is the first address from the right that is not trusted. When an entry is no address, or all are trusted, the
+// client is the leftmost address that a trusted proxy has vouched for; so nothing that a client writes into the header gets
+// it a bucket that a proxy did not give it. The key function fails only when the connection has no IP address, as that of
+// a Unix socket.
+//
+// An error of ClientIP names the field of the options that is wrong, and its value.
+func ClientIP(o IPOptions) (KeyFunc, error) {
+	finder := ipFinder{bits: o.IPv6Prefix, last: lastForwardedFor}
+	for i, prefix := range o.TrustedProxies {
+		normal, err := normalPrefix(prefix)
+		if err != nil {
+			return nil, fmt.Errorf("httplimit: TrustedProxies[%d] is %v: %w", i, prefix, err)
+		}
+		finder.trusted = append(finder.trusted, normal)
+	}
+	switch {
+	case o.IPv6Prefix < 0 || o.IPv6Prefix > 128:
+		return nil, fmt.Errorf("httplimit: IPv6Prefix is %d; it must be from 1 to 128, or 0 for 64", o.IPv6Prefix)
+	case o.IPv6Prefix == 0:
+		finder.bits = 64
+	}
+	switch finder.header = http.CanonicalHeaderKey(o.Header); finder.header {
+	case "":
+		finder.header = "X-Forwarded-For"
+	case "X-Forwarded-For":
+	case "Forwarded":
+		finder.last = lastForwarded
+	default:
+		return nil, fmt.Errorf("httplimit: Header is %q; it must be \"X-Forwarded-For\" or \"Forwarded\"", o.Header)
+	}
+	if o.Header != "" && len(o.TrustedProxies) == 0 {
+		return nil, fmt.Errorf("httplimit: Header is %q and there are no TrustedProxies: it would never be read", o.Header)
+	}
+	return finder.key, nil
+}
+
+// normalPrefix returns a prefix that addresses without IPv4-mapped ones can be compared with.
+func normalPrefix(p netip.Prefix) (netip.Prefix, error) {
+	switch {
+	case !p.IsValid():
+		return netip.Prefix{}, errors.New("no network")
+	case !p.Addr().Is4In6():
+		return p.Masked(), nil
+	case p.Bits() < 96:
+		return netip.Prefix{}, errors.New("an IPv4-mapped network has at least 96 bits")
+	}
+	return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96).Masked(), nil
+}
+
+// ipFinder finds the address of a client.
+type ipFinder struct {
+	trusted []netip.Prefix
+	header  string
+	bits    int
+
+	// last splits the last entry off a header line and returns its address.
+	last func(line string) (rest string, addr netip.Addr, ok bool)
+}
+
+// key is a KeyFunc.
+func (f *ipFinder) key(r *http.Request) (string, error) {
+	peer, ok := parseAddr(r.RemoteAddr)
+	if !ok {
+		return "", fmt.Errorf("httplimit: RemoteAddr is %q, which is no IP address", r.RemoteAddr)
+	}
+	client := f.client(peer, r.Header[f.header])
+	if client.Is4() || f.bits == 128 {
+		return client.String(), nil
+	}
+	return netip.PrefixFrom(client, f.bits).Masked().String(), nil
+}
+
+// client walks from the peer to the client, over the proxies that are trusted.
+func (f *ipFinder) client(peer netip.Addr, lines []string) netip.Addr {
+	for n := len(lines) - 1; n >= 0; n-- {
+		for line := lines[n]; line != "" && f.trusts(peer); {
+			rest, addr, ok := f.last(line)
+			if !ok {
+				return peer
+			}
+			line, peer = rest, addr
+		}
+	}
+	return peer
+}
+
+func (f *ipFinder) trusts(addr netip.Addr) bool {
+	for _, prefix := range f.trusted {
+		if prefix.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// cutLast splits at the last comma. Where Forwarded has a comma in quotes, the part behind it is no address, which ends
+// the walk; read from the left, a quote that a client opens would hide what proxies have written behind it.
+func cutLast(line string) (rest, entry string) {
+	comma := strings.LastIndexByte(line, ',')
+	return line[:max(comma, 0)], strings.TrimSpace(line[comma+1:])
+}
+
+// lastForwardedFor reads X-Forwarded-For.
+func lastForwardedFor(line string) (rest string, addr netip.Addr, ok bool) {
+	rest, entry := cutLast(line)
+	addr, ok = parseAddr(entry)
+	return rest, addr, ok
+}
+
+// lastForwarded reads Forwarded: the one "for" of an entry such as for="[2001:db8::1]:4711";proto=https.
+func lastForwarded(line string) (rest string, addr netip.Addr, ok bool) {
+	rest, entry := cutLast(line)
+	for pair := range strings.SplitSeq(entry, ";") {
+		name, value, _ := strings.Cut(pair, "=")
+		if !strings.EqualFold(strings.TrimSpace(name), "for") {
+			continue
+		}
+		if addr.IsValid() {
+			return "", netip.Addr{}, false // twice
+		}
+		value = strings.TrimSpace(value)
+		if len(value) >= 2 && value[0] == '"' && value[len(value)-1] == '"' {
+			value = value[1 : len(value)-1]
+		}
+		if addr, ok = parseAddr(value); !ok {
+			return "", netip.Addr{}, false
+		}
+	}
+	return rest, addr, ok
+}
+
+// parseAddr reads an address with or without a port, and IPv6 with or without brackets. It has neither a zone, which is
+// another host's business, nor IPv4 in IPv6.
+func parseAddr(s string) (addr netip.Addr, ok bool) {
+	if withPort, err := netip.ParseAddrPort(s); err == nil {
+		addr = withPort.Addr()
+	} else {
+		if len(s) >= 2 && s[0] == '[' && s[len(s)-1] == ']' {
+			s = s[1 : len(s)-1]
+		}
+		if addr, err = netip.ParseAddr(s); err != nil {
+			return netip.Addr{}, false
+		}
+	}
+	return addr.Unmap().WithZone(""), true
+}
