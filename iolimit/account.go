@@ -43,7 +43,7 @@ type account struct {
 	closed  bool
 	timer   *time.Timer // gives credit back; nil when there is nothing to do
 
-	timers sync.WaitGroup // timers set and neither stopped nor done
+	returns sync.WaitGroup // timers that are set, and those who give back in close
 }
 
 // newAccount returns an account that asks with the values of ctx.
@@ -195,14 +195,14 @@ func (a *account) keep(n int) {
 // watchCredit sees to it that credit is looked at in that time. The caller holds mu.
 func (a *account) watchCredit(in time.Duration) {
 	if a.credit > 0 && a.timer == nil && a.refunder != nil && !a.closed {
-		a.timers.Add(1)
+		a.returns.Add(1)
 		a.timer = time.AfterFunc(in, a.giveBackIdle)
 	}
 }
 
 // giveBackIdle gives the credit back if nothing was taken lately, and otherwise looks again later.
 func (a *account) giveBackIdle() {
-	defer a.timers.Done()
+	defer a.returns.Done()
 	idle := 0
 	a.mu.Lock()
 	a.timer = nil
@@ -215,20 +215,31 @@ func (a *account) giveBackIdle() {
 	a.giveBack(idle)
 }
 
-// close gives the credit back, and returns when no timer runs any more. A call under way gives back by itself what it
-// has.
+// close gives the credit back, and returns when everything that was to be given back has been, whoever does so; but for
+// a call under way, which gives back by itself what it has.
 func (a *account) close() {
+	if rest, first := a.end(); first {
+		a.giveBack(rest)
+		a.returns.Done()
+	}
+	a.returns.Wait()
+}
+
+// end closes the account for the first caller, and leaves to it the credit and one of returns.
+func (a *account) end() (rest int, first bool) {
 	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return 0, false
+	}
 	a.closed = true
-	rest := a.credit
-	a.credit = 0
+	a.returns.Add(1)
 	if a.timer != nil && a.timer.Stop() {
-		a.timers.Done()
+		a.returns.Done()
 	}
 	a.timer = nil
-	a.mu.Unlock()
-	a.giveBack(rest)
-	a.timers.Wait()
+	rest, a.credit = a.credit, 0
+	return rest, true
 }
 
 // giveBack returns bytes to the bucket. What does not get there stays taken, which is the safe side.

@@ -27,8 +27,7 @@ type tally struct {
 	refunded float64
 }
 
-func newTally(t *testing.T, limits ...peerlimit.Limit) *tally {
-	t.Helper()
+func newTally(t require.TestingT, limits ...peerlimit.Limit) *tally {
 	bucket, err := peerlimit.NewBucket(limits...)
 	require.NoError(t, err)
 	return &tally{Bucket: bucket}
@@ -86,7 +85,7 @@ func (o takeOnly) Take(ctx context.Context, key string, cost float64) (peerlimit
 
 // judge counts the bytes that pass, from all that share it, against burst + rate*t.
 type judge struct {
-	t           *testing.T
+	t           assert.TestingT
 	began       time.Time
 	rate, burst float64
 
@@ -94,7 +93,7 @@ type judge struct {
 	passed int
 }
 
-func newJudge(t *testing.T, limit peerlimit.Limit) *judge {
+func newJudge(t assert.TestingT, limit peerlimit.Limit) *judge {
 	return &judge{t: t, began: time.Now(), rate: limit.Tokens / limit.Period.Seconds(), burst: limit.Burst}
 }
 

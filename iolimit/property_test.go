@@ -3,15 +3,16 @@ package iolimit_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
 	"github.com/peerlimit/peerlimit"
@@ -28,21 +29,36 @@ func TestBytesArriveUnchanged(t *testing.T) {
 			takeOnly: rapid.Bool().Draw(r, "takeOnly"),
 			maxTake:  rapid.IntRange(0, 5000).Draw(r, "maxTake"),
 			writes:   rapid.Bool().Draw(r, "writes"),
-			sent:     content(rapid.IntRange(0, 10_000).Draw(r, "bytes")),
+			sent:     content(rapid.IntRange(0, 5_000).Draw(r, "bytes")),
 			write:    rapid.IntRange(1, 12_000).Draw(r, "write"),
 			read:     rapid.IntRange(1, 12_000).Draw(r, "read"),
 			deadline: time.Duration(rapid.IntRange(0, 3000).Draw(r, "deadline, ms")) * ms,
 			pause:    time.Duration(rapid.IntRange(0, 50).Draw(r, "pause, ms")) * ms,
 		}
-		passed := true
-		synctest.Test(t, func(t *testing.T) {
-			x.run(t)
-			passed = !t.Failed()
-		})
-		if !passed {
-			r.Fatalf("see above")
-		}
+		var found problems
+		synctest.Test(t, func(*testing.T) { x.run(&found) })
+		found.fail(r)
 	})
+}
+
+// problems are what is wrong in a bubble. A bubble that fails by itself would end the search for a smaller example.
+type problems struct {
+	mu   sync.Mutex // guards list
+	list []string
+}
+
+func (p *problems) Errorf(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.list = append(p.list, fmt.Sprintf(format, args...))
+}
+
+func (p *problems) FailNow() { panic(p.list) } // of a test that is itself wrong
+
+func (p *problems) fail(r *rapid.T) {
+	if len(p.list) > 0 {
+		r.Fatalf("%s", p.list[0])
+	}
 }
 
 // transfer is how bytes are sent and received, over a connection of which one end is limited.
@@ -56,7 +72,7 @@ type transfer struct {
 	deadline, pause time.Duration
 }
 
-func (x *transfer) run(t *testing.T) {
+func (x *transfer) run(t *problems) {
 	bucket := newTally(t, x.limit)
 	b := iolimit.Bandwidth{Taker: bucket, Key: "k", MaxTake: x.maxTake}
 	if x.takeOnly {
@@ -69,12 +85,12 @@ func (x *transfer) run(t *testing.T) {
 	var got []byte
 	if x.writes {
 		conn, err = iolimit.NewConn(here, iolimit.Bandwidth{}, b)
-		require.NoError(t, err)
+		assert.NoError(t, err)
 		go x.send(conn)
 		got = x.receive(there, judged)
 	} else {
 		conn, err = iolimit.NewConn(here, b, iolimit.Bandwidth{})
-		require.NoError(t, err)
+		assert.NoError(t, err)
 		go x.send(there)
 		got = x.receive(conn, judged)
 	}
@@ -132,12 +148,13 @@ func TestReaderIntoWriter(t *testing.T) {
 		limit := peerlimit.PerSecond(rapid.Float64Range(1000, 1e7).Draw(r, "rate"))
 		sent := content(rapid.IntRange(0, 100_000).Draw(r, "bytes"))
 		buffer := make([]byte, rapid.IntRange(1, 70_000).Draw(r, "buffer"))
-		passed := true
-		synctest.Test(t, func(t *testing.T) {
-			in, out := newTally(t, limit), newTally(t, limit)
+		var found problems
+		synctest.Test(t, func(bubble *testing.T) {
+			t := &found
+			in, out := newTally(bubble, limit), newTally(bubble, limit)
 			var got bytes.Buffer
-			source := mustNewReader(t, bytes.NewReader(sent), iolimit.Bandwidth{Taker: in, Key: "k"})
-			sink := mustNewWriter(t, &got, iolimit.Bandwidth{Taker: out, Key: "k"})
+			source := mustNewReader(bubble, bytes.NewReader(sent), iolimit.Bandwidth{Taker: in, Key: "k"})
+			sink := mustNewWriter(bubble, &got, iolimit.Bandwidth{Taker: out, Key: "k"})
 			n, err := io.CopyBuffer(sink, source, buffer)
 			assert.NoError(t, err)
 			assert.EqualValues(t, len(sent), n)
@@ -146,10 +163,7 @@ func TestReaderIntoWriter(t *testing.T) {
 			sameBytes(t, sent, got.Bytes())
 			assert.InDelta(t, len(sent), in.net(), 1e-6)
 			assert.InDelta(t, len(sent), out.net(), 1e-6)
-			passed = !t.Failed()
 		})
-		if !passed {
-			r.Fatalf("see above")
-		}
+		found.fail(r)
 	})
 }

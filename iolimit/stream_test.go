@@ -410,3 +410,38 @@ func TestNothingGoesAroundTheLimit(t *testing.T) {
 		assert.False(t, is, "%T is an io.WriterTo", v)
 	}
 }
+
+// slowRefunds is a Taker whose refunds wait for the test.
+type slowRefunds struct {
+	*tally
+	release chan struct{}
+}
+
+func (s *slowRefunds) Refund(ctx context.Context, key string, cost float64) error {
+	<-s.release
+	return s.tally.Refund(ctx, key, cost)
+}
+
+// Whoever closes, everything has been given back when Close returns.
+func TestEveryCloseWaitsForTheRefund(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &slowRefunds{newTally(t, peerlimit.PerSecond(1e6)), make(chan struct{})}
+		w := mustNewWriter(t, io.Discard, iolimit.Bandwidth{Taker: s, Key: "k"})
+		for range 4 {
+			_, err := w.Write(make([]byte, 100))
+			require.NoError(t, err)
+		}
+		returned := make(chan float64, 2)
+		for range 2 {
+			go func() {
+				w.Close()
+				returned <- s.net()
+			}()
+		}
+		synctest.Wait()
+		assert.Empty(t, returned)
+		close(s.release)
+		assert.EqualValues(t, 400, <-returned)
+		assert.EqualValues(t, 400, <-returned)
+	})
+}
