@@ -97,7 +97,9 @@ func ExampleNew_keysAndCosts() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	checkKey := func(ctx context.Context, r any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) { return next(ctx, r) }
+	checkKey := func(ctx context.Context, r any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+		return next(ctx, r)
+	}
 	server := grpc.NewServer(grpc.ChainUnaryInterceptor(checkKey, limit.UnaryServer))
 	server.Stop()
 }

@@ -106,7 +106,9 @@ func TestPeerIPOverTCP(t *testing.T) {
 func TestServerLimitsByMetadata(t *testing.T) {
 	limit := mustNew(t, newBuckets(t, peerlimit.PerHour(1)), grpclimit.Options{Key: grpclimit.Join(grpclimit.Metadata("X-Api-Key"), grpclimit.Method)})
 	conn := serve(t, limit, nil)
-	as := func(user string) context.Context { return metadata.AppendToOutgoingContext(t.Context(), "x-api-key", user) }
+	as := func(user string) context.Context {
+		return metadata.AppendToOutgoingContext(t.Context(), "x-api-key", user)
+	}
 	require.NoError(t, say(as("alice"), conn, "a"))
 	require.NoError(t, say(as("bob"), conn, "b"))
 	hasCode(t, codes.ResourceExhausted, say(as("alice"), conn, "a"))
