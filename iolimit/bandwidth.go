@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 
 	"github.com/peerlimit/peerlimit"
 )
@@ -60,6 +61,8 @@ func (b Bandwidth) validate() error {
 	switch {
 	case b.Taker == nil:
 		return fmt.Errorf("%w Bandwidth: Taker is nil", ErrInvalid)
+	case isNil(b.Taker):
+		return fmt.Errorf("%w Bandwidth: Taker is a nil %T", ErrInvalid, b.Taker)
 	case b.Key == "":
 		return fmt.Errorf("%w Bandwidth: Key is empty", ErrInvalid)
 	case b.MaxTake < 0 || b.MaxTake > maxMaxTake:
@@ -69,5 +72,11 @@ func (b Bandwidth) validate() error {
 	return nil
 }
 
+// isNil reports whether a Taker would panic at the first call, such as a nil *peerlimit.Limiter.
+func isNil(taker Taker) bool {
+	v := reflect.ValueOf(taker)
+	return (v.Kind() == reflect.Pointer || v.Kind() == reflect.Func) && v.IsNil()
+}
+
 // unlimited reports whether b is the zero Bandwidth.
-func (b Bandwidth) unlimited() bool { return b == Bandwidth{} }
+func (b Bandwidth) unlimited() bool { return b.Taker == nil && b.Key == "" && b.MaxTake == 0 }

@@ -219,7 +219,7 @@ func TestCloseGivesBackWhatWasNotWritten(t *testing.T) {
 // Writes of several goroutines do not come apart, as those of a TCP connection do not.
 func TestConcurrentWritesStayWhole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		bucket := newTally(t, peerlimit.PerSecond(100_000))
+		bucket := newTally(t, peerlimit.PerSecond(100_000).WithBurst(1000)) // so that each piece has to wait
 		conn, far := pipe(t, noLimit, iolimit.Bandwidth{Taker: bucket, Key: "k"})
 		const size = 20_000
 		for i := range 5 {

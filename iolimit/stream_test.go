@@ -166,7 +166,7 @@ func TestWhatIsLeftGoesBack(t *testing.T) {
 			time.Sleep(20*ms - 1)
 			synctest.Wait()
 			assert.EqualValues(t, 700, bucket.net())
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			synctest.Wait()
 			assert.EqualValues(t, 400, bucket.net())
 		})
@@ -237,6 +237,54 @@ func TestLeakyBucketsPace(t *testing.T) {
 		assert.InDelta(t, 5.0, time.Since(judged.began).Seconds(), 0.6)
 		require.NoError(t, w.Close())
 		assert.InDelta(t, 5000, bucket.net(), 1e-6)
+	})
+}
+
+// What a leaky bucket lets in leaves it one after the other. Whoever does not wait for that gives it back.
+func TestLeakyBucketsDelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bucket := newTally(t, peerlimit.PerSecond(1000).WithBurst(500).Leaky())
+		ctx, cancel := context.WithCancel(t.Context())
+		w, err := iolimit.NewWriter(ctx, io.Discard, iolimit.Bandwidth{Taker: bucket, Key: "k"})
+		require.NoError(t, err)
+		began := time.Now()
+		for i := range 3 {
+			_, err := w.Write(make([]byte, 100))
+			require.NoError(t, err)
+			assert.Equal(t, time.Duration(i)*100*ms, time.Since(began))
+		}
+		time.AfterFunc(50*ms, cancel)
+		_, err = w.Write(make([]byte, 100))
+		assert.ErrorIs(t, err, context.Canceled)
+		assert.EqualValues(t, 300, bucket.net())
+	})
+}
+
+// What a source says along with bytes that have to wait is told after the last of them, once.
+func TestErrorsOfTheSourceAreNotLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bucket := newTally(t, peerlimit.PerSecond(100))
+		said := false
+		r := mustNewReader(t, sourceFunc(func(p []byte) (int, error) {
+			if said {
+				return 0, io.EOF
+			}
+			said = true
+			return 250, errNoRoom
+		}), iolimit.Bandwidth{Taker: bucket, Key: "k"})
+		total := 0
+		p := make([]byte, 250)
+		for {
+			n, err := r.Read(p)
+			total += n
+			if err != nil {
+				assert.ErrorIs(t, err, errNoRoom)
+				break
+			}
+		}
+		assert.Equal(t, 250, total)
+		_, err := r.Read(p)
+		assert.Equal(t, io.EOF, err)
 	})
 }
 
@@ -381,6 +429,8 @@ func TestWhatIsInvalidIsNamed(t *testing.T) {
 	bucket := newTally(t, peerlimit.PerSecond(1))
 	for want, b := range map[string]iolimit.Bandwidth{
 		"Taker is nil":             {Key: "k"},
+		"nil *peerlimit.Limiter":   {Taker: (*peerlimit.Limiter)(nil), Key: "k"},
+		"nil iolimit_test.takeOnl": {Taker: takeOnlyFunc(nil), Key: "k"},
 		"Key is empty":             {Taker: bucket},
 		"MaxTake is -1":            {Taker: bucket, Key: "k", MaxTake: -1},
 		"MaxTake is 1073741825; ":  {Taker: bucket, Key: "k", MaxTake: 1<<30 + 1},
