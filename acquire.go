@@ -68,7 +68,7 @@ func (k *keeper) askUntilAnswered(ctx context.Context, r *round, peer string, pa
 			k.hear(r, peer, ans)
 			continue
 		}
-		timer := time.NewTimer(pause/2 + rand.N(pause/2))
+		timer := time.NewTimer(pause/2 + rand.N(pause/2)) // #nosec G404 -- only spreads rounds
 		select {
 		case <-ctx.Done():
 		case <-timer.C:

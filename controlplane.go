@@ -33,11 +33,14 @@ func (n *Node) handleControl(from string, request, response []byte) (reply []byt
 	}
 	request = append([]byte(nil), request...) // its buffer is reused
 	return nil, func(ctx context.Context) []byte {
-		answer, err := n.answerControl(ctx, from, request)
-		if err != nil {
+		response, err := n.answerControl(ctx, from, request)
+		switch {
+		case errors.Is(err, errNotRelayed):
+			return appendAnswer(nil, &answer{status: statusRefused})
+		case err != nil:
 			return n.refuse(nil, from, err)
 		}
-		return answer
+		return response
 	}
 }
 
@@ -111,7 +114,10 @@ func (n *Node) tell(ctx context.Context, to string, request []byte, timeout time
 	return n.client.Call(ctx, through.Peer, appendRelay(nil, &relay{to: to, from: n.identity, request: request}), timeout)
 }
 
-var errBadRelay = errors.New("peerlimit: a relayed message for nobody in reach, or relayed twice")
+var (
+	errBadRelay   = errors.New("peerlimit: a relayed message that is empty, or relayed twice")
+	errNotRelayed = errors.New("peerlimit: a relayed message for nobody in reach") // which is what relays are tried for
+)
 
 // onRelay sends a message on to the member it is for, and returns that one's answer.
 func (n *Node) onRelay(ctx context.Context, r *relay) ([]byte, error) {
@@ -120,12 +126,12 @@ func (n *Node) onRelay(ctx context.Context, r *relay) ([]byte, error) {
 	}
 	to := n.route.Load().others[r.to]
 	if to == nil || !n.linked(to) {
-		return nil, errBadRelay
+		return nil, errNotRelayed
 	}
 	response, err := n.client.Call(ctx, to.Peer, r.request, askTimeout/2)
 	if err != nil {
 		n.log.Debug("not relayed", slog.String("to", r.to), slog.Any("error", err))
-		return nil, errBadRelay
+		return nil, errNotRelayed
 	}
 	return response, nil
 }

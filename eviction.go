@@ -156,7 +156,7 @@ func (t *table) chooseVictim(own *partition, now int64) *bucket {
 		o.down(0)
 	}
 	for i := 0; i < evictionSample && len(o.heap) > 0; i++ {
-		look(o.heap[rand.IntN(len(o.heap))].bucket)
+		look(o.heap[rand.IntN(len(o.heap))].bucket) // #nosec G404 -- a sample
 	}
 	return victim
 }

@@ -24,6 +24,7 @@ func TestANodeUnderEndlessFreshKeysForgetsNoExhaustedOne(t *testing.T) {
 	for i := range exhausted {
 		require.True(t, limiter.AllowN(ctx, fmt.Sprint("exhausted-", i), 10))
 	}
+	before := peerlimit.HeapInUse()
 	for i := range fresh {
 		if !limiter.Allow(ctx, fmt.Sprint("fresh-", i)) {
 			t.Fatalf("fresh key %d is refused", i)
@@ -39,4 +40,7 @@ func TestANodeUnderEndlessFreshKeysForgetsNoExhaustedOne(t *testing.T) {
 		}
 	}
 	require.EqualValues(t, fresh+exhausted-maxKeys, node.Stats().Evicted)
+	perKey := float64(peerlimit.HeapInUse()-before) / (maxKeys - exhausted)
+	t.Logf("%.0f bytes a key", perKey)
+	require.Less(t, perKey, 1.05*159, "see Sizing in docs/operations.md; and what is not of keys")
 }

@@ -11,6 +11,9 @@ import (
 // PartitionOf returns the partition of a key under a limiter.
 func PartitionOf(limiter, key string) uint16 { return partitionOf(limiter, key) }
 
+// HeapInUse returns the bytes on the heap that are in use.
+func HeapInUse() uint64 { return heapInUse() }
+
 // PartitionCount is the number of partitions.
 const PartitionCount = partitionCount
 

@@ -70,13 +70,13 @@ func listenNetwork(network transport.Network, addr netip.AddrPort) (*networkGoss
 	}
 	address, err := netip.ParseAddrPort(listener.Addr().String())
 	if err != nil {
-		listener.Close()
+		_ = listener.Close()
 		return nil, fmt.Errorf("the network's listener has the address %q: %w", listener.Addr(), err)
 	}
 	address = netip.AddrPortFrom(address.Addr().Unmap(), address.Port())
 	packets, err := network.ListenPacket(address.String())
 	if err != nil {
-		listener.Close()
+		_ = listener.Close()
 		return nil, err
 	}
 	t := &networkGossip{
@@ -243,7 +243,7 @@ func whyNotBound(addr netip.AddrPort, err error) error {
 	if cause != nil {
 		return cause
 	}
-	packets.Close()
+	_ = packets.Close()
 	return err
 }
 

@@ -43,7 +43,7 @@ func (s *gossipStreams) dial(timeout time.Duration, dial func(context.Context) (
 		return nil, net.ErrClosed
 	}
 	if err := stream.SetDeadline(time.Now().Add(timeout)); err != nil {
-		stream.Close()
+		_ = stream.Close()
 		return nil, err
 	}
 	return stream, nil
@@ -62,7 +62,7 @@ func (s *gossipStreams) adopt(conn net.Conn, inbound bool) (*gossipStream, bool)
 	}
 	s.mu.Unlock()
 	if !ok {
-		conn.Close()
+		_ = conn.Close()
 	}
 	return stream, ok
 }
@@ -76,7 +76,7 @@ func (s *gossipStreams) deliver(conn net.Conn, to chan<- net.Conn) {
 	select {
 	case to <- stream:
 	case <-s.ctx.Done():
-		stream.Close()
+		_ = stream.Close()
 	}
 }
 
@@ -91,7 +91,7 @@ func (s *gossipStreams) close() {
 	}
 	s.mu.Unlock()
 	for _, stream := range streams {
-		stream.Close()
+		_ = stream.Close()
 	}
 }
 
@@ -107,7 +107,7 @@ type gossipStream struct {
 func (s *gossipStream) Write(b []byte) (int, error) {
 	n, err := s.Conn.Write(b)
 	if err != nil {
-		s.Close()
+		_ = s.Close()
 	}
 	return n, err
 }

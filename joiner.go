@@ -138,7 +138,7 @@ func (j *joiner) run(ctx context.Context) {
 		} else {
 			pause = min(2*pause, joinRetryMax)
 		}
-		timer := time.NewTimer(wait/2 + rand.N(wait/2))
+		timer := time.NewTimer(wait/2 + rand.N(wait/2)) // #nosec G404 -- only spreads attempts
 		select {
 		case <-timer.C:
 		case <-woken:

@@ -96,7 +96,7 @@ func (k *keeper) announce() {
 // run acquires until ctx ends.
 func (k *keeper) run(ctx context.Context) {
 	defer k.asking.Wait()
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(k.step(ctx))
 	defer timer.Stop()
 	for {
 		select {
@@ -209,9 +209,10 @@ func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
 	}
 }
 
-// previousOwner returns who owned a partition before this node did, or "".
+// previousOwner returns the other node that owned a partition before, or "". While one ring follows another, what is noted
+// may already be of the next: there it is this node that owned before, which must not ask itself and wait for the answer.
 func (k *keeper) previousOwner(part uint16) string {
-	if name := k.previous[part].Load(); name != nil {
+	if name := k.previous[part].Load(); name != nil && *name != k.node.identity {
 		return *name
 	}
 	return ""
@@ -329,6 +330,6 @@ func (k *keeper) ringBefore() *ring {
 // postpone lets somebody with a higher election go first. It is called before, or under the same lock as, what makes this
 // node want to acquire: the keeper must not see that there is something to acquire before it sees that it is to wait.
 func (k *keeper) postpone(part uint16) {
-	k.notBefore[part].Store(k.node.now() + int64(behindPause/2+rand.N(behindPause/2)))
+	k.notBefore[part].Store(k.node.now() + int64(behindPause/2+rand.N(behindPause/2))) // #nosec G404 -- only spreads rounds
 	k.wake()
 }

@@ -287,7 +287,7 @@ func (m *membership) watch(ctx context.Context) {
 			close(m.firstJoin)
 		}
 	}()
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(m.refresh())
 	defer timer.Stop()
 	for {
 		firstRoundOver := false
@@ -413,7 +413,7 @@ func (m *membership) someMember() (addr netip.AddrPort, ok bool) {
 	if len(others) == 0 {
 		return netip.AddrPort{}, false
 	}
-	return others[rand.N(len(others))].gossip, true
+	return others[rand.N(len(others))].gossip, true // #nosec G404 -- any will do
 }
 
 // otherSeeds takes in how many seeds there are, this node not counted.

@@ -31,6 +31,8 @@ type Node struct {
 	counters counters
 	events   *events
 
+	refusedRequests, refusedConnections *refusals
+
 	server     *transport.Server
 	client     *transport.Client
 	membership *membership
@@ -79,6 +81,7 @@ func Start(cfg Config) (*Node, error) {
 		limiters: make(map[string]*Limiter), peers: make(map[string]*peer), members: make(map[string]Member),
 		changed: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
+	n.refusedRequests, n.refusedConnections = &refusals{log: n.log}, &refusals{log: n.log}
 	n.reach = newReach(s.identity, n.lapse)
 	n.table.fullUntil, n.table.replicates = &n.reach.fullUntil, s.ReplicaInterval > 0
 	n.hot = newHotKeys(n.table, !s.NoLeases, !s.NoDenialCache)
@@ -87,7 +90,7 @@ func Start(cfg Config) (*Node, error) {
 	n.route.Store(&route{ring: newRing(nil)})
 	n.events = startEvents(s.OnEvent)
 	if err := n.listen(); err != nil {
-		n.shutDown()
+		_ = n.shutDown()
 		return nil, err
 	}
 	n.startGoroutines()
@@ -153,7 +156,7 @@ func (n *Node) listen() (err error) {
 	n.server, err = transport.Listen(transport.ServerConfig{
 		Network: network, Addr: n.rpc.String(), Cluster: n.Cluster, Self: n.identity,
 		MinVersion: protocolMin, MaxVersion: protocolMax, Handler: n.handle, Logger: n.log,
-		WrapConn: n.encryption.wrapServer(),
+		WrapConn: n.encryption.wrapServer(), OnRefused: n.refusedConnection,
 	})
 	if err != nil {
 		return fmt.Errorf("peerlimit: RPCAddr %s: %w", n.rpc, err)
@@ -312,7 +315,8 @@ func (n *Node) Stats() Stats {
 		RingChanges: c.ringChanges.Load(),
 		Keys:        int(n.table.keys.Load()), Alone: int(n.alone.keys.Load()), Evicted: n.table.evicted.Load(),
 		Served: c.served.Load(), PassedOn: c.passedOn.Load(), Refused: c.refused.Load(),
-		Timeouts: c.timeouts.Load(), Unreachable: c.unreachable.Load(), Overloaded: c.overloaded.Load(),
+		Strangers: c.strangers.Load(),
+		Timeouts:  c.timeouts.Load(), Unreachable: c.unreachable.Load(), Overloaded: c.overloaded.Load(),
 		LostRefunds: c.lostRefunds.Load(), LostReports: n.reporter.lost.Load(), EventsDropped: n.events.dropped.Load(),
 		Limiters: make(map[string]LimiterStats),
 	}

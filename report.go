@@ -238,9 +238,8 @@ func (r *reporter) waiting() []uint16 {
 
 // reportSpent delivers reports until ctx ends.
 func (n *Node) reportSpent(ctx context.Context) {
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(reportInterval)
 	defer timer.Stop()
-	<-timer.C
 	for {
 		select {
 		case <-ctx.Done():

@@ -3,7 +3,6 @@ package peerlimit
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"strings"
 )
 
@@ -62,13 +61,6 @@ func (n *Node) answerElsewhere(ctx context.Context, from string, r *rule, part u
 		return answer{status: statusNoEvidence} // the caller's own share is as good as this node's
 	}
 	return answer{status: statusElsewhere}
-}
-
-// refuse answers a message that makes no sense, and logs why. Keys do not appear in the log.
-func (n *Node) refuse(response []byte, from string, err error) []byte {
-	n.counters.refused.Add(1)
-	n.log.Debug("refused a request", slog.String("from", from), slog.Any("error", err))
-	return appendAnswer(response, &answer{status: statusRefused})
 }
 
 // answer does what m asks of a bucket of this table, and reports whether this node decides about it.

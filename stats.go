@@ -32,6 +32,10 @@ type Stats struct {
 	PassedOn uint64 // questions of other nodes sent on to the owner
 	Refused  uint64 // questions of other nodes that made no sense
 
+	// Strangers counts connections that ended in or before the handshake: of who is not of this cluster, has not its secret,
+	// or does not speak its protocol. Those that end without having sent anything, as probes do, do not count.
+	Strangers uint64
+
 	Timeouts    uint64 // questions to other nodes that were not answered in time
 	Unreachable uint64 // questions to other nodes that could not be sent
 	Overloaded  uint64 // questions to other nodes for which there was no room, here or there
@@ -53,7 +57,8 @@ type LimiterStats struct {
 // counters are the node's own; see Stats.
 type counters struct {
 	ringChanges                       atomic.Uint64
-	served, passedOn, refused         atomic.Uint64
+	served, passedOn                  atomic.Uint64
+	refused, strangers                atomic.Uint64
 	timeouts, unreachable, overloaded atomic.Uint64
 	lostRefunds                       atomic.Uint64
 }

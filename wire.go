@@ -144,7 +144,7 @@ func decodeMessage(b []byte) (m message, err error) {
 	m.hops, m.toHeir = flags&flagHops, flags&flagToHeir != 0
 	m.rule = r.bytes(maxRuleLen)
 	key := r.bytes(MaxKeyLen)
-	m.key = unsafe.String(unsafe.SliceData(key), len(key))
+	m.key = unsafe.String(unsafe.SliceData(key), len(key)) // #nosec G103 -- nobody writes into a request
 	switch m.kind {
 	case kindTake:
 		m.cost = r.number()
@@ -173,6 +173,9 @@ func decodeMessage(b []byte) (m message, err error) {
 		if err := validateCost(m.cost); err != nil {
 			return message{}, fmt.Errorf("%w: %w", errMalformed, err)
 		}
+	}
+	if want := m.borrow.want; !(want >= 0) || math.IsInf(want, 1) {
+		return message{}, fmt.Errorf("%w: a lease of %v tokens", errMalformed, want)
 	}
 	if m.kind == kindReserve {
 		if err := validateCost(m.total); err != nil {
@@ -234,8 +237,13 @@ func decodeAnswer(b []byte) (a answer, err error) {
 	if flags&flagGrant != 0 {
 		a.grant = grant{tokens: r.number(), id: r.uvarint(), stands: r.duration()}
 	}
-	if r.failed || !(a.grant.tokens >= 0) || math.IsInf(a.grant.tokens, 1) {
+	if r.failed {
 		return answer{}, fmt.Errorf("%w: cut short", errMalformed)
+	}
+	if tokens := a.grant.tokens; !(tokens >= 0) || math.IsInf(tokens, 1) {
+		return answer{}, fmt.Errorf("%w: a lease of %v tokens", errMalformed, tokens)
+	} else if tokens == 0 {
+		a.grant.id = 0 // it names nothing
 	}
 	if d.Origin >= originCount || d.Limit.Validate() != nil || !(d.Remaining >= 0) || math.IsInf(d.Remaining, 1) {
 		return answer{}, fmt.Errorf("%w: a decision that cannot be", errMalformed)

@@ -155,6 +155,16 @@ func TestWireRefusesWhatCannotBe(t *testing.T) {
 		_, _, err := decodeRule(encoded)
 		assert.ErrorIs(t, err, errMalformed, name)
 	}
+	for _, tokens := range []float64{-1, math.NaN(), math.Inf(1)} {
+		m := goldenMessages()["take-lease"]
+		m.borrow = borrowing{want: tokens, returned: goldenMessages()["return"].borrow.returned}
+		_, err := decodeMessage(appendMessage(nil, &m))
+		assert.ErrorIs(t, err, errMalformed, "a lease of %v is asked for", tokens)
+		a := goldenAnswers()["lease"]
+		a.grant = grant{id: 1, tokens: tokens, stands: time.Second}
+		_, err = decodeAnswer(appendAnswer(nil, &a))
+		assert.ErrorIs(t, err, errMalformed, "a lease of %v is given", tokens)
+	}
 	broken := goldenAnswers()["allowed"]
 	broken.decision.Remaining = math.NaN()
 	_, err := decodeAnswer(appendAnswer(nil, &broken))

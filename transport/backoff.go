@@ -16,7 +16,7 @@ type backoff struct {
 // next returns a delay between half of and the whole of the current step.
 func (b *backoff) next() time.Duration {
 	b.last = min(max(2*b.last, b.least), b.most)
-	return b.last/2 + rand.N(b.last/2+1)
+	return b.last/2 + rand.N(b.last/2+1) // #nosec G404 -- only spreads attempts
 }
 
 func (b *backoff) reset() { b.last = 0 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	_ "github.com/peerlimit/peerlimit/internal/onecore"
 )
 
 const (

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"encoding/binary"
+	"net"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -71,12 +72,17 @@ func TestServerDropsHostileClients(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				network := newMemNetwork()
-				_, peer := startServer(t, network, nil)
+				var refused []error
+				_, peer := startServer(t, network, func(c *ServerConfig) {
+					c.OnRefused = func(_ net.Addr, err error) { refused = append(refused, err) }
+				})
 				hostile := dialRaw(t, network, peer.Addr)
 				began := time.Now()
 				hostile.send(send)
 				hostile.expectClosed()
 				assert.LessOrEqual(t, time.Since(began), DefaultHandshakeTimeout)
+				synctest.Wait()
+				assert.Len(t, refused, 1)
 				mustCall(t, startClient(t, network, nil), peer)
 			})
 		})

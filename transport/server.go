@@ -71,6 +71,12 @@ type ServerConfig struct {
 	// Logger is told about panics, and at debug level about connections. Default
 	// none.
 	Logger *slog.Logger
+	// OnRefused is told of connections that did not get through the handshake,
+	// unless they ended without having sent anything, made room for others, or
+	// came from an honest peer that looks for another node or finds too many
+	// connections. It is called from the connection's goroutine and must be quick.
+	// Default: nobody.
+	OnRefused func(remote net.Addr, err error)
 
 	// HandshakeTimeout is how long a new connection has to say who it is. Default 2s.
 	HandshakeTimeout time.Duration

@@ -2,7 +2,9 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"runtime/debug"
@@ -62,11 +64,23 @@ func (c *serverConn) run() {
 	defer c.close()
 	if err := c.shakeHands(); err != nil {
 		c.logger.Debug("handshake failed", "error", err)
+		if report := c.server.config.OnRefused; report != nil && !everyday(err) {
+			report(c.raw.RemoteAddr(), err)
+		}
 		return
 	}
 	c.logger = c.logger.With("peer", c.from)
 	err := c.serve()
 	c.logger.Debug("connection ended", "cause", err)
+}
+
+// everyday reports whether a handshake may fail so while nothing is wrong: a probe that only connects, a connection that
+// made room for another one, a peer that looks for the node that was at this address before.
+func everyday(err error) bool {
+	if status := refusal(err); status == HandshakeName || status == HandshakeBusy {
+		return true
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed)
 }
 
 // shakeHands does the server's side of the handshake.
@@ -95,7 +109,10 @@ func (c *serverConn) shakeHands() error {
 		return err
 	}
 	if reply.status != HandshakeOK {
-		return fmt.Errorf("%srefused %q of cluster %q, which asked for %q: %s", errPrefix, h.from, h.cluster, h.to, reply.status)
+		return &HandshakeError{
+			Status: reply.status, Cluster: h.cluster, Name: h.from, Version: h.maxVersion,
+			Err: fmt.Errorf("%q asked for %q", h.from, h.to),
+		}
 	}
 	c.from = h.from
 	return c.conn.SetDeadline(time.Time{})

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	_ "github.com/peerlimit/peerlimit/internal/onecore"
 	"github.com/peerlimit/peerlimit/internal/oracle"
 )
 

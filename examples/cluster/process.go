@@ -52,7 +52,7 @@ func startProcess(config nodeConfig, onReport func(*process, nodeReport), onEnd 
 		return nil, err
 	}
 	p := &process{name: config.Name, ready: make(chan struct{}), ended: make(chan struct{})}
-	p.cmd = exec.Command(self)
+	p.cmd = exec.Command(self) // #nosec G204 -- itself
 	p.cmd.Env = append(os.Environ(), nodeEnv+"=1")
 	p.cmd.Stderr = &p.log
 	stdin, err := p.cmd.StdinPipe()

@@ -75,7 +75,7 @@ func (s *service) handleLeaky(w http.ResponseWriter, r *http.Request) {
 
 // handleHealth says yes, always: the port is not served before the node is ready.
 func handleHealth(w http.ResponseWriter, _ *http.Request) {
-	io.WriteString(w, "ok\n")
+	_, _ = io.WriteString(w, "ok\n")
 }
 
 // clientIP is the address the connection comes from. Behind a proxy that is the proxy's, and all clients would share one
@@ -107,7 +107,7 @@ func respond(w http.ResponseWriter, ip string, decision peerlimit.Decision) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store") // a stored answer would be neither counted nor true
 	w.WriteHeader(status)
-	w.Write(body) // fails only when the client has gone
+	_, _ = w.Write(body) // fails only when the client has gone
 }
 
 // retryAfterSeconds rounds up to what the header can say: a client that obeys is never too early, and never told 0.

@@ -1,0 +1,36 @@
+package peerlimit
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+)
+
+// A flood of what is refused is a line in the log every ten seconds, and not one is lost from the count.
+func TestRefusalsAreLoggedSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var logs strings.Builder
+		node := &Node{refusedConnections: &refusals{log: slog.New(slog.NewTextHandler(&logs, nil))}}
+		stranger := &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 7}
+		for range 25 * 1000 { // 25 s
+			node.refusedConnection(stranger, errors.New("no TLS"))
+			time.Sleep(time.Millisecond)
+		}
+		lines := strings.Split(strings.TrimSpace(logs.String()), "\n")
+		assert.Len(t, lines, 3)
+		for _, line := range lines {
+			assert.Contains(t, line, "level=WARN")
+			assert.Contains(t, line, `"no TLS"`)
+			assert.Contains(t, line, "10.0.0.1:7")
+		}
+		assert.NotContains(t, lines[0], "unsaid")
+		assert.Contains(t, lines[1], "unsaid=9999")
+		assert.EqualValues(t, 25_000, node.counters.strangers.Load())
+	})
+}
