@@ -19,6 +19,7 @@ import (
 
 	"github.com/peerlimit/peerlimit"
 	"github.com/peerlimit/peerlimit/grpclimit"
+	_ "github.com/peerlimit/peerlimit/internal/onecore"
 )
 
 const (

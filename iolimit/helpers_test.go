@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlimit/peerlimit"
+	_ "github.com/peerlimit/peerlimit/internal/onecore"
 	"github.com/peerlimit/peerlimit/iolimit"
 )
 

@@ -118,6 +118,8 @@ var singles = []single{
 		func(s *peerlimit.Stats) uint64 { return s.PassedOn }),
 	counter("questions_refused_total", "Questions of other nodes that made no sense.",
 		func(s *peerlimit.Stats) uint64 { return s.Refused }),
+	counter("strangers_total", "Connections for takes that did not get through the handshake.",
+		func(s *peerlimit.Stats) uint64 { return s.Strangers }),
 	labelled(failures, "timeout", func(s *peerlimit.Stats) uint64 { return s.Timeouts }),
 	labelled(failures, "unreachable", func(s *peerlimit.Stats) uint64 { return s.Unreachable }),
 	labelled(failures, "overloaded", func(s *peerlimit.Stats) uint64 { return s.Overloaded }),

@@ -41,7 +41,7 @@ func TestEveryFigureIsTold(t *testing.T) {
 			GainedGiven: 7, GainedReplica: 8, GainedEmpty: 9, Keys: 10, Alone: 11, Evicted: 12,
 			LeasesGranted: 13, LeasesExpired: 14, TokensLeased: 15.5, TokensUsed: 16.5, TokensReturned: 17.5,
 			Served: 18, PassedOn: 19, Refused: 20, Timeouts: 21, Unreachable: 22, Overloaded: 23,
-			LostRefunds: 24, LostReports: 25, EventsDropped: 26,
+			LostRefunds: 24, LostReports: 25, EventsDropped: 26, Strangers: 30,
 			Limiters: map[string]peerlimit.LimiterStats{"api": {
 				Allowed: map[peerlimit.Origin]uint64{peerlimit.OriginLocal: 27, peerlimit.OriginHeir: 28},
 				Denied:  map[peerlimit.Origin]uint64{peerlimit.OriginDenialCache: 29},
@@ -66,7 +66,7 @@ func TestEveryFigureIsTold(t *testing.T) {
 		"peerlimit_questions_passed_on_total 19", "peerlimit_questions_refused_total 20",
 		`peerlimit_question_failures_total{reason="timeout"} 21`, `peerlimit_question_failures_total{reason="unreachable"} 22`,
 		`peerlimit_question_failures_total{reason="overloaded"} 23`, "peerlimit_lost_refunds_total 24",
-		"peerlimit_lost_reports_total 25", "peerlimit_dropped_events_total 26",
+		"peerlimit_lost_reports_total 25", "peerlimit_dropped_events_total 26", "peerlimit_strangers_total 30",
 		`peerlimit_decisions_total{limiter="api",origin="local",outcome="allowed"} 27`,
 		`peerlimit_decisions_total{limiter="api",origin="heir",outcome="allowed"} 28`,
 		`peerlimit_decisions_total{limiter="api",origin="denial-cache",outcome="denied"} 29`,
@@ -78,7 +78,7 @@ func TestEveryFigureIsTold(t *testing.T) {
 	for _, line := range strings.Split(values, "\n") {
 		assert.Contains(t, told, "\n"+line+"\n")
 	}
-	assert.Equal(t, 26+12+4, testutil.CollectAndCount(mustNewCollector(t, f)), "each once")
+	assert.Equal(t, 27+12+4, testutil.CollectAndCount(mustNewCollector(t, f)), "each once")
 }
 
 // exposition is what a scrape would see.
