@@ -119,6 +119,10 @@ func (a *account) take(ctx context.Context, need int) (int, error) {
 		a.mu.Lock()
 		a.takenAt = now
 		a.mu.Unlock()
+		if err := interruption(ctx); err != nil { // while the question was under way
+			a.keep(bytes)
+			return 0, err
+		}
 		return bytes, nil
 	}
 }

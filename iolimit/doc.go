@@ -16,8 +16,10 @@
 //
 // What was not written yet is paid for before it is written, what was read before it is handed out. Whoever is slow, or
 // moves little, takes just the bytes at hand. Whoever moves much takes ahead what it uses in 10 ms at its own speed of
-// late, at most [Bandwidth.MaxTake]; so fast transfers take a hundred times a second, or once in MaxTake bytes, and not
-// for each packet. A long write is made in pieces of that size, at least 4 KiB, so that others get their turn between them.
+// late, at most what the limit lets pass in 5 ms, and at most [Bandwidth.MaxTake]. So those that together are at the
+// limit take some 200 times a second in all, or once in MaxTake bytes, and not for each packet; and each of them that
+// wants more gets as much as the others. Long writes are made in pieces of that size, at least 512 bytes, so that others
+// get their turn between them.
 //
 // What was taken ahead is used by the calls that follow. It is given back 20 ms after the last take, and by Close.
 //

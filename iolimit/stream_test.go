@@ -326,6 +326,38 @@ func TestCloseEndsWaiting(t *testing.T) {
 	})
 }
 
+// A question that is under way when everything ends is waited for; what it has taken is given back, and nothing is written.
+func TestCloseDuringAQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bucket, release := newTally(t, peerlimit.PerHour(1000)), make(chan struct{})
+		slow := &slowTakes{bucket, release}
+		judged := newJudge(t, peerlimit.PerHour(1000).WithBurst(1000))
+		w := mustNewWriter(t, judged, iolimit.Bandwidth{Taker: slow, Key: "k"})
+		failed := make(chan error)
+		go func() {
+			_, err := w.Write(make([]byte, 100))
+			failed <- err
+		}()
+		synctest.Wait()
+		require.NoError(t, w.Close())
+		close(release)
+		assert.ErrorIs(t, <-failed, iolimit.ErrClosed)
+		assert.Zero(t, judged.total())
+		assert.Zero(t, bucket.net())
+	})
+}
+
+// slowTakes is a Taker whose takes wait for the test, whatever their context says.
+type slowTakes struct {
+	*tally
+	release chan struct{}
+}
+
+func (s *slowTakes) Take(ctx context.Context, key string, cost float64) (peerlimit.Decision, error) {
+	<-s.release
+	return s.tally.Take(ctx, key, cost)
+}
+
 // errNoRoom is what a broken sink says.
 var errNoRoom = errors.New("no room")
 
