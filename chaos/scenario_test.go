@@ -1,0 +1,104 @@
+//go:build linux
+
+package chaos
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// scenario is something that happens to a cluster, and what is promised when it does.
+type scenario struct {
+	name      string
+	guarantee string // for people; allow is the same for the judge
+	nodes     int
+	hot       limit
+	calls     int // a second of the saturated key at each node; 0 for hotCalls
+
+	network bool // it cuts links
+	foreign bool // it makes sense for another program than peerlimit
+	quick   bool // a few seconds: run by every go test
+	ci      bool // of the short set
+
+	fullRate bool // the whole limit must be given out again soon after the last sudden event
+
+	// oldProgram, when not nil, returns the program that the nodes run at first.
+	oldProgram func(t *testing.T) *os.File
+
+	do    func(r *run)
+	allow func(r *run, l limit, admitted []record) allowance
+}
+
+// selected reports whether the flags ask for this scenario.
+func (s *scenario) selected() bool {
+	switch {
+	case *program != "peerlimit" && !s.foreign:
+		return false
+	case *chosen != "":
+		return regexp.MustCompile(*chosen).MatchString(s.name)
+	case *longSet:
+		return true
+	case *ciSet:
+		return s.ci
+	}
+	return s.quick
+}
+
+func TestScenarios(t *testing.T) {
+	for _, s := range scenarios {
+		if !s.selected() {
+			continue
+		}
+		t.Run(s.name, func(t *testing.T) {
+			if s.network && !*inside {
+				runInside(t, s.name)
+				return
+			}
+			for range *repeat {
+				runScenario(t, &s)
+			}
+		})
+	}
+}
+
+func runScenario(t *testing.T, s *scenario) {
+	var result Result
+	t.Run("run", func(t *testing.T) { // its processes end with it
+		r, records := execute(t, s)
+		result = judge(r, records)
+		report(t, &result)
+		if *program == "peerlimit" {
+			require.Empty(t, result.Violations)
+		}
+	})
+	if *outDir != "" {
+		encoded, err := json.MarshalIndent(result, "", "\t")
+		require.NoError(t, err)
+		require.NoError(t, os.MkdirAll(*outDir, 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(*outDir, s.name+"."+*program+".json"), append(encoded, '\n'), 0o644))
+	}
+}
+
+// report says what came of a run, in a few lines.
+func report(t *testing.T, result *Result) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %d calls in %.0f s, %d failed; slowest decision %.0f ms, other requests %.0f ms", result.Scenario,
+		result.Calls, result.Seconds, result.Failed, result.SlowestMS, result.NoiseMS)
+	if result.FullRateMS != nil {
+		fmt.Fprintf(&b, "; the full rate again after %.0f ms", *result.FullRateMS)
+	}
+	for _, k := range result.Keys {
+		fmt.Fprintf(&b, "\n%d %s: worst window %.0f admitted of %.1f, %.1f more (allowed: %.1f more)", k.Number, k.Kind, k.Admitted, k.Allowed, k.Over, k.OverAllowed)
+		if k.Kind == "saturated" {
+			fmt.Fprintf(&b, "; %.1f %% less in all", k.UnderPercent)
+		}
+	}
+	t.Log(b.String())
+}
