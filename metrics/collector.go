@@ -1,0 +1,208 @@
+package metrics
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/peerlimit/peerlimit"
+)
+
+// Node is what a [Collector] asks. A [*peerlimit.Node] is one.
+type Node interface {
+	Stats() peerlimit.Stats
+	Members() []peerlimit.Member
+}
+
+// Collector is a [prometheus.Collector] of what a node sees, asked when it is scraped. Make one with [NewCollector].
+type Collector struct{ node Node }
+
+var _ prometheus.Collector = (*Collector)(nil)
+
+// ErrInvalid means that what was to be measured is missing; the text says what.
+var ErrInvalid = errors.New("metrics: invalid")
+
+// NewCollector returns a collector of node. It needs no closing; a node that was closed is told of as it was. An error
+// matches [ErrInvalid]: node is nil.
+func NewCollector(node Node) (*Collector, error) {
+	if n, is := node.(*peerlimit.Node); node == nil || is && n == nil {
+		return nil, fmt.Errorf("%w collector: node is nil", ErrInvalid)
+	}
+	return &Collector{node}, nil
+}
+
+// single is a metric without labels, or of fixed ones.
+type single struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	label []string // value of the description's label, if it has one
+	value func(*peerlimit.Stats) float64
+}
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("peerlimit_"+name, help, labels, nil)
+}
+
+func gauge(name, help string, value func(*peerlimit.Stats) int) single {
+	return single{describe(name, help), prometheus.GaugeValue, nil,
+		func(s *peerlimit.Stats) float64 { return float64(value(s)) }}
+}
+
+func counter(name, help string, value func(*peerlimit.Stats) uint64) single {
+	return single{describe(name, help), prometheus.CounterValue, nil,
+		func(s *peerlimit.Stats) float64 { return float64(value(s)) }}
+}
+
+func tokens(name, help string, value func(*peerlimit.Stats) float64) single {
+	return single{describe(name, help), prometheus.CounterValue, nil, value}
+}
+
+func labelled(desc *prometheus.Desc, label string, value func(*peerlimit.Stats) uint64) single {
+	return single{desc, prometheus.CounterValue, []string{label},
+		func(s *peerlimit.Stats) float64 { return float64(value(s)) }}
+}
+
+var (
+	gained = describe("partitions_gained_total",
+		"Partitions acquired, by what they came from: given by their holder, a replica, or empty.", "source")
+	failures = describe("question_failures_total",
+		"Questions to other nodes that failed: timeout, unreachable, or overloaded here or there.", "reason")
+	decisions = describe("decisions_total",
+		"Decisions given to callers on this node, by limiter, by who decided and by what was decided.", "limiter", "origin", "outcome")
+	peers = describe("peers",
+		"Other members, by what this node knows of them; suspect are those it gets no answer from.", "state")
+)
+
+// singles are the metrics that are one figure of Stats each.
+var singles = []single{
+	gauge("members", "Members that take part, as gossip sees them, this node among them.",
+		func(s *peerlimit.Stats) int { return s.Members }),
+	gauge("known_members", "Members that a limit is divided by when this node decides alone.",
+		func(s *peerlimit.Stats) int { return s.Known }),
+	gauge("reachable_members", "Known members that are in reach, this node among them.",
+		func(s *peerlimit.Stats) int { return s.Reachable }),
+
+	gauge("partitions_owned", "Partitions that the ring gives to this node.",
+		func(s *peerlimit.Stats) int { return s.PartitionsOwned }),
+	gauge("partitions_held", "Partitions that this node decides about in full.",
+		func(s *peerlimit.Stats) int { return s.PartitionsHeld }),
+	counter("ring_changes_total", "Times the owners of partitions changed.",
+		func(s *peerlimit.Stats) uint64 { return s.RingChanges }),
+	labelled(gained, "given", func(s *peerlimit.Stats) uint64 { return s.GainedGiven }),
+	labelled(gained, "replica", func(s *peerlimit.Stats) uint64 { return s.GainedReplica }),
+	labelled(gained, "empty", func(s *peerlimit.Stats) uint64 { return s.GainedEmpty }),
+
+	gauge("keys", "Buckets kept for the cluster, held and replicas.",
+		func(s *peerlimit.Stats) int { return s.Keys }),
+	gauge("alone_keys", "Buckets kept for deciding alone.",
+		func(s *peerlimit.Stats) int { return s.Alone }),
+	counter("evictions_total", "Buckets dropped for want of room while they still mattered.",
+		func(s *peerlimit.Stats) uint64 { return s.Evicted }),
+
+	counter("leases_granted_total", "Leases granted to other nodes.",
+		func(s *peerlimit.Stats) uint64 { return s.LeasesGranted }),
+	counter("leases_expired_total", "Leases not returned in time, all of whose tokens count as used.",
+		func(s *peerlimit.Stats) uint64 { return s.LeasesExpired }),
+	tokens("lease_tokens_granted_total", "Tokens in the leases that were granted.",
+		func(s *peerlimit.Stats) float64 { return s.TokensLeased }),
+	tokens("lease_tokens_used_total", "Tokens of leases that were used, as far as is known.",
+		func(s *peerlimit.Stats) float64 { return s.TokensUsed }),
+	tokens("lease_tokens_returned_total", "Tokens of leases that were returned unused.",
+		func(s *peerlimit.Stats) float64 { return s.TokensReturned }),
+
+	counter("questions_served_total", "Questions of other nodes answered here.",
+		func(s *peerlimit.Stats) uint64 { return s.Served }),
+	counter("questions_passed_on_total", "Questions of other nodes sent on to the owner.",
+		func(s *peerlimit.Stats) uint64 { return s.PassedOn }),
+	counter("questions_refused_total", "Questions of other nodes that made no sense.",
+		func(s *peerlimit.Stats) uint64 { return s.Refused }),
+	counter("strangers_total", "Connections for takes that did not get through the handshake.",
+		func(s *peerlimit.Stats) uint64 { return s.Strangers }),
+	labelled(failures, "timeout", func(s *peerlimit.Stats) uint64 { return s.Timeouts }),
+	labelled(failures, "unreachable", func(s *peerlimit.Stats) uint64 { return s.Unreachable }),
+	labelled(failures, "overloaded", func(s *peerlimit.Stats) uint64 { return s.Overloaded }),
+
+	counter("lost_refunds_total", "Refunds and cancellations that did not reach the owner.",
+		func(s *peerlimit.Stats) uint64 { return s.LostRefunds }),
+	counter("lost_reports_total", "Keys of which it was not reported what was spent by a share.",
+		func(s *peerlimit.Stats) uint64 { return s.LostReports }),
+	counter("dropped_events_total", "Events that Config.OnEvent was too slow for.",
+		func(s *peerlimit.Stats) uint64 { return s.EventsDropped }),
+}
+
+// origins are all that there are, as their names.
+var origins = func() (all []peerlimit.Origin) {
+	for o := peerlimit.OriginLocal; !strings.HasPrefix(o.String(), "Origin("); o++ {
+		all = append(all, o)
+	}
+	return all
+}()
+
+// memberStates are all that there are, as their names.
+var memberStates = func() (all []peerlimit.MemberState) {
+	for s := peerlimit.MemberAlive; !strings.HasPrefix(s.String(), "MemberState("); s++ {
+		all = append(all, s)
+	}
+	return all
+}()
+
+// Describe is for a registry.
+func (c *Collector) Describe(descs chan<- *prometheus.Desc) {
+	for i, m := range singles {
+		if i == 0 || singles[i-1].desc != m.desc {
+			descs <- m.desc
+		}
+	}
+	descs <- decisions
+	descs <- peers
+}
+
+// Collect is for a registry.
+func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
+	stats := c.node.Stats()
+	for _, m := range singles {
+		metrics <- prometheus.MustNewConstMetric(m.desc, m.kind, m.value(&stats), m.label...)
+	}
+	c.collectDecisions(metrics, stats.Limiters)
+	c.collectPeers(metrics)
+}
+
+// collectDecisions tells all origins and outcomes of each limiter, those that never were as 0: a rate needs to see where
+// a counter began.
+func (c *Collector) collectDecisions(metrics chan<- prometheus.Metric, limiters map[string]peerlimit.LimiterStats) {
+	type outcome struct{ allowed, denied uint64 }
+	sums := make(map[string][]outcome)
+	for name, counts := range limiters {
+		name = labelValue(name)
+		if sums[name] == nil {
+			sums[name] = make([]outcome, len(origins))
+		}
+		for i, o := range origins {
+			sums[name][i].allowed += counts.Allowed[o]
+			sums[name][i].denied += counts.Denied[o]
+		}
+	}
+	for name, sum := range sums {
+		for i, o := range origins {
+			metrics <- prometheus.MustNewConstMetric(decisions, prometheus.CounterValue, float64(sum[i].allowed), name, o.String(), "allowed")
+			metrics <- prometheus.MustNewConstMetric(decisions, prometheus.CounterValue, float64(sum[i].denied), name, o.String(), "denied")
+		}
+	}
+}
+
+func (c *Collector) collectPeers(metrics chan<- prometheus.Metric) {
+	count := make(map[peerlimit.MemberState]int)
+	for _, m := range c.node.Members() {
+		if !m.Self {
+			count[m.State]++
+		}
+	}
+	for _, state := range memberStates {
+		metrics <- prometheus.MustNewConstMetric(peers, prometheus.GaugeValue, float64(count[state]), state.String())
+	}
+}
+
+// labelValue makes a limiter's name, which may be any bytes, one that Prometheus takes.
+func labelValue(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }
