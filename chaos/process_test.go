@@ -159,9 +159,10 @@ func (d *driver) kill() {
 	_ = d.command.Wait() // an error only says that it was killed, or that finish has waited already
 }
 
-// freeAddress returns an address on loopback that nobody listens at.
-func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+// freeAddress returns an address that nobody listens at. Every node has a host of its own on loopback, since Gubernator
+// tells its members apart by that.
+func freeAddress(node int) (string, error) {
+	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.%d:0", node))
 	if err != nil {
 		return "", err
 	}

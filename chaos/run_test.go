@@ -125,7 +125,7 @@ func (r *run) newNode() *node {
 		n.bind, n.rpc, n.http = host+":7946", host+":7947", host+":8080"
 	} else {
 		for _, a := range []*string{&n.bind, &n.rpc, &n.http} {
-			free, err := freeAddress()
+			free, err := freeAddress(n.number)
 			require.NoError(r.t, err)
 			*a = free
 		}
@@ -203,7 +203,7 @@ func (r *run) owner(key string) *node {
 	defer cancel()
 	name, err := r.nodes[0].get(ctx, "/owner?key="+url.QueryEscape(key))
 	require.NoError(r.t, err)
-	i := slices.IndexFunc(r.nodes, func(n *node) bool { return strings.HasPrefix(name, n.name+"-") || name == n.name })
+	i := slices.IndexFunc(r.nodes, func(n *node) bool { return strings.HasPrefix(name, n.name+"-") || name == n.rpc })
 	require.GreaterOrEqual(r.t, i, 0, "the owner is %q", name)
 	return r.nodes[i]
 }

@@ -7,7 +7,7 @@
 // Keys that begin with "hot" have the limit of the flags; all others ten an hour.
 //
 //	POST /take?key=KEY   {"allowed":true,"origin":"remote"}, or 500 and a text when there is no decision
-//	GET  /owner?key=KEY  the name of the node that decides about a key
+//	GET  /owner?key=KEY  the name of the node that decides about a key, or its address for -rpc
 //	GET  /ready?nodes=N  200 when takes work and N nodes, itself included, know each other; 503 until then
 //	GET  /alive          200
 //
