@@ -136,6 +136,7 @@ func (n *Node) lapse() {
 		p.mu.Unlock()
 	}
 	if ended > 0 {
+		n.counters.evidenceLapses.Add(1)
 		n.events.emit(EventEvidenceLapsed, "", fmt.Sprintf("%d partitions are decided by shares", ended))
 	}
 	n.keeper.wake()
@@ -313,14 +314,18 @@ func (n *Node) Stats() Stats {
 	s := Stats{
 		Members: len(r.peers), Known: view.known, Reachable: view.reachable,
 		RingChanges: c.ringChanges.Load(),
-		Keys:        int(n.table.keys.Load()), Alone: int(n.alone.keys.Load()), Evicted: n.table.evicted.Load(),
+		ReplicaLag:  n.replicator.lag(n.now()),
+		Fallbacks:   c.fallbacks.Load(), EvidenceLapses: c.evidenceLapses.Load(),
+		MaxKeys: n.MaxKeys, Keys: int(n.table.keys.Load()), Alone: int(n.alone.keys.Load()), Evicted: n.table.evicted.Load(),
 		Served: c.served.Load(), PassedOn: c.passedOn.Load(), Refused: c.refused.Load(),
 		Strangers: c.strangers.Load(),
 		Timeouts:  c.timeouts.Load(), Unreachable: c.unreachable.Load(), Overloaded: c.overloaded.Load(),
-		LostRefunds: c.lostRefunds.Load(), LostReports: n.reporter.lost.Load(), EventsDropped: n.events.dropped.Load(),
+		QuestionTimes: c.questionTimes.histogram(),
+		LostRefunds:   c.lostRefunds.Load(), LostReports: n.reporter.lost.Load(), EventsDropped: n.events.dropped.Load(),
 		Limiters: make(map[string]LimiterStats),
 	}
 	n.countPartitions(&s, r)
+	n.countLinks(&s, r)
 	n.table.leases.fill(&s)
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -51,6 +51,7 @@ type heirState struct {
 	sending   bool
 	failures  int   // in a row
 	notBefore int64 // when to try again
+	since     int64 // it has not acknowledged what it was sent then, or nothing since
 }
 
 func newReplicator(n *Node) *replicator {
@@ -203,7 +204,7 @@ func (r *replicator) take(heir string, now int64) bool {
 	defer r.mu.Unlock()
 	state := r.heirs[heir]
 	if state == nil {
-		state = new(heirState)
+		state = &heirState{since: now}
 		r.heirs[heir] = state
 	}
 	if state.sending || now < state.notBefore {
@@ -232,12 +233,22 @@ func (r *replicator) answered(heir string, ok bool) {
 	defer r.mu.Unlock()
 	state := r.heirs[heir]
 	if ok {
-		state.failures = 0
+		state.failures, state.since = 0, now
 		return
 	}
 	pause := min(replicaPauseMin<<min(state.failures, 8), replicaPauseMax)
 	state.failures++
 	state.notBefore = now + int64(pause)
+}
+
+// lag returns for how long the heir that is furthest behind has acknowledged nothing of what it was sent.
+func (r *replicator) lag(now int64) (longest time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, state := range r.heirs {
+		longest = max(longest, time.Duration(now-state.since))
+	}
+	return longest
 }
 
 // tries returns how often in a row the heir has not answered.

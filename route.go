@@ -47,7 +47,9 @@ func (r *route) heir(partition uint16) (heir *peer, ok bool) {
 // errElsewhere or neverSent, the question may still have been acted upon.
 func (n *Node) call(ctx context.Context, p *peer, m *message, timeout time.Duration) (answer, error) {
 	var buf [512]byte
+	began := n.now()
 	response, err := n.client.Call(ctx, p.Peer, appendMessage(buf[:0], m), timeout)
+	n.counters.questionTimes.add(time.Duration(n.now() - began))
 	return n.decided(response, err)
 }
 
@@ -117,6 +119,7 @@ func (n *Node) countFailure(err error) {
 // fallbackBegan notes that a take on p's keys is decided without it. Nil stands for this node.
 func (n *Node) fallbackBegan(p *peer, cause error) {
 	if p != nil && !p.alone.Load() && p.alone.CompareAndSwap(false, true) {
+		n.counters.fallbacks.Add(1)
 		n.events.emit(EventFallbackBegan, p.Name, cause.Error())
 	}
 }

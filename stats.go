@@ -1,12 +1,22 @@
 package peerlimit
 
-import "sync/atomic"
+import (
+	"math/bits"
+	"sync/atomic"
+	"time"
+
+	"github.com/peerlimit/peerlimit/transport"
+)
 
 // Stats is a snapshot of what a node has seen since it started. Counts never go back; the others are as of now.
 type Stats struct {
 	Members   int // alive or suspected, not leaving, this node among them
 	Known     int // that a limit is divided by when this node decides alone
 	Reachable int // of those
+
+	LinksUp      int // connections to other members that questions can be sent over
+	LinksSuspect int // that are there, but have not answered lately: questions are not sent
+	LinksDown    int // that are not there, or are being made
 
 	PartitionsOwned int    // of 4,093, by the ring
 	PartitionsHeld  int    // that this node decides about in full
@@ -16,6 +26,14 @@ type Stats struct {
 	GainedReplica uint64 // partitions acquired from a replica, because who held them was gone
 	GainedEmpty   uint64 // partitions acquired empty, because nobody had anything of them
 
+	// ReplicaLag is for how long the heir that is furthest behind has acknowledged nothing of what it was sent. About a round
+	// trip when all is well: what changes is sent every Config.ReplicaInterval.
+	ReplicaLag time.Duration
+
+	Fallbacks      uint64 // times that takes on a member's keys began to be decided without it
+	EvidenceLapses uint64 // times that this node had to cease to decide in full, because it heard from no majority
+
+	MaxKeys int    // Config.MaxKeys, for each of the next two
 	Keys    int    // buckets kept for the cluster
 	Alone   int    // buckets kept for deciding alone
 	Evicted uint64 // buckets dropped for want of room while they still mattered
@@ -40,12 +58,67 @@ type Stats struct {
 	Unreachable uint64 // questions to other nodes that could not be sent
 	Overloaded  uint64 // questions to other nodes for which there was no room, here or there
 
+	QuestionTimes Histogram // how long questions to other nodes about takes lasted, unanswered ones too
+
 	LostRefunds   uint64 // refunds and cancellations that did not reach the owner
 	LostReports   uint64 // keys of which it was not reported what was spent by a share, because there were too many
 	EventsDropped uint64 // events that Config.OnEvent was too slow for
 
 	// Limiters has an entry for every limiter that was used on this node, by name.
 	Limiters map[string]LimiterStats
+}
+
+// Histogram counts durations by their length.
+type Histogram struct {
+	Bounds []time.Duration // of each count but the last, inclusive; the same for all nodes of a version
+	Counts []uint64        // one more than Bounds: the last is of what is longer than all of them
+	Sum    time.Duration   // of all durations
+}
+
+const (
+	// firstBound is that of the shortest durations that are told apart. Each further bound is twice the one before.
+	firstBound = 50 * time.Microsecond
+	boundCount = 13 // up to 205 ms: two RPC timeouts
+)
+
+// durations collects a histogram.
+type durations struct {
+	counts [boundCount + 1]atomic.Uint64
+	sum    atomic.Int64
+}
+
+func (d *durations) add(lasted time.Duration) {
+	i := 0
+	if lasted > firstBound {
+		i = min(bits.Len64(uint64((lasted-1)/firstBound)), boundCount)
+	}
+	d.counts[i].Add(1)
+	d.sum.Add(int64(lasted))
+}
+
+func (d *durations) histogram() Histogram {
+	h := Histogram{Sum: time.Duration(d.sum.Load())}
+	for i := range boundCount {
+		h.Bounds = append(h.Bounds, firstBound<<i)
+	}
+	for i := range d.counts {
+		h.Counts = append(h.Counts, d.counts[i].Load())
+	}
+	return h
+}
+
+// countLinks fills in the states of the links to other members.
+func (n *Node) countLinks(s *Stats, r *route) {
+	for name := range r.others {
+		switch n.client.State(name) {
+		case transport.LinkUp:
+			s.LinksUp++
+		case transport.LinkSuspect:
+			s.LinksSuspect++
+		default:
+			s.LinksDown++
+		}
+	}
 }
 
 // LimiterStats counts the decisions that one limiter gave its callers on this node, by who decided.
@@ -61,6 +134,8 @@ type counters struct {
 	refused, strangers                atomic.Uint64
 	timeouts, unreachable, overloaded atomic.Uint64
 	lostRefunds                       atomic.Uint64
+	fallbacks, evidenceLapses         atomic.Uint64
+	questionTimes                     durations
 }
 
 // decisionCounts counts decisions by origin and outcome. The counters are kept several times over, by partition, so that
