@@ -64,6 +64,11 @@ func labelled(desc *prometheus.Desc, label string, value func(*peerlimit.Stats) 
 		func(s *peerlimit.Stats) float64 { return float64(value(s)) }}
 }
 
+func labelledGauge(desc *prometheus.Desc, label string, value func(*peerlimit.Stats) int) single {
+	return single{desc, prometheus.GaugeValue, []string{label},
+		func(s *peerlimit.Stats) float64 { return float64(value(s)) }}
+}
+
 var (
 	gained = describe("partitions_gained_total",
 		"Partitions acquired, by what they came from: given by their holder, a replica, or empty.", "source")
@@ -71,6 +76,10 @@ var (
 		"Questions to other nodes that failed: timeout, unreachable, or overloaded here or there.", "reason")
 	decisions = describe("decisions_total",
 		"Decisions given to callers on this node, by limiter, by who decided and by what was decided.", "limiter", "origin", "outcome")
+	links = describe("links",
+		"Connections to other members, by state: questions go over those that are up; suspect ones have not answered lately.", "state")
+	questions = describe("question_duration_seconds",
+		"How long questions to other nodes about takes lasted, unanswered ones too.")
 	peers = describe("peers",
 		"Other members, by what this node knows of them; suspect are those it gets no answer from.", "state")
 )
@@ -94,6 +103,18 @@ var singles = []single{
 	labelled(gained, "replica", func(s *peerlimit.Stats) uint64 { return s.GainedReplica }),
 	labelled(gained, "empty", func(s *peerlimit.Stats) uint64 { return s.GainedEmpty }),
 
+	labelledGauge(links, "up", func(s *peerlimit.Stats) int { return s.LinksUp }),
+	labelledGauge(links, "suspect", func(s *peerlimit.Stats) int { return s.LinksSuspect }),
+	labelledGauge(links, "down", func(s *peerlimit.Stats) int { return s.LinksDown }),
+	{describe("replica_lag_seconds", "For how long the heir that is furthest behind has acknowledged nothing of what it was sent."),
+		prometheus.GaugeValue, nil, func(s *peerlimit.Stats) float64 { return s.ReplicaLag.Seconds() }},
+	counter("fallbacks_total", "Times that takes on a member's keys began to be decided without it.",
+		func(s *peerlimit.Stats) uint64 { return s.Fallbacks }),
+	counter("evidence_lapses_total", "Times that this node had to cease to decide in full, because it heard from no majority.",
+		func(s *peerlimit.Stats) uint64 { return s.EvidenceLapses }),
+
+	gauge("max_keys", "The bound of peerlimit_keys, and of peerlimit_alone_keys.",
+		func(s *peerlimit.Stats) int { return s.MaxKeys }),
 	gauge("keys", "Buckets kept for the cluster, held and replicas.",
 		func(s *peerlimit.Stats) int { return s.Keys }),
 	gauge("alone_keys", "Buckets kept for deciding alone.",
@@ -155,6 +176,7 @@ func (c *Collector) Describe(descs chan<- *prometheus.Desc) {
 			descs <- m.desc
 		}
 	}
+	descs <- questions
 	descs <- decisions
 	descs <- peers
 }
@@ -165,8 +187,22 @@ func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 	for _, m := range singles {
 		metrics <- prometheus.MustNewConstMetric(m.desc, m.kind, m.value(&stats), m.label...)
 	}
+	metrics <- histogram(&stats.QuestionTimes)
 	c.collectDecisions(metrics, stats.Limiters)
 	c.collectPeers(metrics)
+}
+
+// histogram tells how many questions lasted no longer than each bound.
+func histogram(h *peerlimit.Histogram) prometheus.Metric {
+	buckets := make(map[float64]uint64, len(h.Bounds))
+	var total uint64
+	for i, count := range h.Counts {
+		total += count
+		if i < len(h.Bounds) {
+			buckets[h.Bounds[i].Seconds()] = total
+		}
+	}
+	return prometheus.MustNewConstHistogram(questions, total, h.Sum.Seconds(), buckets)
 }
 
 // collectDecisions tells all origins and outcomes of each limiter, those that never were as 0: a rate needs to see where

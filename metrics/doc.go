@@ -16,7 +16,7 @@
 // [NewCollector] alone has all that matters; the other two are optional. docs/grafana.json and docs/alerts.yaml in the
 // repository are a dashboard and alert rules over these metrics.
 //
-// No metric has a key for a label. The number of series of a node is that of its limiters times 12, and about 50; a limiter
+// No metric has a key for a label. The number of series of a node is that of its limiters times 12, and about 75; a limiter
 // that is timed has 21 for each origin it meets.
 //
 // Two nodes in one process need a label to tell them apart: register with [prometheus.WrapRegistererWith].

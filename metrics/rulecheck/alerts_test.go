@@ -87,8 +87,13 @@ var scenarios = map[string][]scenario{
 		{"two die", `peerlimit_partitions_gained_total{@,a,source="empty"} 9x30 400x10; peerlimit_members{@,a} 5x30 3x10`, []string{"a"}},
 	},
 	"PeerlimitManyKeys": {
-		{"few", `peerlimit_keys{@,a} 700000x40`, nil},
-		{"many", `peerlimit_keys{@,a} 700000+10000x40`, []string{"a"}},
+		{"few", `peerlimit_keys{@,a} 700000x40; peerlimit_max_keys{@,a} 1000000x40`, nil},
+		{"many", `peerlimit_keys{@,a} 700000+10000x40; peerlimit_max_keys{@,a} 1000000x40`, []string{"a"}},
+		{"few, of more", `peerlimit_keys{@,a} 700000+10000x40; peerlimit_max_keys{@,a} 2000000x40`, nil},
+	},
+	"PeerlimitReplicaLags": {
+		{"as always", `peerlimit_replica_lag_seconds{@,a} 0.02x40`, nil},
+		{"cut off", `peerlimit_replica_lag_seconds{@,a} 0.02x20 0+15x20`, []string{"a"}},
 	},
 }
 
