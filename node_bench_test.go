@@ -16,13 +16,14 @@ import (
 	"github.com/peerlimit/peerlimit"
 )
 
-// benchmarkCluster starts nodes on loopback sockets and returns a limiter on each, with a limit that nothing reaches.
+// benchmarkCluster starts nodes on loopback sockets, which ask the owner about every take, and returns a limiter on each,
+// with a limit that nothing reaches.
 func benchmarkCluster(b *testing.B, size int) []*peerlimit.Limiter {
 	b.Helper()
 	var seeds []string
 	var nodes []*peerlimit.Node
 	for range size {
-		node, err := peerlimit.Start(peerlimit.Config{Join: seeds, Logger: slog.New(slog.DiscardHandler)})
+		node, err := peerlimit.Start(peerlimit.Config{Join: seeds, NoLeases: true, NoDenialCache: true, Logger: slog.New(slog.DiscardHandler)})
 		require.NoError(b, err)
 		b.Cleanup(func() { _ = node.Close() })
 		nodes = append(nodes, node)
