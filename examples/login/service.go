@@ -118,7 +118,7 @@ func (s *service) login(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.giveBack(r.Context(), key)
-	io.WriteString(w, "welcome\n")
+	_, _ = io.WriteString(w, "welcome\n")
 }
 
 // giveBack returns what a login costs less when it succeeds, also to a client that has hung up by now. What does not

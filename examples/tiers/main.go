@@ -105,7 +105,7 @@ func start(customers *tiers, seeds []string) (*instance, error) {
 	if err != nil {
 		return nil, errors.Join(err, node.Close())
 	}
-	i := &instance{node: node, server: &http.Server{Handler: handler}, served: make(chan error, 1), url: "http://" + listener.Addr().String()}
+	i := &instance{node: node, server: &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}, served: make(chan error, 1), url: "http://" + listener.Addr().String()}
 	go func() { i.served <- i.server.Serve(listener) }()
 	return i, nil
 }

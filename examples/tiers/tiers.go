@@ -62,6 +62,7 @@ func newHandler(node *peerlimit.Node, customers *tiers) (http.Handler, error) {
 		return nil, err
 	}
 	return limit(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, "hello, %s\n", r.Header.Get("X-Customer"))
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = fmt.Fprintf(w, "hello, %s\n", r.Header.Get("X-Customer")) // #nosec G705 -- plain text
 	})), nil
 }
