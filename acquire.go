@@ -3,7 +3,6 @@ package peerlimit
 import (
 	"context"
 	"math/rand/v2"
-	"slices"
 	"time"
 )
 
@@ -22,8 +21,8 @@ const (
 	askRetryMax = 100 * time.Millisecond
 )
 
-// askFirst asks the node that probably holds, if there is one, and after a moment everyone.
-func (k *keeper) askFirst(r *round, peer string, parts []uint16) {
+// askFirst asks the node that probably holds, if there is one, and after a moment all of peers.
+func (k *keeper) askFirst(r *round, peer string, peers []string, parts []uint16) {
 	if peer != "" {
 		ctx, cancel := context.WithTimeout(r.ctx, firstPatience)
 		k.askUntilAnswered(ctx, r, peer, parts)
@@ -32,9 +31,6 @@ func (k *keeper) askFirst(r *round, peer string, parts []uint16) {
 	if parts = k.open(r, parts); len(parts) == 0 {
 		return
 	}
-	r.mu.Lock()
-	peers := slices.Clone(r.peers)
-	r.mu.Unlock()
 	for _, peer := range peers {
 		k.asking.Go(func() { k.askUntilAnswered(r.ctx, r, peer, parts) })
 	}

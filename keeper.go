@@ -44,6 +44,7 @@ type keeper struct {
 	change chan struct{} // closed and replaced when this node has begun or ceased to hold something
 
 	notBefore [partitionCount]atomic.Int64 // when to try again where somebody else has a higher election
+	nextTry   atomic.Int64                 // the last of these moments that was chosen
 
 	rounds []*round // of run alone
 }
@@ -201,8 +202,12 @@ func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
 		p.mu.Unlock()
 	}
 	k.rounds = append(k.rounds, r)
+	r.mu.Lock()
+	peers := slices.Clone(r.peers) // whoever becomes part of the round later, review has asked
+	r.asked = len(peers)
+	r.mu.Unlock()
 	for peer, group := range first {
-		k.asking.Go(func() { k.askFirst(r, peer, group) })
+		k.asking.Go(func() { k.askFirst(r, peer, peers, group) })
 	}
 	if len(first) == 0 { // alone
 		k.report(&gains{empty: len(r.parts)})
@@ -218,8 +223,8 @@ func (k *keeper) previousOwner(part uint16) string {
 	return ""
 }
 
-// review looks after the running rounds: it drops what has ended, asks members that have become known, and begins again
-// what depends on somebody who has gone or come back since the round began.
+// review looks after the running rounds: it drops what has ended, asks members that have become known or were named by an
+// answer, and begins again what depends on somebody who has gone or come back since the round began.
 func (k *keeper) review(now int64) {
 	n := k.node
 	known, route := n.membership.everyone(), n.route.Load()
@@ -329,7 +334,16 @@ func (k *keeper) ringBefore() *ring {
 
 // postpone lets somebody with a higher election go first. It is called before, or under the same lock as, what makes this
 // node want to acquire: the keeper must not see that there is something to acquire before it sees that it is to wait.
+//
+// What is postponed at about the same time is tried again at the same moment, and so in one round: hundreds of partitions
+// that are contended for would otherwise be as many rounds, each of which asks everyone.
 func (k *keeper) postpone(part uint16) {
-	k.notBefore[part].Store(k.node.now() + int64(behindPause/2+rand.N(behindPause/2))) // #nosec G404 -- only spreads rounds
+	now := k.node.now()
+	at := k.nextTry.Load()
+	if at < now+int64(behindPause/2) {
+		at = now + int64(behindPause/2+rand.N(behindPause/2)) // #nosec G404 -- only spreads rounds
+		k.nextTry.Store(at)                                   // should another moment be chosen meanwhile, both are tried
+	}
+	k.notBefore[part].Store(at)
 	k.wake()
 }

@@ -21,6 +21,7 @@ type round struct {
 	// mu guards the fields below. It is taken with a partition's mu held, and nothing is taken under it.
 	mu    sync.Mutex
 	peers []string // who must answer: all known members, and who was named by an answer; it only grows
+	asked int      // so many of them are being asked; the rest refresh returns
 	knows uint64   // digest of the known set that peers has all of
 }
 
@@ -100,17 +101,19 @@ func (r *round) complete(a *attempt, known *knownNames, lost func(string) bool) 
 	return true
 }
 
-// refresh makes members that have become known part of the round and returns them, and returns the numbers of those
-// peers of which it is no longer true what the round began with: that they were lost, or that they were not.
+// refresh makes members that have become known part of the round, and returns the peers that nobody asks yet: those, and
+// who was named by an answer. It also returns the numbers of those peers of which it is no longer true what the round began
+// with: that they were lost, or that they were not.
 func (r *round) refresh(known *knownNames, self string, lost func(string) bool) (news []string, changed []int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, name := range known.names {
 		if name != self && !slices.Contains(r.peers, name) {
 			r.peers = append(r.peers, name)
-			news = append(news, name)
 		}
 	}
+	news = slices.Clone(r.peers[r.asked:])
+	r.asked = len(r.peers)
 	r.knows = known.digest
 	for i, name := range r.peers {
 		buried := !known.isKnown(name)
