@@ -181,3 +181,32 @@ func (k *keeper) prepareHeirs(route *route) {
 		}
 	}
 }
+
+const (
+	// smallRing is up to how many members the rings without each of them are built in advance. In a larger one they are
+	// built when a link is down.
+	smallRing = 16
+
+	// heirsAfter is how long after a change of the ring that begins, and heirPause the pause from one to the next. While
+	// members come and go there is more urgent work, on which takes wait, and all would soon be to be built again.
+	heirsAfter = time.Second
+	heirPause  = 20 * time.Millisecond
+)
+
+// prepareNextHeir builds one ring that tells who decides when a member is out of reach, so that nobody waits for it once
+// one is. It reports whether there may be more to build.
+func (k *keeper) prepareNextHeir(now int64) (more bool) {
+	ring := k.node.route.Load().ring
+	if len(ring.members()) > smallRing {
+		return false
+	}
+	for _, name := range ring.members() {
+		if ring.withoutIfBuilt(name) == nil {
+			if now-k.ringSince.Load() >= int64(heirsAfter) {
+				ring.without(name)
+			}
+			return true
+		}
+	}
+	return false
+}

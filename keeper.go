@@ -127,7 +127,10 @@ func (k *keeper) step(ctx context.Context) time.Duration {
 		}
 	}
 	if len(k.rounds) > 0 {
-		again = min(again, reviewInterval)
+		return min(again, reviewInterval)
+	}
+	if k.prepareNextHeir(now) {
+		again = min(again, heirPause)
 	}
 	return again
 }

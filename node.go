@@ -431,10 +431,6 @@ func (n *Node) connectPeers(view *memberView) map[string]*peer {
 	return peers
 }
 
-// smallRing is up to how many members the rings without each of them are built at once: it takes a moment. In a larger
-// one they are built when a link is down.
-const smallRing = 16
-
 // reroute makes a new route when the owners or those that can be asked have changed. Who is lost owns nothing, although
 // gossip takes longer to give it up.
 func (n *Node) reroute(view *memberView) {
@@ -453,11 +449,7 @@ func (n *Node) reroute(view *memberView) {
 	for i, name := range names {
 		next.peers[i] = n.peers[name] // nil for this node
 	}
-	for _, name := range names {
-		if len(names) <= smallRing || name == n.identity {
-			next.ring.without(name)
-		}
-	}
+	next.ring.without(n.identity) // which names the heirs of what this node owns; the others are not needed yet
 	n.route.Store(next)
 	if !n.NoLeases {
 		n.table.members.Store(int64(len(names)))
