@@ -131,7 +131,7 @@ func (r *run) judgeKeys(result *Result, kind string, l limit, records []record, 
 			keys.OverAllowed = (allowed.factor-1)*report.Worst.Allowed + allowed.extra
 		}
 		if verdict := o.Against(law.Times(allowed.factor)); !verdict.Within(allowed.extra) {
-			result.violate("%s: over-admitted: %v; allowed are %.3f times that and %.1f tokens", key, report, allowed.factor, allowed.extra)
+			result.violate("%s: over-admitted: %v; allowed are %.3f times that and %.1f tokens%s", key, report, allowed.factor, allowed.extra, r.shares(admitted))
 		}
 		under = math.Max(under, 100*(1-float64(len(admitted))/law.Allowed(end-r.began)))
 	}
@@ -140,6 +140,17 @@ func (r *run) judgeKeys(result *Result, kind string, l limit, records []record, 
 	}
 	result.Keys = append(result.Keys, keys)
 	return all
+}
+
+// shares lists the takes of a key that a share of the limit admitted.
+func (r *run) shares(admitted []record) string {
+	var b strings.Builder
+	for _, c := range admitted {
+		if c.why == peerlimit.OriginFallback.String() || c.why == peerlimit.OriginHeir.String() {
+			fmt.Fprintf(&b, "; a share (%s) at %s, %.0f to %.0f ms", c.why, c.node, milliseconds(c.start-r.began), milliseconds(c.end-r.began))
+		}
+	}
+	return b.String()
 }
 
 // lost is how many tokens of a key were admitted so short before a sudden event that nobody else may know of them.
