@@ -47,7 +47,7 @@ func (n *Node) answerPart(asked *askedPart, round election, budget int) (a partA
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h, now := &p.holding, n.now()
-	held, tried, gift := h.holds, h.attempt != nil, h.gift
+	held, tried, given := h.holds, h.attempt != nil, h.gift.to != ""
 	if held && n.table.decides(p, now) {
 		n.chargeAll(asked.part, p, nil, now)
 	}
@@ -57,11 +57,8 @@ func (n *Node) answerPart(asked *askedPart, round election, budget int) (a partA
 	if gave = held && !h.holds; gave {
 		p.forgetChanges()
 	}
-	switch { // where the ring names this node, it acquires again, but not at once
-	case gave && !n.route.Load().ring.contains(round.by):
-		n.keeper.standBack(asked.part)
-	case gave, tried && h.attempt == nil, gift != h.gift:
-		n.keeper.postpone(asked.part)
+	if gave || tried && h.attempt == nil || given && h.gift.to == "" {
+		n.keeper.postpone(asked.part) // where the ring still names this node, it acquires again, but not at once
 	}
 	size = 32
 	if a.kind == answerNotHolding && asked.from == 0 {

@@ -62,10 +62,6 @@ const (
 	// behindPause is the longest pause, after being told of a higher election; half of it is the shortest. Of two nodes
 	// that outbid each other one must come through.
 	behindPause = 30 * time.Millisecond
-
-	// giftPause is how long a node waits before it acquires again what it gave: gossip takes some 200 ms to bring it the
-	// ring on which it is no owner. It is less than it takes to find that the receiver is lost.
-	giftPause = 500 * time.Millisecond
 )
 
 func newKeeper(n *Node) *keeper {
@@ -326,7 +322,6 @@ func (k *keeper) notePrevious(old, next *ring) {
 		if i := old.ownerIndex(part); i >= 0 && names[i] != next.owner(part) {
 			k.previous[part].Store(&names[i]) // names never change
 		}
-		k.notBefore[part].Store(0)
 	}
 	k.before.Store(old)
 	k.ringSince.Store(k.node.now())
@@ -338,13 +333,6 @@ func (k *keeper) ringBefore() *ring {
 		return k.before.Load()
 	}
 	return nil
-}
-
-// standBack leaves a partition for a while to a node that is not on the ring and was given it: that the ring names this node
-// may only mean that it has not heard of that one yet. Takes are passed on there meanwhile. The next ring ends the pause.
-func (k *keeper) standBack(part uint16) {
-	k.notBefore[part].Store(k.node.now() + int64(giftPause))
-	k.wake()
 }
 
 // postpone lets somebody with a higher election go first. It is called before, or under the same lock as, what makes this

@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -243,7 +244,7 @@ func (l *Limiter) send(ctx context.Context, r *rule, m *message) (reply, error) 
 // holder if that is another; when it cannot be reached its heir; and when neither can, this node decides alone.
 func (l *Limiter) ask(ctx context.Context, r *rule, part uint16, m *message) (reply, error) {
 	n := l.node
-	patience := n.patience(ctx)
+	began, patience := n.now(), n.patience(ctx)
 	rep, owner, err := n.askHolder(ctx, r, part, m, patience)
 	if err != nil && ctx.Err() == nil {
 		if neverSent(err) {
@@ -255,6 +256,12 @@ func (l *Limiter) ask(ctx context.Context, r *rule, part uint16, m *message) (re
 		n.fallbackBegan(owner, err)
 		if heirsReply, heirsErr := n.askHeir(ctx, l, r, part, m, err, n.patience(ctx)); heirsErr == nil {
 			rep, err, owner = heirsReply, nil, nil
+		}
+	}
+	if errors.Is(err, errElsewhere) && ctx.Err() == nil {
+		// Nobody failed: it is on its way from one node to another, and will be decided in full when it has arrived.
+		if left := n.patience(ctx) + patience - time.Duration(n.now()-began); left > 0 {
+			rep, owner, err = n.askHolder(ctx, r, part, m, left)
 		}
 	}
 	switch {

@@ -28,7 +28,13 @@ func runSchedule(t *testing.T, s *schedule) *run {
 	r := play(t, s)
 	r.judge()
 	took := time.Since(began).Round(time.Millisecond)
-	t.Logf("%v of controlled time in %v, %d calls", r.finished.Round(time.Millisecond), took, len(r.calls))
+	slowest := call{}
+	for _, c := range r.calls {
+		if !c.paused && c.end-c.start > slowest.end-slowest.start {
+			slowest = c
+		}
+	}
+	t.Logf("%v of controlled time in %v, %d calls, the slowest from %v to %v", r.finished.Round(time.Millisecond), took, len(r.calls), slowest.start, slowest.end)
 	if failure := r.failure(); failure != "" {
 		t.Error(failure)
 		r.failed = true

@@ -115,14 +115,15 @@ type prospect struct {
 }
 
 // nextHop returns where a question that came from a node, or from this one, should go next: to the node that is being
-// asked for the partition, the one it was given to, the owner, or who was the owner before.
+// asked for the partition, the one it was given to, the owner, who was the owner before, whose copy this node has, or who
+// asked for it last.
 func (n *Node) nextHop(part uint16, from string) prospect {
 	route, full := n.route.Load(), n.reach.isFull(n.now())
 	owner := route.owner(part)
 	p := &n.table.partitions[part]
 	p.mu.Lock()
 	h := &p.holding
-	guesses := [4]string{"", h.gift.to, "", n.keeper.previousOwner(part)}
+	guesses := [...]string{"", h.gift.to, "", n.keeper.previousOwner(part), h.copy.holder, h.promised.by}
 	if h.attempt != nil {
 		guesses[0] = h.attempt.askee
 	}
@@ -141,8 +142,8 @@ func (n *Node) nextHop(part uint16, from string) prospect {
 		}
 	}
 	joining := !full && n.reach.lapses.Load() == 0
-	if joining && owner == nil && s.next == nil {
-		s.next = n.anyInReach(route, from) // it has met somebody, who knows more
+	if owner == nil && s.next == nil && (joining || full && guesses != [len(guesses)]string{}) {
+		s.next = n.anyInReach(route, from) // somebody else may know more, or where the one is that it was given to
 	}
 	if full || owner != nil || joining && from != "" {
 		return s // in the last case others already see it as one of them
