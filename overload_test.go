@@ -42,9 +42,14 @@ func TestFloodOfAnOwnerThatDoesNothing(t *testing.T) {
 			return end - start
 		}
 		stats := cluster.Node(caller).Stats
-		calm := func() int {
+		calm := func() int { // what pings, and the runtime for finalizers, have for a moment does not count: it is not always there
 			time.Sleep(time.Minute)
-			return runtime.NumGoroutine()
+			least := runtime.NumGoroutine()
+			for range 500 {
+				time.Sleep(37 * time.Millisecond)
+				least = min(least, runtime.NumGoroutine())
+			}
+			return least
 		}
 		before := calm()
 		for range 3 {
@@ -69,7 +74,7 @@ func TestFloodOfAnOwnerThatDoesNothing(t *testing.T) {
 			remote := stats().Limiters["api"].Denied[peerlimit.OriginRemote]
 			take(context.Background())
 			assert.Equal(t, remote+1, stats().Limiters["api"].Denied[peerlimit.OriginRemote], "the owner decides again")
-			assert.LessOrEqual(t, calm(), before+2)
+			assert.LessOrEqual(t, calm(), before)
 		}
 		share := limit.Tokens / 3
 		allowed := stats().Limiters["api"].Allowed
