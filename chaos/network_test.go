@@ -97,7 +97,7 @@ func runInside(t *testing.T, name string) {
 	self, err := os.Executable()
 	require.NoError(t, err)
 	args := append([]string{}, os.Args[1:]...)
-	args = append(args, "-chaos.inside", "-test.count=1", "-test.run=^TestScenarios$/^"+name+"$")
+	args = append(args, "-chaos.inside", "-chaos.repeat=1", "-test.count=1", "-test.run=^TestScenarios$/^"+name+"$")
 	command := exec.Command(self, args...)
 	command.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	if os.Getuid() != 0 {

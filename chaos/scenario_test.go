@@ -57,12 +57,12 @@ func TestScenarios(t *testing.T) {
 			continue
 		}
 		t.Run(s.name, func(t *testing.T) {
-			if s.network && !*inside {
-				runInside(t, s.name)
-				return
-			}
 			for range *repeat {
-				runScenario(t, &s)
+				if s.network && !*inside {
+					runInside(t, s.name)
+				} else {
+					runScenario(t, &s)
+				}
 			}
 		})
 	}
