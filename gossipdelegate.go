@@ -123,11 +123,14 @@ func (d gossipDelegate) take(n *memberlist.Node) {
 		node.memberInfo = d.describe(n.Name, gossip, meta)
 	}
 	d.mu.Lock()
-	if last := d.nodes[n.Name]; last != nil {
+	defer d.mu.Unlock()
+	switch last := d.nodes[n.Name]; {
+	case last != nil:
 		node.told = last.told
+	case d.left:
+		return // a join that was under way has come through: who has left meets nobody any more
 	}
 	d.nodes[n.Name] = node
-	d.mu.Unlock()
 	d.wake()
 }
 

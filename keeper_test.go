@@ -74,7 +74,7 @@ func TestJoinsTakeFewRounds(t *testing.T) {
 		nodes = startNodes(t, network, nodes, 6)
 		rounds := nodes[0].reach.heard.Load() - before
 		t.Logf("elections went up by %d in %v", rounds, time.Since(began))
-		require.Less(t, rounds, uint64(40))
+		require.Less(t, rounds, uint64(150)) // sixteen to fifty; a thousand when each partition is on its own
 	})
 }
 
