@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,16 +64,29 @@ func (k EventKind) String() string {
 // maxQueuedEvents is how many events may wait for a slow receiver: a few for every member of a large cluster.
 const maxQueuedEvents = 1024
 
+// maxRecentEvents is how many events a node remembers to show them.
+const maxRecentEvents = 64
+
+// latest returns the last events, the latest first.
+func (e *events) latest() []Event {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	events := slices.Clone(e.recent)
+	slices.Reverse(events)
+	return events
+}
+
 // events hands events to the user's function, one at a time and in order, from a goroutine of its own, so that whoever
 // notices something never waits for the user.
 type events struct {
 	receive func(Event)
 	dropped atomic.Uint64
 
-	// mu guards queue and closed.
+	// mu guards queue, closed and recent.
 	mu     sync.Mutex
 	queue  []Event
 	closed bool
+	recent []Event // the last maxRecentEvents, also when nobody receives them; the oldest first
 
 	wake chan struct{} // capacity 1: there is something in the queue, or it was closed
 	done chan struct{} // closed when the goroutine has ended
@@ -88,15 +102,21 @@ func startEvents(receive func(Event)) *events {
 	return e
 }
 
-// emit queues an event, or drops it when too many wait.
+// emit notes an event and queues it, or drops it when too many wait.
 func (e *events) emit(kind EventKind, member, detail string) {
+	event := Event{Time: time.Now(), Kind: kind, Member: member, Detail: detail}
+	e.mu.Lock()
+	if len(e.recent) == maxRecentEvents {
+		e.recent = append(e.recent[:0], e.recent[1:]...)
+	}
+	e.recent = append(e.recent, event)
 	if e.receive == nil {
+		e.mu.Unlock()
 		return
 	}
-	e.mu.Lock()
 	full := len(e.queue) >= maxQueuedEvents
 	if !e.closed && !full {
-		e.queue = append(e.queue, Event{Time: time.Now(), Kind: kind, Member: member, Detail: detail})
+		e.queue = append(e.queue, event)
 	}
 	e.mu.Unlock()
 	if full {

@@ -37,6 +37,7 @@ type Node struct {
 	client     *transport.Client
 	membership *membership
 	route      atomic.Pointer[route]
+	samplers   atomic.Pointer[[]*sampler] // nil when nobody samples; changed with mu held
 
 	reach      *reach      // whether this node may decide in full, and who is lost
 	evidence   *evidence   // what keeps reach fresh

@@ -437,6 +437,24 @@ func (r *reach) lostNames(now int64) []string {
 	return lost
 }
 
+// evidenceAges returns for each witness but this node how long ago the last ping was sent that it has answered; -1 when there
+// was none.
+func (r *reach) evidenceAges(now int64) map[string]time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ages := make(map[string]time.Duration, len(r.witnesses))
+	for i, name := range r.witnesses {
+		switch {
+		case name == r.self:
+		case r.answers[i] == never:
+			ages[name] = -1
+		default:
+			ages[name] = time.Duration(now - r.answers[i])
+		}
+	}
+	return ages
+}
+
 // reachable returns how many members are within reach, this node among them: those whose answers are fresh. Where not all
 // known members are witnesses, it is as many in proportion.
 func (r *reach) reachable(now int64) int {

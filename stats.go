@@ -159,13 +159,6 @@ func (c *decisionCounts) add(part uint16, d Decision) {
 	}
 }
 
-// addAnswer counts answers to takes and reservations; a peek decides nothing.
-func (c *decisionCounts) addAnswer(part uint16, m *message, a *answer) {
-	if m.kind == kindTake || m.kind == kindReserve {
-		c.add(part, a.decision)
-	}
-}
-
 func (c *decisionCounts) snapshot() LimiterStats {
 	s := LimiterStats{Allowed: make(map[Origin]uint64), Denied: make(map[Origin]uint64)}
 	for i := range c {

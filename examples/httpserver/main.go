@@ -56,7 +56,7 @@ func main() {
 }
 
 // run is the whole program: it serves until ctx ends, and then shuts down in order.
-func run(ctx context.Context, args []string, out io.Writer) error {
+func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	opts, err := parseOptions(args)
 	if errors.Is(err, flag.ErrHelp) {
 		printUsage(out)
@@ -71,11 +71,19 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("-addr %q: %w", opts.addr, err)
 	}
-	node, err := startNode(opts)
+	status, err := listenStatus(opts.status)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
+	node, err := startNode(opts)
+	if err != nil {
+		return errors.Join(err, listener.Close(), status.close())
+	}
+	defer func() { err = errors.Join(err, status.close()) }() // to the end: leaving can be watched
 	handler, err := newHandler(node, opts.limit)
+	if err == nil {
+		err = status.start(node)
+	}
 	if err != nil {
 		return errors.Join(err, listener.Close(), node.Close())
 	}
@@ -85,6 +93,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	fmt.Fprintf(out, "listening on %s (/token, /leaky, /healthz)\n", baseURL(listener.Addr()))
 	fmt.Fprintf(out, "each client IP may send %v requests a second, %v at once\n", opts.limit.Tokens, opts.limit.Burst)
 	fmt.Fprintf(out, "instances started with -join %s share these limits\n", node.Self().Addr)
+	if status != nil {
+		fmt.Fprintf(out, "how this instance is: %s\n", baseURL(status.listener.Addr()))
+	}
 
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()

@@ -22,6 +22,7 @@ type options struct {
 	join     []string
 	expect   int // instances
 	insecure bool
+	status   string // where the status page is served; empty: nowhere
 
 	secretFile string   // what all instances share; its content is not an option, to stay out of the list of processes
 	accept     []string // files with secrets that are understood as well
@@ -45,6 +46,7 @@ func newFlags() (*flag.FlagSet, *options) {
 		opts.accept = append(opts.accept, name)
 		return nil
 	})
+	flags.StringVar(&opts.status, "status", "", "serve the status page at `host:port`, for operators only (default nowhere)")
 	flags.BoolVar(&opts.insecure, "insecure", false, "allow -bind to an address that is not loopback, without encryption")
 	return flags, opts
 }
@@ -87,6 +89,9 @@ func (o *options) check() error {
 	}
 	if _, err := net.ResolveTCPAddr("tcp", o.addr); err != nil {
 		return fmt.Errorf("-addr %q: %w", o.addr, err)
+	}
+	if _, err := net.ResolveTCPAddr("tcp", o.status); o.status != "" && err != nil {
+		return fmt.Errorf("-status %q: %w", o.status, err)
 	}
 	if err := peerlimit.PerSecond(o.limit.Tokens).Validate(); err != nil {
 		return fmt.Errorf("-rate %v: %w", o.limit.Tokens, err)

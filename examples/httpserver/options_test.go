@@ -61,6 +61,7 @@ func TestABadCommandLineIsRefusedByName(t *testing.T) {
 		{[]string{"-addr", ""}, `-addr "":`},
 		{[]string{"-addr", "8080"}, `-addr "8080":`},
 		{[]string{"-addr", ":99999"}, `-addr ":99999":`},
+		{[]string{"-status", "8080"}, `-status "8080":`},
 		{[]string{"-insecure=perhaps"}, `invalid boolean value "perhaps" for -insecure`},
 		{[]string{"-colour"}, `-colour`},
 		{[]string{"extra"}, `"extra"`},
@@ -91,7 +92,7 @@ func TestAnAddressInUse(t *testing.T) {
 	ended, end := context.WithCancel(t.Context())
 	end()
 	var out bytes.Buffer
-	for _, flagName := range []string{"-addr", "-bind"} {
+	for _, flagName := range []string{"-addr", "-bind", "-status"} {
 		args := []string{"-addr", "127.0.0.1:0", flagName, addr}
 		err := run(ended, args, &out)
 		assert.ErrorContains(t, err, flagName+` "`+addr+`"`)

@@ -128,8 +128,9 @@ func fetch(t *testing.T, url string) (status int, body, retryAfter string) {
 }
 
 const (
-	urlLine  = `listening on (http://127\.0\.0\.1:\d+) `
-	joinLine = `instances started with -join (127\.0\.0\.1:\d+) share these limits\n`
+	urlLine    = `listening on (http://127\.0\.0\.1:\d+) `
+	statusLine = `how this instance is: (http://127\.0\.0\.1:\d+)\n`
+	joinLine   = `instances started with -join (127\.0\.0\.1:\d+) share these limits\n`
 )
 
 func TestProcesses(t *testing.T) {
@@ -140,7 +141,7 @@ func TestProcesses(t *testing.T) {
 
 func testTwoShareALimit(t *testing.T, program string) {
 	limit := []string{"-addr", "127.0.0.1:0", "-rate", "0.001", "-burst", "7"}
-	first := launch(t, program, limit...)
+	first := launch(t, program, append(limit, "-status", "127.0.0.1:0")...)
 	seed := first.out.await(t, joinLine)
 	second := launch(t, program, append(limit, "-join", seed)...)
 	urls := []string{first.out.await(t, urlLine), second.out.await(t, urlLine)}
@@ -149,12 +150,18 @@ func testTwoShareALimit(t *testing.T, program string) {
 		p.out.await(t, `ring changed: 2 members .*\n`)
 	}
 
+	status, page, _ := fetch(t, first.out.await(t, statusLine))
+	assert.Equal(t, http.StatusOK, status)
+	assert.Contains(t, page, "Ask about a key")
+	status, _, _ = fetch(t, urls[0]+"/debug/peerlimit")
+	assert.Equal(t, http.StatusNotFound, status, "clients do not get to it")
+
 	tokens := drive(t, urls, "/token")
 	leaks := drive(t, urls, "/leaky") // one leaves at once; the next would wait for 1000 s and is refused
 
 	require.NoError(t, second.command.Process.Signal(syscall.SIGTERM))
 	assert.Zero(t, second.exit(t), second.out)
-	status, body, _ := fetch(t, urls[0]+"/healthz")
+	status, body, _ := fetch(t, urls[0]+"/healthz") // the other one has gone
 	assert.Equal(t, http.StatusOK, status)
 	assert.Equal(t, "ok\n", body)
 	require.NoError(t, first.command.Process.Signal(os.Interrupt))

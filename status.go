@@ -1,0 +1,95 @@
+package peerlimit
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/peerlimit/peerlimit/transport"
+)
+
+// Status is what a node knows of itself and the others at one moment, for people who look into how it is; see package
+// statuspage. What is only to be counted is in Stats.
+type Status struct {
+	Time    time.Time // of this status
+	Started time.Time // when the node started
+	Self    Member
+
+	// Majority says that this node hears from more than half of its witnesses. Without, it decides by shares.
+	Majority bool
+
+	// Acquiring is how many partitions are this node's by the ring and not with it yet. Takes on their keys are passed on,
+	// or wait a moment.
+	Acquiring int
+
+	Members  []MemberStatus  // this node among them, by name
+	Limiters []LimiterStatus // that were used on this node, by name
+	Events   []Event         // the last 64, the latest first
+	Stats    Stats
+}
+
+// MemberStatus is a member as this node sees it.
+type MemberStatus struct {
+	Member
+
+	// Link is the state of the connection to it; [transport.LinkUnknown] for this node itself.
+	Link transport.LinkState
+
+	// Witness says that this node pings it for evidence that it is heard, and Evidence how long ago the last ping was sent
+	// that it has answered: a tenth of a second as a rule; after half a second it does not count. It is -1 when there was none.
+	Witness  bool
+	Evidence time.Duration
+
+	Partitions int // it owns, by the ring of this node, of 4,093
+}
+
+// LimiterStatus is a limiter that was used on this node.
+type LimiterStatus struct {
+	Name   string
+	Limits []Limit // none for one from [Node.LimiterFunc]
+	LimiterStats
+}
+
+// Status returns what this node knows now. It takes a fraction of a millisecond.
+func (n *Node) Status() Status {
+	now := n.now()
+	s := Status{
+		Time: time.Now(), Started: n.began, Self: n.Self(), Majority: n.reach.isFull(now), Stats: n.Stats(), Events: n.events.latest(),
+	}
+	s.Acquiring = max(0, s.Stats.PartitionsOwned-s.Stats.PartitionsHeld)
+	owned := make(map[string]int)
+	ring := n.route.Load().ring
+	for part := range uint16(partitionCount) {
+		owned[ring.owner(part)]++
+	}
+	evidence := n.reach.evidenceAges(now)
+	for _, m := range n.Members() {
+		status := MemberStatus{Member: m, Partitions: owned[m.Name], Evidence: -1}
+		if !m.Self {
+			status.Link = n.client.State(m.Name)
+			if age, ok := evidence[m.Name]; ok {
+				status.Witness, status.Evidence = true, age
+			}
+		}
+		s.Members = append(s.Members, status)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for name, l := range n.limiters {
+		status := LimiterStatus{Name: name, LimiterStats: s.Stats.Limiters[name]}
+		if l.rule != nil {
+			status.Limits = slices.Clone(l.rule.set.limits)
+		}
+		s.Limiters = append(s.Limiters, status)
+	}
+	slices.SortFunc(s.Limiters, func(a, b LimiterStatus) int { return strings.Compare(a.Name, b.Name) })
+	return s
+}
+
+// LimiterNamed returns the limiter of that name that this node has, if there is one.
+func (n *Node) LimiterNamed(name string) (l *Limiter, ok bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l, ok = n.limiters[name]
+	return l, ok
+}

@@ -1,0 +1,13 @@
+// Package statuspage shows how a node is, on a web page that is mounted like net/http/pprof:
+//
+//	page, err := statuspage.New(node, statuspage.Options{})
+//	...
+//	mux.Handle("/debug/peerlimit", page)
+//
+// It answers what people ask first: is this node healthy, who is in the cluster, who decides about a key, why is it denied,
+// and which keys are busy. Whoever asks for application/json gets the same as JSON.
+//
+// The page changes nothing and says nothing secret, but it names members with their addresses, and keys unless
+// [Options.HideKeys] is set: serve it where only operators get, as with pprof. It needs nothing from elsewhere, works without
+// JavaScript, and with it keeps itself up to date.
+package statuspage

@@ -1,0 +1,237 @@
+package statuspage
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/transport"
+)
+
+// report is what the page shows. As JSON, times are RFC 3339 and durations milliseconds.
+type report struct {
+	Time     time.Time `json:"time"`
+	Node     string    `json:"node"`
+	UptimeMS float64   `json:"uptime_ms"`
+
+	Healthy  bool     `json:"healthy"`
+	Findings []string `json:"findings"` // what is not as it should be, for people
+
+	Members  []member      `json:"members"`
+	Limiters []limiter     `json:"limiters"`
+	Busiest  []busyKey     `json:"busiest_keys"`
+	Denied   []busyKey     `json:"most_denied_keys"`
+	Question *answer       `json:"question,omitempty"`
+	Events   []event       `json:"events"`
+	Figures  []figureGroup `json:"-"`
+
+	Stats peerlimit.Stats `json:"stats"`
+}
+
+type member struct {
+	Name       string `json:"name"`
+	State      string `json:"state"`
+	Self       bool   `json:"self,omitempty"`
+	Link       string `json:"link,omitempty"`
+	Addr       string `json:"addr"`
+	RPCAddr    string `json:"rpc_addr"`
+	Partitions int    `json:"partitions"`
+
+	// EvidenceMS is how old the last answer to a ping is; null for who is not pinged, or has not answered.
+	EvidenceMS *float64 `json:"evidence_ms"`
+}
+
+type limiter struct {
+	Name    string             `json:"name"`
+	Limits  []string           `json:"limits"` // none: they depend on the key
+	Allowed map[string]uint64  `json:"allowed"`
+	Denied  map[string]uint64  `json:"denied"`
+	Origins []peerlimit.Origin `json:"-"` // of either, in their order
+}
+
+type event struct {
+	Time   time.Time `json:"time"`
+	Kind   string    `json:"kind"`
+	Member string    `json:"member,omitempty"`
+	Detail string    `json:"detail,omitempty"`
+}
+
+// answer is how one key stands.
+type answer struct {
+	Limiter      string  `json:"limiter"`
+	Key          string  `json:"key"`
+	Fault        string  `json:"fault,omitempty"` // why nothing can be said
+	Owner        string  `json:"owner,omitempty"`
+	OwnerAddr    string  `json:"owner_addr,omitempty"`
+	Here         bool    `json:"here,omitempty"` // the owner is this node
+	Limit        string  `json:"limit,omitempty"`
+	Allowed      bool    `json:"allowed"`
+	Remaining    float64 `json:"remaining"`
+	RetryAfterMS float64 `json:"retry_after_ms"`
+	ResetAfterMS float64 `json:"reset_after_ms"`
+	DecidedBy    string  `json:"decided_by,omitempty"`
+}
+
+// figureGroup is a list of figures under one heading.
+type figureGroup struct {
+	Name    string
+	Figures []figure
+}
+
+type figure struct {
+	Name  string
+	Value string
+	Bad   bool // more than it should be
+}
+
+// askTimeout is how long the page waits for the holder of a key that is asked about.
+const askTimeout = time.Second
+
+// report looks at the node.
+func (p *Page) report(r *http.Request) *report {
+	s := p.node.Status()
+	rep := &report{
+		Time: s.Time, Node: s.Self.Name, UptimeMS: milliseconds(s.Time.Sub(s.Started)), Stats: s.Stats,
+		Findings: findings(&s), Figures: figures(&s.Stats),
+	}
+	rep.Healthy = len(rep.Findings) == 0
+	for i := range s.Members {
+		rep.Members = append(rep.Members, memberOf(&s.Members[i]))
+	}
+	for i := range s.Limiters {
+		rep.Limiters = append(rep.Limiters, limiterOf(&s.Limiters[i]))
+	}
+	for _, e := range s.Events {
+		rep.Events = append(rep.Events, event{e.Time, e.Kind.String(), e.Member, e.Detail})
+	}
+	rep.Busiest, rep.Denied = p.keys.most(time.Now(), p.options.HideKeys)
+	if q := r.URL.Query(); q.Has("limiter") || q.Has("key") {
+		rep.Question = p.ask(r.Context(), q.Get("limiter"), q.Get("key"))
+	}
+	return rep
+}
+
+// findings says what is not as it should be, the worst first.
+func findings(s *peerlimit.Status) []string {
+	var all []string
+	add := func(format string, values ...any) { all = append(all, fmt.Sprintf(format, values...)) }
+	if !s.Majority {
+		add("This node hears from no majority of its witnesses: it decides by its share of each limit, 1 of %d.", s.Stats.Known)
+	}
+	if s.Acquiring > 0 && s.Majority {
+		add("%d partitions are on their way to this node: takes on their keys are passed on, or wait a moment.", s.Acquiring)
+	}
+	for i := range s.Members {
+		m := &s.Members[i]
+		switch {
+		case m.Self:
+		case m.State == peerlimit.MemberLost:
+			add("%s went without a goodbye. It counts as a member until it is forgotten, or back.", m.Name)
+		case m.Link == transport.LinkDown:
+			add("There is no connection to %s.", m.Name)
+		case m.Link == transport.LinkSuspect:
+			add("%s does not answer.", m.Name)
+		}
+	}
+	if s.Stats.Keys >= s.Stats.MaxKeys {
+		add("MaxKeys is reached: a bucket goes for each that comes.")
+	}
+	return all
+}
+
+func memberOf(m *peerlimit.MemberStatus) member {
+	out := member{Name: m.Name, State: m.State.String(), Self: m.Self, Addr: m.Addr, RPCAddr: m.RPCAddr, Partitions: m.Partitions}
+	if !m.Self {
+		out.Link = m.Link.String()
+	}
+	if m.Witness && m.Evidence >= 0 {
+		age := milliseconds(m.Evidence)
+		out.EvidenceMS = &age
+	}
+	return out
+}
+
+func limiterOf(l *peerlimit.LimiterStatus) limiter {
+	out := limiter{Name: l.Name, Limits: []string{}, Allowed: make(map[string]uint64), Denied: make(map[string]uint64)}
+	for _, limit := range l.Limits {
+		out.Limits = append(out.Limits, limit.String())
+	}
+	for origin, count := range l.Allowed {
+		out.Allowed[origin.String()] = count
+		out.Origins = append(out.Origins, origin)
+	}
+	for origin, count := range l.Denied {
+		out.Denied[origin.String()] = count
+		out.Origins = append(out.Origins, origin)
+	}
+	slices.Sort(out.Origins)
+	out.Origins = slices.Compact(out.Origins)
+	return out
+}
+
+// ask tells how a key stands, and takes nothing.
+func (p *Page) ask(ctx context.Context, limiterName, key string) *answer {
+	a := &answer{Limiter: limiterName, Key: key}
+	l, ok := p.node.LimiterNamed(limiterName)
+	if !ok {
+		a.Fault = fmt.Sprintf("This node has no limiter %q.", limiterName)
+		return a
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	d, err := l.Peek(ctx, key)
+	if err != nil {
+		a.Fault = err.Error()
+		return a
+	}
+	owner := l.Owner(key)
+	a.Owner, a.OwnerAddr, a.Here = owner.Name, owner.RPCAddr, owner.Self
+	a.Limit, a.Allowed, a.Remaining = d.Limit.String(), d.Allowed, d.Remaining
+	a.RetryAfterMS, a.ResetAfterMS = milliseconds(d.RetryAfter), milliseconds(d.ResetAfter)
+	a.DecidedBy = d.Origin.String()
+	return a
+}
+
+// figures puts what is counted in order.
+func figures(s *peerlimit.Stats) []figureGroup {
+	count := func(name string, n uint64) figure { return figure{name, fmt.Sprint(n), false} }
+	bad := func(name string, n uint64) figure { return figure{name, fmt.Sprint(n), n > 0} }
+	return []figureGroup{
+		{"Ownership", []figure{
+			{"partitions owned, of 4,093", fmt.Sprint(s.PartitionsOwned), false},
+			{"partitions decided about in full", fmt.Sprint(s.PartitionsHeld), s.PartitionsHeld < s.PartitionsOwned},
+			count("times the owners changed", s.RingChanges),
+			count("partitions gained with all state", s.GainedGiven),
+			count("partitions gained from a replica", s.GainedReplica),
+			{"partitions gained empty", fmt.Sprint(s.GainedEmpty), false},
+			{"replica lag", s.ReplicaLag.Round(time.Millisecond).String(), s.ReplicaLag > time.Second},
+		}},
+		{"Buckets", []figure{
+			{"for the cluster", fmt.Sprintf("%d of at most %d", s.Keys, s.MaxKeys), s.Keys >= s.MaxKeys},
+			{"for deciding alone", fmt.Sprint(s.Alone), false},
+			bad("dropped while they mattered", s.Evicted),
+			count("leases granted", s.LeasesGranted),
+			count("leases not returned in time", s.LeasesExpired),
+		}},
+		{"Questions to others, and from them", []figure{
+			count("answered here", s.Served),
+			count("passed on", s.PassedOn),
+			bad("not answered in time", s.Timeouts),
+			bad("that could not be sent", s.Unreachable),
+			bad("for which there was no room", s.Overloaded),
+			bad("refused: they made no sense", s.Refused),
+			bad("connections of strangers", s.Strangers),
+		}},
+		{"Deciding without the owner", []figure{
+			bad("times that began", s.Fallbacks),
+			bad("times without a majority", s.EvidenceLapses),
+			bad("refunds that were lost", s.LostRefunds),
+			bad("reports that were lost", s.LostReports),
+		}},
+	}
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
