@@ -51,7 +51,7 @@ func TestSampleTakes(t *testing.T) {
 			require.NoError(t, err)
 		}
 		require.Len(t, all, 8)
-		require.InEpsilon(t, 1000, some.Load(), 0.3, "about every tenth: five hundred to one that it is within a tenth")
+		require.InEpsilon(t, 1000, some.Load(), 0.3, "about every tenth")
 		stopSome()
 	})
 }

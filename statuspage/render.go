@@ -36,12 +36,22 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	},
 	"age":   func(ms *float64) string { return fmt.Sprintf("%.0f ms", *ms) },
 	"short": func(n float64) string { return strconv.FormatFloat(math.Round(n*100)/100, 'f', -1, 64) },
+	"about": twoDigits,
 	"text":  func(s string) string { return strings.ToValidUTF8(s, "\uFFFD") },
 	"keys":  func(id, title, unit string, keys []busyKey) keyTable { return keyTable{id, title, unit, keys} },
 	"uptime": func(ms float64) string {
 		return time.Duration(ms * float64(time.Millisecond)).Round(time.Second).String()
 	},
 }).Parse(pageHTML))
+
+// twoDigits returns a number that is estimated, without digits that say nothing.
+func twoDigits(n float64) string {
+	if n <= 0 {
+		return "0"
+	}
+	unit := math.Pow(10, math.Floor(math.Log10(n))-1)
+	return strconv.FormatFloat(math.Round(n/unit)*unit, 'f', max(0, int(-math.Log10(unit)+0.5)), 64)
+}
 
 // keyTable is a table of keys on the page.
 type keyTable struct {
