@@ -71,6 +71,7 @@ var _ interface {
 	Refund(ctx context.Context, key string, cost float64) error
 	Reset(ctx context.Context, key string) error
 	Owner(key string) peerlimit.Member
+	Placement(key string) peerlimit.Placement
 	WithFallback(p fallback.Policy) *peerlimit.Limiter
 } = (*peerlimit.Limiter)(nil)
 

@@ -173,6 +173,30 @@ func (l *Limiter) Owner(key string) Member {
 	return l.node.memberFor(hash.partition(key))
 }
 
+// Placement is where the buckets of a key are.
+type Placement struct {
+	Partition int // of 4,093, from 0; keys of a partition are always with the same member
+
+	// Owner decides, as far as this node knows.
+	Owner Member
+
+	// Heir owns the partition if the owner goes, and keeps a replica until then. It is the zero Member when there is no
+	// other member, and for about a second after a change of the ring, until it has been computed.
+	Heir Member
+}
+
+// Placement returns where the buckets of key are, as far as this node knows. It asks nobody.
+func (l *Limiter) Placement(key string) Placement {
+	hash := newKeyHasher(l.name)
+	part := hash.partition(key)
+	route := l.node.route.Load()
+	p := Placement{Partition: int(part), Owner: l.node.memberOf(route.owner(part))}
+	if heir, ok := route.heir(part); ok {
+		p.Heir = l.node.memberOf(heir)
+	}
+	return p
+}
+
 // WithFallback returns a limiter on the same buckets with another fallback policy. Nil means [fallback.Divided].
 func (l *Limiter) WithFallback(p fallback.Policy) *Limiter {
 	if p == nil {

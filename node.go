@@ -354,8 +354,10 @@ func (n *Node) countPartitions(s *Stats, r *route) {
 func (n *Node) now() int64 { return int64(time.Since(n.began)) }
 
 // memberFor returns the owner of a partition as a Member.
-func (n *Node) memberFor(partition uint16) Member {
-	p := n.route.Load().owner(partition)
+func (n *Node) memberFor(partition uint16) Member { return n.memberOf(n.route.Load().owner(partition)) }
+
+// memberOf returns a peer as a Member; nil is this node.
+func (n *Node) memberOf(p *peer) Member {
 	if p == nil {
 		return n.Self()
 	}

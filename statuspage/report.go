@@ -67,6 +67,7 @@ type answer struct {
 	Owner        string  `json:"owner,omitempty"`
 	OwnerAddr    string  `json:"owner_addr,omitempty"`
 	Here         bool    `json:"here,omitempty"` // the owner is this node
+	Heir         string  `json:"heir,omitempty"` // decides if the owner goes
 	Limit        string  `json:"limit,omitempty"`
 	Allowed      bool    `json:"allowed"`
 	Remaining    float64 `json:"remaining"`
@@ -187,8 +188,8 @@ func (p *Page) ask(ctx context.Context, limiterName, key string) *answer {
 		a.Fault = err.Error()
 		return a
 	}
-	owner := l.Owner(key)
-	a.Owner, a.OwnerAddr, a.Here = owner.Name, owner.RPCAddr, owner.Self
+	place := l.Placement(key)
+	a.Owner, a.OwnerAddr, a.Here, a.Heir = place.Owner.Name, place.Owner.RPCAddr, place.Owner.Self, place.Heir.Name
 	a.Limit, a.Allowed, a.Remaining = d.Limit.String(), d.Allowed, d.Remaining
 	a.RetryAfterMS, a.ResetAfterMS = milliseconds(d.RetryAfter), milliseconds(d.ResetAfter)
 	a.DecidedBy = d.Origin.String()
