@@ -35,9 +35,21 @@ func (d *demo) act(ctx context.Context) {
 			timer.Stop()
 			return
 		}
-		if err := a.do(d, ctx, &joining); err != nil && ctx.Err() == nil {
+		err := d.alone(ctx, func() error { return a.do(d, ctx, &joining) })
+		if err != nil && ctx.Err() == nil {
 			d.fault(err)
 		}
+	}
+}
+
+// alone does something to the nodes while nothing else is done to them.
+func (d *demo) alone(ctx context.Context, do func() error) error {
+	select {
+	case d.acting <- struct{}{}:
+		defer func() { <-d.acting }()
+		return do()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -50,8 +62,13 @@ func (d *demo) killOwner(ctx context.Context, _ *sync.WaitGroup) error {
 	if err != nil {
 		return err
 	}
+	return d.kill(p, "the owner of "+hottest())
+}
+
+// kill ends a node with SIGKILL.
+func (d *demo) kill(p *process, role string) error {
 	d.timeline.begin(killed, p.name)
-	d.narrator.did("KILL %s, the owner of %s: SIGKILL to process %d", p.name, hottest(), p.cmd.Process.Pid)
+	d.narrator.did("KILL %s, %s: SIGKILL to process %d", p.name, role, p.cmd.Process.Pid)
 	if err := p.kill(); err != nil {
 		return fmt.Errorf("killing %s: %w", p.name, err)
 	}
@@ -70,20 +87,24 @@ func (d *demo) startAnother(ctx context.Context, joining *sync.WaitGroup) error 
 	if err := d.waitUp(ctx, p); err != nil {
 		return err
 	}
-	joining.Go(func() {
-		switch err := d.waitReady(ctx, p); {
-		case err == nil:
-			d.narrator.came("%s is ready at %s and gets requests, too", p.name, p.info.HTTP)
-			d.driver.add(p)
-		case ctx.Err() == nil:
-			d.fault(err)
-		}
-	})
+	joining.Go(func() { d.admit(ctx, p) })
 	return nil
 }
 
-// retireOwner asks the owner of the hottest key to leave, as a rolling deploy does: no more requests, then SIGTERM. In a
-// short run the owner may still be the killed node, for all the others know; then the oldest leaves.
+// admit has requests sent to a node when it is ready.
+func (d *demo) admit(ctx context.Context, p *process) {
+	switch err := d.waitReady(ctx, p); {
+	case p.fate.Load() != alive: // something else was done to it meanwhile
+	case err == nil:
+		d.narrator.came("%s is ready at %s and gets requests, too", p.name, p.info.HTTP)
+		d.driver.add(p)
+	case ctx.Err() == nil:
+		d.fault(err)
+	}
+}
+
+// retireOwner asks the owner of the hottest key to leave. In a short run the owner may still be the killed node, for all
+// the others know; then the oldest leaves.
 func (d *demo) retireOwner(ctx context.Context, _ *sync.WaitGroup) error {
 	p, err := d.ownerOf(ctx, hottest())
 	role := "the owner of " + hottest()
@@ -93,6 +114,11 @@ func (d *demo) retireOwner(ctx context.Context, _ *sync.WaitGroup) error {
 	if err != nil {
 		return err
 	}
+	return d.retire(p, role)
+}
+
+// retire asks a node to leave, as a rolling deploy does: no more requests, then SIGTERM.
+func (d *demo) retire(p *process, role string) error {
 	d.driver.drop(p)
 	d.timeline.begin(retired, p.name)
 	d.narrator.did("LEAVE %s, %s: it gets no more requests, and SIGTERM", p.name, role)

@@ -16,6 +16,8 @@ import (
 	"os/signal"
 	"slices"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,12 +27,19 @@ import (
 // service is what runs in a node process: an HTTP service that embeds a node.
 type service struct {
 	keys    []string
+	network *cuttable // nil unless it can be cut
+	limit   atomic.Pointer[[]peerlimit.Limit]
 	node    *peerlimit.Node
 	limiter *peerlimit.Limiter
 	started chan struct{} // closed when the fields above are set; events come earlier
-	out     *os.File      // safe for concurrent use; a report is one write
-	gained  gains         // what was reported so far; for onEvent only
+	arcs    func() [arcCount]string
+	out     *os.File // safe for concurrent use; a report is one write
+	gained  gains    // what was reported so far; for onEvent only
 }
+
+// cuttableTimeout bounds the questions among nodes where the page can freeze and cut off some. Those stay unanswered for as
+// long, until the first few have shown that there is no answer to wait for.
+const cuttableTimeout = 500 * time.Millisecond
 
 // leaveTimeout bounds each half of an orderly end: finishing requests, and leaving the cluster.
 const leaveTimeout = 5 * time.Second
@@ -75,8 +84,10 @@ func readConfig(in io.Reader) (nodeConfig, error) {
 // serve runs the service until a signal arrives on leave.
 func serve(config nodeConfig, leave <-chan os.Signal, out *os.File, log io.Writer) error {
 	s := &service{keys: config.Keys, started: make(chan struct{}), out: out}
-	var err error
-	s.node, err = peerlimit.Start(peerlimit.Config{
+	if err := s.setLimit(limitOrder{config.Rate, config.Burst}); err != nil {
+		return err
+	}
+	settings := peerlimit.Config{
 		Cluster: config.Cluster,
 		Name:    config.Name,
 		Join:    config.Seeds,
@@ -87,15 +98,21 @@ func serve(config nodeConfig, leave <-chan os.Signal, out *os.File, log io.Write
 		// default of 100 ms. That is not what is to be shown. A process that dies is noticed at once all the same.
 		RPCTimeout: 2 * time.Second,
 		Logger:     slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: config.Log})),
-	})
-	if err != nil {
+	}
+	if config.Cuttable {
+		s.network = newCuttable()
+		settings.Network, settings.RPCTimeout = s.network, cuttableTimeout
+	}
+	var err error
+	if s.node, err = peerlimit.Start(settings); err != nil {
 		return err
 	}
 	defer s.node.Close()
-	s.limiter, err = s.node.Limiter(limiterName, peerlimit.PerSecond(config.Rate).WithBurst(config.Burst))
+	s.limiter, err = s.node.LimiterFunc(limiterName, func(context.Context, string) []peerlimit.Limit { return *s.limit.Load() })
 	if err != nil {
 		return err
 	}
+	s.arcs = sync.OnceValue(s.arcKeys)
 	close(s.started)
 
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -106,7 +123,7 @@ func serve(config nodeConfig, leave <-chan os.Signal, out *os.File, log io.Write
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 
-	s.report(nodeReport{Ready: &nodeReady{HTTP: "http://" + listener.Addr().String(), Gossip: s.node.Self().Addr}})
+	s.report(nodeReport{Ready: &nodeReady{HTTP: "http://" + listener.Addr().String(), Gossip: s.node.Self().Addr, RPC: s.node.Self().RPCAddr}})
 	s.reportView()
 	select {
 	case err := <-served:
@@ -133,7 +150,47 @@ func (s *service) routes() http.Handler {
 	mux.HandleFunc("POST /take", s.take)
 	mux.HandleFunc("GET /owner", s.owner)
 	mux.HandleFunc("GET /ready", s.ready)
+	mux.HandleFunc("POST /limit", s.changeLimit)
+	mux.HandleFunc("POST /cut", s.cut)
 	return mux
+}
+
+// setLimit changes the limit of all keys. Buckets that are there go on with what is in them.
+func (s *service) setLimit(o limitOrder) error {
+	limit := peerlimit.PerSecond(o.Rate).WithBurst(o.Burst)
+	if err := limit.Validate(); err != nil {
+		return err
+	}
+	s.limit.Store(&[]peerlimit.Limit{limit})
+	return nil
+}
+
+func (s *service) changeLimit(w http.ResponseWriter, r *http.Request) {
+	var o limitOrder
+	err := json.NewDecoder(r.Body).Decode(&o)
+	if err == nil {
+		err = s.setLimit(o)
+	}
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// cut changes who is out of reach.
+func (s *service) cut(w http.ResponseWriter, r *http.Request) {
+	var o cutOrder
+	err := json.NewDecoder(r.Body).Decode(&o)
+	if s.network == nil {
+		err = errors.New("this network cannot be cut")
+	}
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	s.network.cut(o.Addresses)
+	w.WriteHeader(http.StatusNoContent)
 }
 
 // take is the endpoint that is limited.
@@ -192,6 +249,7 @@ func (s *service) onEvent(e peerlimit.Event) {
 	switch e.Kind {
 	case peerlimit.EventRing:
 		s.reportView()
+		time.AfterFunc(heirsKnown, s.reportView)
 		return
 	case peerlimit.EventAcquired:
 		report.Gains = s.newGains()
@@ -209,22 +267,55 @@ func (s *service) newGains() gains {
 	return gains{Given: now.Given - old.Given, Replica: now.Replica - old.Replica, Empty: now.Empty - old.Empty}
 }
 
-// probes is how many keys are looked up to learn who is on the ring. Gossip lists a member that has crashed for seconds
-// after the others have taken over; who owns none of so many keys is not on the ring.
-const probes = 512
+const (
+	// heirsKnown is how long after a change of the ring all heirs are known, with some to spare.
+	heirsKnown = 2500 * time.Millisecond
+
+	// arcCount is in how many parts the ring is told. Gossip lists a member that has crashed for seconds after the others
+	// have taken over; who owns none of so many parts is not on the ring.
+	arcCount = 512
+
+	partitionCount = 4093
+)
+
+// arcKeys returns a key for each part of the ring, the one nearest to its middle of some thousand.
+func (s *service) arcKeys() [arcCount]string {
+	var keys [arcCount]string
+	var distance [arcCount]int
+	for i := range 16 * arcCount {
+		key := strconv.Itoa(i)
+		place := s.limiter.Placement(key).Partition * arcCount
+		n := place / partitionCount
+		off := place%partitionCount - partitionCount/2
+		off = max(off, -off)
+		if keys[n] == "" || off < distance[n] {
+			keys[n], distance[n] = key, off
+		}
+	}
+	return keys
+}
 
 // reportView tells who is on the ring and who owns the demo's keys. What says which ring it was is read first: a report
 // that is overtaken by a change is then followed by one with a higher version.
 func (s *service) reportView() {
 	stats := s.node.Stats()
-	view := ringView{Version: stats.RingChanges, Size: stats.Members, Owners: make(map[string]string)}
+	view := ringView{
+		Version: stats.RingChanges, Size: stats.Members,
+		Owners: make(map[string]string), Heirs: make(map[string]string), Parts: make(map[string]int),
+	}
 	members := make(map[string]bool)
-	for i := range probes {
-		members[shortName(s.limiter.Owner(strconv.Itoa(i)).Name)] = true
+	for _, key := range s.arcs() {
+		place := s.limiter.Placement(key)
+		view.Arcs = append(view.Arcs, arc{shortName(place.Owner.Name), shortName(place.Heir.Name)})
+		members[shortName(place.Owner.Name)] = true
 	}
 	view.Members = slices.Sorted(maps.Keys(members))
 	for _, key := range s.keys {
-		view.Owners[key] = shortName(s.limiter.Owner(key).Name)
+		place := s.limiter.Placement(key)
+		view.Owners[key], view.Parts[key] = shortName(place.Owner.Name), place.Partition
+		if place.Heir.Name != "" {
+			view.Heirs[key] = shortName(place.Heir.Name)
+		}
 	}
 	s.report(nodeReport{View: &view})
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,18 +22,23 @@ import (
 type demo struct {
 	options  options
 	observer observer
-	limit    oracle.Limit
 	clock    *clock
 	timeline *timeline
 	recorder *recorder
 	driver   *driver
 	narrator *narrator
-	control  *http.Client // for questions that are not load
-	died     chan error   // capacity 1: the first node that ended by itself
+	control  *http.Client  // for questions that are not load
+	died     chan error    // capacity 1: the first node that ended by itself
+	acting   chan struct{} // capacity 1: holds something while something is done to the nodes
+	orders   chan order    // what somebody who looks at the page wants done
 
-	mu     sync.Mutex // guards what follows
-	nodes  []*process // all that were ever started, in order
-	faults []error    // what went wrong but for the load
+	mu     sync.Mutex    // guards what follows
+	limit  oracle.Limit  // of each key
+	since  time.Duration // when it became that
+	load   float64       // multiplies what is asked for
+	apart  []string      // the nodes on the smaller side of a split; none when the network is whole
+	nodes  []*process    // all that were ever started, in order
+	faults []error       // what went wrong but for the load
 }
 
 // startTimeout bounds every step of starting nodes.
@@ -40,15 +46,22 @@ const startTimeout = 20 * time.Second
 
 func newDemo(o options, out observer) *demo {
 	d := &demo{
-		options: o, observer: out, clock: new(clock), died: make(chan error, 1),
+		options: o, observer: out, clock: new(clock), died: make(chan error, 1), acting: make(chan struct{}, 1), orders: make(chan order),
 		limit:   oracle.Limit{Tokens: o.rate, Period: time.Second, Burst: o.burst},
+		load:    1,
 		control: &http.Client{Timeout: startTimeout},
 	}
 	d.recorder = newRecorder(d.limit)
 	d.driver = newDriver(d.clock, d.recorder, o.rate)
-	d.narrator = newNarrator(out, d.clock, d.recorder, o.rate*float64(len(demands)))
+	d.narrator = newNarrator(out, d.clock, d.recorder, d.allKeysLimit)
 	d.timeline = newTimeline(d.clock.elapsed, d.narrator.settled)
 	return d
+}
+
+// show has the run shown to another observer as well.
+func (d *demo) show(o observer) {
+	d.observer = audience{d.observer, o}
+	d.narrator.observer = d.observer
 }
 
 // run does everything, until the time is over, ctx ends or a node dies by itself. An error means that it did not come to
@@ -69,6 +82,9 @@ func (d *demo) run(ctx context.Context) (verdict, error) {
 	if d.options.chaos {
 		acting.Go(func() { d.act(load) })
 	}
+	if d.options.page != "" {
+		acting.Go(func() { d.obeyAll(load) })
+	}
 	select {
 	case <-load.Done():
 	case err := <-d.died:
@@ -76,15 +92,29 @@ func (d *demo) run(ctx context.Context) (verdict, error) {
 		endLoad()
 	}
 	acting.Wait()
-	end := d.clock.elapsed()
 	d.narrator.stop()
 	narrating.Wait()
 
-	v := judge(evidence{
-		limit: d.limit, duration: end, disturbances: d.disturbances(end), recorder: d.recorder, faults: d.faults,
-	})
+	v := judge(d.evidence())
 	d.observer.Judged(v)
 	return v, nil
+}
+
+// allKeysLimit is what the limits of all keys allow together, per second.
+func (d *demo) allKeysLimit() float64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.limit.Tokens * float64(len(demands))
+}
+
+// evidence is what there is to be judged, up to now.
+func (d *demo) evidence() evidence {
+	now := d.clock.elapsed()
+	e := evidence{to: now, disturbances: d.disturbances(now), recorder: d.recorder.judged()}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e.limit, e.from, e.faults, e.anyLoad = d.limit, d.since, slices.Clone(d.faults), d.options.page != ""
+	return e
 }
 
 // fault notes that something went wrong.
@@ -96,19 +126,28 @@ func (d *demo) fault(err error) {
 
 // disturbances returns what was done, and for the keys that a crash took the owner from what it may have cost them.
 func (d *demo) disturbances(end time.Duration) []disturbance {
-	all := d.timeline.finish(end)
+	all := d.timeline.until(end)
 	for i, x := range all {
-		all[i].Moved = make(map[string]move) // the other one may still be being read, for a last event
+		if x.Kind == split || x.Kind == woken {
+			all[i].Until = min(x.Until+linksUp, end)
+		}
 		for key, m := range x.Moved {
-			if x.Kind == killed {
+			switch x.Kind {
+			case killed, frozen:
 				m.Resumed = d.recorder.resumed(key, x.Gone)
 				m.Unsent = d.recorder.admittedIn(key, x.At-replicaInterval, min(x.Gone, x.Until))
+			case split:
+				m.Unsent = d.recorder.admittedIn(key, x.At-replicaInterval, x.At+evidenceLasts)
 			}
-			all[i].Moved[key] = m
+			x.Moved[key] = m
 		}
 	}
 	return all
 }
+
+// linksUp is how long after all agree on a ring those that were apart have connections to each other again, with some to
+// spare: so long they may decide by their shares.
+const linksUp = 2 * time.Second
 
 // startCluster starts the first nodes, and waits until they agree on who owns what.
 func (d *demo) startCluster(ctx context.Context) error {
@@ -152,12 +191,20 @@ func (d *demo) nextName() string {
 	return nodeName(len(d.nodes))
 }
 
+func (d *demo) currentLimit() oracle.Limit {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.limit
+}
+
 // startNode starts the next node, and does not wait for it to be up.
 func (d *demo) startNode() (*process, error) {
+	limit := d.currentLimit()
 	config := nodeConfig{
 		Cluster: fmt.Sprintf("peerlimit-demo-%d", os.Getpid()), // nodes of another run are strangers, whatever their ports
-		Name:    d.nextName(), Rate: d.options.rate, Burst: d.options.burst, Keys: keyNames(),
-		Log: slog.LevelError, // what else is to be told the narrator tells
+		Name:    d.nextName(), Rate: limit.Tokens, Burst: limit.Burst, Keys: keyNames(),
+		Log:      slog.LevelError, // what else is to be told the narrator tells
+		Cuttable: d.options.page != "",
 	}
 	for _, p := range d.live() {
 		if config.Seeds = append(config.Seeds, p.info.Gossip); len(config.Seeds) == 2 {
@@ -226,9 +273,22 @@ func (d *demo) ownerOf(ctx context.Context, key string) (*process, error) {
 
 var errOwnerGone = errors.New("the owner is not there any more")
 
+// instruct tells a node to do something.
+func (d *demo) instruct(ctx context.Context, p *process, path string, what any) error {
+	body, err := json.Marshal(what)
+	if err != nil {
+		return err
+	}
+	return d.exchange(ctx, http.MethodPost, p, path, body, nil)
+}
+
 // ask makes an HTTP request that is not load. The answer may be nil.
 func (d *demo) ask(ctx context.Context, p *process, path string, answer any) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.info.HTTP+path, nil) // #nosec G704 -- an address that a child of ours printed
+	return d.exchange(ctx, http.MethodGet, p, path, nil, answer)
+}
+
+func (d *demo) exchange(ctx context.Context, method string, p *process, path string, body []byte, answer any) error {
+	request, err := http.NewRequestWithContext(ctx, method, p.info.HTTP+path, bytes.NewReader(body)) // #nosec G704 -- an address that a child of ours printed
 	if err != nil {
 		return err
 	}

@@ -20,9 +20,10 @@ type driver struct {
 	clock    *clock
 	recorder *recorder
 	demands  []demand
-	rate     float64 // of the limit, per second
 
 	mu      sync.Mutex // guards what follows
+	rate    float64    // of the limit, per second
+	load    float64    // multiplies what is asked for
 	targets []*target
 	rounds  map[string][]*target // of each key: whose turn is still to come
 }
@@ -31,6 +32,8 @@ type driver struct {
 type target struct {
 	node     *process
 	client   *http.Client
+	given    context.Context // ends when nobody waits for answers of it any more
+	giveUp   context.CancelFunc
 	inFlight sync.WaitGroup // added to under driver.mu while the target is in targets
 }
 
@@ -49,7 +52,7 @@ const (
 )
 
 func newDriver(c *clock, r *recorder, rate float64) *driver {
-	return &driver{clock: c, recorder: r, demands: demands, rate: rate, rounds: make(map[string][]*target)}
+	return &driver{clock: c, recorder: r, demands: demands, rate: rate, load: 1, rounds: make(map[string][]*target)}
 }
 
 // add makes a node one of those that requests are sent to.
@@ -58,15 +61,53 @@ func (d *driver) add(p *process) {
 		Timeout:   callTimeout,
 		Transport: &http.Transport{MaxIdleConnsPerHost: workers, DisableCompression: true},
 	}}
+	t.given, t.giveUp = context.WithCancel(context.Background())
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.targets = append(d.targets, t)
+}
+
+// has reports whether requests are sent to a node.
+func (d *driver) has(p *process) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.ContainsFunc(d.targets, func(t *target) bool { return t.node == p })
+}
+
+// setRate changes the limit that the load is a multiple of, and setLoad by what all is multiplied.
+func (d *driver) setRate(rate float64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.rate = rate
+}
+
+func (d *driver) setLoad(load float64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.load = load
+}
+
+// unit is how many requests a second a demand of one is.
+func (d *driver) unit() float64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.rate * d.load
 }
 
 // drop sends nothing more to a node, and returns when all requests to it have been answered. It closes the connections:
 // one that was opened and never used would keep a server that shuts down waiting.
 func (d *driver) drop(p *process) {
 	if t := d.remove(p); t != nil {
+		t.inFlight.Wait()
+		t.giveUp()
+		t.client.CloseIdleConnections()
+	}
+}
+
+// abandon sends nothing more to a node, and waits for no answer that is not there yet.
+func (d *driver) abandon(p *process) {
+	if t := d.remove(p); t != nil {
+		t.giveUp()
 		t.inFlight.Wait()
 		t.client.CloseIdleConnections()
 	}
@@ -132,8 +173,9 @@ func (d *driver) generate(ctx context.Context, jobs chan<- string) {
 		now := d.clock.elapsed()
 		passed := min(now-last, catchUp)
 		last = now
+		unit := d.unit()
 		for i, demand := range d.demands {
-			due[i] += passed.Seconds() * demand.times * d.rate
+			due[i] += passed.Seconds() * demand.times * unit
 			for ; due[i] >= 1; due[i]-- {
 				select {
 				case jobs <- demand.key:
@@ -161,7 +203,7 @@ func (d *driver) request(key string) {
 	answer, c.err = t.take(key)
 	c.end = d.clock.elapsed()
 	c.admitted, c.origin = answer.Allowed, answer.Origin
-	c.cutOff = c.err != nil && t.node.fate.Load() != alive
+	c.cutOff = c.err != nil && (t.node.fate.Load() != alive || t.given.Err() != nil)
 	t.inFlight.Done()
 	d.recorder.add(c)
 	if c.cutOff {
@@ -173,7 +215,12 @@ func (d *driver) request(key string) {
 // one.
 func (t *target) take(key string) (takeAnswer, error) {
 	var answer takeAnswer
-	response, err := t.client.Post(t.node.info.HTTP+"/take?key="+url.QueryEscape(key), "", nil) // #nosec G704 -- an address that a child of ours printed
+	to := t.node.info.HTTP + "/take?key=" + url.QueryEscape(key)
+	request, err := http.NewRequestWithContext(t.given, http.MethodPost, to, nil) // #nosec G704 -- an address that a child of ours printed
+	if err != nil {
+		return answer, err
+	}
+	response, err := t.client.Do(request) // #nosec G704 -- an address that a child of ours printed
 	if err != nil {
 		return answer, err
 	}

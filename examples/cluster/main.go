@@ -6,6 +6,7 @@
 // its exit status says the same.
 //
 //	go run ./examples/cluster
+//	go run ./examples/cluster -http 127.0.0.1:8090    to see it in a browser, and to do it yourself
 //	go run ./examples/cluster -h
 package main
 
@@ -50,7 +51,18 @@ func run(args []string, stdout, stderr io.Writer) int {
 	defer release()
 	context.AfterFunc(ctx, release) // a second Ctrl-C ends this process at once, and the nodes notice
 
-	v, err := newDemo(o, newTerminal(stdout, o)).run(ctx)
+	d := newDemo(o, newTerminal(stdout, o))
+	if o.page != "" {
+		p, err := openPage(d, o.page)
+		if err != nil {
+			fmt.Fprintf(stderr, "cluster: -http is %s: %v\n", o.page, err)
+			return exitUsage
+		}
+		defer p.close()
+		d.show(p)
+		fmt.Fprintf(stdout, "The page is at %s until Ctrl-C, or %v from now.\n\n", p.url, o.duration)
+	}
+	v, err := d.run(ctx)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		fmt.Fprintln(stderr, "cluster: interrupted before there was anything to judge")

@@ -16,7 +16,7 @@ type narrator struct {
 	observer observer
 	clock    *clock
 	recorder *recorder
-	limit    float64 // of all keys together, per second
+	limit    func() float64 // of all keys together, per second
 
 	told chan *entry
 	halt chan struct{} // closed by stop
@@ -27,11 +27,12 @@ type narrator struct {
 	sampled time.Duration
 }
 
-// entry is something to be shown: an event, a sample, or something that nodes notice.
+// entry is something to be shown: an event, a sample, a verdict, or something that nodes notice.
 type entry struct {
 	event
-	sample *sample
-	notice *notice
+	sample  *sample
+	notice  *notice
+	verdict *verdict
 }
 
 // notice is what nodes notice about one of them.
@@ -49,7 +50,7 @@ const (
 	gathering = 400 * time.Millisecond
 )
 
-func newNarrator(o observer, c *clock, r *recorder, limit float64) *narrator {
+func newNarrator(o observer, c *clock, r *recorder, limit func() float64) *narrator {
 	return &narrator{
 		observer: o, clock: c, recorder: r, limit: limit,
 		told: make(chan *entry), halt: make(chan struct{}), cut: make(map[[2]string]bool),
@@ -65,6 +66,9 @@ func (n *narrator) did(format string, args ...any) {
 func (n *narrator) came(format string, args ...any) {
 	n.tell(&entry{event: event{Text: fmt.Sprintf(format, args...)}})
 }
+
+// judged tells a verdict on what was until now.
+func (n *narrator) judged(v verdict) { n.tell(&entry{verdict: &v}) }
 
 // hear takes in what a node noticed.
 func (n *narrator) hear(from string, e nodeEvent) {
@@ -110,7 +114,7 @@ func (n *narrator) takeSample() {
 	now := n.clock.elapsed()
 	n.insert(&entry{
 		event:  event{At: now},
-		sample: &sample{At: now, Interval: now - n.sampled, Limit: n.limit, counts: n.recorder.sample()},
+		sample: &sample{At: now, Interval: now - n.sampled, Limit: n.limit(), counts: n.recorder.sample()},
 	})
 	n.sampled = now
 }
@@ -156,8 +160,12 @@ func (n *narrator) show(until time.Duration) {
 	for len(n.pending) > 0 && n.pending[0].At <= until {
 		e := n.pending[0]
 		n.pending = n.pending[1:]
-		if e.sample != nil {
+		switch {
+		case e.sample != nil:
 			n.observer.Sampled(*e.sample)
+			continue
+		case e.verdict != nil:
+			n.observer.Judged(*e.verdict)
 			continue
 		}
 		if e.notice != nil {

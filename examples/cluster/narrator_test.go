@@ -44,7 +44,7 @@ func narrate(t *testing.T, story func(*narrator)) *diary {
 	d := &diary{}
 	synctest.Test(t, func(t *testing.T) {
 		c := new(clock)
-		n := newNarrator(d, c, newRecorder(oracle.Limit{Tokens: 1, Period: time.Second, Burst: 1}), 3)
+		n := newNarrator(d, c, newRecorder(oracle.Limit{Tokens: 1, Period: time.Second, Burst: 1}), func() float64 { return 3 })
 		c.start()
 		ended := make(chan struct{})
 		go func() {
@@ -131,7 +131,7 @@ func TestSamplesAndEventsComeInOrder(t *testing.T) {
 	assert.Equal(t, 0, d.samples[0].Offered)
 	assert.Equal(t, sample{
 		At: 2 * time.Second, Interval: time.Second, Limit: 3,
-		counts: counts{Offered: 2, Admitted: 1, ByNode: map[string]int{"node-1": 1}, ByOrigin: map[string]int{"remote": 1}},
+		counts: counts{Offered: 2, Admitted: 1, ByNode: map[string]int{"node-1": 1}, ByOrigin: map[string]int{"remote": 1}, ByKey: map[string]int{"bob": 1}},
 	}, d.samples[1])
 	assert.Equal(t, 500*time.Millisecond, d.samples[2].Interval)
 }

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"time"
 )
 
@@ -15,6 +16,7 @@ type options struct {
 	burst    float64 // tokens
 	duration time.Duration
 	chaos    bool
+	page     string // the address of the page; none when empty
 }
 
 // Bounds of the flags.
@@ -85,7 +87,19 @@ func parseOptions(args []string, help io.Writer) (options, error) {
 	flags.DurationVar(&o.duration, "duration", 20*time.Second, "send requests for `time`")
 	flags.BoolVar(&o.chaos, "chaos", true,
 		"kill, start and retire nodes; -chaos=false leaves them alone,\nand then B + R·w is all that is allowed")
+	flags.StringVar(&o.page, "http", "",
+		"show the run on a page at `address`, with buttons to kill, freeze, split, start and retire nodes;\nthen -duration is 10m and -chaos is false unless given")
 	err := flags.Parse(args)
+	if o.page != "" {
+		given := make(map[string]bool)
+		flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+		if !given["duration"] {
+			o.duration = maxDuration
+		}
+		if !given["chaos"] {
+			o.chaos = false
+		}
+	}
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Fprint(help, usageText)
@@ -110,10 +124,21 @@ func (o options) validate() error {
 		return fmt.Errorf("-rate is %v; it must be greater than 0, at most %d", o.rate, maxRate)
 	case !(o.burst >= 1) || o.burst > maxBurst:
 		return fmt.Errorf("-burst is %v; it must be from 1 to %d, because a request costs 1", o.burst, maxBurst)
+	case o.page != "" && !isAddress(o.page):
+		return fmt.Errorf("-http is %q; it must be host:port, for example 127.0.0.1:8090", o.page)
 	case o.duration < minDuration || o.duration > maxDuration:
 		return fmt.Errorf("-duration is %v; it must be from %v to %v", o.duration, minDuration, maxDuration)
 	}
 	return nil
+}
+
+func isAddress(address string) bool {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	_, err = net.LookupPort("tcp", port)
+	return err == nil && port != ""
 }
 
 // offered is how many requests per second the driver sends.

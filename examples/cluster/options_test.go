@@ -32,6 +32,10 @@ func TestBadFlagsAreNamedWithTheirValue(t *testing.T) {
 		{"-duration 20", "-duration", "20"},
 		{"-chaos=perhaps", "-chaos", "perhaps"},
 		{"-port 80", "-port", ""},
+		{"-http 8090", "-http", "8090"},
+		{"-http 127.0.0.1:", "-http", "127.0.0.1:"},
+		{"-http 127.0.0.1:99999", "-http", "99999"},
+		{"-http 192.0.2.1:0", "-http", "192.0.2.1:0"}, // an address of somebody else
 		{"now", "", "now"},
 	} {
 		t.Run(c.args, func(t *testing.T) {
@@ -50,6 +54,18 @@ func TestDefaults(t *testing.T) {
 	assert.Equal(t, options{nodes: 5, rate: 100, burst: 50, duration: 20 * time.Second, chaos: true}, o)
 }
 
+// With a page the run is long, and what is done to the nodes is up to who looks at it; but what is said holds.
+func TestDefaultsWithAPage(t *testing.T) {
+	o, err := parseOptions([]string{"-http", "localhost:0"}, nil)
+	require.NoError(t, err)
+	assert.Equal(t, options{nodes: 5, rate: 100, burst: 50, duration: maxDuration, page: "localhost:0"}, o)
+
+	o, err = parseOptions([]string{"-http", ":8090", "-chaos", "-duration", "20s"}, nil)
+	require.NoError(t, err)
+	assert.True(t, o.chaos)
+	assert.Equal(t, 20*time.Second, o.duration)
+}
+
 func TestOneNodeIsEnoughWithoutChaos(t *testing.T) {
 	o, err := parseOptions([]string{"-nodes", "1", "-chaos=false"}, nil)
 	require.NoError(t, err)
@@ -60,7 +76,7 @@ func TestHelpExplainsEveryFlagAndFits(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	assert.Equal(t, exitHeld, run([]string{"-h"}, &stdout, &stderr))
 	assert.Empty(t, stderr.String())
-	for _, flag := range []string{"-nodes", "-rate", "-burst", "-duration", "-chaos"} {
+	for _, flag := range []string{"-nodes", "-rate", "-burst", "-duration", "-chaos", "-http"} {
 		assert.Contains(t, stdout.String(), "\n  "+flag)
 	}
 	assertFits(t, stdout.String())

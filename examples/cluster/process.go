@@ -35,6 +35,7 @@ const (
 	alive int32 = iota
 	leaving
 	ending
+	stopped // and may go on
 )
 
 // processGrace is how long a process may take to end when its input has ended; it does so at once unless it is stopped.
@@ -106,6 +107,17 @@ func (p *process) kill() error {
 func (p *process) askToLeave() error {
 	p.fate.Store(leaving)
 	return p.cmd.Process.Signal(syscall.SIGTERM)
+}
+
+// freeze stops the process where it is, and wake lets it go on.
+func (p *process) freeze() error {
+	p.fate.Store(stopped)
+	return freeze(p.cmd.Process)
+}
+
+func (p *process) wake() error {
+	p.fate.Store(alive)
+	return wake(p.cmd.Process)
 }
 
 // stop ends the process, however it is doing, and returns when it is gone.

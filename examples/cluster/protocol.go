@@ -28,6 +28,8 @@ type nodeConfig struct {
 	Burst   float64
 	Keys    []string   // whose owners to report
 	Log     slog.Level // the least that is written to standard error
+
+	Cuttable bool // the network to other nodes can be cut, by POST /cut
 }
 
 // nodeReport is one thing that a node process tells; exactly one field is set.
@@ -41,6 +43,7 @@ type nodeReport struct {
 type nodeReady struct {
 	HTTP   string // base URL
 	Gossip string // host:port
+	RPC    string // host:port
 }
 
 // ringView is the ring as one node sees it.
@@ -49,6 +52,24 @@ type ringView struct {
 	Size    int               // members that own keys
 	Members []string          // their short names
 	Owners  map[string]string // of the demo's keys, by short name
+	Heirs   map[string]string // of the demo's keys; without those that are not known yet
+	Parts   map[string]int    // the partitions of the demo's keys
+	Arcs    []arc             // the ring, in parts of equal length
+}
+
+// arc is a part of the ring.
+type arc struct {
+	Owner string // of the partition in its middle, by short name
+	Heir  string // or "" when it is not known yet
+}
+
+// limitOrder is the body of POST /limit, and cutOrder that of POST /cut.
+type limitOrder struct {
+	Rate, Burst float64
+}
+
+type cutOrder struct {
+	Addresses []string // all that is out of reach from then on
 }
 
 // nodeEvent is a peerlimit.Event about another node.

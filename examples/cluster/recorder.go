@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,11 +23,13 @@ type call struct {
 
 // recorder keeps what the verdict needs, and counts what the lines show.
 type recorder struct {
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex    // guards what follows
+	from     time.Duration // calls that began before are counted, and not judged
 	oracles  map[string]*oracle.Oracle
 	seconds  map[string][]second    // of each key
 	admitted map[string][]admission // of each key
-	current  counts                 // since the last sample
+	total    counts                 // since the beginning
+	sampled  counts                 // total when sample was called last
 	calls    int
 	cutOff   int
 	failed   int
@@ -45,23 +49,46 @@ type second struct{ offered, admitted int }
 const maxFailures = 3
 
 func newRecorder(limit oracle.Limit) *recorder {
-	r := &recorder{
-		oracles: make(map[string]*oracle.Oracle), seconds: make(map[string][]second),
-		admitted: make(map[string][]admission), current: newCounts(),
-	}
-	for _, d := range demands {
-		r.oracles[d.key] = oracle.New(limit)
-	}
+	r := &recorder{total: newCounts(), sampled: newCounts()}
+	r.judgeBy(limit, 0)
 	return r
 }
 
-func newCounts() counts { return counts{ByNode: make(map[string]int), ByOrigin: make(map[string]int)} }
+// judgeBy has all calls that begin from now on judged by a limit, and those before forgotten.
+func (r *recorder) judgeBy(limit oracle.Limit, from time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.from = from
+	r.oracles, r.seconds = make(map[string]*oracle.Oracle), make(map[string][]second)
+	r.admitted = make(map[string][]admission)
+	for _, d := range demands {
+		r.oracles[d.key] = oracle.New(limit)
+	}
+}
+
+// judged returns what was recorded so far and is judged, to be read while more is recorded.
+func (r *recorder) judged() *recorder {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	copied := &recorder{
+		from: r.from, oracles: maps.Clone(r.oracles), seconds: make(map[string][]second), admitted: maps.Clone(r.admitted),
+		calls: r.calls, cutOff: r.cutOff, failed: r.failed, failures: slices.Clone(r.failures),
+	}
+	for key, seconds := range r.seconds {
+		copied.seconds[key] = slices.Clone(seconds)
+	}
+	return copied
+}
+
+func newCounts() counts {
+	return counts{ByNode: make(map[string]int), ByOrigin: make(map[string]int), ByKey: make(map[string]int)}
+}
 
 func (r *recorder) add(c call) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.calls++
-	r.current.Offered++
+	r.total.Offered++
 	switch {
 	case c.cutOff:
 		r.cutOff++
@@ -70,11 +97,21 @@ func (r *recorder) add(c call) {
 			r.failures = append(r.failures, fmt.Sprintf("at %.1f s, %s for %s: %v", c.start.Seconds(), c.node, c.key, c.err))
 		}
 	}
+	if c.start >= r.from {
+		r.judge(c)
+	}
+	if c.admitted && c.err == nil {
+		r.total.Admitted++
+		r.total.ByNode[c.node]++
+		r.total.ByOrigin[c.origin]++
+		r.total.ByKey[c.key]++
+	}
+}
+
+// judge keeps a call for the verdict. The caller holds mu.
+func (r *recorder) judge(c call) {
 	r.count(c)
 	if c.admitted && c.err == nil {
-		r.current.Admitted++
-		r.current.ByNode[c.node]++
-		r.current.ByOrigin[c.origin]++
 		r.oracles[c.key].Admit(oracle.Take{Start: c.start, End: c.end, Cost: 1})
 		byOwner := c.origin != peerlimit.OriginHeir.String() && c.origin != peerlimit.OriginFallback.String()
 		r.admitted[c.key] = append(r.admitted[c.key], admission{c.start, c.end, byOwner})
@@ -126,7 +163,15 @@ func (r *recorder) count(c call) {
 func (r *recorder) sample() counts {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c := r.current
-	r.current = newCounts()
+	now := r.total.minus(counts{})
+	c := now.minus(r.sampled)
+	r.sampled = now
 	return c
+}
+
+// totals returns the counts since the beginning.
+func (r *recorder) totals() counts {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.total.minus(counts{})
 }

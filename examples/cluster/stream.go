@@ -7,7 +7,8 @@ import (
 
 // What the demo tells while it runs, whoever shows it. An observer is called from one goroutine at a time.
 
-// observer is shown a run: Began once, then Sampled and Happened in the order of time, then Judged once.
+// observer is shown a run: Began once, then Sampled and Happened in the order of time, and Judged in the end. When the
+// limit is changed, which can be done on the page, what was before is judged as well.
 type observer interface {
 	Began(cast []castMember)
 	Sampled(sample)
@@ -37,6 +38,25 @@ type counts struct {
 	Admitted int
 	ByNode   map[string]int // admitted, by the node that was asked
 	ByOrigin map[string]int // admitted, by who decided
+	ByKey    map[string]int // admitted
+}
+
+// minus returns what was counted since c was old, without what is zero.
+func (c counts) minus(old counts) counts {
+	return counts{
+		Offered: c.Offered - old.Offered, Admitted: c.Admitted - old.Admitted,
+		ByNode: difference(c.ByNode, old.ByNode), ByOrigin: difference(c.ByOrigin, old.ByOrigin), ByKey: difference(c.ByKey, old.ByKey),
+	}
+}
+
+func difference(now, old map[string]int) map[string]int {
+	d := make(map[string]int)
+	for name, n := range now {
+		if n > old[name] {
+			d[name] = n - old[name]
+		}
+	}
+	return d
 }
 
 // event is something that was done, or that the nodes noticed.

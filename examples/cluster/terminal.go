@@ -122,6 +122,11 @@ func (t *terminal) Sampled(s sample) {
 			t.printf(" +%s %s", perSecond(s.ByOrigin[origin]), origin)
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(s.ByNode)) { // started on the page, beyond what fits
+		if !slices.Contains(t.nodes, name) {
+			t.printf(" %s %s", strings.Replace(name, "node-", "n", 1), perSecond(s.ByNode[name]))
+		}
+	}
 	t.printf("\n")
 }
 
@@ -148,12 +153,14 @@ func (t *terminal) Happened(e event) {
 
 // Judged implements observer.
 func (t *terminal) Judged(v verdict) {
-	early := ""
-	if v.Duration < t.options.duration {
-		early = " (ended early)"
+	when := fmt.Sprintf("after %.1f s", v.To.Seconds())
+	switch {
+	case v.From > 0:
+		when = fmt.Sprintf("from %.1f s to %.1f s", v.From.Seconds(), v.To.Seconds())
+	case v.To < t.options.duration:
+		when += " (ended early)"
 	}
-	t.printf("\nVERDICT after %.1f s%s, with B = %s and R = %s per second\n",
-		v.Duration.Seconds(), early, amount(v.Limit.Burst), amount(t.options.rate))
+	t.printf("\nVERDICT %s, with B = %s and R = %s per second\n", when, amount(v.Limit.Burst), amount(v.Limit.Tokens))
 	t.printf("A window of w seconds may admit B + R·w for each key, plus extra for what a crash forgets. All\n")
 	t.printf("windows were checked; the worst is the furthest above B + R·w.\n\n")
 	t.printf("%-15s%s  %s\n", "", group(27, "whole run"), group(41, "worst window"))

@@ -4,8 +4,11 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/peerlimit/peerlimit"
 )
 
 // disturbanceKind is what was done to a node.
@@ -15,7 +18,13 @@ const (
 	killed  disturbanceKind = "kill"
 	started disturbanceKind = "start"
 	retired disturbanceKind = "leave"
+	frozen  disturbanceKind = "freeze" // stopped, and so gone for all the others know
+	woken   disturbanceKind = "wake-up"
+	split   disturbanceKind = "split" // some are cut off from the others; Until is after the network has healed
 )
+
+// isSudden reports whether the others are not told before.
+func (k disturbanceKind) isSudden() bool { return k == killed || k == frozen || k == split }
 
 // disturbance is something done to a node, and what it did to the keys.
 type disturbance struct {
@@ -26,6 +35,13 @@ type disturbance struct {
 	Until time.Duration   // when the last node had taken it in, or the run had ended
 	Done  bool            // all nodes had taken it in
 	Moved map[string]move // keys that have another owner because of it
+
+	Apart    int             // of a split: how many are on the smaller side
+	Of       int             // how many there were
+	Stranded bool            // nobody has a majority after it, unless it is one of those that are gone
+	HeirToo  map[string]bool // keys that have lost both owner and heir, by this one and another sudden one shortly before
+	wasHeir  map[string]bool // keys that a node of it was the heir of
+	held     bool            // it goes on, whatever the nodes report
 }
 
 // move is the change of a key's owner.
@@ -38,18 +54,28 @@ type move struct {
 // never is later than everything.
 const never time.Duration = math.MaxInt64
 
+// isOf reports whether a node is concerned. A split has the names of those that are cut off in Node.
+func (d *disturbance) isOf(node string) bool {
+	return d.Node == node || d.Kind == split && slices.Contains(strings.Split(d.Node, ", "), node)
+}
+
 // concerns notes that the keys which a view gives to d's node are moved by d: away from a node that goes, to one that
 // comes.
 func (d *disturbance) concerns(v ringView) {
 	for key, owner := range v.Owners {
-		if owner == d.Node {
+		if d.isOf(owner) {
 			d.Moved[key] = move{}
+			if d.isOf(v.Heirs[key]) {
+				d.HeirToo[key] = true
+			}
+		} else if d.isOf(v.Heirs[key]) {
+			d.wasHeir[key] = true
 		}
 	}
 }
 
-// overlaps reports whether a window has time in common with the disturbance.
-func (d disturbance) overlaps(from, to time.Duration) bool { return from < d.Until && d.At < to }
+// overlaps reports whether a window has an instant in common with the disturbance.
+func (d disturbance) overlaps(from, to time.Duration) bool { return from <= d.Until && d.At <= to }
 
 // timeline knows from the nodes' reports who owns the keys, since when all of them agree on it, and so how long each
 // disturbance lasted.
@@ -64,12 +90,14 @@ type timeline struct {
 	owners map[string]string   // of the keys, when all agreed last; nil before
 	open   []*disturbance
 	closed []*disturbance
+
+	missing map[string]time.Duration // since when: gone without a goodbye: the others may still count them
 }
 
 func newTimeline(elapsed func() time.Duration, settled func([]disturbance)) *timeline {
 	return &timeline{
 		elapsed: elapsed, settled: settled, agreed: make(chan struct{}),
-		live: make(map[string]bool), views: make(map[string]ringView),
+		live: make(map[string]bool), views: make(map[string]ringView), missing: make(map[string]time.Duration),
 	}
 }
 
@@ -80,20 +108,85 @@ func (t *timeline) expect(node string) {
 	t.live[node] = true
 }
 
-// begin says that something is about to be done to a node.
-func (t *timeline) begin(kind disturbanceKind, node string) {
+// shortlyAfter is how long after a sudden end everything has an heir again that knows all, with some to spare.
+const shortlyAfter = 3 * time.Second
+
+// begin says that something is about to be done to nodes: one, or those on the smaller side of a split.
+func (t *timeline) begin(kind disturbanceKind, nodes ...string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if kind == started {
-		t.live[node] = true
-	} else {
-		delete(t.live, node)
+	d := &disturbance{
+		Kind: kind, Node: strings.Join(nodes, ", "), At: t.elapsed(), Gone: never,
+		Moved: make(map[string]move), HeirToo: make(map[string]bool), wasHeir: make(map[string]bool),
+		Apart: len(nodes), Of: len(t.live), held: kind == split,
 	}
-	d := &disturbance{Kind: kind, Node: node, At: t.elapsed(), Gone: never, Moved: make(map[string]move)}
 	for _, v := range t.views {
 		d.concerns(v)
 	}
+	switch kind {
+	case started, woken:
+		t.live[nodes[0]] = true
+		delete(t.missing, nodes[0])
+		d.Of = len(t.live)
+	case retired:
+		delete(t.live, nodes[0])
+	case killed, frozen:
+		delete(t.live, nodes[0])
+		if kind == killed {
+			delete(t.views, nodes[0])
+		}
+		t.missing[nodes[0]] = d.At
+		d.Stranded = 2*len(t.live) <= len(t.live)+t.counted(d.At)
+	case split:
+		d.Stranded = 2*(len(t.live)-len(nodes)) <= len(t.live)+t.counted(d.At)
+	}
+	if kind.isSudden() {
+		t.addUpWith(d)
+	}
 	t.open = append(t.open, d)
+}
+
+// counted is how many of those that went without a goodbye the others may still count. The caller holds mu.
+func (t *timeline) counted(now time.Duration) (n int) {
+	for _, since := range t.missing {
+		if now-since < peerlimit.DefaultSplitMemory+shortlyAfter {
+			n++
+		}
+	}
+	return n
+}
+
+// addUpWith notes that what another sudden one has taken an owner from may have been with an heir that is gone now. The
+// caller holds mu.
+func (t *timeline) addUpWith(d *disturbance) {
+	for _, old := range slices.Concat(t.closed, t.open) {
+		if !old.Kind.isSudden() || old.Done && d.At-old.At >= shortlyAfter {
+			continue
+		}
+		for key := range d.wasHeir {
+			if _, moved := old.Moved[key]; moved {
+				d.Moved[key], d.HeirToo[key] = move{}, true
+			}
+		}
+		for key := range d.Moved {
+			if _, moved := old.Moved[key]; moved || old.wasHeir[key] {
+				d.HeirToo[key] = true
+			}
+		}
+	}
+}
+
+// healed says that the network is whole again.
+func (t *timeline) healed() {
+	t.mu.Lock()
+	for _, d := range t.open {
+		d.held = false
+	}
+	news := t.settle()
+	t.mu.Unlock()
+	if len(news) > 0 {
+		t.settled(news)
+	}
 }
 
 // update takes in what a node reports.
@@ -105,7 +198,7 @@ func (t *timeline) update(node string, v ringView) {
 	}
 	t.views[node] = v
 	for _, d := range t.open {
-		if node != d.Node { // which at first sees only itself, and owns everything
+		if !d.isOf(node) { // which at first sees only itself, and owns everything
 			d.concerns(v)
 		}
 	}
@@ -119,6 +212,9 @@ func (t *timeline) update(node string, v ringView) {
 // settle ends the open disturbances when all live nodes have the same ring of all live nodes. The caller holds mu.
 func (t *timeline) settle() []disturbance {
 	var owners map[string]string
+	if slices.ContainsFunc(t.open, func(d *disturbance) bool { return d.held }) {
+		return nil
+	}
 	for node := range t.live {
 		v, ok := t.views[node]
 		if !ok || !t.isComplete(v) || owners != nil && !maps.Equal(v.Owners, owners) {
@@ -148,12 +244,12 @@ func (t *timeline) isComplete(v ringView) bool {
 		!slices.ContainsFunc(v.Members, func(node string) bool { return !t.live[node] })
 }
 
-// gone says that a node's process has ended.
+// gone says that a node's process has ended, or has stopped.
 func (t *timeline) gone(node string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, d := range slices.Concat(t.open, t.closed) {
-		if d.Node == node && d.Kind != started {
+		if d.Node == node && d.Gone == never && (d.Kind == killed || d.Kind == retired || d.Kind == frozen) {
 			d.Gone = t.elapsed()
 		}
 	}
@@ -164,7 +260,7 @@ func (t *timeline) isStarting(node string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, d := range t.open {
-		if d.Kind == started && d.Node == node {
+		if (d.Kind == started || d.Kind == woken) && d.Node == node {
 			return true
 		}
 	}
@@ -178,21 +274,36 @@ func (t *timeline) owner(key string) string {
 	return t.owners[key]
 }
 
-// finish returns all disturbances, in the order in which they began. What is open lasts until end.
-func (t *timeline) finish(end time.Duration) []disturbance {
+// until returns all disturbances so far, in the order in which they began. What is open lasts until end.
+func (t *timeline) until(end time.Duration) []disturbance {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var all []disturbance
 	for _, d := range t.closed {
-		all = append(all, *d)
+		one := *d
+		one.Moved = maps.Clone(d.Moved)
+		all = append(all, one)
 	}
 	for _, d := range t.open {
+		one := *d
+		one.Moved = make(map[string]move)
 		for key := range d.Moved {
-			d.Moved[key] = move{From: t.owners[key]}
+			one.Moved[key] = move{From: t.owners[key]}
 		}
-		d.Until = end
-		all = append(all, *d)
+		one.Until = end
+		all = append(all, one)
 	}
-	t.closed, t.open = nil, nil
 	return all
+}
+
+// view is the ring as the first of some nodes sees it that has told how.
+func (t *timeline) view(nodes []string) (v ringView, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, node := range nodes {
+		if v, ok = t.views[node]; ok {
+			return v, true
+		}
+	}
+	return v, false
 }

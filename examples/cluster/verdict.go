@@ -17,15 +17,37 @@ type term struct {
 // allowance is what peerlimit may admit for one key beyond B + R·w because of one disturbance. It is the whole difference
 // between what a window with the disturbance may hold and one without.
 //
-// Who joins or leaves takes over, or hands over, all that was spent: nothing more is admitted. A crash takes with it what
-// its node had decided and not yet sent to the node that replaces it. That is no more than what was admitted of the key
-// within one ReplicaInterval before, as far as the driver saw it.
-func allowance(d disturbance, key string) []term {
-	if m := d.Moved[key]; d.Kind == killed && m.Unsent > 0 {
-		return []term{{float64(m.Unsent), "admitted within " + seconds(replicaInterval) + " before it"}}
+// Who joins or leaves takes over, or hands over, all that was spent: nothing more is admitted. A crash, or a node that
+// stops, takes with it what the node had decided and not yet sent to the node that replaces it. That is no more than what
+// was admitted of the key within one ReplicaInterval before, as far as the driver saw it; the owner on the smaller side of a
+// split goes on until its evidence has lapsed. When the heir goes with it, the key may begin anew. Who is without the others
+// decides by its share of the limit, and when nobody has a majority everybody is.
+func allowance(d disturbance, key string, limit oracle.Limit) []term {
+	var terms []term
+	if m := d.Moved[key]; m.Unsent > 0 {
+		when := "within " + seconds(replicaInterval) + " before it"
+		if d.Kind == split {
+			when = "until " + seconds(evidenceLasts) + " after it"
+		}
+		terms = append(terms, term{float64(m.Unsent), "admitted " + when})
 	}
-	return nil
+	if d.HeirToo[key] {
+		terms = append(terms, term{limit.Burst, "because owner and heir went together"})
+	}
+	whole := limit.Allowed(d.Until - d.At)
+	switch {
+	case d.Kind.isSudden() && d.Stranded:
+		terms = append(terms, term{whole, "because nobody had a majority"})
+	case d.Kind == split:
+		terms = append(terms, term{whole * float64(d.Apart) / float64(d.Of), fmt.Sprintf("as the shares of %d of %d", d.Apart, d.Of)})
+	case d.Kind == woken:
+		terms = append(terms, term{whole / float64(d.Of), fmt.Sprintf("as its share, 1 of %d, until all agree", d.Of)})
+	}
+	return terms
 }
+
+// evidenceLasts is for how long an owner that is cut off may go on: half a second, and what it takes to cut it off.
+const evidenceLasts = 600 * time.Millisecond
 
 func sum(terms []term) float64 {
 	total := 0.0
@@ -45,7 +67,8 @@ const minDemand = 1.2
 // evidence is what a run leaves behind.
 type evidence struct {
 	limit        oracle.Limit
-	duration     time.Duration
+	from, to     time.Duration // the part of the run with that limit
+	anyLoad      bool          // nobody has promised to ask for more than the limit
 	disturbances []disturbance
 	*recorder            // which nothing is added to any more
 	faults       []error // what the demo could not do, and nodes that ended by themselves
@@ -54,7 +77,7 @@ type evidence struct {
 // verdict says for a run what was admitted, what was allowed, and what was wrong.
 type verdict struct {
 	Limit    oracle.Limit
-	Duration time.Duration
+	From, To time.Duration // the part of the run with that limit
 	Keys     []keyVerdict
 	Extras   []extra
 	Calls    int
@@ -107,7 +130,7 @@ func (v verdict) held() bool {
 // judge compares what was admitted with what is promised.
 func judge(e evidence) verdict {
 	v := verdict{
-		Limit: e.limit, Duration: e.duration, Calls: e.calls, CutOff: e.cutOff, Failed: e.failed,
+		Limit: e.limit, From: e.from, To: e.to, Calls: e.calls, CutOff: e.cutOff, Failed: e.failed,
 	}
 	for _, d := range demands {
 		v.Keys = append(v.Keys, e.judgeKey(d.key))
@@ -126,7 +149,7 @@ func judge(e evidence) verdict {
 func (e evidence) judgeKey(key string) keyVerdict {
 	k := keyVerdict{Key: key}
 	k.Run = e.span(key, oracle.Window{
-		To: e.duration, Admitted: e.oracles[key].Report().Run.Admitted, Allowed: e.limit.Allowed(e.duration),
+		From: e.from, To: e.to, Admitted: e.oracles[key].Report().Run.Admitted, Allowed: e.limit.Allowed(e.to - e.from),
 	})
 	k.Worst = e.worst(key)
 	if k.Worst.broken() {
@@ -141,7 +164,7 @@ func (e evidence) judgeKey(key string) keyVerdict {
 func (e evidence) extras(key string) []extra {
 	var extras []extra
 	for _, d := range e.disturbances {
-		if terms := allowance(d, key); len(terms) > 0 {
+		if terms := allowance(d, key, e.limit); len(terms) > 0 && d.overlaps(e.from, e.to) {
 			extras = append(extras, extra{key, d, terms})
 		}
 	}
@@ -150,7 +173,7 @@ func (e evidence) extras(key string) []extra {
 
 // span adds to a window what is allowed for what was done in it.
 func (e evidence) span(key string, w oracle.Window) span {
-	s := span{From: w.From, To: w.To, Admitted: w.Admitted, Bound: w.Allowed}
+	s := span{From: w.From, To: w.To, Admitted: w.Admitted, Bound: w.Allowed - w.Refunded}
 	for _, x := range e.extras(key) {
 		if x.overlaps(w.From, w.To) {
 			s.Extra += sum(x.Terms)
@@ -159,54 +182,18 @@ func (e evidence) span(key string, w oracle.Window) span {
 	return s
 }
 
-// worst returns the window that breaks the guarantee most; if none does, the one that exceeds B + R·w most.
-//
-// What is allowed depends on the disturbances that a window overlaps. So for every set of disturbances to be avoided, the
-// worst window of every stretch of the run between them is judged by what it does overlap. No window escapes: it lies
-// in a stretch of the run without exactly those that it does not overlap, and the worst window there exceeds B + R·w by no
-// less and is allowed no more.
+// worst returns the window that breaks the guarantee most; if none does, the one that exceeds B + R·w most. What is allowed
+// because of a disturbance is allowed in every window that overlaps it, as what is given back is: so it is given to the
+// oracle as that, which then looks at all windows.
 func (e evidence) worst(key string) span {
-	concerning := e.extras(key)
-	var most, plain span
-	first := true
-	for avoided := range 1 << len(concerning) {
-		for _, w := range e.stretches(key, concerning, avoided) {
-			s := e.span(key, w)
-			if first || s.excess() > most.excess() {
-				most = s
-			}
-			if first || s.Admitted-s.Bound > plain.Admitted-plain.Bound {
-				plain = s
-			}
-			first = false
-		}
+	lenient := e.oracles[key].Between(0, never)
+	for _, x := range e.extras(key) {
+		lenient.Refund(oracle.Take{Start: x.At, End: x.Until, Cost: sum(x.Terms)})
 	}
-	if most.broken() {
+	if most := e.span(key, lenient.Report().Worst); most.broken() {
 		return most
 	}
-	return plain
-}
-
-// stretches returns the worst window of every stretch of the run between the disturbances whose bits are set in avoided.
-func (e evidence) stretches(key string, ds []extra, avoided int) []oracle.Window {
-	var worst []oracle.Window
-	judge := func(from, to time.Duration) {
-		if report := e.oracles[key].Between(from, to).Report(); report.Takes > 0 {
-			worst = append(worst, report.Worst)
-		}
-	}
-	from := time.Duration(0)
-	for i, d := range ds { // in the order in which they began
-		if avoided&(1<<i) == 0 {
-			continue
-		}
-		if d.At > from {
-			judge(from, d.At)
-		}
-		from = max(from, d.Until)
-	}
-	judge(from, never)
-	return worst
+	return e.span(key, e.oracles[key].Report().Worst)
 }
 
 // judgeServed checks that the key got its rate in the seconds in which it was asked for and nothing concerned it.
@@ -224,7 +211,7 @@ func (e evidence) judgeServed(k *keyVerdict) {
 	}
 	due := e.rate() * float64(k.Steady)
 	switch {
-	case quiet > 0 && k.Steady == 0:
+	case quiet > 0 && k.Steady == 0 && !e.anyLoad:
 		k.Problems = append(k.Problems, "too few requests were sent to tell anything: try a smaller -rate")
 	case k.Steady > 0:
 		k.Served = float64(admitted) / due
@@ -234,15 +221,16 @@ func (e evidence) judgeServed(k *keyVerdict) {
 	}
 }
 
-// isQuiet reports whether a key had nothing but its rate in the i-th second: no burst left, and an owner. Only a crash takes
-// the owner from a key; who joins or leaves does not keep anybody waiting for long.
+// isQuiet reports whether a key had nothing but its rate in the i-th second: no burst left, and an owner. What ends or cuts
+// off a node takes the owner from its keys; who joins or leaves does not keep anybody waiting for long.
 func (e evidence) isQuiet(key string, i int) bool {
 	const used = time.Second // by then, a burst is
 	to := time.Duration(i+1) * time.Second
 	from := to - time.Second - used
-	return from >= 0 && to <= e.duration && !slices.ContainsFunc(e.disturbances, func(d disturbance) bool {
+	return from >= e.from && to <= e.to && !slices.ContainsFunc(e.disturbances, func(d disturbance) bool {
 		m, moved := d.Moved[key]
-		return moved && d.Kind == killed && d.At < to && from < max(d.Until, m.Resumed)
+		moved = moved && d.Kind.isSudden() || d.Stranded || d.Kind == split || d.Kind == woken
+		return moved && d.At < to && from < max(d.Until, m.Resumed)
 	})
 }
 

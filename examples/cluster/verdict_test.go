@@ -41,13 +41,25 @@ const testUnsent = 2
 // disturb returns a disturbance that takes the key from its owner, or does not.
 func disturb(kind disturbanceKind, from, until float64, moves bool) disturbance {
 	d := disturbance{Kind: kind, Node: "node-1", At: at(from), Gone: at(from), Until: at(until), Done: true}
+	d.Apart, d.Of = 1, 4
 	d.Moved = map[string]move{"bob": {}}
 	if moves {
 		d.Moved[testKey] = move{From: "node-1", To: "node-2"}
-		if kind == killed {
+		if kind.isSudden() {
 			d.Moved[testKey] = move{From: "node-1", To: "node-2", Resumed: at(until), Unsent: testUnsent}
 		}
 	}
+	return d
+}
+
+// stranded and withHeir make it one after which nobody has a majority, or one that took the key's heir as well.
+func stranded(d disturbance) disturbance {
+	d.Stranded = true
+	return d
+}
+
+func withHeir(d disturbance) disturbance {
+	d.HeirToo = map[string]bool{testKey: true}
 	return d
 }
 
@@ -117,6 +129,42 @@ var testCases = []testCase{
 		add:  map[time.Duration]int{at(5.5): 5}, wrong: "1.0 more",
 	},
 	{
+		name: "what a freeze allows: what it made the others forget",
+		done: []disturbance{disturb(frozen, 4, 5, true)}, add: map[time.Duration]int{at(4.5): 2},
+	},
+	{
+		name: "a wake-up allows the sleeper its share, 1 of 4 of 5 + 10 tokens",
+		done: []disturbance{disturb(woken, 4, 5, false)}, add: map[time.Duration]int{at(4.5): 3},
+	},
+	{
+		name: "more than a share after a wake-up",
+		done: []disturbance{disturb(woken, 4, 5, false)}, add: map[time.Duration]int{at(4.5): 4}, wrong: "0.2 more",
+	},
+	{
+		name: "a split allows those apart their shares, 1 of 4 of 5 + 20 tokens, and what the owner knew alone",
+		done: []disturbance{disturb(split, 4, 6, true)}, add: map[time.Duration]int{at(4.5): 2, at(5.5): 6},
+	},
+	{
+		name: "more than the shares in a split",
+		done: []disturbance{disturb(split, 4, 6, true)}, add: map[time.Duration]int{at(4.5): 2, at(5.5): 7}, wrong: "0.8 more",
+	},
+	{
+		name: "without a majority less than the limit once more, 5 + 20 tokens",
+		done: []disturbance{stranded(disturb(killed, 4, 6, false))}, add: map[time.Duration]int{at(5): 25},
+	},
+	{
+		name: "more than that",
+		done: []disturbance{stranded(disturb(killed, 4, 6, false))}, add: map[time.Duration]int{at(5): 26}, wrong: "1.0 more",
+	},
+	{
+		name: "owner and heir together may lose all that was spent: a burst",
+		done: []disturbance{withHeir(disturb(killed, 4, 5, true))}, add: map[time.Duration]int{at(4.5): 2 + testBurst},
+	},
+	{
+		name: "more than a burst by owner and heir",
+		done: []disturbance{withHeir(disturb(killed, 4, 5, true))}, add: map[time.Duration]int{at(4.5): 3 + testBurst}, wrong: "1.0 more",
+	},
+	{
 		name:  "starved",
 		skip:  func(at time.Duration) bool { return at > 3*time.Second && at < 6*time.Second },
 		wrong: "undisturbed seconds",
@@ -173,7 +221,7 @@ func (c testCase) recorded() *recorder {
 }
 
 func (c testCase) evidence() evidence {
-	return evidence{limit: testLimit, duration: testRun, disturbances: c.done, recorder: c.recorded()}
+	return evidence{limit: testLimit, to: testRun, disturbances: c.done, recorder: c.recorded()}
 }
 
 func TestJudge(t *testing.T) {
@@ -263,7 +311,7 @@ func TestFailuresBreakTheVerdict(t *testing.T) {
 }
 
 func TestNothingAskedForProvesNothing(t *testing.T) {
-	e := evidence{limit: testLimit, duration: testRun, recorder: newRecorder(testLimit)}
+	e := evidence{limit: testLimit, to: testRun, recorder: newRecorder(testLimit)}
 	for _, key := range keyNames() {
 		for i := range 10 {
 			e.add(call{key: key, node: "node-1", start: at(float64(i)), end: at(float64(i)), admitted: true, origin: "local"})
