@@ -27,7 +27,7 @@ func (l *Limiter) decideAlone(r *rule, part uint16, m *message, cause error) (re
 		return reply{}, fmt.Errorf("%w: %w", ErrUnreachable, cause)
 	}
 	rep := n.decideByShare(l.policy, r, part, m)
-	l.answered(part, m, &rep.answer)
+	l.answered(m, &rep.answer)
 	return rep, nil
 }
 

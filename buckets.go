@@ -2,7 +2,8 @@ package peerlimit
 
 import (
 	"hash/maphash"
-	"strings"
+	"math/bits"
+	"unsafe"
 )
 
 // buckets is the set of buckets of one partition: a hash table with linear probing. A Go map would do the same with
@@ -11,7 +12,7 @@ import (
 //
 // The zero value is empty. It is not safe for concurrent use.
 type buckets struct {
-	slots []slot // a power of two of them, at most 3/4 in use; nil when empty
+	slots []slot // at most 3/4 of them in use; nil when empty
 	used  int
 }
 
@@ -21,15 +22,26 @@ type slot struct {
 	bucket *bucket
 }
 
-// bucket is what one key has taken under one limiter.
+// bucket is what one key has taken under one limiter. It fills one cache line, and mostly its key follows it.
 type bucket struct {
 	bucketState
-	bucketKey
-	home  *partition
-	place int32 // in the table's order of eviction
-	dirty bool  // listed in its partition's dirty
-	rare  *rare // nil for most
+	rare *rare // nil for most
+	text *byte // of the key
+
+	limiter limiterID
+	place   int32  // in the table's order of eviction
+	home    uint16 // its partition
+	length  uint16 // of the key
+	dirty   bool   // listed in its partition's dirty
 }
+
+// key returns the bucket's own copy of its key.
+func (b *bucket) key() string {
+	return unsafe.String(b.text, b.length) // #nosec G103 -- written once, by newBucket
+}
+
+// name returns what the bucket is found by.
+func (b *bucket) name() bucketKey { return bucketKey{b.key(), b.limiter} }
 
 // bucketKey names a bucket.
 type bucketKey struct {
@@ -50,34 +62,84 @@ func (s *buckets) find(hash uint64, id bucketKey) *bucket {
 	if s.used == 0 {
 		return nil
 	}
-	mask := uint64(len(s.slots) - 1)
-	for i := hash & mask; s.slots[i].bucket != nil; i = (i + 1) & mask {
-		if s.slots[i].hash == hash && s.slots[i].bucket.bucketKey == id {
+	for i := s.first(hash); s.slots[i].bucket != nil; i = s.next(i) {
+		if s.slots[i].hash == hash && s.slots[i].bucket.name() == id {
 			return s.slots[i].bucket
 		}
 	}
 	return nil
 }
 
+// first returns the slot of its own that a hash has: where it lies among all hashes. So the number of slots can be any, and
+// a table that grows by half wastes less than one that doubles.
+func (s *buckets) first(hash uint64) int {
+	high, _ := bits.Mul64(hash, uint64(len(s.slots)))
+	return int(high)
+}
+
+func (s *buckets) next(i int) int {
+	if i++; i == len(s.slots) {
+		return 0
+	}
+	return i
+}
+
+// distance returns how many steps of next lead from one slot to another.
+func (s *buckets) distance(from, to int) int {
+	if to < from {
+		to += len(s.slots)
+	}
+	return to - from
+}
+
 // insert adds a bucket whose name is not there yet. It keeps a copy of the key: the one that was looked up may be part
 // of a request's buffer, or of a large string of the user's.
 func (s *buckets) insert(hash uint64, id bucketKey, state bucketState) *bucket {
 	if 4*(s.used+1) > 3*len(s.slots) {
-		s.resize(max(minSlots, 2*len(s.slots)))
+		s.resize(max(minSlots, 3*len(s.slots)/2))
 	}
-	id.key = strings.Clone(id.key)
-	b := &bucket{bucketState: state, bucketKey: id}
+	b := newBucket(id)
+	b.bucketState = state
 	s.place(slot{hash, b})
 	s.used++
 	return b
 }
 
+// newBucket returns a bucket with a copy of its key. Mostly the key's bytes follow the bucket in memory: to compare it, a
+// take needs no cache line that is far away.
+func newBucket(id bucketKey) (b *bucket) {
+	var text []byte
+	switch n := len(id.key); {
+	case n <= 16:
+		with := new(struct {
+			bucket
+			text [16]byte
+		})
+		b, text = &with.bucket, with.text[:]
+	case n <= 32:
+		with := new(struct {
+			bucket
+			text [32]byte
+		})
+		b, text = &with.bucket, with.text[:]
+	case n <= 48:
+		with := new(struct {
+			bucket
+			text [48]byte
+		})
+		b, text = &with.bucket, with.text[:]
+	default:
+		b, text = new(bucket), make([]byte, n)
+	}
+	b.text, b.length, b.limiter = &text[0], uint16(copy(text, id.key)), id.limiter
+	return b
+}
+
 // place puts a slot's content into the first free slot from its own.
 func (s *buckets) place(content slot) {
-	mask := uint64(len(s.slots) - 1)
-	i := content.hash & mask
+	i := s.first(content.hash)
 	for s.slots[i].bucket != nil {
-		i = (i + 1) & mask
+		i = s.next(i)
 	}
 	s.slots[i] = content
 }
@@ -95,13 +157,12 @@ func (s *buckets) resize(slots int) {
 
 // remove drops a bucket that is there. What stood behind it moves up, and memory is given back, as removeIf does.
 func (s *buckets) remove(hash uint64, b *bucket) {
-	mask := uint64(len(s.slots) - 1)
-	free := hash & mask
+	free := s.first(hash)
 	for s.slots[free].bucket != b {
-		free = (free + 1) & mask
+		free = s.next(free)
 	}
-	for i := (free + 1) & mask; s.slots[i].bucket != nil; i = (i + 1) & mask {
-		if own := s.slots[i].hash & mask; (i-own)&mask >= (i-free)&mask { // it may stand that far up
+	for i := s.next(free); s.slots[i].bucket != nil; i = s.next(i) {
+		if s.distance(s.first(s.slots[i].hash), i) >= s.distance(free, i) { // it may stand that far up
 			s.slots[free] = s.slots[i]
 			free = i
 		}

@@ -70,10 +70,13 @@ func (t *table) admit(p *partition, b *bucket, now int64) {
 			break // the bound gives way
 		}
 	}
-	b.home, b.place = p, notPlaced
+	b.home, b.place = p.number, notPlaced
 	o.newest = b
 	t.keys.Add(1)
 }
+
+// homeOf returns the partition that a bucket is in.
+func (t *table) homeOf(b *bucket) *partition { return &t.partitions[b.home] }
 
 // discount takes a bucket out of the order that is about to be dropped or was. The caller holds its partition's mu.
 func (t *table) discount(b *bucket) {
@@ -93,9 +96,9 @@ func (t *table) placeNewest(own *partition, now int64) {
 	}
 	o.newest = nil
 	fullAt := now
-	if own.tryLockToo(b.home) {
+	if own.tryLockToo(t.homeOf(b)) {
 		fullAt = after(now, b.bucketState.fullIn(now))
-		own.unlockToo(b.home)
+		own.unlockToo(t.homeOf(b))
 	}
 	o.push(evictionEntry{fullAt, b})
 }
@@ -103,14 +106,14 @@ func (t *table) placeNewest(own *partition, now int64) {
 // evict drops a bucket, and reports whether it could. The caller holds own.mu and order.mu.
 func (t *table) evict(own *partition, now int64) bool {
 	b := t.chooseVictim(own, now)
-	if b == nil || !own.tryLockToo(b.home) {
+	if b == nil || !own.tryLockToo(t.homeOf(b)) {
 		return false
 	}
-	defer own.unlockToo(b.home)
+	defer own.unlockToo(t.homeOf(b))
 	if b.fullIn(now) > 0 {
 		t.evicted.Add(1)
 	}
-	b.home.buckets.remove(b.hash(t.seed), b)
+	t.homeOf(b).buckets.remove(b.name().hash(t.seed), b)
 	t.order.remove(b)
 	t.keys.Add(-1)
 	return true
@@ -163,11 +166,11 @@ func (t *table) chooseVictim(own *partition, now int64) *bucket {
 
 // look returns in what time a bucket is full; not ok says that it may not go.
 func (t *table) look(own *partition, b *bucket, now int64) (fullIn time.Duration, ok bool) {
-	if !own.tryLockToo(b.home) {
+	if !own.tryLockToo(t.homeOf(b)) {
 		return 0, false
 	}
-	defer own.unlockToo(b.home)
-	if now < b.home.frozenUntil {
+	defer own.unlockToo(t.homeOf(b))
+	if now < t.homeOf(b).frozenUntil {
 		return 0, false
 	}
 	t.leased(b, now) // what has ended drains

@@ -24,6 +24,9 @@ type holding struct {
 	// while it goes on deciding [RefusedHolderReacquires].
 	refused bool
 
+	// replication is what the heir has; of use while holds.
+	replication replication
+
 	// copy is the version of the buckets kept here, authoritative or not; zero when there is no copy.
 	copy version
 
@@ -37,9 +40,6 @@ type holding struct {
 
 	// attempt is this node's part of a round for the partition; nil when none is under way.
 	attempt *attempt
-
-	// replication is what the heir has; of use while holds.
-	replication replication
 
 	// taken counts the replicas that were taken: that one is here may be why another node has dropped its copy.
 	taken uint64
@@ -179,10 +179,10 @@ func (h *holding) takeReplica(v version) {
 
 // replication is what a holder knows of its heir's replica. The zero value knows nothing: the heir needs everything.
 type replication struct {
+	acked    uint64            // the heir has everything up to this seq
+	marks    map[string]uint64 // and these marks; never changed, so that it can be a copy's
 	heir     string            // whom it is sent to; none when there is no other node, and nothing is
 	complete bool              // it has had all of the partition in this term
-	acked    uint64            // and everything up to this seq
-	marks    map[string]uint64 // and these marks; never changed, so that it can be a copy's
 
 	// again says that the heir needs everything, although it has had it: it has lost it, or is too far behind.
 	again bool

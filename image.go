@@ -3,13 +3,13 @@ package peerlimit
 // Moving buckets. A bucket travels as an image: its levels at the moment of sending, which are those at the moment of
 // storing as well. The time in between drains nothing, which is the safe side, and no clock is compared with another.
 
-// image returns the bucket as it is now, to be sent; leases that have ended were charged. The key is the bucket's own.
-func (b *bucket) image(limiter string, now int64) bucketImage {
-	levels := make([]float64, len(b.set.meters))
+// image returns the bucket as it is now, to be sent; leases that have ended were charged. The key is the bucket's own, and
+// levels has room for its levels.
+func (b *bucket) image(limiter string, levels []float64, now int64) bucketImage {
 	for i := range levels {
 		levels[i] = b.set.meters[i].drain(b.level(i), now-b.at)
 	}
-	return bucketImage{limiter: limiter, key: b.key, set: b.set, levels: levels, leases: b.moving(now)}
+	return bucketImage{limiter: limiter, key: b.key(), set: b.set, levels: levels, leases: b.moving(now)}
 }
 
 // full reports whether the image says that its bucket is full of tokens.
@@ -71,7 +71,7 @@ func (t *table) collectLocked(p *partition, from, maxBytes int, rules *rules, no
 		if name == "" || b.limiter != id {
 			name, id = rules.name(b.limiter), b.limiter
 		}
-		cost := imageOverhead + len(b.key) + levelSize*len(b.set.meters) + b.leasesSize()
+		cost := imageOverhead + len(b.key()) + levelSize*len(b.set.meters) + b.leasesSize()
 		if !sets[b.set] {
 			cost += imageOverhead + len(name) + limitSize*len(b.set.meters)
 		}
@@ -80,7 +80,7 @@ func (t *table) collectLocked(p *partition, from, maxBytes int, rules *rules, no
 		}
 		size += cost
 		sets[b.set] = true
-		content.buckets = append(content.buckets, b.image(name, now))
+		content.buckets = append(content.buckets, b.image(name, make([]float64, len(b.set.meters)), now))
 	}
 	return content, len(p.buckets.slots), false
 }

@@ -94,7 +94,7 @@ func TestMovedBucketsDecideTheSame(t *testing.T) {
 				continue
 			}
 			b.advance(now) // the one that was sent is as of now
-			moved := bucketOf(t, there, part, knownThere, knownHere.name(b.limiter), b.key)
+			moved := bucketOf(t, there, part, knownThere, knownHere.name(b.limiter), b.key())
 			require.NotNil(t, moved)
 			require.Equal(t, b.set, moved.set, "identities and all")
 			for i := range b.set.meters {

@@ -54,7 +54,7 @@ func (l *Limiter) Take(ctx context.Context, key string, cost float64) (Decision,
 		d, ok = n.hot.take(id, r.set, cost, now)
 	}
 	if ok {
-		l.decided(part, key, cost, d)
+		l.decided(key, cost, &d)
 		return d, nil
 	}
 	m := &message{kind: kindTake, rule: r.encoded, key: key, cost: cost}
@@ -258,7 +258,7 @@ func (l *Limiter) send(ctx context.Context, r *rule, m *message) (reply, error) 
 		defer n.hot.forget(bucketKey{m.key, r.id})
 	}
 	if ans, ok := n.table.answer(r, part, m, n.now()); ok {
-		l.answered(part, m, &ans)
+		l.answered(m, &ans)
 		return reply{ans, localCanceller{n.table, r, part, n}}, nil
 	}
 	return l.ask(ctx, r, part, m)
@@ -273,7 +273,7 @@ func (l *Limiter) ask(ctx context.Context, r *rule, part uint16, m *message) (re
 	if err != nil && ctx.Err() == nil {
 		if neverSent(err) {
 			if earlier, previousErr := n.askPrevious(ctx, part, m, patience); previousErr == nil {
-				l.answered(part, m, &earlier.answer)
+				l.answered(m, &earlier.answer)
 				return earlier, nil
 			}
 		}
@@ -296,7 +296,7 @@ func (l *Limiter) ask(ctx context.Context, r *rule, part uint16, m *message) (re
 		if m.kind == kindTake && !rep.decision.Allowed {
 			l.rememberDenial(r, part, m.key)
 		}
-		l.answered(part, m, &rep.answer)
+		l.answered(m, &rep.answer)
 		return rep, nil
 	case ctx.Err() == context.Canceled:
 		return reply{}, ctx.Err()

@@ -20,6 +20,12 @@ const (
 	replicaPauseMin = 10 * time.Millisecond
 	replicaPauseMax = 160 * time.Millisecond
 
+	// bucketPace is how much time is given to each bucket that is sent because it has changed: an heir gets a quarter of a
+	// million a second at most. Where more change, each is sent less often, and so takes cost more than replicating them.
+	// The rest that follows from it is bounded by restMax, so that what a crash forgets is.
+	bucketPace = 4 * time.Microsecond
+	restMax    = 100 * time.Millisecond
+
 	// handoverGrace is how long the node that a new ring names as the owner has to acquire a partition before its holder
 	// takes it for the heir and sends it everything: it is about to ask for the partition anyway. Until then the heir that
 	// there was gets what changes.
@@ -43,10 +49,10 @@ type replicator struct {
 
 	// mu guards heirs. It is held for a look-up or an update only.
 	mu    sync.Mutex
-	heirs map[string]*heirState // those that something is being sent to, and those that have not answered
+	heirs map[string]*heirState // those that something is being sent to, that rest, and that have not answered
 }
 
-// heirState is how sending to an heir goes. It is guarded by the replicator's mu.
+// heirState is how sending to an heir goes: it is sent to, or rests, or has not answered, or several of these. It is guarded by the replicator's mu.
 type heirState struct {
 	sending   bool
 	failures  int   // in a row
@@ -210,18 +216,29 @@ func (r *replicator) take(heir string, now int64) bool {
 	if state.sending || now < state.notBefore {
 		return false
 	}
+	if state.failures == 0 { // it has rested
+		state.since = now
+	}
 	state.sending = true
 	return true
 }
 
-// release is what follows take, when sending has ended. An heir that is not there any more is not remembered.
-func (r *replicator) release(heir string) {
-	there := r.node.route.Load().others[heir] != nil
+// release is what follows take, when sending has ended: so many changed buckets since began. An heir that is not there any
+// more is not remembered, and one that needs no rest is not either.
+func (r *replicator) release(heir string, began int64, changed int) {
+	now, there := r.node.now(), r.node.route.Load().others[heir] != nil
+	rest := min(began+int64(changed)*int64(bucketPace)-now, int64(restMax))
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	state := r.heirs[heir]
 	state.sending = false
-	if state.failures == 0 || !there {
+	switch {
+	case !there:
+		delete(r.heirs, heir)
+	case state.failures > 0:
+	case rest > 0:
+		state.notBefore = now + rest
+	default:
 		delete(r.heirs, heir)
 	}
 }
@@ -246,6 +263,9 @@ func (r *replicator) lag(now int64) (longest time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, state := range r.heirs {
+		if !state.sending && state.failures == 0 {
+			continue // it has acknowledged everything
+		}
 		longest = max(longest, time.Duration(now-state.since))
 	}
 	return longest
@@ -260,11 +280,13 @@ func (r *replicator) tries(heir string) int {
 
 // send sends an heir what it lacks of some partitions, message by message, until that is done or it does not answer.
 func (r *replicator) send(ctx context.Context, heir string, parts []uint16) {
-	defer r.release(heir)
+	began, changed := r.node.now(), 0
+	defer func() { r.release(heir, began, changed) }()
 	var rest *transfer
 	for len(parts) > 0 || rest != nil {
 		s := newShipment()
 		parts, rest = r.fill(s, heir, parts, rest)
+		changed += s.changed
 		if !s.empty() && !r.deliver(ctx, heir, s) {
 			break
 		}

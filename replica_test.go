@@ -2,11 +2,14 @@ package peerlimit
 
 import (
 	"fmt"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -158,7 +161,7 @@ func levels(t *table, rules *rules) map[string]float64 {
 	found := make(map[string]float64)
 	for _, slot := range t.partitions[rigPart].buckets.slots {
 		if slot.bucket != nil && slot.bucket.level(0) > 0 {
-			found[slot.bucket.key] = slot.bucket.level(0)
+			found[slot.bucket.key()] = slot.bucket.level(0)
 		}
 	}
 	return found
@@ -330,7 +333,7 @@ func TestDroppedBucketsAreDroppedAtTheHeir(t *testing.T) {
 	r.finish(t, "a")
 	r.holder.reset(rigPart, bucketKey{"reset", r.rule.id}, 0)
 	r.take(t, "evicted")
-	r.part().buckets.removeIf(func(b *bucket) bool { return b.key == "evicted" })
+	r.part().buckets.removeIf(func(b *bucket) bool { return b.key() == "evicted" })
 	r.finish(t, "a")
 	require.Equal(t, map[string]float64{"kept": 1}, levels(r.heirs["a"].table, r.rules))
 }
@@ -463,4 +466,27 @@ func TestSettledNeedsTheHeir(t *testing.T) {
 	require.False(t, h.settled(version{election: election{6, "z"}, holder: "z"}), "a newer one")
 	r.holder.nobodyToSendTo(rigPart)
 	require.True(t, h.settled(h.copy), "there is no heir")
+}
+
+// Where more changes than an heir should get, each bucket is sent less often; where little does, nothing rests.
+func TestManyChangesRest(t *testing.T) {
+	for changed, rest := range map[int]time.Duration{0: 0, 1000: 4 * time.Millisecond, 10_000: 40 * time.Millisecond, 1_000_000: restMax} {
+		t.Run(fmt.Sprint(changed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := &Node{began: time.Now(), log: slog.New(slog.DiscardHandler), settings: new(settings)}
+				n.route.Store(&route{others: map[string]*peer{"heir": {}}})
+				r := newReplicator(n)
+				require.True(t, r.take("heir", n.now()))
+				r.release("heir", n.now(), changed)
+				time.Sleep(rest)
+				require.Zero(t, r.lag(n.now()), "it has everything")
+				if rest > 0 {
+					require.False(t, r.take("heir", n.now()-1), "it rests")
+				}
+				require.True(t, r.take("heir", n.now()))
+				time.Sleep(time.Second)
+				require.Equal(t, time.Second, r.lag(n.now()), "since it was sent something")
+			})
+		})
+	}
 }

@@ -23,7 +23,9 @@ type shipment struct {
 	request replicaRequest
 	sent    []sentPart // one for each part of the request
 	room    int        // bytes left
+	changed int        // buckets in it because they have changed
 	sets    map[*limitSet]bool
+	levels  []float64 // not in use yet
 
 	limiter string // of the bucket added last: mostly it is the next one's, too
 	id      limiterID
@@ -51,11 +53,21 @@ func newShipment() *shipment {
 	return &shipment{room: shipmentBudget, sets: make(map[*limitSet]bool)}
 }
 
+// someLevels returns memory for the levels of one bucket, which is made for many at once.
+func (s *shipment) someLevels(count int) []float64 {
+	if len(s.levels) < count {
+		s.levels = make([]float64, levelsRoom)
+	}
+	levels := s.levels[:count:count]
+	s.levels = s.levels[count:]
+	return levels
+}
+
 func (s *shipment) empty() bool { return len(s.sent) == 0 }
 
 // size returns what a bucket takes in this message, at most.
 func (s *shipment) size(b *bucket) int {
-	size := imageOverhead + len(b.key) + levelSize*len(b.set.meters) + b.leasesSize()
+	size := imageOverhead + len(b.key()) + levelSize*len(b.set.meters) + b.leasesSize()
 	if !s.sets[b.set] {
 		size += imageOverhead + MaxNameLen + limitSize*len(b.set.meters)
 	}
@@ -127,6 +139,7 @@ func (t *table) packChanges(s *shipment, part uint16, p *partition, rules *rules
 		b.dirty = false
 		content.buckets = append(content.buckets, t.packBucket(s, p, b, rules, now))
 	}
+	s.changed += len(p.dirty)
 	p.dirty = nil
 	s.add(replicaPart{part: part, version: h.copy, since: h.replication.acked, content: content}, sent)
 }
@@ -137,15 +150,16 @@ func (t *table) packBucket(s *shipment, p *partition, b *bucket, rules *rules, n
 	if s.limiter == "" || s.id != b.limiter {
 		s.limiter, s.id = rules.name(b.limiter), b.limiter
 	}
-	current := p.buckets.find(b.hash(t.seed), b.bucketKey)
+	name := b.name()
+	current := p.buckets.find(name.hash(t.seed), name)
 	if current == nil {
-		s.room -= imageOverhead + len(b.key)
-		return bucketImage{limiter: s.limiter, key: b.key}
+		s.room -= imageOverhead + len(b.key())
+		return bucketImage{limiter: s.limiter, key: b.key()}
 	}
 	t.leased(current, now)
 	s.room -= s.size(current)
 	s.sets[current.set] = true
-	return current.image(s.limiter, now)
+	return current.image(s.limiter, s.someLevels(len(current.set.meters)), now)
 }
 
 // packAll puts all of a partition into a shipment, or the first piece. What changes from now on follows as changes. The

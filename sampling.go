@@ -56,14 +56,14 @@ func (n *Node) changeSamplers(change func([]*sampler) []*sampler) {
 }
 
 // decided counts a decision that a caller gets, and shows it to who samples.
-func (l *Limiter) decided(part uint16, key string, cost float64, d Decision) {
-	l.counts.add(part, d)
+func (l *Limiter) decided(key string, cost float64, d *Decision) {
+	l.counts.add(d)
 	if samplers := l.node.samplers.Load(); samplers != nil {
 		l.sample(*samplers, key, cost, d)
 	}
 }
 
-func (l *Limiter) sample(samplers []*sampler, key string, cost float64, d Decision) {
+func (l *Limiter) sample(samplers []*sampler, key string, cost float64, d *Decision) {
 	for _, s := range samplers {
 		if rand.Uint32N(s.every) == 0 { // #nosec G404 -- nothing depends on it but a picture
 			s.receive(Sample{Limiter: l.name, Key: key, Cost: cost, Allowed: d.Allowed, Origin: d.Origin})
@@ -72,8 +72,8 @@ func (l *Limiter) sample(samplers []*sampler, key string, cost float64, d Decisi
 }
 
 // answered is decided for an answer; those to peeks decide nothing.
-func (l *Limiter) answered(part uint16, m *message, a *answer) {
+func (l *Limiter) answered(m *message, a *answer) {
 	if m.kind == kindTake || m.kind == kindReserve {
-		l.decided(part, m.key, m.cost, a.decision)
+		l.decided(m.key, m.cost, &a.decision)
 	}
 }

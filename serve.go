@@ -30,8 +30,14 @@ func (n *Node) handle(from string, request, response []byte) (reply []byte, late
 		n.counters.served.Add(1)
 		return appendAnswer(response, &ans), nil
 	}
+	return nil, n.answerLater(from, r, part, m)
+}
+
+// answerLater returns what answers a question about a key that this node does not hold. It is a function of its own so that
+// only such a question has to live on the heap.
+func (n *Node) answerLater(from string, r *rule, part uint16, m message) func(context.Context) []byte {
 	m.rule, m.key = r.encoded, strings.Clone(m.key) // the request's buffer is reused
-	return nil, func(ctx context.Context) []byte {
+	return func(ctx context.Context) []byte {
 		ans := n.answerElsewhere(ctx, from, r, part, &m)
 		return appendAnswer(nil, &ans)
 	}

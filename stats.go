@@ -4,6 +4,7 @@ import (
 	"math/bits"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/peerlimit/peerlimit/transport"
 )
@@ -138,8 +139,8 @@ type counters struct {
 	questionTimes                     durations
 }
 
-// decisionCounts counts decisions by origin and outcome. The counters are kept several times over, by partition, so that
-// processors which decide about different keys rarely write to the same cache line.
+// decisionCounts counts decisions by origin and outcome. The counters are kept several times over, by goroutine, so that
+// processors rarely write to the same cache line, also when all decide about the same key.
 type decisionCounts [countStripes]struct {
 	by [originCount]struct{ denied, allowed atomic.Uint64 }
 	_  [64]byte // the next one's first line is another one's last otherwise
@@ -147,11 +148,19 @@ type decisionCounts [countStripes]struct {
 
 const countStripes = 8
 
-func (c *decisionCounts) add(part uint16, d Decision) {
+// stripe returns a number below countStripes that mostly differs between goroutines: it comes from where their stacks are.
+func stripe() uintptr {
+	var onStack byte
+	const golden = 0x9E3779B97F4A7C15
+	at := uint64(uintptr(unsafe.Pointer(&onStack))) // #nosec G103 -- only the number is looked at
+	return uintptr(at >> 11 * golden >> 61)
+}
+
+func (c *decisionCounts) add(d *Decision) {
 	if d.Origin >= originCount {
 		return
 	}
-	count := &c[part%countStripes].by[d.Origin]
+	count := &c[stripe()%countStripes].by[d.Origin]
 	if d.Allowed {
 		count.allowed.Add(1)
 	} else {

@@ -44,27 +44,40 @@ type table struct {
 }
 
 // partition is a set of buckets under one lock. A bucket that is not there is full of tokens.
+//
+// What every take reads or writes comes first and lies in two cache lines: the lock, the slots and the list of changes in
+// one, and of holding what is to be checked and counted in the other. Processors that decide about different keys take
+// these lines from each other.
 type partition struct {
 	// mu guards the buckets and is held for one operation on one of them, or for one look over all of them; never across
 	// I/O, a channel or a sleep.
 	mu      sync.Mutex
 	buckets buckets
 
-	// holding is what this node knows of who decides here.
-	holding holding
-
 	// dirty are the buckets that have changed and were not sent to the heir yet, each once.
 	dirty []*bucket
+
+	// holding is what this node knows of who decides here.
+	holding holding
 
 	// arriving is a replica that comes in pieces, until the last one is there; nil when there is none.
 	arriving *arriving
 
 	// frozenUntil is until when no bucket may be dropped, because the copy is being sent in pieces.
 	frozenUntil int64
+
+	number uint16 // which one it is
+
+	_ [partitionPadding]byte // the next one begins a cache line
 }
+
+const partitionPadding = 40
 
 func newTable(maxKeys int) *table {
 	t := &table{maxKeys: int64(maxKeys), seed: maphash.MakeSeed()}
+	for part := range t.partitions {
+		t.partitions[part].number = uint16(part)
+	}
 	// No two holders have a lease of the same name: one that comes back to another one than granted it must mean nothing.
 	t.leaseID.Store(rand.Uint64()) // #nosec G404 -- only has to differ from those of other holders
 	return t

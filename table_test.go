@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -29,7 +30,7 @@ func TestBucketsAreAMap(t *testing.T) {
 			"remove": func(t *rapid.T) {
 				limiter := limiterID(rapid.IntRange(0, 2).Draw(t, "limiter"))
 				before := rapid.StringMatching(`[a-z]`).Draw(t, "before")
-				drop := func(b *bucket) bool { return b.limiter == limiter && b.key < before }
+				drop := func(b *bucket) bool { return b.limiter == limiter && b.key() < before }
 				want := 0
 				for id, b := range model {
 					if drop(b) {
@@ -139,7 +140,7 @@ func TestTheTableKeepsItsOwnKeys(t *testing.T) {
 	require.True(t, allowed(tab.decide(0, bucketKey{big[:5], 0}, &ask{set: set, cost: 1}, 0)))
 	kept := tab.partitions[0].buckets.find(bucketKey{"xxxxx", 0}.hash(tab.seed), bucketKey{"xxxxx", 0})
 	require.NotNil(t, kept)
-	require.Equal(t, "xxxxx", kept.key)
+	require.Equal(t, "xxxxx", kept.key())
 }
 
 // The steady state of a take allocates nothing, here and on the way to the owner's table.
@@ -171,3 +172,14 @@ func TestDecideAllocatesNothing(t *testing.T) {
 }
 
 func allowed(d Decision, ok bool) bool { return ok && d.Allowed }
+
+// What every take touches lies in two cache lines of the partition.
+func TestTakesTouchTwoCacheLinesOfAPartition(t *testing.T) {
+	var p partition
+	const line = 64
+	require.Zero(t, unsafe.Sizeof(p)%line)
+	require.LessOrEqual(t, unsafe.Offsetof(p.dirty)+unsafe.Sizeof(p.dirty), uintptr(line))
+	require.EqualValues(t, line, unsafe.Offsetof(p.holding))
+	require.LessOrEqual(t, unsafe.Offsetof(p.holding.copy)+unsafe.Offsetof(p.holding.copy.seq)+8, uintptr(line))
+	require.LessOrEqual(t, unsafe.Offsetof(p.holding.replication)+unsafe.Offsetof(p.holding.replication.acked)+8, uintptr(line))
+}

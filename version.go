@@ -23,13 +23,13 @@ func (e election) below(o election) bool { return e.compare(o) < 0 }
 func (e election) String() string { return fmt.Sprintf("%d of %s", e.number, e.by) }
 
 // version is the version of a copy of a partition. A copy with a higher version replaces one with a lower; nothing is
-// ever merged. The first two fields are the term: the election under which the copy was last acquired without a holder
+// ever merged. Election and gifts are the term: the election under which the copy was last acquired without a holder
 // to give it, and how often it has been given since. The zero value is below all others: no copy.
 type version struct {
+	seq      uint64 // counts the holder's changes; the last of what is compared
 	election election
 	gifts    uint32
 	holder   string // who decided by it
-	seq      uint64 // counts that holder's changes
 }
 
 func (v version) compare(o version) int {

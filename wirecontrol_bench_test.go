@@ -14,7 +14,7 @@ func benchmarkReplica() (replicaRequest, *rules) {
 			limiter: "api", key: fmt.Sprintf("user-%015d", i), set: set, levels: []float64{float64(i) / 3},
 		})
 	}
-	v := version{election{12, "web-12345678"}, 3, "web-12345679", 100_000}
+	v := version{100_000, election{12, "web-12345678"}, 3, "web-12345679"}
 	return replicaRequest{[]replicaPart{{part: 2000, version: v, since: 99_990, content: content}}}, known
 }
 

@@ -63,7 +63,7 @@ type controlGolden struct {
 func goldenControl() []controlGolden {
 	known := []string{"web-00000001", "web-00000002", "db-ffffffff"}
 	round := election{300, known[0]}
-	copyOf := version{election{7, known[1]}, 2, known[2], 1 << 33}
+	copyOf := version{1 << 33, election{7, known[1]}, 2, known[2]}
 	request, answer := controlRequests, controlAnswers
 	return []controlGolden{
 		{"ping", request[kindPing], ping{heard: 300, digest: 0xfedcba9876543210}},
@@ -393,7 +393,7 @@ func TestControlQuestionIsSmall(t *testing.T) {
 	assert.Less(t, len(appendQuestion(nil, &q)), 25_000)
 	for i := range q.parts {
 		by := q.known[i%len(q.known)]
-		q.parts[i].have = version{election{uint64(1000 + i*i), by}, uint32(i), q.known[(i+1)%len(q.known)], uint64(i) << 24}
+		q.parts[i].have = version{uint64(i) << 24, election{uint64(1000 + i*i), by}, uint32(i), q.known[(i+1)%len(q.known)]}
 		q.parts[i].from = uint32(i) << 8
 	}
 	encoded := appendQuestion(nil, &q)

@@ -393,7 +393,7 @@ func (r *controlReader) version() version {
 	switch r.byte() {
 	case 0:
 	case 1:
-		return version{r.election(), r.uint32(), r.name(), r.uvarint()}
+		return version{election: r.election(), gifts: r.uint32(), holder: r.name(), seq: r.uvarint()}
 	default:
 		r.fail()
 	}
