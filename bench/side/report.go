@@ -1,0 +1,3 @@
+package main
+
+func report(*results, string, string, string) error { return nil }
