@@ -159,7 +159,7 @@ type Contestant interface {
 	Take(s *Scenario) (Take, error)
 
 	// Fill returns how the bucket of a key that this process decides about, or keeps a copy of, is made; nil means that it
-	// has none to make. Like Take it is called from one goroutine.
+	// has none to make.
 	Fill(s *Scenario) (Take, error)
 
 	Close() error

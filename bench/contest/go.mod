@@ -5,4 +5,7 @@ go 1.25.0
 
 require github.com/HdrHistogram/hdrhistogram-go v1.4.0
 
-require github.com/stretchr/testify v1.12.1 // indirect
+require (
+	github.com/stretchr/testify v1.12.1
+	go.yaml.in/yaml/v3 v3.0.5 // indirect
+)

@@ -5,14 +5,21 @@ import (
 	"math/rand/v2"
 )
 
+// Keys are numbers below keySpace, in an order that has nothing to do with their digits: hashes of neighbours would lie beside
+// each other with some contestants. As scatter has no factor in common with keySpace, none comes twice.
+const (
+	keySpace = 100_000_000_000
+	scatter  = 61_803_398_879
+)
+
 // key returns the i-th key, 20 bytes long. Processes that know a number know the key.
-func key(i int) string { return fmt.Sprintf("customer-%011d", i) }
+func key(i int) string { return fmt.Sprintf("customer-%011d", i*scatter%keySpace) }
 
 // chooseKeys returns the scenario's keys, and the number of keys that were looked at to find them.
 func chooseKeys(c Contestant, s *Scenario) (keys []string, seen int, err error) {
 	keys = make([]string, 0, s.KeyCount)
 	for ; len(keys) < s.KeyCount; seen++ {
-		if seen > 1000+100*s.KeyCount {
+		if seen > 10_000+100*s.KeyCount {
 			return nil, 0, fmt.Errorf("of %d keys %d are %s; %d are needed", seen, len(keys), s.Keys, s.KeyCount)
 		}
 		k := key(seen)

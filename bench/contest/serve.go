@@ -134,18 +134,23 @@ func (s *server) run(scenario *Scenario) (*Result, error) {
 	return &result, nil
 }
 
-// fill makes buckets by a take each.
+// fill makes buckets by a take each, on all processors.
 func fill(c Contestant, s *Scenario, seen int) error {
 	take, err := c.Fill(s)
 	if err != nil || take == nil {
 		return err
 	}
-	for i := range seen {
-		if _, err := take(key(i)); err != nil {
-			return fmt.Errorf("key %d: %w", i, err)
-		}
+	failures := make([]error, runtime.GOMAXPROCS(0))
+	var filling sync.WaitGroup
+	for first := range failures {
+		filling.Go(func() {
+			for i := first; i < seen && failures[first] == nil; i += len(failures) {
+				_, failures[first] = take(key(i))
+			}
+		})
 	}
-	return nil
+	filling.Wait()
+	return errors.Join(failures...)
 }
 
 // settling is how long what follows from many new keys is waited for, such as replicas on their way.

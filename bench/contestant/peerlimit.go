@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -141,9 +140,10 @@ func (p *peerlimitNodes) Fill(s *contest.Scenario) (contest.Take, error) {
 	}, nil
 }
 
-func (p *peerlimitNodes) Close() (err error) {
+// Close may find that there is nobody left to say goodbye to: all processes end at once.
+func (p *peerlimitNodes) Close() error {
 	for _, node := range p.nodes {
-		err = errors.Join(err, node.Close())
+		_ = node.Close()
 	}
-	return err
+	return nil
 }

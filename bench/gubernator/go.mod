@@ -6,6 +6,7 @@ go 1.25.0
 require (
 	github.com/gubernator-io/gubernator/v2 v2.16.0
 	github.com/sirupsen/logrus v1.9.2
+	github.com/stretchr/testify v1.12.1
 )
 
 require (

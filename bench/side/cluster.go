@@ -23,6 +23,7 @@ const settling = 300 * time.Millisecond
 
 // cluster is a contestant that has been started.
 type cluster struct {
+	place     string
 	processes []*process // the first is asked
 	server    *redisServer
 	filled    map[string]bool // by scenario's name
@@ -30,7 +31,7 @@ type cluster struct {
 
 // start starts an entrant's processes one after the other, each of which joins the first.
 func (p *programs) start(e *entrant) (c *cluster, err error) {
-	c = &cluster{filled: make(map[string]bool)}
+	c = &cluster{place: e.place, filled: make(map[string]bool)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.stop())
@@ -70,8 +71,15 @@ func (p *programs) start(e *entrant) (c *cluster, err error) {
 			return c, err
 		}
 	}
-	time.Sleep(settling)
+	c.settle()
 	return c, nil
+}
+
+// settle waits, where there are nodes that have something to tell each other.
+func (c *cluster) settle() {
+	if c.place == placeThree || c.place == placeOne {
+		time.Sleep(settling)
+	}
 }
 
 // stop ends all processes, and says what went wrong with any.
@@ -132,10 +140,15 @@ func (c *cluster) prepare(s *contest.Scenario) error {
 	failures := make([]error, len(c.processes))
 	var filling sync.WaitGroup
 	for i, p := range c.processes {
+		if isAsked := i == 0; c.place == placeThree && isAsked == (s.Keys == contest.KeysRemote) && s.Keys != contest.KeysAny {
+			continue // it decides about none of them
+		}
 		filling.Go(func() { _, failures[i] = p.do(contest.Command{Op: contest.OpFill, Scenario: s, Seen: found.Seen}) })
 	}
 	filling.Wait()
-	time.Sleep(settling)
+	if found.Seen >= manyKeys {
+		c.settle()
+	}
 	return errors.Join(failures...)
 }
 

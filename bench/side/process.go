@@ -21,7 +21,7 @@ import (
 type process struct {
 	name    string
 	command *exec.Cmd
-	in      io.WriteCloser
+	in      io.WriteCloser // held open: the process ends with it
 	send    *json.Encoder
 	receive *json.Decoder
 }
@@ -57,18 +57,19 @@ func (p *process) do(command contest.Command) (answer contest.Answer, err error)
 
 func (p *process) pid() int { return p.command.Process.Pid }
 
-// patience is how long a contestant may take to end by itself.
-const patience = 10 * time.Second
-
-// stop ends the process by closing its input.
+// stop ends the process. It is killed: saying goodbye to others that end as well would take a second.
 func (p *process) stop() error {
-	_ = p.in.Close()
-	impatient := time.AfterFunc(patience, func() { _ = p.command.Process.Kill() })
-	defer impatient.Stop()
-	if err := p.command.Wait(); err != nil {
-		return fmt.Errorf("%s: %w", p.name, err)
+	_ = p.command.Process.Kill()
+	return ended(p.command.Wait())
+}
+
+// ended leaves out that a process was killed.
+func ended(err error) error {
+	var killed *exec.ExitError
+	if errors.As(err, &killed) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // redisServer is one that keeps nothing on disk.
@@ -103,12 +104,11 @@ func startRedis(program string) (*redisServer, error) {
 
 func (r *redisServer) stop() error {
 	_ = r.command.Process.Kill() // there is nothing it should save
-	var ended *exec.ExitError
-	if err := r.command.Wait(); err != nil && !errors.As(err, &ended) {
-		return err
-	}
-	return nil
+	return ended(r.command.Wait())
 }
+
+// patience is how long a server may take to listen.
+const patience = 10 * time.Second
 
 // usedMemory is what the server says that it uses.
 func (r *redisServer) usedMemory() (int64, error) {

@@ -51,7 +51,7 @@ func trafficOf(pids []int) (traffic, error) {
 			continue
 		}
 		t[s.InetDiagMsg.INode] = carried{
-			sent: s.TCPInfo.Bytes_acked, received: s.TCPInfo.Bytes_received,
+			sent: s.TCPInfo.Bytes_sent - s.TCPInfo.Bytes_retrans, received: s.TCPInfo.Bytes_received,
 			dialled: pid == pids[0] && !listening[s.InetDiagMsg.ID.SourcePort],
 		}
 	}
