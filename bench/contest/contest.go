@@ -66,21 +66,21 @@ type Scenario struct {
 func (s *Scenario) check() error {
 	switch {
 	case s.Name == "":
-		return errors.New("Name is empty")
+		return errors.New("scenario: Name is empty")
 	case !slices.Contains([]string{KeysLocal, KeysRemote, KeysAny}, s.Keys):
-		return fmt.Errorf("Keys is %q; it must be %s, %s or %s", s.Keys, KeysLocal, KeysRemote, KeysAny)
+		return fmt.Errorf("scenario: Keys is %q; it must be %s, %s or %s", s.Keys, KeysLocal, KeysRemote, KeysAny)
 	case s.KeyCount < 1:
-		return fmt.Errorf("KeyCount is %d; it must be positive", s.KeyCount)
+		return fmt.Errorf("scenario: KeyCount is %d; it must be positive", s.KeyCount)
 	case s.Choice != ChoiceUniform && s.Choice != ChoiceZipf:
-		return fmt.Errorf("Choice is %q; it must be %s or %s", s.Choice, ChoiceUniform, ChoiceZipf)
+		return fmt.Errorf("scenario: Choice is %q; it must be %s or %s", s.Choice, ChoiceUniform, ChoiceZipf)
 	case s.Callers < 0:
-		return fmt.Errorf("Callers is %d; it must not be negative", s.Callers)
+		return fmt.Errorf("scenario: Callers is %d; it must not be negative", s.Callers)
 	case s.Lasts <= 0:
-		return fmt.Errorf("Lasts is %v; it must be positive", s.Lasts)
+		return fmt.Errorf("scenario: Lasts is %v; it must be positive", s.Lasts)
 	case len(s.Limits) == 0:
-		return errors.New("Limits is empty")
+		return errors.New("scenario: Limits is empty")
 	case s.TimeEvery < 1:
-		return fmt.Errorf("TimeEvery is %d; it must be positive", s.TimeEvery)
+		return fmt.Errorf("scenario: TimeEvery is %d; it must be positive", s.TimeEvery)
 	}
 	return nil
 }

@@ -50,16 +50,17 @@ func (r *results) budgets() []budget {
 		return line{table: tableRemote, contestant: contestant, place: place, callers: callers}
 	}
 	own1, own256 := remote(programPeerlimit, placeThree, 1), remote(programPeerlimit, placeThree, 256)
-	var exact256, local3, hotOthers []line
+	var exact256, local3, hotAbove, hotInWay []line
 	for _, mode := range exactModes {
 		exact256 = append(exact256, remote("Gubernator "+mode, placeThree, 256))
 	}
-	hot := func(contestant string) line {
-		return line{table: tableHot, contestant: contestant, place: placeThree, variant: variantInWay, callers: 256}
+	hot := func(contestant, variant string) line {
+		return line{table: tableHot, contestant: contestant, place: placeThree, variant: variant, callers: 256}
 	}
 	for _, mode := range modes {
 		local3 = append(local3, localOf("Gubernator "+mode, placeThree))
-		hotOthers = append(hotOthers, hot("Gubernator "+mode))
+		hotAbove = append(hotAbove, hot("Gubernator "+mode, variantAbove))
+		hotInWay = append(hotInWay, hot("Gubernator "+mode, variantInWay))
 	}
 	variant := func(name string) line {
 		return line{table: tableVariants, contestant: programPeerlimit, place: placeThree, variant: name, callers: 256}
@@ -82,8 +83,9 @@ func (r *results) budgets() []budget {
 		{"the same without replication", false, 0, digits, r.figure(variant(variantNoCopy), otherMallocs)},
 		{"remote, 256 callers, bytes to the owner per take", false, 60, bytes, r.figure(own256, wireOut)},
 		{"remote, 256 callers, bytes back per take", false, 60, bytes, r.figure(own256, wireBack)},
-		{"hot key, 256 callers, limit in the way, rate in multiples of Gubernator's fastest mode", true, 50, times, r.ratio(hot(programPeerlimit), perSecond, hotOthers...)},
-		{"the same, admitted in parts of what is allowed", false, exactly, times, r.figure(hot(programPeerlimit), worstKey)},
+		{"hot key, 256 callers, limit above the load, rate in multiples of Gubernator's fastest mode", true, 50, times, r.ratio(hot(programPeerlimit, variantAbove), perSecond, hotAbove...)},
+		{"the same, limit in the way", true, 50, times, r.ratio(hot(programPeerlimit, variantInWay), perSecond, hotInWay...)},
+		{"the same, admitted in parts of what is allowed", false, exactly, times, r.figure(hot(programPeerlimit, variantInWay), worstKey)},
 		{"memory per key beyond its own bytes, one node", false, 128, bytes, r.figure(memory(placeAlone), heapBytes)},
 		{"memory per key beyond its own bytes, one of three nodes, with replication", false, 128, bytes, r.figure(memory(placeThree), heapBytes)},
 		{"replication, part of the other two processes' processor time at full load", false, 0.15, percent, r.replication(variant, otherCPU)},

@@ -15,7 +15,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -102,29 +101,32 @@ func measure(o *options) (*results, error) {
 	return r, r.save(filepath.Join(o.out, r.Date.Format("2006-01-02T150405Z")+".json"))
 }
 
-// compared are the modules whose versions matter.
-var compared = []string{
-	"github.com/gubernator-io/gubernator/v2", "github.com/go-redis/redis_rate/v10", "github.com/redis/go-redis/v9",
-	"golang.org/x/time", "github.com/sethvargo/go-limiter", "github.com/throttled/throttled/v2", "go.uber.org/ratelimit",
-	"github.com/juju/ratelimit", "github.com/failsafe-go/failsafe-go",
+// compared are the modules whose versions matter, by the program that has them.
+func (p *programs) compared() map[string][]string {
+	return map[string][]string{
+		p.contestant: {
+			"github.com/go-redis/redis_rate/v10", "github.com/redis/go-redis/v9", "golang.org/x/time", "github.com/sethvargo/go-limiter",
+			"github.com/throttled/throttled/v2", "go.uber.org/ratelimit", "github.com/juju/ratelimit", "github.com/failsafe-go/failsafe-go",
+		},
+		p.gubernator: {"github.com/gubernator-io/gubernator/v2"},
+	}
 }
 
 // versions are those that the programs were built with.
 func versions(p *programs) ([]string, error) {
-	found := []string{runtime.Version()}
-	for _, program := range []string{p.contestant, p.gubernator} {
+	var found []string
+	for program, wanted := range p.compared() {
 		info, err := buildinfo.ReadFile(program)
 		if err != nil {
 			return nil, err
 		}
 		for _, module := range info.Deps {
-			if slices.Contains(compared, module.Path) {
-				if text := module.Path + " " + module.Version; !slices.Contains(found, text) {
-					found = append(found, text)
-				}
+			if slices.Contains(wanted, module.Path) {
+				found = append(found, module.Path+" "+module.Version)
 			}
 		}
 	}
+	slices.Sort(found)
 	if p.redis != "" {
 		text, err := exec.Command(p.redis, "--version").Output()
 		if err != nil {

@@ -36,7 +36,7 @@ func compose(r *results, notes string) []byte {
 		rounds = max(rounds, r.Measurements[i].Round)
 	}
 	fmt.Fprintf(&b, "## Side by side\n\n%s\n\n    bench/side.sh\n\n", introduction)
-	fmt.Fprintf(&b, "Measured on %s on %s, by %s: %d rounds. Figures are medians of the rounds, with the least and the most of them. Ratios are computed within each round.\n\n",
+	fmt.Fprintf(&b, "Measured on %s on %s, by %s. Figures are medians of the rounds, of which there are %d, with the least and the most of them. Ratios are computed within each round.\n\n",
 		r.Date.Format("2006-01-02"), r.Machine, r.Command, rounds)
 	fmt.Fprintf(&b, "Versions: %s. go-redis and x/time are the newest that do with Go 1.25.\n\n", strings.Join(r.Versions, ", "))
 	for _, skipped := range r.Skipped {

@@ -113,7 +113,7 @@ var sections = []section{
 	{
 		table: tableHot, title: "One hot key",
 		text: "One key that another node owns, with peerlimit's leases and remembered denials *on*, as they are by default. *Limit in the way*: 10,000 a " +
-			"second with a burst of 1,000; admitted is what all callers got, in parts of burst + rate·time. The percentiles are of one take in 16.",
+			"second with a burst of 1,000; admitted is what all callers got, in parts of burst + rate·time. The percentiles of peerlimit are of one take in 16.",
 		charts:  []chart{hotChart},
 		columns: [][]column{{scene, callers, who, speed, median, high, top, admitted, failed}},
 	},

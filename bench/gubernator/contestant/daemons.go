@@ -96,7 +96,7 @@ func (d *daemons) Owns(s *contest.Scenario, key string) bool { return d.ownerOf(
 func (d *daemons) Take(s *contest.Scenario) (contest.Take, error) {
 	mode, ok := gubernator.Behavior_value[s.Mode]
 	if !ok {
-		return nil, fmt.Errorf("Mode is %q; it must be BATCHING, NO_BATCHING or GLOBAL", s.Mode)
+		return nil, fmt.Errorf("scenario: Mode is %q; it must be BATCHING, NO_BATCHING or GLOBAL", s.Mode)
 	}
 	asked, own := d.running[0].V1Server, d.addresses[0]
 	ctx := context.Background()
