@@ -68,7 +68,7 @@ func redisLimitsOf(s *contest.Scenario) (limits []redis_rate.Limit, err error) {
 	return limits, nil
 }
 
-// Fill is of no use: a bucket that is not there costs the server no more than one that is.
+// Fill has nothing to make: the first take of a key is the same work as any other, a read and a write.
 func (r *redisRate) Fill(*contest.Scenario) (contest.Take, error) { return nil, nil }
 
 // pipelined sends redis_rate's script once for each limit in one pipeline, which redis_rate itself cannot do. The answer is

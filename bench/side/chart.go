@@ -186,9 +186,18 @@ func (c *chart) addCurves(p *plot.Plot, r *results, lines []line) error {
 	p.X.Label.Text, p.Y.Label.Text = "callers", c.axis
 	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
 	p.X.Tick.Marker = plot.ConstantTicks{{Value: 1, Label: "1"}, {Value: 16, Label: "16"}, {Value: 256, Label: "256"}, {Value: 1024, Label: "1,024"}}
-	p.Y.Tick.Marker = plot.LogTicks{Prec: -1}
+	p.Y.Tick.Marker = plot.TickerFunc(func(least, most float64) (ticks []plot.Tick) {
+		for _, tick := range (plot.LogTicks{Prec: -1}).Ticks(least, most) {
+			if tick.Label != "" {
+				tick.Label = grouped(int64(tick.Value))
+			}
+			ticks = append(ticks, tick)
+		}
+		return ticks
+	})
 	p.X.Min, p.X.Max = 0.8, 1500
-	p.Legend.Left, p.Legend.Top, p.Legend.TextStyle.Font.Size = true, true, vg.Points(9)
+	p.Legend.Left, p.Legend.Top, p.Legend.XOffs, p.Legend.YOffs = true, true, 6, -6
+	p.Legend.Padding, p.Legend.TextStyle.Font.Size = 1.5, vg.Points(9)
 	p.Y.Max *= 30 // room for the legend
 	return nil
 }

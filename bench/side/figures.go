@@ -103,6 +103,10 @@ func otherMallocs(m *measurement) float64  { return float64(m.Others.Mallocs) / 
 func callerCPU(m *measurement) float64 { return m.Result.CPUSeconds / takes(m) * 1e6 }
 func otherCPU(m *measurement) float64  { return m.Others.CPUSeconds / takes(m) * 1e6 }
 
+// callerCPUPerTake and otherCPUPerTake are nanoseconds.
+func callerCPUPerTake(m *measurement) float64 { return callerCPU(m) * 1e3 }
+func otherCPUPerTake(m *measurement) float64  { return otherCPU(m) * 1e3 }
+
 func wireOut(m *measurement) float64  { return float64(m.Wire.Out) / takes(m) }
 func wireBack(m *measurement) float64 { return float64(m.Wire.Back) / takes(m) }
 func wireAll(m *measurement) float64  { return float64(m.Wire.All) / takes(m) }
@@ -142,6 +146,8 @@ func (f figure) text(show func(float64) string) string {
 // duration shows nanoseconds.
 func duration(ns float64) string {
 	switch {
+	case ns == 0:
+		return "0"
 	case ns < 1e3:
 		return digits(ns) + " ns"
 	case ns < 1e6:

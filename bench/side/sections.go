@@ -21,6 +21,7 @@ uniform random order, whose buckets were made before, and whose limit of 1,000 a
   evicted, and peers that are told by SetPeers. GLOBAL answers from a copy and tells the owner later: it is not exact. Where a
   limit is in the way it is its leaky bucket, which lets in a burst and then a steady rate as the others' token buckets do.
 - **redis_rate**: go-redis with up to 1,024 connections, one for each caller, to a Redis of its own on loopback which stores nothing on disk.
+  Its buckets are made by the first takes, which are the same work: it reads a key, and writes it.
 - **For one process**: those that have no store of their own are kept in a sync.Map. uber/ratelimit blocks and does not deny: it is one limiter
   for all keys with a rate far above the load. go-limiter and failsafe-go begin anew after each period.
 
@@ -96,11 +97,13 @@ var sections = []section{
 	{
 		table: tableLocal, title: "Local decisions",
 		text: "The node that is asked decides itself; as many callers as GOMAXPROCS. Time is that of a caller per decision, the choice of a key included; " +
-			"the percentiles are of one decision in 16, and include looking at the clock twice.",
+			"where heirs keep replicas they want processors as well, and the time goes up with it. The percentiles are of one decision in 16, and include " +
+			"looking at the clock twice.",
 		charts: []chart{localChart},
 		columns: [][]column{{
 			who, nodes, {name: "per decision", quantity: perTake, show: duration}, {name: "allocations", quantity: callerMallocs, show: digits},
-			median, high, top, failed,
+			{name: "processor time, caller", quantity: callerCPUPerTake, show: duration},
+			{name: "others", quantity: otherCPUPerTake, show: duration}, median, high, top, failed,
 		}},
 	},
 	{
