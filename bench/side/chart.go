@@ -30,13 +30,15 @@ var colors = map[string]color.Color{
 	programPingPong:          color.RGBA{R: 127, G: 127, B: 127, A: 255},
 }
 
-// chart is drawn from the lines of a table that it wants. Scales are logarithmic: contestants differ by orders of magnitude.
+// chart is drawn from the lines of a table that it wants. Scales are logarithmic, where
+// contestants differ by orders of magnitude.
 type chart struct {
 	file, says, axis string
 	table            string
 	wants            func(line) bool
 	quantity         func(*measurement) float64
 	bars             bool // one for each line, with its contestant's name; otherwise curves over callers
+	linear           bool // bars from zero
 }
 
 var (
@@ -58,7 +60,7 @@ var (
 		wants: func(l line) bool { return l.callers == 256 && l.variant == variantInWay },
 	}
 	memoryChart = chart{
-		file: "memory.svg", says: "Bytes per key beyond the key itself", axis: "bytes per key", table: tableMemory, quantity: heapBytes, bars: true,
+		file: "memory.svg", says: "Bytes per key beyond the key itself", axis: "bytes per key", table: tableMemory, quantity: heapBytes, bars: true, linear: true,
 		wants: func(l line) bool { return l.place != placeThree },
 	}
 )
@@ -86,7 +88,7 @@ func drawCharts(r *results, dir string) error {
 
 func (c *chart) draw(r *results, lines []line, file string) error {
 	p := plot.New()
-	p.Title.Text = c.says
+	p.Title.Text, p.Title.Padding = c.says, vg.Points(6)
 	height := chartHeight
 	var err error
 	if c.bars {
@@ -112,18 +114,40 @@ func (c *chart) draw(r *results, lines []line, file string) error {
 	return f.Close()
 }
 
-// addBars draws the logarithms, since the plotter has its bars begin at zero.
+// scale says how long a bar is. The plotter has bars begin at zero, so it is given logarithms.
+type scale struct {
+	linear bool
+	floor  float64 // the logarithm with which bars begin
+}
+
+func (s scale) length(value float64) float64 {
+	if s.linear {
+		return value
+	}
+	return max(0, math.Log10(max(value, 1))-s.floor)
+}
+
+// Ticks says where the axis has marks.
+func (s scale) Ticks(least, most float64) (ticks []plot.Tick) {
+	if s.linear {
+		return plot.DefaultTicks{}.Ticks(least, most)
+	}
+	for decade := 0.0; decade <= most; decade++ {
+		ticks = append(ticks, plot.Tick{Value: decade, Label: grouped(int64(math.Pow10(int(s.floor + decade))))})
+	}
+	return ticks
+}
+
+// addBars draws one bar for each line, the first one on top.
 func (c *chart) addBars(p *plot.Plot, r *results, lines []line) error {
-	floor := math.Inf(1)
-	figures := make([]figure, len(lines))
+	scale, values := scale{linear: c.linear, floor: math.Inf(1)}, make([]float64, len(lines))
 	for i, l := range lines {
-		figures[i] = r.figure(l, c.quantity)
-		floor = min(floor, math.Floor(math.Log10(max(figures[i].median, 1))-0.1))
+		values[i] = r.figure(l, c.quantity).median
+		scale.floor = min(scale.floor, math.Floor(math.Log10(max(values[i], 1))-0.1))
 	}
 	names, labels := make([]string, len(lines)), plotter.XYLabels{}
 	for i, l := range lines {
-		at := len(lines) - 1 - i // the first one is on top
-		length := max(0, math.Log10(max(figures[i].median, 1))-floor)
+		at, length := len(lines)-1-i, scale.length(values[i])
 		bar, err := plotter.NewBarChart(plotter.Values{length}, 0.6*barHeight)
 		if err != nil {
 			return err
@@ -135,23 +159,18 @@ func (c *chart) addBars(p *plot.Plot, r *results, lines []line) error {
 		}
 		p.Add(bar)
 		names[at] = l.contestant
-		labels.XYs = append(labels.XYs, plotter.XY{X: length + 0.03, Y: float64(at) - 0.15})
-		labels.Labels = append(labels.Labels, digits(figures[i].median))
+		labels.XYs = append(labels.XYs, plotter.XY{X: length, Y: float64(at) - 0.15})
+		labels.Labels = append(labels.Labels, digits(values[i]))
 		p.X.Max = max(p.X.Max, length)
 	}
 	numbers, err := plotter.NewLabels(labels)
 	if err != nil {
 		return err
 	}
+	numbers.Offset.X = vg.Points(4)
 	p.Add(numbers)
 	p.NominalY(names...)
-	p.X.Label.Text, p.X.Min, p.X.Max = c.axis, 0, p.X.Max*1.15+0.1
-	p.X.Tick.Marker = plot.TickerFunc(func(_, most float64) (ticks []plot.Tick) {
-		for decade := 0.0; decade <= most; decade++ {
-			ticks = append(ticks, plot.Tick{Value: decade, Label: grouped(int64(math.Pow10(int(floor + decade))))})
-		}
-		return ticks
-	})
+	p.X.Label.Text, p.X.Min, p.X.Max, p.X.Tick.Marker = c.axis, 0, p.X.Max*1.2, scale
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -36,11 +37,13 @@ type measurement struct {
 	Seconds  float64           `json:",omitempty"` // of an idle cluster
 }
 
+// save writes each measurement to a line of its own.
 func (r *results) save(file string) error {
-	text, err := json.MarshalIndent(r, "", " ")
+	text, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
+	text = bytes.ReplaceAll(text, []byte(`{"Round":`), []byte("\n"+`{"Round":`))
 	return os.WriteFile(file, append(text, '\n'), 0o644)
 }
 
