@@ -25,7 +25,11 @@ type shipment struct {
 	room    int        // bytes left
 	changed int        // buckets in it because they have changed
 	sets    map[*limitSet]bool
-	levels  []float64 // not in use yet
+
+	// Memory for what follows, used again by the next shipment.
+	images  []bucketImage
+	levels  []float64
+	message []byte
 
 	limiter string // of the bucket added last: mostly it is the next one's, too
 	id      limiterID
@@ -53,14 +57,26 @@ func newShipment() *shipment {
 	return &shipment{room: shipmentBudget, sets: make(map[*limitSet]bool)}
 }
 
-// someLevels returns memory for the levels of one bucket, which is made for many at once.
-func (s *shipment) someLevels(count int) []float64 {
-	if len(s.levels) < count {
-		s.levels = make([]float64, levelsRoom)
+// reset makes an empty shipment of one that was answered, or given up. It refers to no bucket any more.
+func (s *shipment) reset() {
+	clear(s.request.parts)
+	clear(s.sent)
+	clear(s.images)
+	clear(s.sets)
+	*s = shipment{
+		request: replicaRequest{parts: s.request.parts[:0]}, sent: s.sent[:0], room: shipmentBudget, sets: s.sets,
+		images: s.images[:0], levels: s.levels[:0], message: s.message[:0],
 	}
-	levels := s.levels[:count:count]
-	s.levels = s.levels[count:]
-	return levels
+}
+
+// roomIn returns an empty slice with room for count more elements, taken from memory that is handed out piece by piece.
+func roomIn[T any](memory *[]T, count int) []T {
+	if cap(*memory)-len(*memory) < count {
+		*memory = make([]T, 0, max(count, 2*cap(*memory), 64)) // what was handed out stays where it is
+	}
+	begin := len(*memory)
+	*memory = (*memory)[:begin+count]
+	return (*memory)[begin : begin : begin+count]
 }
 
 func (s *shipment) empty() bool { return len(s.sent) == 0 }
@@ -134,7 +150,7 @@ func (t *table) packChanges(s *shipment, part uint16, p *partition, rules *rules
 	if !maps.Equal(sent.marks, h.marks) {
 		sent.marks, content.marks = maps.Clone(h.marks), markList(h.marks)
 	}
-	content.buckets = make([]bucketImage, 0, len(p.dirty))
+	content.buckets = roomIn(&s.images, len(p.dirty))
 	for _, b := range p.dirty {
 		b.dirty = false
 		content.buckets = append(content.buckets, t.packBucket(s, p, b, rules, now))
@@ -159,7 +175,8 @@ func (t *table) packBucket(s *shipment, p *partition, b *bucket, rules *rules, n
 	t.leased(current, now)
 	s.room -= s.size(current)
 	s.sets[current.set] = true
-	return current.image(s.limiter, s.someLevels(len(current.set.meters)), now)
+	count := len(current.set.meters)
+	return current.image(s.limiter, roomIn(&s.levels, count)[:count], now)
 }
 
 // packAll puts all of a partition into a shipment, or the first piece. What changes from now on follows as changes. The
