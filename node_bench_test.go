@@ -63,6 +63,46 @@ func BenchmarkTakeLocal(b *testing.B) {
 	}
 }
 
+// BenchmarkTakeHot is a take on a key of another node by a lease, and BenchmarkTakeDenied one that is denied because this
+// node remembers that the key is exhausted: nobody is asked, but now and then.
+func BenchmarkTakeHot(b *testing.B) {
+	l, key := remoteKey(b, peerlimit.PerSecond(1e12))
+	for b.Loop() {
+		if d, err := l.Take(b.Context(), key, 1); err != nil || !d.Allowed {
+			b.Fatal(d, err)
+		}
+	}
+}
+
+func BenchmarkTakeDenied(b *testing.B) {
+	l, key := remoteKey(b, peerlimit.PerHour(1))
+	_, err := l.Take(b.Context(), key, 1)
+	require.NoError(b, err)
+	b.ResetTimer()
+	for b.Loop() {
+		if d, err := l.Take(b.Context(), key, 1); err != nil || d.Allowed {
+			b.Fatal(d, err)
+		}
+	}
+}
+
+// remoteKey starts two nodes as users do, and returns a limiter of one and a key of the other.
+func remoteKey(b *testing.B, limit peerlimit.Limit) (l *peerlimit.Limiter, key string) {
+	b.Helper()
+	var seeds []string
+	for range 2 {
+		node, err := peerlimit.Start(peerlimit.Config{Join: seeds, Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(b, err)
+		b.Cleanup(func() { _ = node.Close() })
+		require.NoError(b, node.WaitReady(b.Context(), len(seeds)+1))
+		seeds = append(seeds, node.Self().Addr)
+		l, err = node.Limiter("bench", limit)
+		require.NoError(b, err)
+	}
+	b.ReportAllocs()
+	return l, heldKeys(l, 1, false)[0]
+}
+
 // BenchmarkTakeRemote is a take on a member of two that does not hold the key, both in this process, over loopback TCP:
 // from one caller and from 256, beside a bare ping-pong of 64 bytes over the same kind of socket.
 func BenchmarkTakeRemote(b *testing.B) {

@@ -49,7 +49,7 @@ func BenchmarkRingOwner(b *testing.B) {
 
 // BenchmarkRingBuild builds from nothing, as a process does when it meets its cluster.
 func BenchmarkRingBuild(b *testing.B) {
-	for _, members := range []int{3, 10, 100, 1000} {
+	for _, members := range []int{3, 10, 100, 300, 1000} {
 		b.Run(fmt.Sprint(members), func(b *testing.B) {
 			names := ringTestNames(rand.New(rand.NewPCG(1, uint64(members))), members)
 			slices.Sort(names)
@@ -61,19 +61,26 @@ func BenchmarkRingBuild(b *testing.B) {
 	}
 }
 
-// BenchmarkRingChange is what one join costs a node: the new ring, and the one without the node itself, which names its
-// heirs.
+// BenchmarkRingChange is what one join or leave costs a node: the new ring, and the one without the node itself, which names
+// its heirs. The rings that a process remembers, in case that a member comes back, are forgotten before.
 func BenchmarkRingChange(b *testing.B) {
 	for _, members := range []int{3, 10, 100, 300, 1000} {
 		b.Run(fmt.Sprint(members), func(b *testing.B) {
 			names := ringTestNames(rand.New(rand.NewPCG(1, uint64(members))), members+1)
-			self := names[0]
-			newRing(names[1:members])
-			var joined int
+			var sets, withoutSelf [2][]string
+			for i := range sets {
+				sets[i] = slices.Sorted(slices.Values(names[:members+i]))
+				withoutSelf[i] = slices.Sorted(slices.Values(names[1 : members+i]))
+			}
+			var builder ringBuilder
+			builder.build(withoutSelf[0])
+			joined := 0
 			b.ReportAllocs()
 			for b.Loop() {
-				newRing(names[:members+joined%2]).without(self)
 				joined++
+				builder.recent = nil
+				builder.build(sets[joined%2])
+				builder.build(withoutSelf[joined%2])
 			}
 		})
 	}

@@ -1,0 +1,86 @@
+// Command scale measures how peerlimit grows: from three to nine processes on this machine, rings of up to a thousand
+// members, and a newcomer that a million live keys move to. See ../scale.sh.
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// results are what one run has measured.
+type results struct {
+	Date      string
+	Machine   string
+	Command   string
+	Processes []processesResult
+	Rings     []ringResult
+	Move      moveResult
+}
+
+func main() {
+	if os.Getenv(childVariable) != "" {
+		if err := runChild(os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	rings := flag.String("rings", "", "`file` with the output of the benchmarks of rings")
+	out := flag.String("out", "..", "the module's `directory`: what is written goes to results below, and to docs/benchmarks beside it")
+	machine := flag.String("machine", "", "`text` about the machine")
+	lasts := flag.Duration("lasts", 3*time.Second, "measure each number of processes for so `long`")
+	keys := flag.Int("keys", 4_000_000, "of so many live keys, a quarter moves to the newcomer")
+	in := flag.String("in", "", "measure nothing: write the document from a `file` of results")
+	flag.Parse()
+
+	var r results
+	if *in != "" {
+		text, err := os.ReadFile(*in)
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(text, &r); err != nil {
+			return err
+		}
+		return writeDocument(&r, *out)
+	}
+	r = results{Date: time.Now().UTC().Format(time.RFC3339), Machine: *machine, Command: "bench/scale.sh"}
+	var err error
+	if r.Rings, err = readRings(*rings); err != nil {
+		return err
+	}
+	for _, n := range []int{3, 5, 7, 9} {
+		p, err := measureProcesses(n, *lasts)
+		if err != nil {
+			return fmt.Errorf("%d processes: %w", n, err)
+		}
+		r.Processes = append(r.Processes, p)
+	}
+	if r.Move, err = measureMove(*keys); err != nil {
+		return fmt.Errorf("moving keys: %w", err)
+	}
+	text, err := json.MarshalIndent(&r, "", "\t")
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(*out, "results", "scale")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	name := time.Now().UTC().Format("2006-01-02T150405Z") + ".json"
+	if err := os.WriteFile(filepath.Join(dir, name), append(text, '\n'), 0o644); err != nil {
+		return err
+	}
+	return writeDocument(&r, *out)
+}
