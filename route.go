@@ -46,9 +46,10 @@ func (r *route) heir(partition uint16) (heir *peer, ok bool) {
 // call asks a peer and waits for its answer, for at most timeout. An error means that there is no answer; unless it is
 // errElsewhere or neverSent, the question may still have been acted upon.
 func (n *Node) call(ctx context.Context, p *peer, m *message, timeout time.Duration) (answer, error) {
-	var buf [512]byte
+	var question [512]byte
+	var room [128]byte
 	began := n.now()
-	response, err := n.client.Call(ctx, p.Peer, appendMessage(buf[:0], m), timeout)
+	response, err := n.client.CallAppend(ctx, p.Peer, room[:0], appendMessage(question[:0], m), timeout)
 	n.counters.questionTimes.add(time.Duration(n.now() - began))
 	return n.decided(response, err)
 }

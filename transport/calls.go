@@ -12,17 +12,29 @@ type call struct {
 	done     chan struct{} // capacity 1, so that completing never blocks
 	id       uint32
 	deadline int64 // nanoseconds on the client's clock
-	answer   []byte
+	answer   []byte // a copy; its memory is kept for the next call
 	err      error
 }
 
 func newCall() any { return &call{done: make(chan struct{}, 1)} }
 
-// complete hands the outcome to the caller. Only the one that took the call out
-// of the table may call it, and not while holding a lock.
+// complete hands the outcome to the caller, of answer a copy. Only the one that
+// took the call out of the table may call it, and not while holding a lock.
 func (c *call) complete(answer []byte, err error) {
-	c.answer, c.err = answer, err
+	c.answer, c.err = append(c.answer[:0], answer...), err
 	c.done <- struct{}{}
+}
+
+// keptRoom is the largest room for an answer that is kept for the next call:
+// enough for any take, and little for tens of thousands of calls.
+const keptRoom = 256
+
+// forget makes a call that is over ready for the next.
+func (c *call) forget() {
+	c.err = nil
+	if c.answer = c.answer[:0]; cap(c.answer) > keptRoom {
+		c.answer = nil
+	}
 }
 
 const (

@@ -198,6 +198,13 @@ func (c *Client) Disconnect(name string) {
 // only when ctx is done. Unless it says otherwise, a call that failed may have
 // been executed.
 func (c *Client) Call(ctx context.Context, peer Peer, request []byte, timeout time.Duration) ([]byte, error) {
+	return c.CallAppend(ctx, peer, nil, request, timeout)
+}
+
+// CallAppend is Call for who makes many: it appends the answer to dst, whose
+// memory may be the caller's stack, and allocates nothing when there is room. With
+// an error it returns nil.
+func (c *Client) CallAppend(ctx context.Context, peer Peer, dst, request []byte, timeout time.Duration) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -205,7 +212,7 @@ func (c *Client) Call(ctx context.Context, peer Peer, request []byte, timeout ti
 	if err != nil {
 		return nil, err
 	}
-	return l.call(ctx, request, timeout)
+	return l.call(ctx, dst, request, timeout)
 }
 
 // Post sends a message that wants no answer, at most once. It copies request,

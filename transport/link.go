@@ -74,7 +74,8 @@ func newLink(c *Client, peer Peer) *link {
 }
 
 // call sends a request as soon as the link is up, fails at once when it is not.
-func (l *link) call(ctx context.Context, request []byte, timeout time.Duration) ([]byte, error) {
+// The answer is appended to dst.
+func (l *link) call(ctx context.Context, dst, request []byte, timeout time.Duration) ([]byte, error) {
 	if timeout <= 0 {
 		return nil, l.errs.timeout
 	}
@@ -92,7 +93,7 @@ func (l *link) call(ctx context.Context, request []byte, timeout time.Duration) 
 	if status.state != LinkUp {
 		return nil, status.err
 	}
-	return status.session.call(ctx, request, timeout)
+	return status.session.call(ctx, dst, request, timeout)
 }
 
 // waitSettled waits for the outcome of the first attempt to connect.

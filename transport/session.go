@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"runtime"
-	"slices"
 	"sync"
 	"time"
 )
@@ -87,8 +86,8 @@ func (s *session) start() {
 	s.loops.Go(s.readLoop)
 }
 
-// call sends a request and waits for its answer.
-func (s *session) call(ctx context.Context, request []byte, timeout time.Duration) ([]byte, error) {
+// call sends a request, waits for its answer and appends it to dst.
+func (s *session) call(ctx context.Context, dst, request []byte, timeout time.Duration) ([]byte, error) {
 	now := s.clock()
 	c := s.pool.Get().(*call)
 	c.deadline = later(now, timeout)
@@ -126,10 +125,15 @@ func (s *session) call(ctx context.Context, request []byte, timeout time.Duratio
 			<-c.done // somebody has taken it and is about to complete it
 		}
 	}
-	answer, err := c.answer, c.err
-	c.answer, c.err = nil, nil
+	err := c.err
+	if err == nil {
+		dst = append(dst, c.answer...)
+	} else {
+		dst = nil
+	}
+	c.forget()
 	s.pool.Put(c)
-	return answer, err
+	return dst, err
 }
 
 // later returns now + d, or never when that is beyond the end of the clock.
@@ -324,7 +328,7 @@ func (s *session) dispatch(f frame) {
 	case f.kind == kindTooLarge:
 		c.complete(nil, s.errs.tooLarge)
 	default:
-		c.complete(slices.Clone(f.payload), nil)
+		c.complete(f.payload, nil)
 	}
 }
 

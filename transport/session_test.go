@@ -26,7 +26,7 @@ func TestCallOnEndedSession(t *testing.T) {
 	s, _ := newTestSession(t)
 	s.fail(io.EOF)
 	s.fail(ErrClosed) // too late to matter
-	_, err := s.call(t.Context(), nil, time.Second)
+	_, err := s.call(t.Context(), nil, nil, time.Second)
 	require.ErrorIs(t, err, ErrUnreachable)
 	assert.NotErrorIs(t, err, ErrBroken)
 	require.ErrorIs(t, s.post(nil), ErrUnreachable)
@@ -34,7 +34,7 @@ func TestCallOnEndedSession(t *testing.T) {
 
 	s, _ = newTestSession(t)
 	s.fail(ErrClosed)
-	_, err = s.call(t.Context(), nil, time.Second)
+	_, err = s.call(t.Context(), nil, nil, time.Second)
 	require.ErrorIs(t, err, ErrClosed)
 }
 
