@@ -156,7 +156,7 @@ func (t *table) packChanges(s *shipment, part uint16, p *partition, rules *rules
 		content.buckets = append(content.buckets, t.packBucket(s, p, b, rules, now))
 	}
 	s.changed += len(p.dirty)
-	p.dirty = nil
+	p.dirty, p.spare = p.spare, nil
 	s.add(replicaPart{part: part, version: h.copy, since: h.replication.acked, content: content}, sent)
 }
 
@@ -297,15 +297,15 @@ func (t *table) sendAgain(part uint16, p *partition, changed []*bucket, all bool
 	t.markChanged(part)
 }
 
-// reusable is how long a list of changes may be to be kept for the next changes: a take on the way to the heir need not
-// allocate, and no partition keeps much memory.
-const reusable = 64
+// reusable is how long a list of changes may be to be kept for the next ones: no take allocates, and no partition keeps
+// much memory.
+const reusable = 128
 
 // reuse keeps a list's memory. The caller holds p.mu.
 func (p *partition) reuse(changed []*bucket) {
-	if p.dirty == nil && cap(changed) > 0 && cap(changed) <= reusable {
+	if cap(changed) > cap(p.spare) && cap(changed) <= reusable {
 		clear(changed)
-		p.dirty = changed[:0]
+		p.spare = changed[:0]
 	}
 }
 

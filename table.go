@@ -63,6 +63,9 @@ type partition struct {
 	// arriving is a replica that comes in pieces, until the last one is there; nil when there is none.
 	arriving *arriving
 
+	// spare is an empty list for the changes that come while those before are on their way to the heir.
+	spare []*bucket
+
 	// frozenUntil is until when no bucket may be dropped, because the copy is being sent in pieces.
 	frozenUntil int64
 
@@ -71,7 +74,7 @@ type partition struct {
 	_ [partitionPadding]byte // the next one begins a cache line
 }
 
-const partitionPadding = 40
+const partitionPadding = 16
 
 func newTable(maxKeys int) *table {
 	t := &table{maxKeys: int64(maxKeys), seed: maphash.MakeSeed()}
