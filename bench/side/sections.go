@@ -140,6 +140,12 @@ var sections = []section{
 		columns: [][]column{{scene, who, speed, median, high, costs[5], costs[6], costs[3], costs[4], failed}},
 	},
 	{
+		table: tableIdle, title: "Idle",
+		text: "What a node of three processes uses when nobody asks, in parts of one core: pings, gossip, a look at what there is to replicate every 20 ms, " +
+			"and the runtime that is woken up for each.",
+		columns: [][]column{{who, nodes, {name: "of a core", quantity: idleCPU, show: percent}}},
+	},
+	{
 		table: tableMemory, title: "Memory",
 		text: "Bytes per key at 1,000,000 keys, beyond the 20 of the key itself: what is live after garbage collection, and the parts of the heap " +
 			"that are in use then, more than before. For Redis used_memory. Three processes: the node that owns all of them, replicas being with the others. " +
