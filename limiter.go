@@ -59,7 +59,7 @@ func (l *Limiter) Take(ctx context.Context, key string, cost float64) (Decision,
 	}
 	m := &message{kind: kindTake, rule: r.encoded, key: key, cost: cost}
 	hot := n.hot.asking(id, r, part, m, now)
-	rep, err := l.ask(ctx, r, part, m)
+	rep, err := l.ask(ctx, r, part, m, now)
 	n.hot.answered(hot, m, r, &rep.answer, err, now, n.now())
 	return rep.decision, err
 }
@@ -257,19 +257,20 @@ func (l *Limiter) send(ctx context.Context, r *rule, m *message) (reply, error) 
 	case kindRefund:
 		defer n.hot.forget(bucketKey{m.key, r.id})
 	}
-	if ans, ok := n.table.answer(r, part, m, n.now()); ok {
+	now := n.now()
+	if ans, ok := n.table.answer(r, part, m, now); ok {
 		l.answered(m, &ans)
 		return reply{ans, localCanceller{n.table, r, part, n}}, nil
 	}
-	return l.ask(ctx, r, part, m)
+	return l.ask(ctx, r, part, m, now)
 }
 
 // ask asks those who may decide about a key that this node does not hold: the owner, by whom the question gets to the
 // holder if that is another; when it cannot be reached its heir; and when neither can, this node decides alone.
-func (l *Limiter) ask(ctx context.Context, r *rule, part uint16, m *message) (reply, error) {
+func (l *Limiter) ask(ctx context.Context, r *rule, part uint16, m *message, began int64) (reply, error) {
 	n := l.node
-	began, patience := n.now(), n.patience(ctx)
-	rep, owner, err := n.askHolder(ctx, r, part, m, patience)
+	patience := n.patience(ctx)
+	rep, owner, err := n.askHolder(ctx, r, part, m, began, patience)
 	if err != nil && ctx.Err() == nil {
 		if neverSent(err) {
 			if earlier, previousErr := n.askPrevious(ctx, part, m, patience); previousErr == nil {
@@ -284,8 +285,9 @@ func (l *Limiter) ask(ctx context.Context, r *rule, part uint16, m *message) (re
 	}
 	if errors.Is(err, errElsewhere) && ctx.Err() == nil {
 		// Nobody failed: it is on its way from one node to another, and will be decided in full when it has arrived.
-		if left := n.patience(ctx) + patience - time.Duration(n.now()-began); left > 0 {
-			rep, owner, err = n.askHolder(ctx, r, part, m, left)
+		now := n.now()
+		if left := n.patience(ctx) + patience - time.Duration(now-began); left > 0 {
+			rep, owner, err = n.askHolder(ctx, r, part, m, now, left)
 		}
 	}
 	switch {

@@ -23,14 +23,13 @@ func (n *Node) patience(ctx context.Context) time.Duration {
 }
 
 // askHolder asks the owner, or seeks the holder when that is this node, which does not hold, or the owner does not know.
-// owner is who the ring names when it is another node.
-func (n *Node) askHolder(ctx context.Context, r *rule, part uint16, m *message, patience time.Duration) (rep reply, owner *peer, err error) {
+// owner is who the ring names when it is another node. It may take patience from began on.
+func (n *Node) askHolder(ctx context.Context, r *rule, part uint16, m *message, began int64, patience time.Duration) (rep reply, owner *peer, err error) {
 	owner = n.route.Load().owner(part)
 	if owner == nil {
 		rep, err = n.seek(ctx, r, part, m, "", patience)
 		return rep, nil, err
 	}
-	began := n.now()
 	ans, err := n.call(ctx, owner, m, patience)
 	if errors.Is(err, errElsewhere) {
 		rep, err = n.seek(ctx, r, part, m, "", patience-time.Duration(n.now()-began))
