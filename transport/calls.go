@@ -11,7 +11,7 @@ import "math"
 type call struct {
 	done     chan struct{} // capacity 1, so that completing never blocks
 	id       uint32
-	deadline int64 // nanoseconds on the client's clock
+	deadline int64  // nanoseconds on the client's clock
 	answer   []byte // a copy; its memory is kept for the next call
 	err      error
 }

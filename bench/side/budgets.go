@@ -87,14 +87,14 @@ func (r *results) budgets() []budget {
 		{"the same, admitted in parts of what is allowed", false, exactly, times, r.figure(hot(programPeerlimit, variantInWay), worstKey)},
 		{"memory per key beyond its own bytes, one node", false, 128, bytes, r.figure(memory(placeAlone), heapBytes)},
 		{"memory per key beyond its own bytes, one of three nodes, with replication", false, 128, bytes, r.figure(memory(placeThree), heapBytes)},
-		{"replication, part of the other two processes' processor time at full load", false, 0.15, percent, r.replication(variant, otherCPU)},
-		{"the same, of all three processes'", false, 0.15, percent, r.replication(variant, func(m *measurement) float64 { return otherCPU(m) + callerCPU(m) })},
+		{"replication, part of the processor time at full load: what is gone without it", false, 0.15, percent, r.replication(variant)},
 		{"evidence, part of the processor time at full load: 60 pings a second, each reckoned as a lone remote take", false, 0.01, percent, r.evidence(own1, own256)},
 	}
 }
 
 // replication is the part of the processor time of takes that is gone without it.
-func (r *results) replication(variant func(string) line, used func(*measurement) float64) figure {
+func (r *results) replication(variant func(string) line) figure {
+	used := func(m *measurement) float64 { return otherCPU(m) + callerCPU(m) }
 	without := r.ratio(variant(variantNoCopy), used, variant(variantAllowed))
 	if without.rounds == 0 {
 		return without
