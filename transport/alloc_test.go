@@ -27,6 +27,21 @@ func TestCallAllocatesItsAnswerOnly(t *testing.T) {
 	assert.LessOrEqual(t, allocs, 1.0)
 }
 
+func TestCallAppendAllocatesNothing(t *testing.T) {
+	client, peer := benchPair(t, echo)
+	request := make([]byte, benchPayload)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	allocs := testing.AllocsPerRun(2000, func() {
+		var room [2 * benchPayload]byte
+		answer, err := client.CallAppend(ctx, peer, room[:0], request, 10*time.Second)
+		if err != nil || len(answer) != benchPayload {
+			t.Error(len(answer), err)
+		}
+	})
+	assert.Zero(t, allocs)
+}
+
 func TestFailingAtOnceAllocatesNothing(t *testing.T) {
 	client := startClient(t, newMemNetwork(), nil)
 	peer := Peer{Name: testServer, Addr: "mem:100"}

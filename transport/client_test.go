@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -37,6 +38,47 @@ func TestCallIsAnswered(t *testing.T) {
 		assert.Equal(t, LinkUp, client.State(peer.Name))
 		assert.EqualValues(t, Version, client.Version(peer.Name))
 		assert.Len(t, network.dialTimes(), 1, "one connection for all calls")
+	})
+}
+
+// Answers are kept in memory that calls use again: each caller must have a copy of its own, behind what it had already.
+func TestCallAppendGivesEachCallerItsOwnAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newMemNetwork()
+		_, peer := startServer(t, network, func(c *ServerConfig) {
+			c.Handler = func(_ string, request, response []byte) ([]byte, func(context.Context) []byte) {
+				return append(response, request...), nil
+			}
+		})
+		client := startClient(t, network, nil)
+		client.Connect(peer)
+		var callers sync.WaitGroup
+		for caller := range byte(8) {
+			callers.Go(func() {
+				var room [64]byte
+				var answers [][]byte
+				for i := range 50 {
+					request := bytes.Repeat([]byte{caller, byte(i)}, 1+i*20) // from some bytes to more than is kept
+					answer, err := client.CallAppend(t.Context(), peer, append(room[:0], "said: "...), request, time.Second)
+					if !assert.NoError(t, err) || !assert.Equal(t, append([]byte("said: "), request...), answer) {
+						return
+					}
+					plain, err := client.Call(t.Context(), peer, request, time.Second)
+					if !assert.NoError(t, err) {
+						return
+					}
+					answers = append(answers, plain)
+				}
+				for i, answer := range answers {
+					assert.Equal(t, bytes.Repeat([]byte{caller, byte(i)}, 1+i*20), answer, "later calls leave it alone")
+				}
+			})
+		}
+		callers.Wait()
+
+		answer, err := client.CallAppend(t.Context(), Peer{Name: "nobody"}, []byte("had before"), nil, time.Second)
+		require.ErrorIs(t, err, ErrUnreachable)
+		assert.Nil(t, answer)
 	})
 }
 
