@@ -21,7 +21,7 @@ import (
 
 var scaleNodes = flag.String("scale.nodes", "10", "`numbers` of nodes of the clusters of TestScale, separated by commas")
 
-// TestScale has many nodes join at once, and then lets a third of all packets vanish. Takes go on all the time.
+// TestScale has many nodes join at once, then one more, and then lets a third of all packets vanish. Takes go on all the time.
 //
 //	go test . -run 'TestScale$' -v -timeout 1h -scale.nodes 10,30,60,100
 func TestScale(t *testing.T) {
@@ -33,6 +33,7 @@ func TestScale(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &scaleRun{t: t, size: size, cluster: peerlimittest.NewCluster(t, 1), limit: peerlimit.PerSecond(50).WithBurst(20)}
 				s.run("join storm", 1, s.joinAll)
+				s.run("one more joins", 1, func() { s.cluster.Add() })
 				s.run("30 % loss", 2, func() {
 					s.cluster.Degrade(peerlimittest.Conditions{Latency: peerlimittest.Healthy.Latency, Jitter: peerlimittest.Healthy.Jitter, Loss: 0.3})
 					time.Sleep(10 * time.Second)

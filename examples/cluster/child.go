@@ -120,6 +120,8 @@ func serve(config nodeConfig, leave <-chan os.Signal, out *os.File, log io.Write
 		return err
 	}
 	server := &http.Server{Handler: s.routes(), ReadHeaderTimeout: 5 * time.Second}
+	var accepted drainer
+	accepted.watch(server)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 
@@ -129,18 +131,15 @@ func serve(config nodeConfig, leave <-chan os.Signal, out *os.File, log io.Write
 	case err := <-served:
 		return err
 	case <-leave:
-		return s.leave(server)
+		return s.leave(func() error { return endServer(server, &accepted, listener, served, leaveTimeout) })
 	}
 }
 
 // leave is what a service does on SIGTERM during a rolling deploy: finish the requests that came, then leave the cluster.
 // The node goes on deciding for the others until they have taken over.
-func (s *service) leave(server *http.Server) error {
+func (s *service) leave(endRequests func() error) error {
+	err := endRequests()
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
-	defer cancel()
-	err := server.Shutdown(ctx)
-
-	ctx, cancel = context.WithTimeout(context.Background(), leaveTimeout)
 	defer cancel()
 	return errors.Join(err, s.node.Leave(ctx))
 }
