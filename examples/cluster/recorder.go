@@ -26,6 +26,7 @@ type recorder struct {
 	mu       sync.Mutex    // guards what follows
 	from     time.Duration // calls that began before are counted, and not judged
 	oracles  map[string]*oracle.Oracle
+	ideals   map[string]*ideal      // of each key
 	seconds  map[string][]second    // of each key
 	admitted map[string][]admission // of each key
 	total    counts                 // since the beginning
@@ -42,8 +43,33 @@ type admission struct {
 	byOwner    bool // and not by a node that had to do without the owner
 }
 
-// second is what happened to one key in one second.
-type second struct{ offered, admitted int }
+// second is what happened to one key in one second. A call that was not answered, because its node had stopped, is not
+// counted: nobody could have admitted it.
+type second struct {
+	answered, admitted int
+	due                int // what an ideal bucket would have admitted, asked in the same moments
+}
+
+// ideal is a bucket that loses nothing, asked for what the nodes are asked for, so that it tells how much of the limit the
+// load had use for.
+type ideal struct {
+	limit oracle.Limit
+	level float64
+	at    time.Duration // when level was right
+}
+
+// take reports whether the bucket admits one token. Calls that end together may come a little out of order.
+func (b *ideal) take(now time.Duration) bool {
+	if now > b.at {
+		drained := b.limit.Allowed(now-b.at) - b.limit.Burst
+		b.level, b.at = max(0, b.level-drained), now
+	}
+	if b.level+1 > b.limit.Burst*(1+oracle.Tolerance) {
+		return false
+	}
+	b.level++
+	return true
+}
 
 // maxFailures is how many failed calls are told in full.
 const maxFailures = 3
@@ -59,10 +85,10 @@ func (r *recorder) judgeBy(limit oracle.Limit, from time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.from = from
-	r.oracles, r.seconds = make(map[string]*oracle.Oracle), make(map[string][]second)
-	r.admitted = make(map[string][]admission)
+	r.oracles, r.ideals = make(map[string]*oracle.Oracle), make(map[string]*ideal)
+	r.seconds, r.admitted = make(map[string][]second), make(map[string][]admission)
 	for _, d := range demands {
-		r.oracles[d.key] = oracle.New(limit)
+		r.oracles[d.key], r.ideals[d.key] = oracle.New(limit), &ideal{limit: limit, at: from}
 	}
 }
 
@@ -110,8 +136,11 @@ func (r *recorder) add(c call) {
 
 // judge keeps a call for the verdict. The caller holds mu.
 func (r *recorder) judge(c call) {
+	if c.err != nil {
+		return
+	}
 	r.count(c)
-	if c.admitted && c.err == nil {
+	if c.admitted {
 		r.oracles[c.key].Admit(oracle.Take{Start: c.start, End: c.end, Cost: 1})
 		byOwner := c.origin != peerlimit.OriginHeir.String() && c.origin != peerlimit.OriginFallback.String()
 		r.admitted[c.key] = append(r.admitted[c.key], admission{c.start, c.end, byOwner})
@@ -146,15 +175,18 @@ func (r *recorder) admittedIn(key string, from, to time.Duration) int {
 	return n
 }
 
-// count notes a call in the second in which it was answered. The caller holds mu.
+// count notes a call that was answered in the second in which it was. The caller holds mu.
 func (r *recorder) count(c call) {
 	at, seconds := int(c.end/time.Second), r.seconds[c.key]
 	for len(seconds) <= at {
 		seconds = append(seconds, second{})
 	}
-	seconds[at].offered++
-	if c.admitted && c.err == nil {
+	seconds[at].answered++
+	if c.admitted {
 		seconds[at].admitted++
+	}
+	if r.ideals[c.key].take(c.end) {
+		seconds[at].due++
 	}
 	r.seconds[c.key] = seconds
 }

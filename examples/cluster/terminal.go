@@ -186,7 +186,7 @@ func (t *terminal) key(k keyVerdict) {
 	}
 	served := "-"
 	if k.Steady > 0 {
-		served = fmt.Sprintf("%.0f %% of R", min(100, 100*k.Served)) // the rest is burst that was left
+		served = fmt.Sprintf("%.0f %% served", min(100, 100*k.Served)) // the rest is burst that was left
 	}
 	t.printf("%-8s%-6s%10s%9s%9s", word, k.Key, amount(k.Run.Admitted), amount(k.Run.Bound), "+"+amount(k.Run.Extra))
 	t.printf("%15s", fmt.Sprintf("%.1f to %.1f", k.Worst.From.Seconds(), k.Worst.To.Seconds()))

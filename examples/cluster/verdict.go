@@ -57,8 +57,8 @@ func sum(terms []term) float64 {
 	return total
 }
 
-// minServed is the part of the rate that a key must get while it is asked for more and nothing concerns it. What is
-// lacking would be exactness bought by starving.
+// minServed is the part of what an ideal bucket would have admitted that a key must get while more than its rate is asked
+// for and nothing concerns it. What is lacking would be exactness bought by starving.
 const minServed = 0.9
 
 // minDemand is how many times the limit must be asked for in a second that counts for minServed.
@@ -91,7 +91,7 @@ type keyVerdict struct {
 	Key      string
 	Run      span
 	Worst    span    // what broke the guarantee most, or else what exceeded B + R·w most
-	Served   float64 // what was admitted over R·w, in Steady seconds
+	Served   float64 // what was admitted in Steady seconds, in parts of what an ideal bucket would have
 	Steady   int
 	Problems []string
 }
@@ -198,24 +198,24 @@ func (e evidence) worst(key string) span {
 
 // judgeServed checks that the key got its rate in the seconds in which it was asked for and nothing concerned it.
 func (e evidence) judgeServed(k *keyVerdict) {
-	quiet, admitted := 0, 0
+	quiet, admitted, due := 0, 0, 0
 	for i, s := range e.seconds[k.Key] {
 		if !e.isQuiet(k.Key, i) {
 			continue
 		}
 		quiet++
-		if s.offered >= int(minDemand*e.rate()) {
+		if s.answered >= int(minDemand*e.rate()) {
 			k.Steady++
 			admitted += s.admitted
+			due += s.due
 		}
 	}
-	due := e.rate() * float64(k.Steady)
 	switch {
 	case quiet > 0 && k.Steady == 0 && !e.anyLoad:
 		k.Problems = append(k.Problems, "too few requests were sent to tell anything: try a smaller -rate")
 	case k.Steady > 0:
-		k.Served = float64(admitted) / due
-		if float64(admitted) < minServed*due-1 { // the last token may not be whole yet
+		k.Served = float64(admitted) / float64(max(due, 1))
+		if float64(admitted) < minServed*float64(due)-1 { // the last token may not be whole yet
 			k.Problems = append(k.Problems, fmt.Sprintf("only %d admitted in %d undisturbed seconds", admitted, k.Steady))
 		}
 	}

@@ -30,7 +30,8 @@ type testCase struct {
 	done  []disturbance
 	add   map[time.Duration]int // admitted beyond it, at these instants
 	skip  func(at time.Duration) bool
-	wrong string // a part of what the verdict must complain about; empty: it holds
+	hush  func(at time.Duration) bool // when nothing was asked for, or answered
+	wrong string                      // a part of what the verdict must complain about; empty: it holds
 }
 
 func at(seconds float64) time.Duration { return time.Duration(seconds * float64(time.Second)) }
@@ -61,6 +62,21 @@ func stranded(d disturbance) disturbance {
 func withHeir(d disturbance) disturbance {
 	d.HeirToo = map[string]bool{testKey: true}
 	return d
+}
+
+// inBursts says when a load is silent that asks for a lot in the first and the last tenth of each second.
+func inBursts(at time.Duration) bool {
+	at %= time.Second
+	return at > 100*time.Millisecond && at < 900*time.Millisecond
+}
+
+// eachSecond is so many more in each second of a run.
+func eachSecond(at time.Duration, more int) map[time.Duration]int {
+	added := make(map[time.Duration]int)
+	for ; at < testRun; at += time.Second {
+		added[at] = more
+	}
+	return added
 }
 
 var testCases = []testCase{
@@ -175,6 +191,14 @@ var testCases = []testCase{
 		wrong: "only 77 admitted in 9 undisturbed seconds",
 	},
 	{
+		name: "asked for more than a burst at a time, and then not for long enough",
+		hush: inBursts, add: eachSecond(at(0.9), testBurst-1),
+	},
+	{
+		name: "starved, and asked for a burst at a time",
+		hush: inBursts, add: eachSecond(at(0.9), 1), wrong: "undisturbed seconds",
+	},
+	{
 		name: "starved while a crash was dealt with",
 		done: []disturbance{disturb(killed, 3, 6, true)},
 		skip: func(at time.Duration) bool { return at > 3*time.Second && at < 6*time.Second },
@@ -204,10 +228,14 @@ func (c testCase) recorded() *recorder {
 		// The k-th token after the burst is there k/R after the beginning.
 		for k := 1; k <= int(testRate*testRun.Seconds()); k++ {
 			at := time.Duration(k) * time.Second / testRate
+			if key == testKey && c.hush != nil && c.hush(at) {
+				r.add(call{key: key, node: "node-1", start: at, end: at, err: errors.New("EOF"), cutOff: true})
+				continue
+			}
 			if key != testKey || c.skip == nil || !c.skip(at) {
 				admit(key, at)
 			}
-			for range 2 {
+			for range 4 {
 				r.add(call{key: key, node: "node-2", start: at, end: at, origin: "local"}) // denied
 			}
 		}
