@@ -177,7 +177,7 @@ func TestChangingPeriodsDoNotAccumulate(t *testing.T) {
 	}
 	require.True(t, takeFrom(&s, last, 1, 3*time.Hour).Allowed)
 	assert.Same(t, last, s.set, "all others are drained")
-	assert.Nil(t, s.rest)
+	assert.Nil(t, s.more)
 }
 
 // As many limits as there may be, and as many of another version.

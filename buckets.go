@@ -22,22 +22,36 @@ type slot struct {
 	bucket *bucket
 }
 
-// bucket is what one key has taken under one limiter. It fills one cache line, and mostly its key follows it.
+// bucket is what one key has taken under one limiter. It begins with the first bytes of its key and mostly the others
+// follow it in memory, so with a key of up to 21 bytes it is one cache line, and a take needs no other to compare the key.
 type bucket struct {
 	bucketState
-	rare *rare // nil for most
-	text *byte // of the key
-
+	place   int32 // in the table's order of eviction
 	limiter limiterID
-	place   int32  // in the table's order of eviction
 	home    uint16 // its partition
 	length  uint16 // of the key
 	dirty   bool   // listed in its partition's dirty
+	text    [shortKey]byte
+}
+
+// shortKey is the length of the keys that a bucket has room for itself, and nearKey of those that follow it.
+const (
+	shortKey = 21
+	nearKey  = shortKey + 64
+)
+
+// keyedApart is a bucket whose key is too long to follow it.
+type keyedApart struct {
+	bucket
+	key *byte
 }
 
 // key returns the bucket's own copy of its key.
 func (b *bucket) key() string {
-	return unsafe.String(b.text, b.length) // #nosec G103 -- written once, by newBucket
+	if b.length > nearKey {
+		return unsafe.String((*keyedApart)(unsafe.Pointer(b)).key, b.length) // #nosec G103 -- newBucket has made it one
+	}
+	return unsafe.String(&b.text[0], b.length) // #nosec G103 -- written once, by newBucket, which has made room for it
 }
 
 // name returns what the bucket is found by.
@@ -105,33 +119,35 @@ func (s *buckets) insert(hash uint64, id bucketKey, state bucketState) *bucket {
 	return b
 }
 
-// newBucket returns a bucket with a copy of its key. Mostly the key's bytes follow the bucket in memory: to compare it, a
-// take needs no cache line that is far away.
+// newBucket returns a bucket with a copy of its key.
 func newBucket(id bucketKey) (b *bucket) {
-	var text []byte
-	switch n := len(id.key); {
-	case n <= 16:
-		with := new(struct {
+	n := len(id.key)
+	switch {
+	case n <= shortKey:
+		b = new(bucket)
+	case n <= shortKey+16:
+		b = &new(struct {
 			bucket
 			text [16]byte
-		})
-		b, text = &with.bucket, with.text[:]
-	case n <= 32:
-		with := new(struct {
+		}).bucket
+	case n <= shortKey+32:
+		b = &new(struct {
 			bucket
 			text [32]byte
-		})
-		b, text = &with.bucket, with.text[:]
-	case n <= 48:
-		with := new(struct {
+		}).bucket
+	case n <= nearKey:
+		b = &new(struct {
 			bucket
-			text [48]byte
-		})
-		b, text = &with.bucket, with.text[:]
+			text [nearKey - shortKey]byte
+		}).bucket
 	default:
-		b, text = new(bucket), make([]byte, n)
+		text := []byte(id.key)
+		b = &(&keyedApart{key: &text[0]}).bucket
 	}
-	b.text, b.length, b.limiter = &text[0], uint16(copy(text, id.key)), id.limiter
+	if n <= nearKey {
+		copy(unsafe.Slice(&b.text[0], n), id.key) // #nosec G103 -- there is room for it, see above
+	}
+	b.length, b.limiter = uint16(n), id.limiter
 	return b
 }
 

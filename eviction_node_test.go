@@ -42,5 +42,5 @@ func TestANodeUnderEndlessFreshKeysForgetsNoExhaustedOne(t *testing.T) {
 	require.EqualValues(t, fresh+exhausted-maxKeys, node.Stats().Evicted)
 	perKey := float64(peerlimit.HeapInUse()-before) / (maxKeys - exhausted)
 	t.Logf("%.0f bytes a key", perKey)
-	require.Less(t, perKey, 1.05*132, "see Sizing in docs/operations.md; and what is not of keys")
+	require.Less(t, perKey, 1.05*116, "see Sizing in docs/operations.md; and what is not of keys")
 }

@@ -24,11 +24,14 @@ type holding struct {
 	// while it goes on deciding [RefusedHolderReacquires].
 	refused bool
 
-	// replication is what the heir has; of use while holds.
-	replication replication
+	// heirless says that replication is noHeir. It stands here because every take looks at it.
+	heirless bool
 
 	// copy is the version of the buckets kept here, authoritative or not; zero when there is no copy.
 	copy version
+
+	// replication is what the heir has; of use while holds.
+	replication replication
 
 	// promised is the highest election that this node has answered with "not holding", or begun itself. It answers
 	// "behind" to lower ones [Promise] and refuses their replicas [ReplicaPromise].
@@ -101,7 +104,7 @@ func (h *holding) promise(e election) {
 // stop ends holding. The copy stays, as a replica.
 func (h *holding) stop() {
 	h.holds, h.lapsed, h.refused = false, false, false
-	h.replication = replication{}
+	h.replicate(replication{})
 }
 
 // lapse is what missing evidence does: it ends holding [LapsedIsNotHolding], attempts [AcquireNeedsEvidence] and gifts
@@ -133,7 +136,7 @@ func (h *holding) hold(v version) {
 	h.holds, h.lapsed, h.refused = true, false, false
 	h.attempt, h.gift = nil, gift{}
 	h.copy = v
-	h.replication = replication{}
+	h.replicate(replication{})
 	h.promise(v.election)
 }
 
@@ -141,7 +144,7 @@ func (h *holding) hold(v version) {
 func (h *holding) renew(v version) {
 	h.attempt, h.refused = nil, false
 	h.copy = v
-	h.replication = replication{}
+	h.replicate(replication{})
 }
 
 // abandon ends an attempt. A holder that was acquiring anew still has to.
@@ -191,10 +194,13 @@ type replication struct {
 // needsAll reports whether everything is to be sent, and not just what has changed.
 func (r *replication) needsAll() bool { return !r.complete || r.again }
 
-// nobody reports whether there is no heir: then changes need not be noted.
-func (r *replication) nobody() bool { return r.acked == noHeir.acked }
+// replicate begins replication anew, from what the heir is known to have.
+func (h *holding) replicate(from replication) {
+	h.replication, h.heirless = from, from.acked == noHeir.acked
+}
 
-// noHeir is what is known when there is no heir: whatever will be decided is as safe as it can be.
+// noHeir is what is known when there is no heir: whatever will be decided is as safe as it can be, and changes need not be
+// noted.
 var noHeir = replication{complete: true, acked: math.MaxUint64}
 
 // outdo has a holder acquire anew, with an election above one that another node has promised or has a copy of

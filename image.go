@@ -108,7 +108,7 @@ func (p *partition) store(t *table, images []bucketImage, rules *rules, now int6
 		b := p.buckets.find(hash, key)
 		if image.full() {
 			if b != nil {
-				b.bucketState, b.rare = newBucketState(b.set.base, now), nil
+				b.bucketState = newBucketState(b.set.base, now)
 				emptied = true
 			}
 			continue
@@ -116,7 +116,7 @@ func (p *partition) store(t *table, images []bucketImage, rules *rules, now int6
 		if b == nil {
 			b = t.insert(p, hash, key, image.set, now)
 		}
-		b.bucketState, b.rare = image.state(now), nil
+		b.bucketState = image.state(now)
 		b.moved(image.leases, now)
 	}
 	if emptied { // all at once: to remove one costs as much as to remove many

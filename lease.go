@@ -53,45 +53,67 @@ type aside struct {
 	ends   time.Duration // from now, when the last of them drains, if it was used
 }
 
-// rare is what few buckets have.
+// rare is what buckets have that tokens of are set aside or were reserved and given back.
 type rare struct {
 	undone undone
 	leases leases
 }
 
-// more returns the bucket's rare, which it has from now on.
-func (b *bucket) more() *rare {
-	if b.rare == nil {
-		b.rare = new(rare)
+// rare returns what the bucket has of it, or nil.
+func (b *bucket) rare() *rare {
+	if b.more == nil {
+		return nil
 	}
-	return b.rare
+	return b.more.rare
 }
 
-// tidy drops the bucket's rare when there is nothing in it.
-func (b *bucket) tidy() {
-	if b.rare == nil || len(b.rare.leases.list) > 0 {
+// makeRare returns the bucket's rare, which it has from now on.
+func (b *bucket) makeRare() *rare {
+	if b.more == nil {
+		b.more = new(more)
+	}
+	if b.more.rare == nil {
+		b.more.rare = new(rare)
+	}
+	return b.more.rare
+}
+
+// out returns the leases of the bucket that are out.
+func (b *bucket) out() []lease {
+	if r := b.rare(); r != nil {
+		return r.leases.list
+	}
+	return nil
+}
+
+// tidyRare drops the bucket's rare when there is nothing in it.
+func (b *bucket) tidyRare() {
+	r := b.rare()
+	if r == nil || len(r.leases.list) > 0 {
 		return
 	}
-	if b.rare.leases.total = 0; len(b.rare.undone.list) == 0 {
-		b.rare = nil
+	if r.leases.total = 0; len(r.undone.list) == 0 {
+		b.more.rare = nil
+		b.tidy()
 	}
 }
 
 // leased returns what is set aside at now, after whatever has ended was charged.
 func (b *bucket) leased(now int64) aside {
-	if b.rare == nil || len(b.rare.leases.list) == 0 {
+	out := b.out()
+	if len(out) == 0 {
 		return aside{}
 	}
-	l := &b.rare.leases
-	return aside{tokens: l.total, ends: time.Duration(max(0, l.list[len(l.list)-1].end-now))}
+	return aside{tokens: b.more.rare.leases.total, ends: time.Duration(max(0, out[len(out)-1].end-now))}
 }
 
 // expire charges leases that have ended, as of their end, and returns how many and their tokens.
 func (b *bucket) expire(now int64) (ended int, tokens float64) {
-	if b.rare == nil {
+	r := b.rare()
+	if r == nil {
 		return 0, 0
 	}
-	l := &b.rare.leases
+	l := &r.leases
 	for ended < len(l.list) && l.list[ended].end <= now {
 		tokens += l.list[ended].tokens
 		b.settle(&l.list[ended], l.list[ended].tokens, l.list[ended].end)
@@ -100,7 +122,7 @@ func (b *bucket) expire(now int64) (ended int, tokens float64) {
 	if ended > 0 {
 		l.list = slices.Delete(l.list, 0, ended)
 		l.total -= tokens
-		b.tidy()
+		b.tidyRare()
 	}
 	return ended, tokens
 }
@@ -133,10 +155,10 @@ func (b *bucket) lend(id uint64, set *limitSet, cost, want float64, members int,
 		tokens = math.Min(tokens, left/float64(2*members))
 	}
 	tokens = math.Floor(tokens)
-	if !(tokens >= leastLease*math.Max(cost, 1)) || b.rare != nil && len(b.rare.leases.list) >= maxLeases {
+	if !(tokens >= leastLease*math.Max(cost, 1)) || len(b.out()) >= maxLeases {
 		return 0
 	}
-	l := &b.more().leases
+	l := &b.makeRare().leases
 	l.list = append(l.list, lease{id: id, set: set.base, tokens: tokens, end: now + int64(leaseTime+leaseReturnTime)})
 	l.total += tokens
 	return tokens
@@ -144,10 +166,11 @@ func (b *bucket) lend(id uint64, set *limitSet, cost, want float64, members int,
 
 // giveBack takes back what was not used of a lease. It reports how much was, and whether the lease was still out.
 func (b *bucket) giveBack(id uint64, unused float64, now int64) (used float64, ok bool) {
-	if b.rare == nil || id == 0 {
+	r := b.rare()
+	if r == nil || id == 0 {
 		return 0, false
 	}
-	l := &b.rare.leases
+	l := &r.leases
 	i := slices.IndexFunc(l.list, func(out lease) bool { return out.id == id })
 	if i < 0 {
 		return 0, false
@@ -157,27 +180,26 @@ func (b *bucket) giveBack(id uint64, unused float64, now int64) (used float64, o
 	l.total -= out.tokens
 	used = math.Min(out.tokens, math.Max(0, subUp(out.tokens, unused)))
 	b.settle(&out, used, now)
-	b.tidy()
+	b.tidyRare()
 	return used, true
 }
 
 // firstBack returns how long nothing can come back of what is set aside, from now: a denial stands until then. It is
 // forever when nothing is.
 func (b *bucket) firstBack(now int64) time.Duration {
-	if b.rare == nil || len(b.rare.leases.list) == 0 {
+	out := b.out()
+	if len(out) == 0 {
 		return math.MaxInt64
 	}
-	return time.Duration(max(0, b.rare.leases.list[0].end-int64(leaseReturnTime)-now))
+	return time.Duration(max(0, out[0].end-int64(leaseReturnTime)-now))
 }
 
 // moving returns what is set aside when the bucket is sent elsewhere, or to an heir: as much, for as long, and for the
 // same limits. Who has it is not told; what comes back after a move comes too late, and counts as used.
 func (b *bucket) moving(now int64) (moving []movingLease) {
-	if b.rare == nil {
-		return nil
-	}
-	for i := range b.rare.leases.list {
-		l := &b.rare.leases.list[i]
+	out := b.out()
+	for i := range out {
+		l := &out[i]
 		j := slices.IndexFunc(moving, func(m movingLease) bool { return m.set == l.set })
 		if j < 0 {
 			j = len(moving)
@@ -192,23 +214,18 @@ func (b *bucket) moving(now int64) (moving []movingLease) {
 // movingSize bounds what each set's leases take when encoded, and leasesSize what all of a bucket's do.
 const movingSize = 24
 
-func (b *bucket) leasesSize() int {
-	if b.rare == nil {
-		return 0
-	}
-	return movingSize * min(len(b.rare.leases.list), maxLevels)
-}
+func (b *bucket) leasesSize() int { return movingSize * min(len(b.out()), maxLevels) }
 
 // moved sets aside again what was set aside where the bucket came from.
 func (b *bucket) moved(moving []movingLease, now int64) {
 	for _, m := range moving {
-		l := &b.more().leases
+		l := &b.makeRare().leases
 		// Nobody's clock is trusted with more than a lease can have.
 		l.list = append(l.list, lease{set: m.set, tokens: m.tokens, end: now + int64(min(m.left, leaseTime+leaseReturnTime))})
 		l.total += m.tokens
 	}
 	if len(moving) > 1 {
-		slices.SortFunc(b.rare.leases.list, func(x, y lease) int { return cmp.Compare(x.end, y.end) })
+		slices.SortFunc(b.out(), func(x, y lease) int { return cmp.Compare(x.end, y.end) })
 	}
 }
 
@@ -222,7 +239,7 @@ func (b *bucket) fullIn(now int64) time.Duration {
 
 // drained reports whether the bucket carries no information at now and can be dropped.
 func (b *bucket) drained(now int64) bool {
-	return (b.rare == nil || len(b.rare.leases.list) == 0) && b.bucketState.drained(now)
+	return len(b.out()) == 0 && b.bucketState.drained(now)
 }
 
 // The table's part: under a partition's lock.

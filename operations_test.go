@@ -37,9 +37,10 @@ func TestSizesInOperations(t *testing.T) {
 		t.Skip("the sizes are those of 64 bits")
 	}
 	assert.EqualValues(t, 64, unsafe.Sizeof(bucket{}))
+	assert.EqualValues(t, 72, unsafe.Sizeof(keyedApart{})) // 80 with its size class
 	assert.EqualValues(t, 16, unsafe.Sizeof(slot{}))
 	assert.EqualValues(t, 16, unsafe.Sizeof(evictionEntry{}))
-	assert.EqualValues(t, 120, unsafe.Sizeof([maxLevels - 1]float64{})) // 128 with its size class
+	assert.EqualValues(t, 136, unsafe.Sizeof(more{})+unsafe.Sizeof(otherLevels{})) // 144 with its size class
 	assert.InDelta(t, 2.6e6, float64(2*unsafe.Sizeof(table{})), 0.05e6)
 }
 

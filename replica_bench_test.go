@@ -25,7 +25,7 @@ func benchmarkReplication(b *testing.B, takes int) {
 	for part := range uint16(partitionCount) {
 		p := &holder.partitions[part]
 		p.holding.hold(version{election: election{5, "node0-01234567"}, holder: "node0-01234567"})
-		p.holding.replication = replication{heir: "heir", complete: true}
+		p.holding.replicate(replication{heir: "heir", complete: true})
 		holder.noteHolding(part, p)
 		heir.partitions[part].holding.copy = p.holding.copy
 	}

@@ -7,11 +7,12 @@ import "maps"
 // whatever was in it is to be sent again, as changes or as a whole.
 
 const (
-	// shipmentBudget bounds the buckets in one message, in bytes.
-	shipmentBudget = 128 << 10
+	// shipmentBudget bounds the buckets in one message, in bytes. Together with the rest it is less than what a link's buffers
+	// hold in any case.
+	shipmentBudget = 60 << 10
 
 	// pieceBudget bounds what is taken from one partition at a time: for so long takes on it wait.
-	pieceBudget = 64 << 10
+	pieceBudget = 48 << 10
 
 	// replicaOverhead is about what a partition costs in a message besides its buckets, and markSize what a mark does.
 	replicaOverhead = 32
@@ -121,7 +122,7 @@ func (t *table) pack(s *shipment, part uint16, heir string, rules *rules, now in
 	}
 	r := &h.replication
 	if r.heir != heir {
-		*r = replication{heir: heir}
+		h.replicate(replication{heir: heir})
 	}
 	if r.needsAll() {
 		return t.packAll(s, part, p, rules, now)
@@ -298,8 +299,8 @@ func (t *table) sendAgain(part uint16, p *partition, changed []*bucket, all bool
 }
 
 // reusable is how long a list of changes may be to be kept for the next ones: no take allocates, and no partition keeps
-// much memory.
-const reusable = 128
+// much memory. It is what append makes of one for 128.
+const reusable = 144
 
 // reuse keeps a list's memory. The caller holds p.mu.
 func (p *partition) reuse(changed []*bucket) {
@@ -330,7 +331,7 @@ func (t *table) nobodyToSendTo(part uint16) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.holding.holds {
-		p.holding.replication = noHeir
+		p.holding.replicate(noHeir)
 		p.forgetChanges()
 	}
 }

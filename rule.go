@@ -27,13 +27,13 @@ type rule struct {
 }
 
 // limiterID stands for a limiter's name in this process: buckets are many, names are few.
-type limiterID uint32
+type limiterID uint16
 
 // Bounds of what a node remembers of names and rules. Both come from code, its own and that of other members, not from
 // traffic; the bounds are for a LimiterFunc that computes its numbers without end.
 const (
 	maxRules = 1 << 14
-	maxNames = 1 << 16
+	maxNames = 1 << 16 // as many as a limiterID can tell apart
 )
 
 // rules finds the rule for an encoded name and limits.

@@ -115,9 +115,17 @@ func identify(limits []Limit, i int) levelID {
 type bucketState struct {
 	set   *limitSet
 	at    int64
-	first float64                 // the level of the first limit: most buckets have only one
-	rest  *[maxLevels - 1]float64 // the others; nil while there is only one
+	first float64 // the level of the first limit: most buckets have only one
+	more  *more   // nil for most
 }
+
+// more is what few buckets have.
+type more struct {
+	rest *otherLevels // the levels of all limits but the first; nil while there is only one
+	rare *rare        // of buckets in a table, see lease.go; nil when there is nothing
+}
+
+type otherLevels [maxLevels - 1]float64
 
 func newBucketState(set *limitSet, now int64) bucketState {
 	s := bucketState{at: now}
@@ -128,10 +136,26 @@ func newBucketState(set *limitSet, now int64) bucketState {
 // setTo stores the set and makes room for its levels.
 func (s *bucketState) setTo(set *limitSet) {
 	s.set = set
-	if len(set.meters) == 1 {
-		s.rest = nil
-	} else if s.rest == nil {
-		s.rest = new([maxLevels - 1]float64)
+	switch several := len(set.meters) > 1; {
+	case several && s.more == nil:
+		with := new(struct { // in one piece: a take of several limits needs both
+			more
+			levels otherLevels
+		})
+		with.rest = &with.levels
+		s.more = &with.more
+	case several && s.more.rest == nil:
+		s.more.rest = new(otherLevels)
+	case !several && s.more != nil:
+		s.more.rest = nil
+		s.tidy()
+	}
+}
+
+// tidy drops more when there is nothing in it.
+func (s *bucketState) tidy() {
+	if s.more != nil && s.more.rest == nil && s.more.rare == nil {
+		s.more = nil
 	}
 }
 
@@ -139,7 +163,7 @@ func (s *bucketState) level(i int) float64 {
 	if i == 0 {
 		return s.first
 	}
-	return s.rest[i-1]
+	return s.more.rest[i-1]
 }
 
 func (s *bucketState) setLevel(i int, level float64) {
@@ -147,15 +171,16 @@ func (s *bucketState) setLevel(i int, level float64) {
 		s.first = level
 		return
 	}
-	s.rest[i-1] = level
+	s.more.rest[i-1] = level
 }
 
-// clone returns a copy that shares nothing that is written to.
+// clone returns a copy of the levels that shares nothing that is written to.
 func (s *bucketState) clone() bucketState {
 	c := *s
-	if s.rest != nil {
-		rest := *s.rest
-		c.rest = &rest
+	c.more = nil
+	c.setTo(s.set)
+	if c.more != nil {
+		*c.more.rest = *s.more.rest
 	}
 	return c
 }
@@ -255,12 +280,35 @@ func (s *bucketState) decide(a *ask, now int64) Decision {
 	if s.set != a.set {
 		s.adopt(a.set, now)
 	}
+	if len(s.set.meters) == 1 && !a.reserve && a.aside.tokens == 0 {
+		if d, ok := s.takeOne(a.cost, now); ok {
+			return d
+		}
+	}
 	v := s.examine(a, now)
 	if !v.allowed {
 		return s.denial(a, &v)
 	}
 	s.charge(a.cost, &v, now)
 	return s.admission(a, a.cost, &v)
+}
+
+// takeOne is decide for what most takes are: one limit, now, nothing set aside, and enough left; the bucket has a set of
+// just that limit. It does what the functions below do, without the room that several limits take (TestTakeOne). When not
+// ok, nothing was done.
+func (s *bucketState) takeOne(cost float64, now int64) (d Decision, ok bool) {
+	m := &s.set.meters[0]
+	level := m.drain(s.first, now-s.at)
+	after := addUp(level, cost)
+	if after > m.ceiling {
+		return d, false
+	}
+	s.first, s.at = after, max(s.at, now)
+	d.Allowed, d.Limit, d.Remaining, d.ResetAfter = true, s.set.limits[0], max(0, m.burst-after), m.nanos(after)
+	if m.leaky {
+		d.Delay = m.nanos(level)
+	}
+	return d, true
 }
 
 // peek answers as decide would for a take of one token, or of the burst where that is less, and changes nothing.

@@ -123,6 +123,27 @@ func TestStateMatchesTheExactModel(t *testing.T) {
 	})
 }
 
+// What most takes are decided by decides as what all others are decided by, to the last bit.
+func TestTakeOne(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		set := newLimitSet([]Limit{anyLimit().Draw(t, "limit")})
+		now := rapid.Int64Range(0, math.MaxInt64/8).Draw(t, "start")
+		fast, general := newBucketState(set, now), newBucketState(set, now)
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			a := ask{set: set, cost: anyCost(set.smallestBurst()).Draw(t, "cost")}
+			now = min(max(0, now+anyStep(set, a.cost).Draw(t, "step")), math.MaxInt64/2)
+			d, ok := fast.takeOne(a.cost, now)
+			v := general.examine(&a, now)
+			require.Equal(t, v.allowed, ok)
+			if ok {
+				general.charge(a.cost, &v, now)
+				require.Equal(t, general.admission(&a, a.cost, &v), d)
+			}
+			require.Equal(t, general, fast)
+		}
+	})
+}
+
 // Refunds let no level fall below the exact one either.
 func TestRefundMatchesTheExactModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

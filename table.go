@@ -45,20 +45,20 @@ type table struct {
 
 // partition is a set of buckets under one lock. A bucket that is not there is full of tokens.
 //
-// What every take reads or writes comes first and lies in two cache lines: the lock, the slots and the list of changes in
-// one, and of holding what is to be checked and counted in the other. Processors that decide about different keys take
-// these lines from each other.
+// What every take reads or writes comes first and lies in one cache line: the lock, the slots, and of holding what is to
+// be checked and counted. Processors that decide about different keys take that line from each other. In the next one is
+// what a take needs when it is the first of its bucket since the last changes were sent.
 type partition struct {
 	// mu guards the buckets and is held for one operation on one of them, or for one look over all of them; never across
 	// I/O, a channel or a sleep.
 	mu      sync.Mutex
 	buckets buckets
 
-	// dirty are the buckets that have changed and were not sent to the heir yet, each once.
-	dirty []*bucket
-
 	// holding is what this node knows of who decides here.
 	holding holding
+
+	// dirty are the buckets that have changed and were not sent to the heir yet, each once.
+	dirty []*bucket
 
 	// arriving is a replica that comes in pieces, until the last one is there; nil when there is none.
 	arriving *arriving
@@ -140,7 +140,7 @@ func (t *table) touch(part uint16, p *partition, b *bucket) {
 		return
 	}
 	p.holding.copy.seq++
-	if b.dirty || !t.replicates || p.holding.replication.nobody() {
+	if b.dirty || !t.replicates || p.holding.heirless {
 		return
 	}
 	b.dirty = true
@@ -183,7 +183,7 @@ func (t *table) decide(part uint16, id bucketKey, a *ask, now int64) (Decision, 
 	b := p.buckets.find(hash, id)
 	if b == nil {
 		b = t.insert(p, hash, id, a.set, now)
-	} else if b.rare != nil {
+	} else if b.more != nil {
 		a.aside = t.leased(b, now)
 	}
 	d := b.decide(a, now)
@@ -231,8 +231,8 @@ func (t *table) peek(part uint16, id bucketKey, set *limitSet, now int64) (Decis
 // cancel gives a reservation's tokens back, as [Reservation.Cancel] describes. exact reports that it did so at once.
 func (t *table) cancel(part uint16, id bucketKey, u undo, now int64) (exact, ok bool) {
 	ok = t.change(part, id, now, func(b *bucket) {
-		exact = b.more().undone.cancel(&b.bucketState, u, now)
-		b.tidy()
+		exact = b.makeRare().undone.cancel(&b.bucketState, u, now)
+		b.tidyRare()
 	})
 	return exact, ok
 }
@@ -245,10 +245,10 @@ func (t *table) refund(part uint16, id bucketKey, set *limitSet, cost float64, n
 // reset makes a bucket full of tokens. What is set aside stays so: it can still be used.
 func (t *table) reset(part uint16, id bucketKey, now int64) bool {
 	return t.change(part, id, now, func(b *bucket) {
+		r := b.rare()
 		b.bucketState = newBucketState(b.set.base, now)
-		if b.rare != nil {
-			b.rare.undone = undone{}
-			b.tidy()
+		if r != nil && len(r.leases.list) > 0 {
+			b.makeRare().leases = r.leases
 		}
 	})
 }

@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -173,13 +174,33 @@ func TestDecideAllocatesNothing(t *testing.T) {
 
 func allowed(d Decision, ok bool) bool { return ok && d.Allowed }
 
-// What every take touches lies in two cache lines of the partition.
-func TestTakesTouchTwoCacheLinesOfAPartition(t *testing.T) {
+// What every take touches lies in one cache line of the partition; what the first of a bucket since the last replication
+// touches besides, in another one.
+func TestTakesTouchOneCacheLineOfAPartition(t *testing.T) {
 	var p partition
 	const line = 64
 	require.Zero(t, unsafe.Sizeof(p)%line)
-	require.LessOrEqual(t, unsafe.Offsetof(p.dirty)+unsafe.Sizeof(p.dirty), uintptr(line))
-	require.EqualValues(t, line, unsafe.Offsetof(p.holding))
-	require.LessOrEqual(t, unsafe.Offsetof(p.holding.copy)+unsafe.Offsetof(p.holding.copy.seq)+8, uintptr(line))
-	require.LessOrEqual(t, unsafe.Offsetof(p.holding.replication)+unsafe.Offsetof(p.holding.replication.acked)+8, uintptr(line))
+	holding := unsafe.Offsetof(p.holding)
+	require.Less(t, holding+unsafe.Offsetof(p.holding.heirless), uintptr(line))
+	require.LessOrEqual(t, holding+unsafe.Offsetof(p.holding.copy)+unsafe.Offsetof(p.holding.copy.seq)+8, uintptr(line))
+	first, end := unsafe.Offsetof(p.dirty), unsafe.Offsetof(p.dirty)+unsafe.Sizeof(p.dirty)
+	require.Equal(t, first/line, (end-1)/line)
+}
+
+// With a key of up to 21 bytes a bucket is one cache line.
+func TestBucketIsACacheLine(t *testing.T) {
+	const line = 64
+	require.EqualValues(t, line, unsafe.Sizeof(bucket{}))
+	for _, length := range []int{1, shortKey - 1, shortKey, shortKey + 1, shortKey + 16, shortKey + 17, 60, nearKey, nearKey + 1, MaxKeyLen} {
+		key := strings.Repeat("k", length-1) + "!"
+		b := newBucket(bucketKey{key, 65535})
+		require.Equal(t, bucketKey{key, 65535}, b.name())
+		if length <= shortKey {
+			require.Zero(t, uintptr(unsafe.Pointer(b))%line)
+		}
+		other := newBucket(bucketKey{strings.Repeat("x", length), 1}) // whose memory may follow
+		runtime.GC()
+		require.Equal(t, key, b.key())
+		require.NotEqual(t, key, other.key())
+	}
 }

@@ -1,0 +1,32 @@
+package peerlimit
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+)
+
+// BenchmarkTableMemory fills a table with keys of one limit and reports what a key takes on the heap, its own bytes
+// included.
+func BenchmarkTableMemory(b *testing.B) {
+	known := newRules()
+	r := mustFind(b, known, "api", []Limit{PerHour(1000)})
+	for _, length := range []int{13, 20, 36} {
+		for _, keys := range []int{30_000, 100_000, 300_000, 1_000_000} {
+			b.Run(fmt.Sprintf("length=%d/keys=%d", length, keys), func(b *testing.B) {
+				for range b.N {
+					before := heapInUse()
+					t := newTable(keys)
+					empty := heapInUse()
+					for i := range keys {
+						key := fmt.Sprintf("%0*d", length, i)
+						t.decide(r.hash.partition(key), bucketKey{key, r.id}, &ask{set: r.set, cost: 1}, 0)
+					}
+					b.ReportMetric(float64(heapInUse()-empty)/float64(keys), "bytes/key")
+					b.ReportMetric(float64(empty-before), "bytes/table")
+					runtime.KeepAlive(t)
+				}
+			})
+		}
+	}
+}
