@@ -31,6 +31,9 @@ func (n *Node) handleControl(from string, request, response []byte) (reply []byt
 		v := n.evidence.onVerdictRequest(from, q)
 		return appendVerdict(response, &v), nil
 	}
+	if messageKind(request[0]) == kindReplica {
+		return nil, n.replicaLater(from, request)
+	}
 	request = append([]byte(nil), request...) // its buffer is reused
 	return nil, func(ctx context.Context) []byte {
 		response, err := n.answerControl(ctx, from, request)
@@ -54,11 +57,7 @@ func (n *Node) answerControl(ctx context.Context, from string, request []byte) (
 		}
 		return appendQuestionAnswer(nil, n.onQuestion(&q)), nil
 	case kindReplica:
-		q, err := decodeReplicaRequest(request, n.rules.plainSet)
-		if err != nil {
-			return nil, err
-		}
-		return appendReplicaAnswer(nil, n.onReplica(&q)), nil
+		return n.answerReplica(&replicaMemory{message: request})
 	case kindSettle:
 		q, err := decodeSettleRequest(request)
 		if err != nil {

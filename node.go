@@ -45,6 +45,8 @@ type Node struct {
 	replicator *replicator // sends what is held to the heirs
 	reporter   *reporter   // has what was spent by shares charged where it belongs
 
+	replicaMemories sync.Pool // of *replicaMemory
+
 	// mu guards the fields below; it is held for a look-up or an update of them, and nothing else.
 	mu       sync.Mutex
 	limiters map[string]*Limiter

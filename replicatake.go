@@ -1,6 +1,10 @@
 package peerlimit
 
-import "time"
+import (
+	"context"
+	"slices"
+	"time"
+)
 
 // Taking replicas, as the heir. Who sends them is in their version: a request may have come through another member, so
 // the link it came by says nothing.
@@ -13,6 +17,35 @@ type arriving struct {
 	version version
 	content partContent
 	began   int64
+}
+
+// replicaLater returns what takes a replica that has just come, in memory that is used again.
+func (n *Node) replicaLater(from string, request []byte) func(context.Context) []byte {
+	m, _ := n.replicaMemories.Get().(*replicaMemory)
+	if m == nil {
+		m = new(replicaMemory)
+	}
+	m.message = append(m.message[:0], request...)
+	return func(context.Context) []byte {
+		response, err := n.answerReplica(m)
+		if err != nil {
+			return n.refuse(nil, from, err)
+		}
+		kept := slices.ContainsFunc(m.parts, func(p replicaPart) bool { return p.full }) // as pieces, see arriving
+		if !kept && cap(m.message) <= 2*shipmentBudget {
+			n.replicaMemories.Put(m)
+		}
+		return response
+	}
+}
+
+// answerReplica takes the replicas of a message, or says why not.
+func (n *Node) answerReplica(m *replicaMemory) ([]byte, error) {
+	q, err := m.decode(n.rules.plainSet)
+	if err != nil {
+		return nil, err
+	}
+	return appendReplicaAnswer(nil, n.onReplica(&q)), nil
 }
 
 // onReplica takes replicas, or says why not.

@@ -156,15 +156,35 @@ func appendReplicaRequest(b []byte, q *replicaRequest) []byte {
 }
 
 func decodeReplicaRequest(b []byte, plain plainSet) (replicaRequest, error) {
-	r := readControl(slices.Clone(b), kindReplica, plain)
-	parts := readList(&r, partitionCount, 6, func() replicaPart {
-		p := replicaPart{part: r.partition(), version: r.version(), since: r.uvarint()}
-		flags := r.byte()
-		p.full, p.first, p.last = flags&replicaFull != 0, flags&replicaFirst != 0, flags&replicaLast != 0
-		p.content = r.content()
-		return p
-	})
-	return decoded(&r, "replica", replicaRequest{parts})
+	return (&replicaMemory{message: slices.Clone(b)}).decode(plain)
+}
+
+// replicaMemory is what a replica is read into that an heir gets fifty times a second: the message, and all that is decoded
+// from it, which is worthless when the memory is used again.
+type replicaMemory struct {
+	message []byte
+	parts   []replicaPart
+	images  []bucketImage
+	levels  []float64
+}
+
+// decode decodes the message in m. Who keeps anything of it keeps m from being used again.
+func (m *replicaMemory) decode(plain plainSet) (replicaRequest, error) {
+	r := readControl(m.message, kindReplica, plain)
+	r.images, r.levels = m.images[:0], m.levels[:0]
+	if n := r.listLen(partitionCount, 7); n > 0 {
+		m.parts = fillList(&r, slices.Grow(m.parts[:0], n), n, func() replicaPart {
+			p := replicaPart{part: r.partition(), version: r.version(), since: r.uvarint()}
+			flags := r.byte()
+			p.full, p.first, p.last = flags&replicaFull != 0, flags&replicaFirst != 0, flags&replicaLast != 0
+			p.content = r.content()
+			return p
+		})
+	} else {
+		m.parts = nil
+	}
+	m.images, m.levels = r.images, r.levels
+	return decoded(&r, "replica", replicaRequest{m.parts})
 }
 
 func appendReplicaAnswer(b []byte, a *replicaAnswer) []byte {

@@ -223,8 +223,11 @@ type controlReader struct {
 	sets    []limiterSet
 	refused bool // an answer that is none; nothing follows
 
-	part   int       // read last
-	levels []float64 // room for levels to come: one allocation for those of many buckets
+	part int // read last
+
+	// Memory that levels and buckets get their place in: one allocation for those of many.
+	levels []float64
+	images []bucketImage
 }
 
 // readControl begins to read a message of that kind. The sets are read with plain; without, they are skipped.
@@ -314,7 +317,11 @@ func readList[T any](r *controlReader, limit, smallest int, read func() T) []T {
 	if n == 0 {
 		return nil
 	}
-	list := make([]T, 0, n)
+	return fillList(r, make([]T, 0, n), n, read)
+}
+
+// fillList reads so many records of a list into one that is empty.
+func fillList[T any](r *controlReader, list []T, n int, read func() T) []T {
 	for range n {
 		r.record(func() { list = append(list, read()) })
 		if r.failed {
@@ -411,11 +418,20 @@ func (r *controlReader) key() string {
 
 func (r *controlReader) content() partContent {
 	return partContent{
-		buckets: readList(r, math.MaxInt, 3, r.bucket),
+		buckets: r.bucketList(),
 		marks: readList(r, maxKnownNames, 2, func() reportMark {
 			return reportMark{reporter: r.someName(), seq: r.uvarint()}
 		}),
 	}
+}
+
+// bucketList reads buckets. Most partitions that are sent have few, so their memory is that of many partitions' buckets.
+func (r *controlReader) bucketList() []bucketImage {
+	n := r.listLen(math.MaxInt, 4)
+	if n == 0 {
+		return nil
+	}
+	return fillList(r, roomIn(&r.images, n), n, r.bucket)
 }
 
 func (r *controlReader) bucket() bucketImage {
@@ -448,15 +464,8 @@ func (r *controlReader) lease() movingLease {
 	return l
 }
 
-// levelsRoom is for how many levels room is made at once: 2 kB.
-const levelsRoom = 256
-
 func (r *controlReader) levelList(count int) []float64 {
-	if len(r.levels) < count {
-		r.levels = make([]float64, levelsRoom)
-	}
-	levels := r.levels[:count:count]
-	r.levels = r.levels[count:]
+	levels := roomIn(&r.levels, count)[:count]
 	for i := range levels {
 		level := r.number()
 		if !(level >= 0) || math.IsInf(level, 1) {
