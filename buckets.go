@@ -28,7 +28,7 @@ type bucket struct {
 	bucketState
 	place   int32 // in the table's order of eviction
 	limiter limiterID
-	home    uint16 // its partition
+	home    uint16 // its partition; nowhere once it was removed
 	length  uint16 // of the key
 	dirty   bool   // listed in its partition's dirty
 	text    [shortKey]byte
@@ -39,6 +39,8 @@ const (
 	shortKey = 21
 	nearKey  = shortKey + 64
 )
+
+const nowhere = partitionCount
 
 // keyedApart is a bucket whose key is too long to follow it.
 type keyedApart struct {
@@ -184,6 +186,7 @@ func (s *buckets) remove(hash uint64, b *bucket) {
 		}
 	}
 	s.slots[free] = slot{}
+	b.home = nowhere
 	if s.used--; s.used == 0 {
 		s.slots = nil
 	} else if len(s.slots) > minSlots && 4*s.used <= len(s.slots) {
@@ -196,6 +199,7 @@ func (s *buckets) removeIf(drop func(*bucket) bool) (removed int) {
 	for i := range s.slots {
 		if b := s.slots[i].bucket; b != nil && drop(b) {
 			s.slots[i] = slot{}
+			b.home = nowhere
 			removed++
 		}
 	}

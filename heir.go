@@ -29,7 +29,7 @@ func (n *Node) askHeir(ctx context.Context, l *Limiter, r *rule, part uint16, m 
 			rep, err = n.decideAsHeir(ctx, r, part, &passed, "", patience/2)
 		default:
 			var ans answer
-			ans, err = n.call(ctx, heir, &passed, patience/2)
+			ans, err = n.call(ctx, heir, &passed, n.now(), patience/2)
 			rep = n.replyOf(m, ans, heir)
 		}
 		if copied, _ := n.hasCopy(part); err == nil || l.ownPolicy || heir == nil && copied || !errors.Is(err, errNoEvidence) {
@@ -104,7 +104,7 @@ func (n *Node) askPrevious(ctx context.Context, part uint16, m *message, patienc
 	}
 	passed := *m
 	passed.hops = maxHops
-	ans, err := n.call(ctx, previous, &passed, patience/2)
+	ans, err := n.call(ctx, previous, &passed, n.now(), patience/2)
 	if err != nil {
 		return reply{}, err
 	}
@@ -132,7 +132,7 @@ func (n *Node) decideAsHeir(ctx context.Context, r *rule, part uint16, m *messag
 	passed := *m
 	passed.toHeir, passed.hops = false, maxHops-1 // the owner may pass it on once more
 	if n.linked(owner) {
-		ans, err := n.call(ctx, owner, &passed, patience/3)
+		ans, err := n.call(ctx, owner, &passed, n.now(), patience/3)
 		if err == nil {
 			return n.replyOf(m, ans, owner), nil
 		}

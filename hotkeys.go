@@ -274,16 +274,18 @@ func (d *demand) note(cost, used float64, now int64) (want float64) {
 	return d.rate * float64(leaseTime) * 1.5
 }
 
-// answered takes in the holder's answer to a take that asking has prepared, sent at that time.
-func (h *hotKeys) answered(k *hotKey, m *message, r *rule, ans *answer, err error, sent, now int64) {
+// answered takes in the holder's answer to a take that asking has prepared, sent at that time. Most keys are not hot: for
+// those nothing is looked at, the clock neither.
+func (h *hotKeys) answered(k *hotKey, m *message, r *rule, ans *answer, err error, sent int64, clock func() int64) {
 	if h == nil {
 		return
 	}
 	fromHolder := err == nil && (ans.decision.Origin == OriginRemote || ans.decision.Origin == OriginLocal)
+	if k == nil && (!h.denials || !fromHolder || ans.decision.Allowed || ans.grant.stands <= 0) {
+		return
+	}
+	now := clock()
 	if k == nil {
-		if !h.denials || !fromHolder || ans.decision.Allowed || ans.grant.stands <= 0 {
-			return
-		}
 		k = h.add(bucketKey{m.key, r.id}.hash(h.table.seed), bucketKey{m.key, r.id}, r.hash.partition(m.key))
 		k.asked.Store(now)
 	}

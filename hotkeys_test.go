@@ -30,7 +30,7 @@ func (c *hotCaller) ask(ans answer, sent, now int64) *message {
 	m := &message{kind: kindTake, rule: c.rule.encoded, key: c.id.key, cost: 1}
 	k := c.asking(c.id, c.rule, 0, m, sent)
 	ans.decision.Origin = OriginRemote
-	c.answered(k, m, c.rule, &ans, nil, sent, now)
+	c.answered(k, m, c.rule, &ans, nil, sent, func() int64 { return now })
 	return m
 }
 
@@ -169,7 +169,7 @@ func TestDenialsByOthersThanTheHolderAreNotRemembered(t *testing.T) {
 	c := newHotCaller(t, PerSecond(10))
 	m := &message{kind: kindTake, rule: c.rule.encoded, key: "k", cost: 1}
 	share := answer{status: statusDecided, decision: Decision{RetryAfter: time.Second, Origin: OriginHeir}, grant: grant{stands: time.Second}}
-	c.answered(nil, m, c.rule, &share, nil, 0, 0)
+	c.answered(nil, m, c.rule, &share, nil, 0, func() int64 { return 0 })
 	assert.Nil(t, c.find(c.id.hash(c.table.seed), c.id))
 }
 

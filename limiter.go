@@ -60,7 +60,7 @@ func (l *Limiter) Take(ctx context.Context, key string, cost float64) (Decision,
 	m := &message{kind: kindTake, rule: r.encoded, key: key, cost: cost}
 	hot := n.hot.asking(id, r, part, m, now)
 	rep, err := l.ask(ctx, r, part, m, now)
-	n.hot.answered(hot, m, r, &rep.answer, err, now, n.now())
+	n.hot.answered(hot, m, r, &rep.answer, err, now, n.now)
 	return rep.decision, err
 }
 

@@ -167,8 +167,11 @@ func (t *table) packBucket(s *shipment, p *partition, b *bucket, rules *rules, n
 	if s.limiter == "" || s.id != b.limiter {
 		s.limiter, s.id = rules.name(b.limiter), b.limiter
 	}
-	name := b.name()
-	current := p.buckets.find(name.hash(t.seed), name)
+	current := b
+	if b.home == nowhere {
+		name := b.name()
+		current = p.buckets.find(name.hash(t.seed), name)
+	}
 	if current == nil {
 		s.room -= imageOverhead + len(b.key())
 		return bucketImage{limiter: s.limiter, key: b.key()}

@@ -43,12 +43,11 @@ func (r *route) heir(partition uint16) (heir *peer, ok bool) {
 	return r.others[name], true // nil for this node's own name
 }
 
-// call asks a peer and waits for its answer, for at most timeout. An error means that there is no answer; unless it is
-// errElsewhere or neverSent, the question may still have been acted upon.
-func (n *Node) call(ctx context.Context, p *peer, m *message, timeout time.Duration) (answer, error) {
-	var question [512]byte
+// call asks a peer and waits for its answer, for at most timeout; it is about began now. An error means that there is no
+// answer; unless it is errElsewhere or neverSent, the question may still have been acted upon.
+func (n *Node) call(ctx context.Context, p *peer, m *message, began int64, timeout time.Duration) (answer, error) {
+	var question [192]byte // most fit; memory is made for others
 	var room [128]byte
-	began := n.now()
 	response, err := n.client.CallAppend(ctx, p.Peer, room[:0], appendMessage(question[:0], m), timeout)
 	n.counters.questionTimes.add(time.Duration(n.now() - began))
 	return n.decided(response, err)

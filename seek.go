@@ -30,7 +30,7 @@ func (n *Node) askHolder(ctx context.Context, r *rule, part uint16, m *message, 
 		rep, err = n.seek(ctx, r, part, m, "", patience)
 		return rep, nil, err
 	}
-	ans, err := n.call(ctx, owner, m, patience)
+	ans, err := n.call(ctx, owner, m, began, patience)
 	if errors.Is(err, errElsewhere) {
 		rep, err = n.seek(ctx, r, part, m, "", patience-time.Duration(n.now()-began))
 		return rep, owner, err
@@ -69,7 +69,7 @@ func (n *Node) seek(ctx context.Context, r *rule, part uint16, m *message, from 
 		if next := where.next; next != nil && m.hops < maxHops && left > 0 {
 			passed := *m
 			passed.hops++
-			ans, err := n.call(ctx, next, &passed, left)
+			ans, err := n.call(ctx, next, &passed, n.now(), left)
 			if err == nil {
 				return n.replyOf(m, ans, next), nil
 			}

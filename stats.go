@@ -82,10 +82,11 @@ const (
 	boundCount = 13 // up to 205 ms: two RPC timeouts
 )
 
-// durations collects a histogram.
-type durations struct {
+// durations collects a histogram, several times over as decisionCounts does.
+type durations [countStripes]struct {
 	counts [boundCount + 1]atomic.Uint64
 	sum    atomic.Int64
+	_      [64]byte // the next one's first line is another one's last otherwise
 }
 
 func (d *durations) add(lasted time.Duration) {
@@ -93,17 +94,21 @@ func (d *durations) add(lasted time.Duration) {
 	if lasted > firstBound {
 		i = min(bits.Len64(uint64((lasted-1)/firstBound)), boundCount)
 	}
-	d.counts[i].Add(1)
-	d.sum.Add(int64(lasted))
+	s := &d[stripe()%countStripes]
+	s.counts[i].Add(1)
+	s.sum.Add(int64(lasted))
 }
 
 func (d *durations) histogram() Histogram {
-	h := Histogram{Sum: time.Duration(d.sum.Load())}
+	h := Histogram{Counts: make([]uint64, boundCount+1)}
 	for i := range boundCount {
 		h.Bounds = append(h.Bounds, firstBound<<i)
 	}
-	for i := range d.counts {
-		h.Counts = append(h.Counts, d.counts[i].Load())
+	for s := range d {
+		h.Sum += time.Duration(d[s].sum.Load())
+		for i := range h.Counts {
+			h.Counts[i] += d[s].counts[i].Load()
+		}
 	}
 	return h
 }
