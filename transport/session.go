@@ -24,6 +24,10 @@ const (
 	// good part of a millisecond (BenchmarkExpiry), and one for every deadline would
 	// keep a core busy. A timeout can be late by this much.
 	expiryStep = time.Millisecond
+
+	// maxYields is how often a writer lets others run before it writes, at most: when two processors wake callers at the same
+	// time, a few times bring all of them.
+	maxYields = 8
 )
 
 var errSilent = errors.New(errPrefix + "no answer")
@@ -254,17 +258,25 @@ func (s *session) writeDirectly(batch []byte) {
 // there is nothing, writeLoop must wait to be woken; when the session has ended,
 // it reports false.
 //
-// With other calls in flight it first lets the goroutines run that can run now.
-// Most of them are callers that the last answers have woken, and they queue their
-// next requests; without that, nearly every request would get a write of its
-// own. This is no delay waiting for something to come: when nothing else can
-// run, it goes on at once, and a lone call does not even ask.
+// With other calls in flight it first lets the goroutines run that can run now,
+// and again as long as that has brought more requests. Most of them are callers
+// that the last answers have woken, and they queue their next requests; without
+// that, nearly every request would get a write of its own. This is no delay
+// waiting for something to come: when nothing else can run, it goes on at once,
+// and a lone call does not even ask.
 func (s *session) takeQueue(spare []byte) (batch []byte, open bool) {
 	s.mu.Lock()
-	if len(s.queue) > 0 && s.calls.count > 1 {
+	for range maxYields {
+		before := len(s.queue)
+		if before == 0 || s.calls.count <= 1 {
+			break
+		}
 		s.mu.Unlock()
 		runtime.Gosched()
 		s.mu.Lock()
+		if len(s.queue) == before {
+			break
+		}
 	}
 	defer s.mu.Unlock()
 	batch = s.queue
