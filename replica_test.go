@@ -333,7 +333,13 @@ func TestDroppedBucketsAreDroppedAtTheHeir(t *testing.T) {
 	r.finish(t, "a")
 	r.holder.reset(rigPart, bucketKey{"reset", r.rule.id}, 0)
 	r.take(t, "evicted")
-	r.part().buckets.removeIf(func(b *bucket) bool { return b.key() == "evicted" })
+	r.part().buckets.removeIf(func(b *bucket) bool {
+		if b.key() != "evicted" {
+			return false
+		}
+		r.holder.discount(b)
+		return true
+	})
 	r.finish(t, "a")
 	require.Equal(t, map[string]float64{"kept": 1}, levels(r.heirs["a"].table, r.rules))
 }
@@ -344,7 +350,7 @@ func TestChangesAreBounded(t *testing.T) {
 	r.finish(t, "a")
 	for i := range 10000 {
 		r.take(t, fmt.Sprint(i))
-		r.part().buckets.removeIf(func(*bucket) bool { return true })
+		r.part().clear(r.holder)
 		r.holder.boundChanges(rigPart)
 		require.LessOrEqual(t, len(r.part().dirty), reusable)
 	}

@@ -147,8 +147,14 @@ func (t *table) touch(part uint16, p *partition, b *bucket) {
 	if len(p.dirty) == 0 {
 		t.changed[part/64].Or(1 << (part % 64))
 	}
+	if p.dirty == nil {
+		p.dirty = make([]*bucket, 0, firstChanges)
+	}
 	p.dirty = append(p.dirty, b)
 }
+
+// firstChanges is how many changes a partition has room for as soon as there is one.
+const firstChanges = 8
 
 // forgetChanges empties the list of changes. The caller holds p.mu.
 func (p *partition) forgetChanges() {

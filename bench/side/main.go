@@ -42,7 +42,7 @@ func main() {
 	flag.StringVar(&o.programs.redis, "redis", "redis-server", "a Redis server")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often everything is measured")
 	flag.DurationVar(&o.lasts, "lasts", 500*time.Millisecond, "how long each scenario lasts in each round")
-	flag.DurationVar(&o.warmUp, "warm-up", 100*time.Millisecond, "how long it lasts before that without being measured")
+	flag.DurationVar(&o.warmUp, "warm-up", 300*time.Millisecond, "how long it lasts before that without being measured")
 	flag.StringVar(&o.only, "only", "", "measure only blocks of names that match this regular expression")
 	flag.Parse()
 	if err := run(&o); err != nil {
