@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"testing"
 	"testing/synctest"
@@ -89,4 +90,48 @@ func TestAMemberThatAnAnswerNamesIsAsked(t *testing.T) {
 	require.Equal(t, []string{"c"}, news)
 	news, _ = r.refresh(known, "a", nobody)
 	require.Empty(t, news, "it is being asked")
+}
+
+// A node whose seeds are not there yet may have met others before it reaches them. Then two clusters meet of which each has
+// held everything, and a node decides by its own copy what another one decides as well. Nobody is ready as long as that lasts.
+func TestNobodyIsReadyWhileTwoHoldTheSame(t *testing.T) {
+	for seed := range uint64(20) {
+		synctest.Test(t, func(t *testing.T) {
+			network := sim.New(seed)
+			defer network.Close()
+			var nodes []*Node
+			start := func(i int, join ...int) {
+				config := Config{BindAddr: simIP(i), Insecure: true, Network: network.Host(simIP(i)), Logger: slog.New(slog.DiscardHandler)}
+				for _, other := range join {
+					config.Join = append(config.Join, simIP(other))
+				}
+				n, err := Start(config)
+				require.NoError(t, err)
+				t.Cleanup(func() { n.Close() })
+				nodes = append(nodes, n)
+			}
+			start(2, 1)
+			start(3, 1, 2)
+			time.Sleep(time.Duration(seed) * 100 * time.Millisecond)
+			start(1)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			for _, n := range nodes {
+				require.NoError(t, n.WaitReady(ctx, 3))
+			}
+			for key := range 100 {
+				admitted := 0
+				for _, n := range nodes {
+					l, err := n.Limiter("api", PerHour(10))
+					require.NoError(t, err)
+					for range 10 {
+						if l.Allow(ctx, fmt.Sprint(key)) {
+							admitted++
+						}
+					}
+				}
+				require.Equal(t, 10, admitted, "seed %d, key %d", seed, key)
+			}
+		})
+	}
 }

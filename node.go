@@ -236,7 +236,8 @@ func (n *Node) register(l *Limiter) (*Limiter, error) {
 }
 
 // WaitReady returns when this node sees at least that many members alive, itself among them, can reach each of them, and
-// holds all that is its own; less than 1 counts as 1. It returns an error that wraps ctx.Err() when ctx ends first, or matches [ErrClosed].
+// holds all that is its own and nothing that is another's; less than 1 counts as 1. It returns an error that wraps ctx.Err()
+// when ctx ends first, or matches [ErrClosed]. When it has returned on all members, each key is decided about by one of them.
 func (n *Node) WaitReady(ctx context.Context, members int) error {
 	for {
 		n.mu.Lock()
@@ -246,7 +247,7 @@ func (n *Node) WaitReady(ctx context.Context, members int) error {
 		switch {
 		case n.closed.Load():
 			return ErrClosed
-		case ready.members >= members && ready.linked == ready.members && ready.acquiring == 0:
+		case ready.members >= members && ready.linked == ready.members && ready.acquiring == 0 && ready.surplus == 0:
 			return nil
 		}
 		select {
@@ -254,8 +255,8 @@ func (n *Node) WaitReady(ctx context.Context, members int) error {
 		case <-n.stop:
 			return ErrClosed
 		case <-ctx.Done():
-			return fmt.Errorf("peerlimit: %d of %d members are ready, %d linked, and %d partitions are being acquired: %w",
-				ready.members, members, ready.linked, ready.acquiring, ctx.Err())
+			return fmt.Errorf("peerlimit: %d of %d members are ready, %d linked, %d partitions are being acquired, and %d handed over: %w",
+				ready.members, members, ready.linked, ready.acquiring, ready.surplus, ctx.Err())
 		}
 	}
 }
@@ -265,6 +266,7 @@ type readiness struct {
 	members   int // on the ring
 	linked    int // of those, that this node can send takes to; itself among them
 	acquiring int // partitions that are this node's and that it does not hold
+	surplus   int // partitions that it holds and that are another's: when two clusters have met, that one may hold them as well
 }
 
 func (n *Node) readiness() (ready readiness) {
@@ -275,19 +277,23 @@ func (n *Node) readiness() (ready readiness) {
 			ready.linked++
 		}
 	}
-	ready.acquiring = n.acquiring(r)
+	ready.acquiring, ready.surplus = n.acquiring(r)
 	return ready
 }
 
-// acquiring returns how many partitions the ring names this node for that it does not hold.
-func (n *Node) acquiring(r *route) (missing int) {
+// acquiring returns how many partitions the ring names this node for that it does not hold, and how many it holds that the
+// ring names another one for.
+func (n *Node) acquiring(r *route) (missing, surplus int) {
 	full := n.reach.isFull(n.now())
 	for part := range uint16(partitionCount) {
-		if r.owner(part) == nil && !(full && n.table.holds(part)) {
+		switch mine, holds := r.owner(part) == nil, n.table.holds(part); {
+		case mine && !(full && holds):
 			missing++
+		case !mine && holds:
+			surplus++
 		}
 	}
-	return missing
+	return missing, surplus
 }
 
 // Self returns this node as other members see it.
