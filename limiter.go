@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit/fallback"
+	"github.com/peerlimit/peerlimit/transport"
 )
 
 // Limiter enforces limits on keys across the cluster: all nodes that have a limiter of this name share its buckets. Get
@@ -271,6 +272,7 @@ func (l *Limiter) ask(ctx context.Context, r *rule, part uint16, m *message, beg
 	n := l.node
 	patience := n.patience(ctx)
 	rep, owner, err := n.askHolder(ctx, r, part, m, began, patience)
+	again := errors.Is(err, errElsewhere)
 	if err != nil && ctx.Err() == nil {
 		if neverSent(err) {
 			if earlier, previousErr := n.askPrevious(ctx, part, m, patience); previousErr == nil {
@@ -279,12 +281,20 @@ func (l *Limiter) ask(ctx context.Context, r *rule, part uint16, m *message, beg
 			}
 		}
 		n.fallbackBegan(owner, err)
-		if heirsReply, heirsErr := n.askHeir(ctx, l, r, part, m, err, n.patience(ctx)); heirsErr == nil {
+		heirsReply, heirsErr := n.askHeir(ctx, l, r, part, m, err, n.patience(ctx))
+		if heirsErr == nil {
 			rep, err, owner = heirsReply, nil, nil
 		}
+		again = again || errors.Is(err, transport.ErrTimeout) && heirsErr == errNoHeir
 	}
-	if errors.Is(err, errElsewhere) && ctx.Err() == nil {
-		// Nobody failed: it is on its way from one node to another, and will be decided in full when it has arrived.
+	if err != nil && again && ctx.Err() == nil {
+		// Nobody failed: it is on its way from one node to another, and will be decided in full when it has arrived. Or the owner
+		// is slow just after the ring has changed, when no heirs are known yet: then their time is for who owned it before, and
+		// still may hold, and for the owner. If that one has spent the tokens already they are spent twice, the safe side.
+		if earlier, previousErr := n.askPrevious(ctx, part, m, patience); previousErr == nil {
+			l.answered(m, &earlier.answer)
+			return earlier, nil
+		}
 		now := n.now()
 		if left := n.patience(ctx) + patience - time.Duration(now-began); left > 0 {
 			rep, owner, err = n.askHolder(ctx, r, part, m, now, left)

@@ -26,8 +26,10 @@ const (
 	expiryStep = time.Millisecond
 
 	// maxYields is how often a writer lets others run before it writes, at most: when two processors wake callers at the same
-	// time, a few times bring all of them.
+	// time, a few times bring all of them. Once that has taken yieldTime it is not done again: who runs then are not callers,
+	// and where something computes, each time can take the 10 ms that the scheduler lets it.
 	maxYields = 8
+	yieldTime = int64(50 * time.Microsecond)
 )
 
 var errSilent = errors.New(errPrefix + "no answer")
@@ -265,6 +267,7 @@ func (s *session) writeDirectly(batch []byte) {
 // waiting for something to come: when nothing else can run, it goes on at once,
 // and a lone call does not even ask.
 func (s *session) takeQueue(spare []byte) (batch []byte, open bool) {
+	began := s.clock()
 	s.mu.Lock()
 	for range maxYields {
 		before := len(s.queue)
@@ -273,8 +276,9 @@ func (s *session) takeQueue(spare []byte) (batch []byte, open bool) {
 		}
 		s.mu.Unlock()
 		runtime.Gosched()
+		late := s.clock()-began > yieldTime
 		s.mu.Lock()
-		if len(s.queue) == before {
+		if len(s.queue) == before || late {
 			break
 		}
 	}
