@@ -3,6 +3,7 @@
 package chaos
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strings"
@@ -17,14 +18,16 @@ const (
 	// heir's acknowledgement is there, on a machine where nine processes share two processors.
 	unreplicated = 5 * peerlimit.DefaultReplicaInterval
 
-	// inTime is how long a decision may take, and what the machine takes for a request anyway comes to it.
-	inTime = 2*peerlimit.DefaultRPCTimeout + 50*time.Millisecond
-
 	// fullAgain is how soon after the end of one of five nodes the whole limit must be given out again.
 	fullAgain = time.Second
 
 	sample = 100 * time.Millisecond
 )
+
+// inTime is how long a decision may take, and what the machine takes for a request anyway comes to it.
+func (s *scenario) inTime() time.Duration {
+	return 2*cmp.Or(s.rpcTimeout, peerlimit.DefaultRPCTimeout) + 50*time.Millisecond
+}
 
 // allowance is what may be admitted in a window of length w: factor times B + R·w, and extra tokens.
 type allowance struct{ factor, extra float64 }
@@ -50,8 +53,8 @@ func judge(r *run, records []record) Result {
 	if result.Failed > 0 {
 		result.violate("%d of %d calls failed; the first: %s", result.Failed, result.Calls, result.FirstFailed)
 	}
-	if bound := milliseconds(inTime) + result.NoiseMS; result.SlowestMS > bound {
-		result.violate("a decision took %.0f ms; promised are %v, and %.0f ms is what requests without a decision took", result.SlowestMS, inTime, result.NoiseMS)
+	if bound := milliseconds(s.inTime()) + result.NoiseMS; result.SlowestMS > bound {
+		result.violate("a decision took %.0f ms; promised are %v, and %.0f ms is what requests without a decision took", result.SlowestMS, s.inTime(), result.NoiseMS)
 	}
 	if s.fullRate {
 		took := hot.fullRateAfter(r.lastSudden(), end, s.hot.rate)

@@ -35,6 +35,9 @@ func (n *node) start(program string, namespace *os.File, s *scenario, join []str
 	n.log, n.ended, n.err = new(lockedBuffer), make(chan struct{}), nil
 	n.command = exec.Command(program, "-name", n.name, "-bind", n.bind, "-rpc", n.rpc, "-http", n.http,
 		"-join", strings.Join(join, ","), "-burst", fmt.Sprint(s.hot.burst), "-rate", fmt.Sprint(s.hot.rate))
+	if s.rpcTimeout > 0 {
+		n.command.Args = append(n.command.Args, "-rpc-timeout", s.rpcTimeout.String())
+	}
 	n.command.Stderr = n.log
 	if err := launch().start(n.command, namespace); err != nil {
 		return fmt.Errorf("starting %s: %w", n.name, err)

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -21,6 +22,10 @@ type scenario struct {
 	nodes     int
 	hot       limit
 	calls     int // a second of the saturated key at each node; 0 for hotCalls
+
+	// rpcTimeout is peerlimit's setting, where so many processes start at once that some of them wait for a processor longer
+	// than by default others wait for their answers; 0 for the default.
+	rpcTimeout time.Duration
 
 	network bool // it cuts links
 	foreign bool // it makes sense for another program than peerlimit

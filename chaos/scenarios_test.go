@@ -61,8 +61,8 @@ var scenarios = []scenario{
 		allow: nothingMore,
 	},
 	{
-		name: "Scale", guarantee: "B + R·w; no call fails",
-		nodes: 3, hot: hundred, foreign: true, ci: true,
+		name: "Scale", guarantee: "B + R·w; no call fails, with an RPCTimeout of 250 ms",
+		nodes: 3, hot: hundred, foreign: true, ci: true, rpcTimeout: 250 * time.Millisecond,
 		do: func(r *run) {
 			r.join(3)
 			r.join(3)

@@ -43,6 +43,7 @@ func run() error {
 		rate     = flag.Float64("rate", 100, "tokens a second of keys that begin with hot")
 		behavior = flag.String("behavior", "batching", "batching, no_batching or global")
 	)
+	flag.Duration("rpc-timeout", 0, "is peerlimit's")
 	flag.Parse()
 	mode, ok := gubernator.Behavior_value[strings.ToUpper(*behavior)]
 	if !ok {

@@ -1,7 +1,7 @@
 // Command node is a service with a rate limit, for the scenarios of package chaos. Another program can be in its place when
 // it understands the same flags and requests:
 //
-//	-name NAME -bind HOST:PORT -rpc HOST:PORT -http HOST:PORT -join HOST:PORT,...  -burst TOKENS -rate TOKENS_A_SECOND
+//	-name NAME -bind HOST:PORT -rpc HOST:PORT -http HOST:PORT -join HOST:PORT,...  -burst TOKENS -rate TOKENS_A_SECOND -rpc-timeout DURATION
 //
 // -bind is for gossip or whatever finds the others, -join has the -bind of others, -rpc is for what is asked among nodes.
 // Keys that begin with "hot" have the limit of the flags; all others ten an hour.
@@ -48,6 +48,8 @@ func run() error {
 		join  = flag.String("join", "", "addresses of gossip of others, separated by commas")
 		burst = flag.Float64("burst", 100, "burst of keys that begin with hot")
 		rate  = flag.Float64("rate", 100, "tokens a second of keys that begin with hot")
+
+		rpcTimeout = flag.Duration("rpc-timeout", peerlimit.DefaultRPCTimeout, "how long one question to another node is waited for")
 	)
 	flag.Parse()
 	terminated, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
@@ -55,7 +57,8 @@ func run() error {
 
 	config := peerlimit.Config{
 		Name: *name, BindAddr: *bind, RPCAddr: *rpc, Insecure: true, // a network of its own, or loopback
-		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		RPCTimeout: *rpcTimeout,
+		Logger:     slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 	if *join != "" {
 		config.Join = strings.Split(*join, ",")
