@@ -68,8 +68,8 @@ what was done, those after them what the nodes make of it.
 Last comes the verdict. With burst B and rate R, a window of w seconds may admit B + R·w for a key,
 and nothing more because a process came or left. The kill may make the others forget what the owner
 admitted within its last 20 ms: as many takes as were seen then may be admitted again. All windows
-of the run are checked. The exit status is 0 when every key kept to that and was served at least 90 %
-of what one bucket would have given to the same requests, but for the moment without an owner after
+of the run are checked. The exit status is 0 when every key kept to that and got at least 90 % of
+what one bucket would have given to the same requests, but for the moment without an owner after
 the kill, and when no calls failed but those that the kill cut off; otherwise it is 1. Ctrl-C ends
 the run early, with the verdict so far.
 
