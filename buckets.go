@@ -40,6 +40,7 @@ const (
 	nearKey  = shortKey + 64
 )
 
+// nowhere is the home of a bucket that is in no table any more. Who has kept it, as the list of changes does, can tell.
 const nowhere = partitionCount
 
 // keyedApart is a bucket whose key is too long to follow it.

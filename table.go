@@ -46,7 +46,7 @@ type table struct {
 // partition is a set of buckets under one lock. A bucket that is not there is full of tokens.
 //
 // What every take reads or writes comes first and lies in one cache line: the lock, the slots, and of holding what is to
-// be checked and counted. Processors that decide about different keys take that line from each other. In the next one is
+// be checked and counted. Processors that decide about different keys take that line from each other. In another one is
 // what a take needs when it is the first of its bucket since the last changes were sent.
 type partition struct {
 	// mu guards the buckets and is held for one operation on one of them, or for one look over all of them; never across

@@ -267,14 +267,17 @@ func (s *session) writeDirectly(batch []byte) {
 // waiting for something to come: when nothing else can run, it goes on at once,
 // and a lone call does not even ask.
 func (s *session) takeQueue(spare []byte) (batch []byte, open bool) {
-	began := s.clock()
+	var began int64
 	s.mu.Lock()
-	for range maxYields {
+	for i := range maxYields {
 		before := len(s.queue)
 		if before == 0 || s.calls.count <= 1 {
 			break
 		}
 		s.mu.Unlock()
+		if i == 0 {
+			began = s.clock()
+		}
 		runtime.Gosched()
 		late := s.clock()-began > yieldTime
 		s.mu.Lock()
