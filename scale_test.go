@@ -25,6 +25,9 @@ var scaleNodes = flag.String("scale.nodes", "10", "`numbers` of nodes of the clu
 //
 //	go test . -run 'TestScale$' -v -timeout 1h -scale.nodes 10,30,60,100
 func TestScale(t *testing.T) {
+	if raceDetector {
+		t.Skip("it finds out what many nodes cost; joins and losses are in TestSchedules as well")
+	}
 	for text := range strings.SplitSeq(*scaleNodes, ",") {
 		size, err := strconv.Atoi(text)
 		require.NoError(t, err, "-scale.nodes")

@@ -166,15 +166,15 @@ var writtenPlans = []plan{
 }
 
 func TestScheduleRegressions(t *testing.T) {
+	if raceDetector {
+		t.Skip("TestSchedules runs the same code, with one schedule of each family")
+	}
 	for name, s := range written {
 		s.plans = writtenPlans
 		t.Run(name, func(t *testing.T) {
 			s.test = t.Name()
 			runSchedule(t, &s)
 		})
-	}
-	if raceDetector {
-		return // the seeds are schedules like those of TestSchedules
 	}
 	for _, r := range regressionSeeds {
 		t.Run(fmt.Sprintf("%d: %s", r.seed, r.why), func(t *testing.T) { runSchedule(t, newSchedule(r.seed)) })
