@@ -72,7 +72,7 @@ type Conditions struct {
 var Healthy = Conditions{Latency: sim.DefaultConditions.Latency, Jitter: sim.DefaultConditions.Jitter}
 
 // Degrade sets the conditions of the whole network, also of links that DegradeLink has set apart. What is under way
-// arrives as it was sent. Degrade(Healthy) ends it.
+// arrives as it was sent, and on a connection before what is sent after it. Degrade(Healthy) ends it.
 func (c *Cluster) Degrade(conditions Conditions) {
 	c.network.SetDefaults(conditions.simulated())
 	c.network.ResetLinks()
