@@ -14,7 +14,7 @@ import (
 // Whoever sends endless fresh keys to a node does not make it forget who has nothing left.
 func TestANodeUnderEndlessFreshKeysForgetsNoExhaustedOne(t *testing.T) {
 	if testing.Short() || raceDetector {
-		t.Skip("2,000,000 keys")
+		t.Skip("2,000,000 keys take the race detector too long, and tests of fewer have the same goroutines")
 	}
 	const maxKeys, exhausted, fresh = 100_000, 1000, 2_000_000
 	node := peerlimittest.NewNode(t, func(c *peerlimit.Config) { c.MaxKeys = maxKeys })
