@@ -30,8 +30,11 @@ type IPOptions struct {
 // The header's entries are read from the last to the first, for as long as they were written by a trusted proxy: the
 // client is the first address from the right that is not trusted. When an entry is no address, or all are trusted, the
 // client is the leftmost address that a trusted proxy has vouched for; so nothing that a client writes into the header gets
-// it a bucket that a proxy did not give it. The key function fails only when the connection has no IP address, as that of
-// a Unix socket.
+// it a bucket that a proxy did not give it. An empty entry is no address, and neither is one of Forwarded that is not of
+// RFC 7239's form: an IPv6 address or a port without quotes, a quote that nothing closes, a name that occurs twice. What
+// else a proxy writes into Forwarded, such as the client's Host, it must quote when it is no token: a client that may choose
+// what stands there unquoted can write entries of its own. The key function fails only when the connection has no IP
+// address, as that of a Unix socket.
 //
 // An error of ClientIP names the field of the options that is wrong, and its value.
 func ClientIP(o IPOptions) (KeyFunc, error) {
@@ -83,8 +86,8 @@ type ipFinder struct {
 	header  string
 	bits    int
 
-	// last splits the last entry off a header line and returns its address.
-	last func(line string) (rest string, addr netip.Addr, ok bool)
+	// last splits the last entry off a header line and returns its address. An empty line is an empty entry, which is none.
+	last func(line string) (rest string, more bool, addr netip.Addr, ok bool)
 }
 
 // key is a KeyFunc.
@@ -103,12 +106,12 @@ func (f *ipFinder) key(r *http.Request) (string, error) {
 // client walks from the peer to the client, over the proxies that are trusted.
 func (f *ipFinder) client(peer netip.Addr, lines []string) netip.Addr {
 	for n := len(lines) - 1; n >= 0; n-- {
-		for line := lines[n]; line != "" && f.trusts(peer); {
-			rest, addr, ok := f.last(line)
+		for line, more := lines[n], true; more && f.trusts(peer); {
+			rest, before, addr, ok := f.last(line)
 			if !ok {
 				return peer
 			}
-			line, peer = rest, addr
+			line, more, peer = rest, before, addr
 		}
 	}
 	return peer
@@ -123,40 +126,15 @@ func (f *ipFinder) trusts(addr netip.Addr) bool {
 	return false
 }
 
-// cutLast splits at the last comma. Where Forwarded has a comma in quotes, the part behind it is no address, which ends
-// the walk; read from the left, a quote that a client opens would hide what proxies have written behind it.
-func cutLast(line string) (rest, entry string) {
+// optionalSpace is what may be around the entries of a list (RFC 9110, 5.6.3).
+const optionalSpace = " \t"
+
+// lastForwardedFor splits the last entry off a line of X-Forwarded-For. more reports whether there is another one before
+// it, which then is what rest ends with.
+func lastForwardedFor(line string) (rest string, more bool, addr netip.Addr, ok bool) {
 	comma := strings.LastIndexByte(line, ',')
-	return line[:max(comma, 0)], strings.TrimSpace(line[comma+1:])
-}
-
-// lastForwardedFor reads X-Forwarded-For.
-func lastForwardedFor(line string) (rest string, addr netip.Addr, ok bool) {
-	rest, entry := cutLast(line)
-	addr, ok = parseAddr(entry)
-	return rest, addr, ok
-}
-
-// lastForwarded reads Forwarded: the one "for" of an entry such as for="[2001:db8::1]:4711";proto=https.
-func lastForwarded(line string) (rest string, addr netip.Addr, ok bool) {
-	rest, entry := cutLast(line)
-	for pair := range strings.SplitSeq(entry, ";") {
-		name, value, _ := strings.Cut(pair, "=")
-		if !strings.EqualFold(strings.TrimSpace(name), "for") {
-			continue
-		}
-		if addr.IsValid() {
-			return "", netip.Addr{}, false // twice
-		}
-		value = strings.TrimSpace(value)
-		if len(value) >= 2 && value[0] == '"' && value[len(value)-1] == '"' {
-			value = value[1 : len(value)-1]
-		}
-		if addr, ok = parseAddr(value); !ok {
-			return "", netip.Addr{}, false
-		}
-	}
-	return rest, addr, ok
+	addr, ok = parseAddr(strings.Trim(line[comma+1:], optionalSpace))
+	return line[:max(comma, 0)], comma >= 0, addr, ok
 }
 
 // parseAddr reads an address with or without a port, and IPv6 with or without brackets. It has neither a zone, which is
@@ -165,10 +143,11 @@ func parseAddr(s string) (addr netip.Addr, ok bool) {
 	if withPort, err := netip.ParseAddrPort(s); err == nil {
 		addr = withPort.Addr()
 	} else {
-		if len(s) >= 2 && s[0] == '[' && s[len(s)-1] == ']' {
-			s = s[1 : len(s)-1]
+		bare, bracketed := s, len(s) >= 2 && s[0] == '[' && s[len(s)-1] == ']'
+		if bracketed {
+			bare = s[1 : len(s)-1]
 		}
-		if addr, err = netip.ParseAddr(s); err != nil {
+		if addr, err = netip.ParseAddr(bare); err != nil || bracketed && addr.Is4() {
 			return netip.Addr{}, false
 		}
 	}

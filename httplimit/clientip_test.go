@@ -126,16 +126,16 @@ func TestForwardedAsItIsWritten(t *testing.T) {
 	key, err := ClientIP(IPOptions{TrustedProxies: networks(t, "10.0.0.0/8"), Header: "Forwarded"})
 	require.NoError(t, err)
 	for line, want := range map[string]string{
-		`for=192.0.2.60;proto=http;by=203.0.113.43`:     "192.0.2.60",
-		`for="[2001:db8:cafe::17]:4711"`:                "2001:db8:cafe::/64",
-		`FOR=192.0.2.43, For="198.51.100.17"`:           "198.51.100.17",
-		`for=192.0.2.43,for=unknown`:                    "10.0.0.1",
-		`for=192.0.2.43,for=_hidden`:                    "10.0.0.1",
-		`for=192.0.2.43,proto=https`:                    "10.0.0.1",
-		`for=192.0.2.43;for=192.0.2.44`:                 "10.0.0.1",
-		`for="192.0.2.43`:                               "10.0.0.1",
-		`for="evil, for=198.51.100.17`:                  "198.51.100.17",
-		`for=203.0.113.9;ext="a, for=10.9.9.9", for=::`: "::/64",
+		`for=192.0.2.60;proto=http;by=203.0.113.43`:       "192.0.2.60",
+		`for="[2001:db8:cafe::17]:4711"`:                  "2001:db8:cafe::/64",
+		`FOR=192.0.2.43, For="198.51.100.17"`:             "198.51.100.17",
+		`for=192.0.2.43,for=unknown`:                      "10.0.0.1",
+		`for=192.0.2.43,for=_hidden`:                      "10.0.0.1",
+		`for=192.0.2.43,proto=https`:                      "10.0.0.1",
+		`for=192.0.2.43;for=192.0.2.44`:                   "10.0.0.1",
+		`for="192.0.2.43`:                                 "10.0.0.1",
+		`for="evil, for=198.51.100.17`:                    "198.51.100.17",
+		`for=203.0.113.9;ext="a, for=10.9.9.9", for="::"`: "::/64",
 	} {
 		got, err := key(from("10.0.0.1:1", "Forwarded", line))
 		require.NoError(t, err)
