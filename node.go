@@ -19,10 +19,11 @@ import (
 
 // Node is one member of a cluster that shares limits. A process needs one. It is safe for concurrent use.
 type Node struct {
-	*settings
-	log    *slog.Logger
-	began  time.Time // the monotonic clock counts from here
-	closed atomic.Bool
+	settings *settings // not embedded: with Config's fields, the secrets would be the node's, and with its methods, its text
+	identity string    // settings.identity
+	log      *slog.Logger
+	began    time.Time // the monotonic clock counts from here
+	closed   atomic.Bool
 
 	table    *table   // copies of partitions; where this node holds, it decides by them for the cluster
 	alone    *table   // buckets for deciding alone
@@ -79,7 +80,7 @@ func Start(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{
-		settings: s, log: s.Logger.With(slog.String("node", s.identity)), began: time.Now(),
+		settings: s, identity: s.identity, log: s.Logger.With(slog.String("node", s.identity)), began: time.Now(),
 		table: newTable(s.MaxKeys), alone: newTable(s.MaxKeys), rules: newRules(),
 		limiters: make(map[string]*Limiter), peers: make(map[string]*peer), members: make(map[string]Member),
 		changed: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
@@ -153,22 +154,22 @@ func (n *Node) holdingChanged() {
 
 // listen opens the node's sockets: takes first, because gossip tells others where they are served.
 func (n *Node) listen() (err error) {
-	network := n.Network
+	network := n.settings.Network
 	if network == nil {
 		network = transport.TCP{}
 	}
 	n.server, err = transport.Listen(transport.ServerConfig{
-		Network: network, Addr: n.rpc.String(), Cluster: n.Cluster, Self: n.identity,
+		Network: network, Addr: n.settings.rpc.String(), Cluster: n.settings.Cluster, Self: n.identity,
 		MinVersion: protocolMin, MaxVersion: protocolMax, Handler: n.handle, Logger: n.log,
-		WrapConn: n.encryption.wrapServer(), OnRefused: n.refusedConnection,
+		WrapConn: n.settings.encryption.wrapServer(), OnRefused: n.refusedConnection,
 	})
 	if err != nil {
-		return fmt.Errorf("peerlimit: RPCAddr %s: %w", n.rpc, err)
+		return fmt.Errorf("peerlimit: RPCAddr %s: %w", n.settings.rpc, err)
 	}
 	n.client = transport.NewClient(transport.ClientConfig{
-		Network: network, Cluster: n.Cluster, Self: n.identity,
+		Network: network, Cluster: n.settings.Cluster, Self: n.identity,
 		MinVersion: protocolMin, MaxVersion: protocolMax, Logger: n.log, OnLink: n.linkChanged,
-		WrapConn: n.encryption.wrapClient(),
+		WrapConn: n.settings.encryption.wrapClient(),
 	})
 	bound, err := boundAddr(n.server.Addr())
 	if err != nil {
@@ -201,7 +202,7 @@ func (n *Node) Limiter(name string, limits ...Limit) (*Limiter, error) {
 	if err != nil {
 		return nil, err
 	}
-	return n.register(&Limiter{node: n, name: name, rule: r, policy: n.Fallback, counts: new(decisionCounts)})
+	return n.register(&Limiter{node: n, name: name, rule: r, policy: n.settings.Fallback, counts: new(decisionCounts)})
 }
 
 // LimiterFunc returns a limiter whose limits depend on the key, such as a customer's tier. limits is called on every
@@ -215,7 +216,7 @@ func (n *Node) LimiterFunc(name string, limits func(ctx context.Context, key str
 	if limits == nil {
 		return nil, fmt.Errorf("%w: limiter %q has no function", ErrInvalidLimit, name)
 	}
-	return n.register(&Limiter{node: n, name: name, limits: limits, policy: n.Fallback, counts: new(decisionCounts)})
+	return n.register(&Limiter{node: n, name: name, limits: limits, policy: n.settings.Fallback, counts: new(decisionCounts)})
 }
 
 func (n *Node) register(l *Limiter) (*Limiter, error) {
@@ -325,7 +326,7 @@ func (n *Node) Stats() Stats {
 		RingChanges: c.ringChanges.Load(),
 		ReplicaLag:  n.replicator.lag(n.now()),
 		Fallbacks:   c.fallbacks.Load(), EvidenceLapses: c.evidenceLapses.Load(),
-		MaxKeys: n.MaxKeys, Keys: int(n.table.keys.Load()), Alone: int(n.alone.keys.Load()), Evicted: n.table.evicted.Load(),
+		MaxKeys: n.settings.MaxKeys, Keys: int(n.table.keys.Load()), Alone: int(n.alone.keys.Load()), Evicted: n.table.evicted.Load(),
 		Served: c.served.Load(), PassedOn: c.passedOn.Load(), Refused: c.refused.Load(),
 		Strangers: c.strangers.Load(),
 		Timeouts:  c.timeouts.Load(), Unreachable: c.unreachable.Load(), Overloaded: c.overloaded.Load(),
@@ -462,7 +463,7 @@ func (n *Node) reroute(view *memberView) {
 	}
 	next.ring.without(n.identity) // which names the heirs of what this node owns; the others are not needed yet
 	n.route.Store(next)
-	if !n.NoLeases {
+	if !n.settings.NoLeases {
 		n.table.members.Store(int64(len(names)))
 	}
 	if sameOwners {

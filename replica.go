@@ -65,7 +65,7 @@ type heirState struct {
 
 func newReplicator(n *Node) *replicator {
 	r := &replicator{
-		node: n, log: n.log.With(slog.String("component", "replicator")), interval: n.ReplicaInterval,
+		node: n, log: n.log.With(slog.String("component", "replicator")), interval: n.settings.ReplicaInterval,
 		wakeUp: make(chan struct{}, 1), heirs: make(map[string]*heirState),
 	}
 	r.survey.Store(true)

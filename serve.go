@@ -60,7 +60,7 @@ func (n *Node) answerElsewhere(ctx context.Context, from string, r *rule, part u
 		return rep.answer
 	case errors.Is(err, errNoEvidence):
 		if copied, _ := n.hasCopy(part); copied {
-			ans := n.decideByShare(n.Fallback, r, part, m).answer
+			ans := n.decideByShare(n.settings.Fallback, r, part, m).answer
 			ans.undo = nil // a cancellation would go to the holder; what a share has granted others stays spent
 			return ans
 		}
