@@ -106,7 +106,7 @@ func (s *service) handler() http.Handler {
 	mux.HandleFunc("GET /owner", s.owner)
 	mux.HandleFunc("GET /ready", s.ready)
 	mux.HandleFunc("GET /alive", func(http.ResponseWriter, *http.Request) {})
-	return mux
+	return http.NewCrossOriginProtection().Handler(mux) // a page that is open in a browser on this machine takes nothing
 }
 
 func (s *service) limiter(key string) *peerlimit.Limiter {

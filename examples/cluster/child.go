@@ -144,6 +144,9 @@ func (s *service) leave(endRequests func() error) error {
 	return errors.Join(err, s.node.Leave(ctx))
 }
 
+// maxOrder bounds the body of an order, in bytes.
+const maxOrder = 1 << 16
+
 func (s *service) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /take", s.take)
@@ -151,7 +154,7 @@ func (s *service) routes() http.Handler {
 	mux.HandleFunc("GET /ready", s.ready)
 	mux.HandleFunc("POST /limit", s.changeLimit)
 	mux.HandleFunc("POST /cut", s.cut)
-	return mux
+	return localOnly(mux)
 }
 
 // setLimit changes the limit of all keys. Buckets that are there go on with what is in them.
@@ -166,7 +169,7 @@ func (s *service) setLimit(o limitOrder) error {
 
 func (s *service) changeLimit(w http.ResponseWriter, r *http.Request) {
 	var o limitOrder
-	err := json.NewDecoder(r.Body).Decode(&o)
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxOrder)).Decode(&o)
 	if err == nil {
 		err = s.setLimit(o)
 	}
@@ -180,7 +183,7 @@ func (s *service) changeLimit(w http.ResponseWriter, r *http.Request) {
 // cut changes who is out of reach.
 func (s *service) cut(w http.ResponseWriter, r *http.Request) {
 	var o cutOrder
-	err := json.NewDecoder(r.Body).Decode(&o)
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxOrder)).Decode(&o)
 	if s.network == nil {
 		err = errors.New("this network cannot be cut")
 	}
