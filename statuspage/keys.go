@@ -11,6 +11,7 @@ import (
 	"github.com/segmentio/topk"
 
 	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/internal/printable"
 )
 
 // Which keys are busy, and which are denied, is estimated from a sample of the takes by HeavyKeeper (Gong and others, "An
@@ -116,7 +117,7 @@ func (b *busyKeys) rank(now, last *topk.HeavyKeeper, seconds float64, hide bool)
 		if hide {
 			key = fmt.Sprintf("%08x", uint32(maphash.String(b.seed, key)))
 		}
-		keys = append(keys, busyKey{Limiter: limiter, Key: key, PerSecond: float64(count) * sampleEvery / seconds})
+		keys = append(keys, busyKey{Limiter: printable.Text(limiter), Key: printable.Text(key), PerSecond: float64(count) * sampleEvery / seconds})
 	}
 	slices.SortFunc(keys, func(a, b busyKey) int {
 		return cmp.Or(cmp.Compare(b.PerSecond, a.PerSecond), cmp.Compare(a.Limiter, b.Limiter), cmp.Compare(a.Key, b.Key))

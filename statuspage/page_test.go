@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 
@@ -185,6 +188,91 @@ func TestWhatPeopleSentIsOnlyText(t *testing.T) {
 		require.NotContains(t, body, "<script>alert")
 		require.Equal(t, 1, strings.Count(body, "<script>"), "the page's own")
 		asJSON(t, page, "/")
+	})
+}
+
+// hostileText would clear an operator's terminal, rename its window, run backwards, and hide part of itself.
+const hostileText = "a\x1b[2J\x1b]0;x\a\r\nb\u009b31m\u202ec\u200b\u00a0\u2028\xff\x7f"
+
+// requirePrints fails when a text has anything but line ends and tabs that does not print.
+func requirePrints(t *testing.T, text string) {
+	t.Helper()
+	require.True(t, utf8.ValidString(text))
+	for i, r := range text {
+		if r != '\n' && r != '\t' && !unicode.IsPrint(r) {
+			require.Failf(t, "it does not print", "%q in %q", r, text[max(0, i-60):min(len(text), i+60)])
+		}
+	}
+}
+
+// stringsIn returns all strings in what was decoded from JSON, names of fields too.
+func stringsIn(value any) (all []string) {
+	switch value := value.(type) {
+	case string:
+		all = append(all, value)
+	case []any:
+		for _, v := range value {
+			all = append(all, stringsIn(v)...)
+		}
+	case map[string]any:
+		for name, v := range value {
+			all = append(append(all, name), stringsIn(v)...)
+		}
+	}
+	return all
+}
+
+// Keys are what clients send, and who asks about one may have been given a link. Whether an operator looks at the page with
+// curl or at its JSON with jq, which decodes strings, nothing of it reaches the terminal but what prints.
+func TestWhatDoesNotPrintIsShownEscaped(t *testing.T) {
+	const shown = `a\x1b[2J\x1b]0;x\a\r\nb\u009b31m\u202ec\u200b\u00a0\u2028\xff\x7f`
+	inCluster(t, statuspage.Options{}, func(t *testing.T, cluster *peerlimittest.Cluster, page *statuspage.Page) {
+		l := cluster.Limiters("api"+hostileText, peerlimit.PerMinute(60).WithBurst(2))[0]
+		takeOften(t, l, "key"+hostileText, 5_000)
+		for _, query := range []url.Values{
+			{}, {"limiter": {"api" + hostileText}, "key": {"key" + hostileText}}, {"limiter": {"none" + hostileText}, "key": {hostileText}},
+			{"limiter": {"api" + shown}, "key": {"key" + hostileText}}, // as the page's own form asks
+		} {
+			body := get(page, "/?"+query.Encode(), browser).Body.String()
+			requirePrints(t, body)
+			require.Contains(t, body, "key"+shown, "the busiest key")
+			require.Contains(t, body, "api"+shown)
+			for _, text := range stringsIn(asJSON(t, page, "/?"+query.Encode())) {
+				require.NotContains(t, text, "\n")
+				requirePrints(t, text)
+			}
+			requirePrints(t, get(page, "/?"+query.Encode(), "application/json").Body.String())
+		}
+		for _, limiter := range []string{"api" + hostileText, "api" + shown} {
+			report := asJSON(t, page, "/?"+url.Values{"limiter": {limiter}, "key": {"key" + hostileText}}.Encode())
+			require.Equal(t, "key"+shown, report["question"].(map[string]any)["key"])
+			require.Equal(t, "60 per 1m0s, burst 2", report["question"].(map[string]any)["limit"], "it is about that key")
+			require.Less(t, report["question"].(map[string]any)["remaining"], 1.0)
+			require.Contains(t, report["stats"].(map[string]any)["Limiters"], "api"+shown)
+		}
+		body := get(page, "/?"+url.Values{"limiter": {"api" + hostileText}, "key": {`C:\new`}}.Encode(), browser).Body.String()
+		require.Contains(t, body, `value="C:\new"`, "what prints is in the form again")
+		require.Contains(t, body, `<code>C:\new</code>`)
+		require.NotContains(t, get(page, "/?key=%1b", browser).Body.String(), `value="\x1b"`, "which would be another key")
+	})
+}
+
+// What is asked about is repeated as far as it can be a key, and no further.
+func TestWhatIsAskedIsRepeatedBounded(t *testing.T) {
+	inCluster(t, statuspage.Options{}, func(t *testing.T, cluster *peerlimittest.Cluster, page *statuspage.Page) {
+		cluster.Limiters("api", peerlimit.PerMinute(60))
+		plain := get(page, "/?limiter=api&key=a", browser).Body.Len()
+		long := strings.Repeat("\x1b", 100_000)
+		for _, limiter := range []string{"api", long} {
+			query := "/?" + url.Values{"limiter": {limiter}, "key": {long}}.Encode()
+			require.Less(t, get(page, query, browser).Body.Len(), plain+20_000)
+			question := asJSON(t, page, query)["question"].(map[string]any)
+			require.Equal(t, strings.Repeat(`\x1b`, peerlimit.MaxKeyLen)+"… (100000 bytes)", question["key"])
+			require.Less(t, len(question["limiter"].(string)), 2_000)
+			require.Less(t, len(question["fault"].(string)), 2_000)
+		}
+		valid := strings.Repeat("k", peerlimit.MaxKeyLen)
+		require.Equal(t, valid, asJSON(t, page, "/?limiter=api&key="+valid)["question"].(map[string]any)["key"])
 	})
 }
 

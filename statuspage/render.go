@@ -11,8 +11,9 @@ import (
 	"math"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/printable"
 )
 
 var (
@@ -37,7 +38,6 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"age":   func(ms *float64) string { return fmt.Sprintf("%.0f ms", *ms) },
 	"short": func(n float64) string { return strconv.FormatFloat(math.Round(n*100)/100, 'f', -1, 64) },
 	"about": twoDigits,
-	"text":  func(s string) string { return strings.ToValidUTF8(s, "\uFFFD") },
 	"keys":  func(id, title, unit string, keys []busyKey) keyTable { return keyTable{id, title, unit, keys} },
 	"uptime": func(ms float64) string {
 		return time.Duration(ms * float64(time.Millisecond)).Round(time.Second).String()
@@ -71,7 +71,7 @@ func digest(text string) string {
 func writeHTML(w http.ResponseWriter, r *report) {
 	var b bytes.Buffer
 	if err := page.Execute(&b, r); err != nil { // nothing has been sent yet
-		http.Error(w, "The status page cannot be shown: "+err.Error(), http.StatusInternalServerError)
+		http.Error(w, "The status page cannot be shown: "+printable.Cut(err.Error(), maxFault), http.StatusInternalServerError)
 		return
 	}
 	h := w.Header()
@@ -84,7 +84,7 @@ func writeHTML(w http.ResponseWriter, r *report) {
 func writeJSON(w http.ResponseWriter, r *report) {
 	encoded, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
-		http.Error(w, "The status cannot be encoded: "+err.Error(), http.StatusInternalServerError)
+		http.Error(w, "The status cannot be encoded: "+printable.Cut(err.Error(), maxFault), http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")

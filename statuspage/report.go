@@ -8,10 +8,12 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/internal/printable"
 	"github.com/peerlimit/peerlimit/transport"
 )
 
-// report is what the page shows. As JSON, times are RFC 3339 and durations milliseconds.
+// report is what the page shows. As JSON, times are RFC 3339 and durations milliseconds. Names, keys and errors, which others
+// have chosen, are in it as package printable writes them: tools that decode JSON print what they have decoded.
 type report struct {
 	Time     time.Time `json:"time"`
 	Node     string    `json:"node"`
@@ -63,6 +65,7 @@ type event struct {
 type answer struct {
 	Limiter      string  `json:"limiter"`
 	Key          string  `json:"key"`
+	Again        string  `json:"-"`               // the key for the form, if it prints
 	Fault        string  `json:"fault,omitempty"` // why nothing can be said
 	Owner        string  `json:"owner,omitempty"`
 	OwnerAddr    string  `json:"owner_addr,omitempty"`
@@ -91,12 +94,19 @@ type figure struct {
 // askTimeout is how long the page waits for the holder of a key that is asked about.
 const askTimeout = time.Second
 
+// maxFault is how many bytes are shown of an error.
+const maxFault = 1000
+
 // report looks at the node.
 func (p *Page) report(r *http.Request) *report {
 	s := p.node.Status()
 	rep := &report{
-		Time: s.Time, Node: s.Self.Name, UptimeMS: milliseconds(s.Time.Sub(s.Started)), Stats: s.Stats,
+		Time: s.Time, Node: printable.Text(s.Self.Name), UptimeMS: milliseconds(s.Time.Sub(s.Started)), Stats: s.Stats,
 		Findings: findings(&s), Figures: figures(&s.Stats),
+	}
+	rep.Stats.Limiters = make(map[string]peerlimit.LimiterStats, len(s.Stats.Limiters))
+	for name, stats := range s.Stats.Limiters {
+		rep.Stats.Limiters[printable.Text(name)] = stats
 	}
 	rep.Healthy = len(rep.Findings) == 0
 	for i := range s.Members {
@@ -106,7 +116,7 @@ func (p *Page) report(r *http.Request) *report {
 		rep.Limiters = append(rep.Limiters, limiterOf(&s.Limiters[i]))
 	}
 	for _, e := range s.Events {
-		rep.Events = append(rep.Events, event{e.Time, e.Kind.String(), e.Member, e.Detail})
+		rep.Events = append(rep.Events, event{e.Time, e.Kind.String(), printable.Text(e.Member), printable.Text(e.Detail)})
 	}
 	rep.Busiest, rep.Denied = p.keys.most(time.Now(), p.options.HideKeys)
 	if q := r.URL.Query(); q.Has("limiter") || q.Has("key") {
@@ -118,7 +128,7 @@ func (p *Page) report(r *http.Request) *report {
 // findings says what is not as it should be, the worst first.
 func findings(s *peerlimit.Status) []string {
 	var all []string
-	add := func(format string, values ...any) { all = append(all, fmt.Sprintf(format, values...)) }
+	add := func(format string, values ...any) { all = append(all, printable.Text(fmt.Sprintf(format, values...))) }
 	if !s.Majority {
 		add("This node hears from no majority of its witnesses: it decides by its share of each limit, 1 of %d.", s.Stats.Known)
 	}
@@ -144,7 +154,7 @@ func findings(s *peerlimit.Status) []string {
 }
 
 func memberOf(m *peerlimit.MemberStatus) member {
-	out := member{Name: m.Name, State: m.State.String(), Self: m.Self, Addr: m.Addr, RPCAddr: m.RPCAddr, Partitions: m.Partitions}
+	out := member{Name: printable.Text(m.Name), State: m.State.String(), Self: m.Self, Addr: m.Addr, RPCAddr: m.RPCAddr, Partitions: m.Partitions}
 	if !m.Self {
 		out.Link = m.Link.String()
 	}
@@ -156,7 +166,7 @@ func memberOf(m *peerlimit.MemberStatus) member {
 }
 
 func limiterOf(l *peerlimit.LimiterStatus) limiter {
-	out := limiter{Name: l.Name, Limits: []string{}, Allowed: make(map[string]uint64), Denied: make(map[string]uint64)}
+	out := limiter{Name: printable.Text(l.Name), Limits: []string{}, Allowed: make(map[string]uint64), Denied: make(map[string]uint64)}
 	for _, limit := range l.Limits {
 		out.Limits = append(out.Limits, limit.String())
 	}
@@ -173,27 +183,43 @@ func limiterOf(l *peerlimit.LimiterStatus) limiter {
 	return out
 }
 
-// ask tells how a key stands, and takes nothing.
+// ask tells how a key stands, and takes nothing. What is asked about is repeated as far as it can be a name and a key.
 func (p *Page) ask(ctx context.Context, limiterName, key string) *answer {
-	a := &answer{Limiter: limiterName, Key: key}
-	l, ok := p.node.LimiterNamed(limiterName)
+	a := &answer{Limiter: printable.Cut(limiterName, peerlimit.MaxNameLen), Key: printable.Cut(key, peerlimit.MaxKeyLen)}
+	if printable.Is(key) && len(key) <= peerlimit.MaxKeyLen {
+		a.Again = key
+	}
+	l, ok := p.limiterNamed(limiterName)
 	if !ok {
-		a.Fault = fmt.Sprintf("This node has no limiter %q.", limiterName)
+		a.Fault = "This node has no limiter \"" + a.Limiter + "\"."
 		return a
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	d, err := l.Peek(ctx, key)
 	if err != nil {
-		a.Fault = err.Error()
+		a.Fault = printable.Cut(err.Error(), maxFault)
 		return a
 	}
 	place := l.Placement(key)
-	a.Owner, a.OwnerAddr, a.Here, a.Heir = place.Owner.Name, place.Owner.RPCAddr, place.Owner.Self, place.Heir.Name
+	a.Owner, a.OwnerAddr, a.Here, a.Heir = printable.Text(place.Owner.Name), place.Owner.RPCAddr, place.Owner.Self, printable.Text(place.Heir.Name)
 	a.Limit, a.Allowed, a.Remaining = d.Limit.String(), d.Allowed, d.Remaining
 	a.RetryAfterMS, a.ResetAfterMS = milliseconds(d.RetryAfter), milliseconds(d.ResetAfter)
 	a.DecidedBy = d.Origin.String()
 	return a
+}
+
+// limiterNamed finds a limiter by its name, or by what the page shows of it.
+func (p *Page) limiterNamed(name string) (*peerlimit.Limiter, bool) {
+	if l, ok := p.node.LimiterNamed(name); ok {
+		return l, true
+	}
+	for _, l := range p.node.Status().Limiters {
+		if printable.Text(l.Name) == name {
+			return p.node.LimiterNamed(l.Name)
+		}
+	}
+	return nil, false
 }
 
 // figures puts what is counted in order.
