@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/hashicorp/memberlist"
 
@@ -185,10 +184,8 @@ func (s *settings) checkNames() error {
 	if len(s.Name) > maxLabelLen {
 		return fmt.Errorf("Name is %d bytes long; at most %d are allowed", len(s.Name), maxLabelLen)
 	}
-	for _, r := range s.Name {
-		if !unicode.IsPrint(r) || unicode.IsSpace(r) || r == unicode.ReplacementChar {
-			return fmt.Errorf("Name is %q; it must be printable and without spaces", s.Name)
-		}
+	if !isLabel(s.Name) {
+		return fmt.Errorf("Name is %q; it must be printable and without spaces", s.Name)
 	}
 	s.identity = newIdentity(s.Name)
 	return nil

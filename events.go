@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/printable"
 )
 
 // Event is something rare that a node noticed.
@@ -16,7 +18,8 @@ type Event struct {
 	Detail string // for people
 }
 
-// String returns the event as one line without its time.
+// String returns the event as one line without its time. What does not print in it is written as in a Go string: members
+// choose their names, and errors may repeat what another process has sent.
 func (e Event) String() string {
 	s := e.Kind.String()
 	if e.Member != "" {
@@ -25,7 +28,7 @@ func (e Event) String() string {
 	if e.Detail != "" {
 		s += ": " + e.Detail
 	}
-	return s
+	return printable.Text(s)
 }
 
 // EventKind says what kind of event it is.

@@ -28,6 +28,12 @@ func TestEventsAreClosedThoughTheReceiverWaitsForThat(t *testing.T) {
 	})
 }
 
+// An event is one line, whatever the names and errors in it are.
+func TestAnEventPrints(t *testing.T) {
+	e := Event{Kind: EventLinkDown, Member: "api\x1b[2J-1\u202e", Detail: "it said: \r\n\u009b31m\xff"}
+	require.Equal(t, `link down api\x1b[2J-1\u202e: it said: \r\n\u009b31m\xff`, e.String())
+}
+
 // Events that a slow receiver has no room for are dropped and counted, and who noticed them never waits.
 func TestEventsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

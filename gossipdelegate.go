@@ -74,12 +74,14 @@ var (
 	_ memberlist.AliveDelegate = gossipDelegate{}
 )
 
-// NotifyAlive keeps out what would harm the others. memberlist refuses to exchange state with a node that lists a single
+// NotifyAlive keeps out what would harm the others, or the terminal of who reads their logs. memberlist refuses to exchange state with a node that lists a single
 // member whose versions do not fit all others, so one such member would end all push/pulls of the cluster.
 func (d gossipDelegate) NotifyAlive(n *memberlist.Node) error {
 	switch {
 	case n.Name == "" || len(n.Name) > maxIdentityLen:
 		return fmt.Errorf("its name has %d bytes", len(n.Name))
+	case !isLabel(n.Name):
+		return fmt.Errorf("its name is %q, which no node would have", n.Name)
 	case n.PMin > d.protocol || n.PMax < d.protocol || n.PCur < n.PMin || n.PCur > n.PMax || n.PCur < memberlist.ProtocolVersionMin:
 		return fmt.Errorf("it speaks gossip protocol %d of %d to %d, this node %d", n.PCur, n.PMin, n.PMax, d.protocol)
 	case n.DMin != 0 || n.DCur != 0:

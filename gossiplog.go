@@ -5,6 +5,8 @@ import (
 	"log"
 	"log/slog"
 	"strings"
+
+	"github.com/peerlimit/peerlimit/internal/printable"
 )
 
 // gossipLogger returns a logger for memberlist that writes to l. memberlist writes lines that begin with a level in
@@ -15,6 +17,9 @@ func gossipLogger(l *slog.Logger) *log.Logger {
 
 // gossipLog is the writer behind that logger: one Write is one line.
 type gossipLog struct{ logger *slog.Logger }
+
+// maxGossipLine bounds a line, in bytes: memberlist writes what packets say.
+const maxGossipLine = 1000
 
 // everyday has parts of the lines that memberlist calls warnings or errors although they only say that another node does
 // not answer, or is not who it was, each time it notices. What follows from it, a member lost, is logged once by us.
@@ -35,7 +40,7 @@ var everyday = []string{
 func (g *gossipLog) Write(line []byte) (int, error) {
 	level, text := splitGossipLine(string(line))
 	if g.logger.Enabled(context.Background(), level) {
-		g.logger.Log(context.Background(), level, text)
+		g.logger.Log(context.Background(), level, printable.Cut(text, maxGossipLine))
 	}
 	return len(line), nil
 }

@@ -2,7 +2,9 @@ package peerlimit
 
 import (
 	"bytes"
+	"log"
 	"log/slog"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -37,4 +39,22 @@ func withoutTime(_ []string, a slog.Attr) slog.Attr {
 		return slog.Attr{}
 	}
 	return a
+}
+
+// memberlist writes what packets say. slog's default handler writes messages as they are.
+func TestGossipLogPrints(t *testing.T) {
+	var out bytes.Buffer
+	old, flags := log.Writer(), log.Flags()
+	log.SetOutput(&out)
+	log.SetFlags(0)
+	defer func() {
+		log.SetOutput(old)
+		log.SetFlags(flags)
+	}()
+	logger := gossipLogger(slog.Default())
+	logger.Print("[ERR] memberlist: Conflicting address for x\x1b[2J\u009b31m\u202e\xff\nsecond line")
+	assert.Equal(t, `WARN Conflicting address for x\x1b[2J\u009b31m\u202e\xff\nsecond line component=gossip`+"\n", out.String())
+	out.Reset()
+	logger.Print("[ERR] memberlist: " + strings.Repeat("\x1b", 100_000))
+	assert.Less(t, out.Len(), 5_000)
 }

@@ -3,7 +3,16 @@ package peerlimit
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"strings"
+	"unicode"
 )
+
+// isLabel reports whether a name may be part of an identity: it is printable and without spaces.
+func isLabel(name string) bool {
+	return !strings.ContainsFunc(name, func(r rune) bool {
+		return !unicode.IsPrint(r) || unicode.IsSpace(r) || r == unicode.ReplacementChar // which is what bytes are that are not UTF-8
+	})
+}
 
 // newIdentity returns label and eight random hexadecimal digits. They make a restarted process a new member: what others
 // remember of the old one, its tombstone above all, must not apply to it. Among 10,000 processes of one label two share

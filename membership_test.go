@@ -359,6 +359,13 @@ func TestMembershipRefusesWhatWouldStopPushPulls(t *testing.T) {
 	for name, spoil := range map[string]func(*memberlist.Node){
 		"no name":              func(n *memberlist.Node) { n.Name = "" },
 		"long name":            func(n *memberlist.Node) { n.Name = strings.Repeat("n", 256) },
+		"an escape sequence":   func(n *memberlist.Node) { n.Name = "n\x1b[2J-1" },
+		"one in a character":   func(n *memberlist.Node) { n.Name = "n\u009b2J-1" },
+		"runs backwards":       func(n *memberlist.Node) { n.Name = "n\u202e-1" },
+		"without width":        func(n *memberlist.Node) { n.Name = "n\u200b-1" },
+		"a line end":           func(n *memberlist.Node) { n.Name = "n\n-1" },
+		"a space":              func(n *memberlist.Node) { n.Name = "n -1" },
+		"not UTF-8":            func(n *memberlist.Node) { n.Name = "n\xff-1" },
 		"needs more than ours": func(n *memberlist.Node) { n.PMin, n.PCur = 3, 3 },
 		"knows less than ours": func(n *memberlist.Node) { n.PMax, n.PCur = 1, 1 },
 		"speaks what it can't": func(n *memberlist.Node) { n.PCur = 6 },

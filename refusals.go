@@ -5,6 +5,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/printable"
 )
 
 // refusalInterval is how often the log says that something was refused: who floods a node must not flood its log.
@@ -42,12 +44,12 @@ func (r *refusals) add(what string, attributes ...any) {
 // refuse answers a message that makes no sense, and logs why. Keys do not appear in the log.
 func (n *Node) refuse(response []byte, from string, err error) []byte {
 	n.counters.refused.Add(1)
-	n.refusedRequests.add("refused a request", slog.String("from", from), slog.Any("error", err))
+	n.refusedRequests.add("refused a request", slog.String("from", printable.Text(from)), slog.String("error", printable.Text(err.Error())))
 	return appendAnswer(response, &answer{status: statusRefused})
 }
 
 // refusedConnection is told of somebody who has not said who it is, or is not of this cluster.
 func (n *Node) refusedConnection(remote net.Addr, err error) {
 	n.counters.strangers.Add(1)
-	n.refusedConnections.add("refused a connection", slog.Any("remote", remote), slog.Any("error", err))
+	n.refusedConnections.add("refused a connection", slog.Any("remote", remote), slog.String("error", printable.Text(err.Error())))
 }

@@ -34,3 +34,11 @@ func TestRefusalsAreLoggedSeldom(t *testing.T) {
 		assert.EqualValues(t, 25_000, node.counters.strangers.Load())
 	})
 }
+
+// A peer says what its name is, before anybody knows whether it may be one.
+func TestARefusedRequestPrints(t *testing.T) {
+	var logs strings.Builder
+	node := &Node{refusedRequests: &refusals{log: slog.New(slog.NewJSONHandler(&logs, nil))}}
+	node.refuse(nil, "api\u009b2J\u202e", errors.New("no such \u009b31m"))
+	assert.Contains(t, logs.String(), `"from":"api\\u009b2J\\u202e","error":"no such \\u009b31m"`)
+}

@@ -10,6 +10,8 @@ import (
 	"runtime/debug"
 	"sync/atomic"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/printable"
 )
 
 const (
@@ -69,7 +71,7 @@ func (c *serverConn) run() {
 		}
 		return
 	}
-	c.logger = c.logger.With("peer", c.from)
+	c.logger = c.logger.With("peer", printable.Text(c.from)) // which is what the peer says
 	err := c.serve()
 	c.logger.Debug("connection ended", "cause", err)
 }

@@ -19,6 +19,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/peerlimit/peerlimit/internal/printable"
 )
 
 // Exit statuses.
@@ -68,7 +70,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "cluster: interrupted before there was anything to judge")
 		return exitInterrupted
 	case err != nil:
-		fmt.Fprintf(stderr, "cluster: %v\n", err)
+		fmt.Fprintf(stderr, "cluster: %s\n", printable.Lines(err.Error()))
 		return exitBroken
 	case !v.held():
 		return exitBroken

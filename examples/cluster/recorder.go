@@ -9,6 +9,7 @@ import (
 
 	"github.com/peerlimit/peerlimit"
 	"github.com/peerlimit/peerlimit/internal/oracle"
+	"github.com/peerlimit/peerlimit/internal/printable"
 )
 
 // call is one HTTP request and what came of it.
@@ -120,7 +121,7 @@ func (r *recorder) add(c call) {
 		r.cutOff++
 	case c.err != nil:
 		if r.failed++; len(r.failures) < maxFailures {
-			r.failures = append(r.failures, fmt.Sprintf("at %.1f s, %s for %s: %v", c.start.Seconds(), c.node, c.key, c.err))
+			r.failures = append(r.failures, printable.Text(fmt.Sprintf("at %.1f s, %s for %s: %v", c.start.Seconds(), c.node, c.key, c.err)))
 		}
 	}
 	if c.start >= r.from {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/internal/printable"
 )
 
 // terminal shows a run as lines of text, at most 100 columns wide.
@@ -36,7 +37,10 @@ var shownOrigins = []string{
 	peerlimit.OriginLocal.String(), peerlimit.OriginRemote.String(), peerlimit.OriginFallback.String(),
 }
 
-func (t *terminal) printf(format string, args ...any) { fmt.Fprintf(t.out, format, args...) }
+// printf is all that writes. Names and errors come from other processes: none of them says what the terminal does.
+func (t *terminal) printf(format string, args ...any) {
+	fmt.Fprint(t.out, printable.Lines(fmt.Sprintf(format, args...)))
+}
 
 // Began implements observer: it prints what is going to happen, and the head of the columns.
 func (t *terminal) Began(cast []castMember) {

@@ -2,12 +2,17 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/internal/oracle"
 )
 
 // show prints a run of the greatest numbers there can be.
@@ -78,3 +83,39 @@ func TestShortNumbersFitFourCharacters(t *testing.T) {
 		assert.Equal(t, want, short(x), "%v", x)
 	}
 }
+
+// What nodes and errors say is shown, and never obeyed: any process of this machine can say it to a node.
+func TestTheTerminalObeysNobody(t *testing.T) {
+	var out bytes.Buffer
+	terminal := newTerminal(&out, options{nodes: 1})
+	terminal.Happened(event{Text: "api\x1b[2J\u202e is a member now"})
+	terminal.Sampled(sample{Interval: time.Second, counts: counts{ByNode: map[string]int{"n\u009b31m": 1}, ByOrigin: map[string]int{"o\x1b": 1}}})
+	terminal.ending(verdict{Problems: []string{"it answers \x1b]0;x\a\xff"}})
+	for _, text := range []string{`api\x1b[2J\u202e is a member now`, `n\u009b31m`, `o\x1b`, `it answers \x1b]0;x\a\xff`} {
+		assert.Contains(t, out.String(), text)
+	}
+	assert.NotContains(t, out.String(), "\x1b")
+	assert.True(t, utf8.ValidString(out.String()))
+
+	p := &process{name: "node-1", ended: make(chan struct{}), err: errors.New("exit status 2")}
+	p.log.text = []byte("panic: x\x1b[2J\n\ngoroutine 1\n\tmain.go")
+	assert.ErrorContains(t, p.failure(), "words:\npanic: x\\x1b[2J\n\ngoroutine 1\n\tmain.go")
+	assert.Equal(t, []event{{Text: `api\x1b[2J is a member now (1 node)`}}, shownEvents(notice{peerlimit.EventMemberJoined, "api\x1b[2J", []string{"node-1"}, gains{}}))
+}
+
+// shownEvents is what an observer, and with it the page, is shown of a notice.
+func shownEvents(x notice) []event {
+	w := &watcher{}
+	n := newNarrator(w, new(clock), newRecorder(oracle.Limit{Tokens: 1, Period: time.Second, Burst: 1}), func() float64 { return 1 })
+	n.take(&entry{notice: &x})
+	n.show(never)
+	return w.events
+}
+
+// watcher keeps the events that it is shown.
+type watcher struct{ events []event }
+
+func (*watcher) Began([]castMember) {}
+func (*watcher) Sampled(sample)     {}
+func (*watcher) Judged(verdict)     {}
+func (w *watcher) Happened(e event) { w.events = append(w.events, e) }

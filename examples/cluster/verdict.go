@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit/internal/oracle"
+	"github.com/peerlimit/peerlimit/internal/printable"
 )
 
 // term is a part of what may be admitted beyond B + R·w, and why.
@@ -137,7 +138,7 @@ func judge(e evidence) verdict {
 		v.Extras = append(v.Extras, e.extras(d.key)...)
 	}
 	for _, err := range e.faults {
-		v.Problems = append(v.Problems, err.Error())
+		v.Problems = append(v.Problems, printable.Lines(err.Error()))
 	}
 	if e.failed > 0 {
 		v.Problems = append(v.Problems, fmt.Sprintf("%d of %d calls failed:", e.failed, e.calls))
