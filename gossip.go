@@ -1,6 +1,7 @@
 package peerlimit
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,9 @@ type gossipTransport interface {
 
 	// bound returns the address it listens on, for packets and streams. The host may be unspecified.
 	bound() netip.AddrPort
+
+	// gate returns what judges all that comes in.
+	gate() *gossipGate
 }
 
 // listenAttempts is how many times a port that is free for streams is sought before one is found that is free for packets
@@ -30,17 +34,20 @@ const listenAttempts = 10
 
 // listenGossip binds the gossip address of s on its network. An error wraps the cause and names the field.
 func listenGossip(s *settings, logger *log.Logger) (gossipTransport, error) {
+	gate, err := newGossipGate(s)
+	if err != nil {
+		return nil, fmt.Errorf("peerlimit: the keys of gossip: %w", err)
+	}
 	attempts := 1
 	if s.gossip.Port() == 0 {
 		attempts = listenAttempts
 	}
-	var err error
 	for range attempts {
 		var t gossipTransport
 		if s.Network == nil {
-			t, err = listenSockets(s.gossip, logger)
+			t, err = listenSockets(s.gossip, gate, logger)
 		} else {
-			t, err = listenNetwork(s.Network, s.gossip)
+			t, err = listenNetwork(s.Network, s.gossip, gate)
 		}
 		if err == nil {
 			return t, nil
@@ -63,7 +70,7 @@ type networkGossip struct {
 
 var _ gossipTransport = (*networkGossip)(nil)
 
-func listenNetwork(network transport.Network, addr netip.AddrPort) (*networkGossip, error) {
+func listenNetwork(network transport.Network, addr netip.AddrPort, gate *gossipGate) (*networkGossip, error) {
 	listener, err := network.Listen(addr.String())
 	if err != nil {
 		return nil, err
@@ -84,7 +91,7 @@ func listenNetwork(network transport.Network, addr netip.AddrPort) (*networkGoss
 		listener: listener,
 		packets:  packets,
 		address:  address,
-		streams:  newGossipStreams(),
+		streams:  newGossipStreams(gate),
 		streamCh: make(chan net.Conn),
 		packetCh: make(chan *memberlist.Packet),
 	}
@@ -94,6 +101,7 @@ func listenNetwork(network transport.Network, addr netip.AddrPort) (*networkGoss
 }
 
 func (t *networkGossip) bound() netip.AddrPort               { return t.address }
+func (t *networkGossip) gate() *gossipGate                   { return t.streams.gate }
 func (t *networkGossip) StreamCh() <-chan net.Conn           { return t.streamCh }
 func (t *networkGossip) PacketCh() <-chan *memberlist.Packet { return t.packetCh }
 func (t *networkGossip) WriteTo(b []byte, addr string) (time.Time, error) {
@@ -171,8 +179,11 @@ func (t *networkGossip) receive() {
 		if n == 0 {
 			continue // memberlist takes a packet for at least a type byte
 		}
-		// memberlist keeps the packet after the next one is received.
-		packet := &memberlist.Packet{Buf: append([]byte(nil), buffer[:n]...), From: from, Timestamp: time.Now()}
+		packet := &memberlist.Packet{Buf: buffer[:n], From: from, Timestamp: time.Now()}
+		if !t.gate().admit(packet) {
+			continue
+		}
+		packet.Buf = bytes.Clone(packet.Buf) // memberlist keeps it after the next one is received
 		select {
 		case t.packetCh <- packet:
 		case <-t.streams.ctx.Done():
@@ -203,14 +214,15 @@ type socketGossip struct {
 	address  netip.AddrPort
 	streams  *gossipStreams
 	streamCh chan net.Conn
-	closed   chan struct{} // closed when NetTransport has been shut down
-	shutdown func() error  // once
-	loop     sync.WaitGroup
+	packetCh chan *memberlist.Packet
+	closed   chan struct{}  // closed when NetTransport has been shut down
+	shutdown func() error   // once
+	loops    sync.WaitGroup // forward and filter
 }
 
 var _ gossipTransport = (*socketGossip)(nil)
 
-func listenSockets(addr netip.AddrPort, logger *log.Logger) (*socketGossip, error) {
+func listenSockets(addr netip.AddrPort, gate *gossipGate, logger *log.Logger) (*socketGossip, error) {
 	inner, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{
 		BindAddrs: []string{addr.Addr().String()},
 		BindPort:  int(addr.Port()),
@@ -222,12 +234,14 @@ func listenSockets(addr netip.AddrPort, logger *log.Logger) (*socketGossip, erro
 	t := &socketGossip{
 		NetTransport: inner,
 		address:      netip.AddrPortFrom(addr.Addr(), uint16(inner.GetAutoBindPort())),
-		streams:      newGossipStreams(),
+		streams:      newGossipStreams(gate),
 		streamCh:     make(chan net.Conn),
+		packetCh:     make(chan *memberlist.Packet),
 		closed:       make(chan struct{}),
 	}
 	t.shutdown = sync.OnceValue(t.tearDown)
-	t.loop.Go(t.forward)
+	t.loops.Go(t.forward)
+	t.loops.Go(t.filter)
 	return t, nil
 }
 
@@ -247,8 +261,10 @@ func whyNotBound(addr netip.AddrPort, err error) error {
 	return err
 }
 
-func (t *socketGossip) bound() netip.AddrPort     { return t.address }
-func (t *socketGossip) StreamCh() <-chan net.Conn { return t.streamCh }
+func (t *socketGossip) bound() netip.AddrPort               { return t.address }
+func (t *socketGossip) gate() *gossipGate                   { return t.streams.gate }
+func (t *socketGossip) StreamCh() <-chan net.Conn           { return t.streamCh }
+func (t *socketGossip) PacketCh() <-chan *memberlist.Packet { return t.packetCh }
 
 func (t *socketGossip) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
 	return t.DialAddressTimeout(memberlist.Address{Addr: addr}, timeout)
@@ -271,12 +287,9 @@ func (t *socketGossip) Shutdown() error { return t.shutdown() }
 
 func (t *socketGossip) tearDown() error {
 	t.streams.close()
-	var drain sync.WaitGroup
-	drain.Go(t.dropPackets)
 	err := t.NetTransport.Shutdown()
 	close(t.closed)
-	drain.Wait()
-	t.loop.Wait()
+	t.loops.Wait()
 	return err
 }
 
@@ -292,11 +305,20 @@ func (t *socketGossip) forward() {
 	}
 }
 
-// dropPackets takes the packets that nobody takes any more, for which closing the socket would wait for ever.
-func (t *socketGossip) dropPackets() {
+// filter hands on the packets that the gate admits. It goes on until the socket is closed, which waits for a packet to be
+// taken, so it drops them when nobody takes them any more.
+func (t *socketGossip) filter() {
 	for {
 		select {
-		case <-t.NetTransport.PacketCh():
+		case packet := <-t.NetTransport.PacketCh():
+			if !t.gate().admit(packet) {
+				continue
+			}
+			packet.Buf = bytes.Clone(packet.Buf) // NetTransport has a buffer of 64 kB for each
+			select {
+			case t.packetCh <- packet:
+			case <-t.streams.ctx.Done():
+			}
 		case <-t.closed:
 			return
 		}

@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"context"
 	"errors"
+	"io"
 	"log"
 	"net"
 	"net/netip"
@@ -19,6 +20,29 @@ import (
 	"github.com/peerlimit/peerlimit/transport"
 )
 
+// testGate returns the gate of a node of the default cluster, with a Secret or without.
+func testGate(t testing.TB, secret []byte) *gossipGate {
+	t.Helper()
+	s, err := Config{Name: "n", Secret: secret}.resolve()
+	require.NoError(t, err)
+	gate, err := newGossipGate(s)
+	require.NoError(t, err)
+	return gate
+}
+
+// userPacket is a note of the default cluster in a packet; userStream is one on a stream.
+func userPacket(text string) []byte {
+	return append(testLabel(), "\x08"+text...)
+}
+
+func userStream(text string) []byte {
+	return append(testLabel(), "\x08\x81\xaaUserMsgLen"+string(rune(len(text)))+text...)
+}
+
+func testLabel() []byte {
+	return append([]byte{gossipHasLabel, byte(len(DefaultCluster))}, DefaultCluster...)
+}
+
 // gossipPair runs a test with two connected gossip transports of either kind.
 func gossipPair(t *testing.T, test func(t *testing.T, a, b gossipTransport)) {
 	shutDown := func(t *testing.T, transports ...gossipTransport) {
@@ -31,18 +55,18 @@ func gossipPair(t *testing.T, test func(t *testing.T, a, b gossipTransport)) {
 		synctest.Test(t, func(t *testing.T) {
 			network := sim.New(1)
 			defer network.Close()
-			a, err := listenNetwork(network.Host("10.0.0.1"), netip.MustParseAddrPort("10.0.0.1:0"))
+			a, err := listenNetwork(network.Host("10.0.0.1"), netip.MustParseAddrPort("10.0.0.1:0"), testGate(t, nil))
 			require.NoError(t, err)
-			b, err := listenNetwork(network.Host("10.0.0.2"), netip.MustParseAddrPort("10.0.0.2:7946"))
+			b, err := listenNetwork(network.Host("10.0.0.2"), netip.MustParseAddrPort("10.0.0.2:7946"), testGate(t, nil))
 			require.NoError(t, err)
 			test(t, a, b)
 			shutDown(t, a, b)
 		})
 	})
 	t.Run("sockets", func(t *testing.T) {
-		a, err := listenSockets(netip.MustParseAddrPort("127.0.0.1:0"), log.Default())
+		a, err := listenSockets(netip.MustParseAddrPort("127.0.0.1:0"), testGate(t, nil), log.Default())
 		require.NoError(t, err)
-		b, err := listenSockets(netip.MustParseAddrPort("127.0.0.1:0"), log.Default())
+		b, err := listenSockets(netip.MustParseAddrPort("127.0.0.1:0"), testGate(t, nil), log.Default())
 		require.NoError(t, err)
 		test(t, a, b)
 		shutDown(t, a, b)
@@ -55,13 +79,13 @@ func TestGossipTransportCarriesPacketsAndStreams(t *testing.T) {
 
 		var received []*memberlist.Packet
 		for _, text := range []string{"one", "two"} {
-			sent, err := a.WriteTo([]byte(text), b.bound().String())
+			sent, err := a.WriteTo(userPacket(text), b.bound().String())
 			require.NoError(t, err)
 			assert.False(t, sent.IsZero())
 			received = append(received, <-b.PacketCh())
 		}
 		for i, text := range []string{"one", "two"} { // the first is still intact when the second has come
-			assert.Equal(t, text, string(received[i].Buf))
+			assert.Equal(t, userPacket(text), received[i].Buf)
 			assert.Equal(t, a.bound().String(), received[i].From.String())
 			assert.False(t, received[i].Timestamp.IsZero())
 		}
@@ -71,12 +95,11 @@ func TestGossipTransportCarriesPacketsAndStreams(t *testing.T) {
 		near, err := a.DialTimeout(b.bound().String(), time.Second)
 		require.NoError(t, err)
 		far := <-b.StreamCh()
-		_, err = near.Write([]byte("question"))
+		_, err = near.Write(userStream("question"))
 		require.NoError(t, err)
-		buffer := make([]byte, 8)
-		_, err = far.Read(buffer)
+		got, err := io.ReadAll(far)
 		require.NoError(t, err)
-		assert.Equal(t, "question", string(buffer))
+		assert.Equal(t, userStream("question"), got)
 		require.NoError(t, far.Close())
 		assert.Empty(t, streamsOf(b).open)
 		require.NoError(t, near.Close())
@@ -94,7 +117,7 @@ func streamsOf(g gossipTransport) *gossipStreams {
 func TestGossipTransportShutdownEndsEverything(t *testing.T) {
 	gossipPair(t, func(t *testing.T, a, b gossipTransport) {
 		for range 3 { // nobody takes the second and third
-			_, err := a.WriteTo([]byte("packet"), b.bound().String())
+			_, err := a.WriteTo(userPacket("packet"), b.bound().String())
 			require.NoError(t, err)
 		}
 		<-b.PacketCh()
@@ -122,36 +145,6 @@ func TestGossipTransportShutdownEndsEverything(t *testing.T) {
 	})
 }
 
-func TestGossipTransportBoundsInboundStreams(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		network := sim.New(1)
-		defer network.Close()
-		g, err := listenNetwork(network.Host("10.0.0.1"), netip.MustParseAddrPort("10.0.0.1:7946"))
-		require.NoError(t, err)
-		defer g.Shutdown()
-		dialler := network.Host("10.0.0.2")
-		var accepted []net.Conn
-		for range maxInboundStreams {
-			conn, err := dialler.Dial(t.Context(), "10.0.0.1:7946")
-			require.NoError(t, err)
-			defer conn.Close()
-			accepted = append(accepted, <-g.StreamCh())
-		}
-		refused, err := dialler.Dial(t.Context(), "10.0.0.1:7946")
-		require.NoError(t, err)
-		_, err = refused.Read(make([]byte, 1))
-		assert.Error(t, err, "one too many is closed")
-
-		require.NoError(t, accepted[0].Close())
-		require.NoError(t, closeOnce(accepted[0]), "closing twice counts once")
-		conn, err := dialler.Dial(t.Context(), "10.0.0.1:7946")
-		require.NoError(t, err)
-		defer conn.Close()
-		<-g.StreamCh()
-		assert.Len(t, g.streams.open, maxInboundStreams)
-	})
-}
-
 // brokenConn fails to write.
 type brokenConn struct {
 	net.Conn
@@ -163,7 +156,7 @@ func (c *brokenConn) Close() error                { c.closed = true; return nil 
 func (c *brokenConn) SetDeadline(time.Time) error { return nil }
 
 func TestGossipStreamThatCannotBeWrittenToIsClosed(t *testing.T) {
-	streams, conn := newGossipStreams(), &brokenConn{}
+	streams, conn := newGossipStreams(testGate(t, nil)), &brokenConn{}
 	stream, err := streams.dial(time.Minute, func(context.Context) (net.Conn, error) { return conn, nil })
 	require.NoError(t, err)
 	require.Error(t, memberlist.AddLabelHeaderToStream(stream, "cluster"))
@@ -175,7 +168,7 @@ func TestGossipDialHasADeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := sim.New(1)
 		defer network.Close()
-		g, err := listenNetwork(network.Host("10.0.0.1"), netip.MustParseAddrPort("10.0.0.1:7946"))
+		g, err := listenNetwork(network.Host("10.0.0.1"), netip.MustParseAddrPort("10.0.0.1:7946"), testGate(t, nil))
 		require.NoError(t, err)
 		defer g.Shutdown()
 		begin := time.Now()

@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"fmt"
 	"log"
+	"net"
 	"net/netip"
 	"time"
 
@@ -86,8 +87,21 @@ func (d gossipDelegate) NotifyAlive(n *memberlist.Node) error {
 		return fmt.Errorf("it speaks gossip protocol %d of %d to %d, this node %d", n.PCur, n.PMin, n.PMax, d.protocol)
 	case n.DMin != 0 || n.DCur != 0:
 		return fmt.Errorf("it has delegate protocol %d of %d to %d", n.DCur, n.DMin, n.DMax)
+	case len(n.Meta) > memberlist.MetaMaxSize: // memberlist checks its own metadata, and keeps any other's
+		return fmt.Errorf("its metadata has %d bytes", len(n.Meta))
+	case len(n.Addr) > net.IPv6len:
+		return fmt.Errorf("its address has %d bytes", len(n.Addr))
+	case d.isFull(n.Name):
+		return fmt.Errorf("there are %d members, which is as many as there may be", maxMembers)
 	}
 	return nil
+}
+
+// isFull reports whether there is no room for a member of that name.
+func (d gossipDelegate) isFull(name string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.nodes) >= maxMembers && d.nodes[name] == nil
 }
 
 // NotifyJoin is called for a new member and for one that had been given up.

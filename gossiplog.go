@@ -5,6 +5,7 @@ import (
 	"log"
 	"log/slog"
 	"strings"
+	"sync"
 
 	"github.com/peerlimit/peerlimit/internal/printable"
 )
@@ -12,11 +13,21 @@ import (
 // gossipLogger returns a logger for memberlist that writes to l. memberlist writes lines that begin with a level in
 // brackets and "memberlist: ".
 func gossipLogger(l *slog.Logger) *log.Logger {
-	return log.New(&gossipLog{l.With("component", "gossip")}, "", 0)
+	return log.New(&gossipLog{logger: l.With("component", "gossip"), kinds: make(map[string]*refusals)}, "", 0)
 }
 
-// gossipLog is the writer behind that logger: one Write is one line.
-type gossipLog struct{ logger *slog.Logger }
+// gossipLog is the writer behind that logger: one Write is one line. Of warnings it writes one of each kind in
+// refusalInterval, and counts the others: most are about what another node has sent, and can be as many as that node likes.
+type gossipLog struct {
+	logger *slog.Logger
+
+	mu    sync.Mutex // guards kinds, and is not held while anything is written
+	kinds map[string]*refusals
+}
+
+// maxGossipKinds bounds the kinds of warnings that are told apart, in case that somebody else's words get into a kind;
+// memberlist has some forty lines.
+const maxGossipKinds = 64
 
 // maxGossipLine bounds a line, in bytes: memberlist writes what packets say.
 const maxGossipLine = 1000
@@ -39,10 +50,43 @@ var everyday = []string{
 // Write logs one line. memberlist's errors are warnings here: none of them stops the node.
 func (g *gossipLog) Write(line []byte) (int, error) {
 	level, text := splitGossipLine(string(line))
-	if g.logger.Enabled(context.Background(), level) {
-		g.logger.Log(context.Background(), level, printable.Cut(text, maxGossipLine))
+	text = printable.Cut(text, maxGossipLine)
+	switch {
+	case level == slog.LevelWarn:
+		g.limit(gossipKind(text)).add(text)
+	case g.logger.Enabled(context.Background(), level):
+		g.logger.Log(context.Background(), level, text)
 	}
 	return len(line), nil
+}
+
+// gossipKind returns what lines about the same thing have in common: what is before the first value. memberlist puts a
+// value behind a colon or a bracket, in quotes, or names a member after "for", "to" or "node".
+func gossipKind(text string) string {
+	if end := strings.IndexAny(text, ":('\"0123456789"); end >= 0 {
+		text = text[:end]
+	}
+	for _, word := range []string{" for ", " to ", " node ", "Node "} {
+		if before, _, ok := strings.Cut(text, word); ok {
+			return before + word
+		}
+	}
+	return text
+}
+
+// limit returns what limits lines of a kind.
+func (g *gossipLog) limit(kind string) *refusals {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.kinds[kind] == nil {
+		if len(g.kinds) >= maxGossipKinds {
+			kind = ""
+		}
+		if g.kinds[kind] == nil {
+			g.kinds[kind] = &refusals{log: g.logger}
+		}
+	}
+	return g.kinds[kind]
 }
 
 func splitGossipLine(line string) (slog.Level, string) {

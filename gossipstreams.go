@@ -2,31 +2,49 @@ package peerlimit
 
 import (
 	"context"
+	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 )
 
-// maxInboundStreams bounds the streams that others have open to gossip at once, each of which costs a goroutine for up
-// to memberlist's TCPTimeout. memberlist itself serves 128 push/pulls at a time; the rest is room for probes over TCP.
-// Who is turned away tries again.
-const maxInboundStreams = 256
+// Bounds of the streams that others have open to gossip at once, each of which costs a goroutine for up to memberlist's
+// TCPTimeout. Those that are known to be a member's have their own: memberlist serves 128 push/pulls at a time, and the
+// rest is room for probes over TCP. A member that is turned away tries again.
+const (
+	// maxUnprovedStreams bounds those of which it is not known that they are a member's; without a Secret that is all of
+	// them. Over it the oldest is dropped: a member's takes a round trip, and one that holds the place takes as long as
+	// it can.
+	maxUnprovedStreams = 256
+	maxProvedStreams   = 256
+
+	// maxUnprovedBytes and maxProvedBytes bound what is buffered of their messages: eight of the longest. Over it the
+	// oldest of those that are not known is dropped, and of the others the one that needs more.
+	maxUnprovedBytes = 8 * maxGossipMessage
+	maxProvedBytes   = 8 * maxGossipMessage
+)
 
 // gossipStreams is the set of streams that gossip has open. Closing it ends at once what waits in any of them or in a
 // dial, which memberlist's Shutdown leaves to deadlines; so nobody who closes a node waits for a peer that is silent.
 type gossipStreams struct {
+	gate *gossipGate
 	ctx  context.Context // ends when the set is closed
 	stop context.CancelFunc
 
-	mu      sync.Mutex // guards the fields below; nothing is read, written or closed under it
-	open    map[*gossipStream]struct{}
-	inbound int // of those that are open
-	closed  bool
+	mu     sync.Mutex // guards the fields below; nothing is read, written or closed under it
+	open   map[*gossipStream]struct{}
+	usage  [2]gossipUsage // of inbound ones that are not known to be a member's, and of those that are
+	opened uint64         // streams so far
+	closed bool
 }
 
-func newGossipStreams() *gossipStreams {
+// gossipUsage is what streams take of their bounds.
+type gossipUsage struct{ streams, bytes int }
+
+func newGossipStreams(gate *gossipGate) *gossipStreams {
 	ctx, stop := context.WithCancel(context.Background())
-	return &gossipStreams{ctx: ctx, stop: stop, open: make(map[*gossipStream]struct{})}
+	return &gossipStreams{gate: gate, ctx: ctx, stop: stop, open: make(map[*gossipStream]struct{})}
 }
 
 // dial opens a stream and gives it until timeout for what comes first, the cluster's label: memberlist writes that before
@@ -49,22 +67,138 @@ func (s *gossipStreams) dial(timeout time.Duration, dial func(context.Context) (
 	return stream, nil
 }
 
-// adopt takes a stream into the set. It closes the stream when the set is closed or has as many inbound ones as it may.
+// adopt takes a stream into the set, unless that is closed: then it closes the stream. An inbound one that is too many
+// takes the place of another.
 func (s *gossipStreams) adopt(conn net.Conn, inbound bool) (*gossipStream, bool) {
 	stream := &gossipStream{Conn: conn, set: s, inbound: inbound}
+	var dropped *gossipStream
 	s.mu.Lock()
-	ok := !s.closed && (!inbound || s.inbound < maxInboundStreams)
+	ok := !s.closed
 	if ok {
-		s.open[stream] = struct{}{}
+		s.opened++
+		stream.number = s.opened
 		if inbound {
-			s.inbound++
+			stream.from = sourceOf(conn.RemoteAddr())
+			if s.usage[0].streams >= maxUnprovedStreams {
+				dropped = s.oldest(func(*gossipStream) int { return 1 })
+				s.dropLocked(dropped)
+			}
+			s.usage[0].streams++
 		}
+		s.open[stream] = struct{}{}
 	}
 	s.mu.Unlock()
 	if !ok {
 		_ = conn.Close()
 	}
+	if dropped != nil {
+		_ = dropped.Conn.Close()
+	}
 	return stream, ok
+}
+
+// sourceOf returns what stands for the peer behind an address: the host, and of an IPv6 one its network, in which a host
+// can have as many addresses as it likes. It is invalid for an address that is none.
+func sourceOf(addr net.Addr) netip.Prefix {
+	parsed, err := netip.ParseAddrPort(addr.String())
+	if err != nil {
+		return netip.Prefix{}
+	}
+	host := parsed.Addr().Unmap().WithZone("")
+	bits := host.BitLen()
+	if host.Is6() {
+		bits = 64
+	}
+	source, _ := host.Prefix(bits)
+	return source
+}
+
+// oldest returns the oldest of those inbound streams not known to be a member's that are worth more than nothing, of the
+// source whose streams are worth most together: a peer that floods drops its own, not those of others. It searches all,
+// which are few; s.mu is held.
+func (s *gossipStreams) oldest(worth func(*gossipStream) int) (found *gossipStream) {
+	worths := make(map[netip.Prefix]int)
+	most := 0
+	for stream := range s.open {
+		if stream.inbound && !stream.proved {
+			worths[stream.from] += worth(stream)
+			most = max(most, worths[stream.from])
+		}
+	}
+	for stream := range s.open {
+		if !stream.inbound || stream.proved || worth(stream) == 0 || worths[stream.from] < most {
+			continue
+		}
+		if found == nil || stream.number < found.number {
+			found = stream
+		}
+	}
+	return found
+}
+
+// dropLocked takes a stream out of the set. Called with s.mu held, after which the caller closes the stream.
+func (s *gossipStreams) dropLocked(stream *gossipStream) {
+	if _, ok := s.open[stream]; !ok {
+		return
+	}
+	delete(s.open, stream)
+	if stream.inbound {
+		usage := &s.usage[stream.account()]
+		usage.streams--
+		usage.bytes -= stream.buffered
+	}
+}
+
+// grow is asked for so many more bytes of a message.
+func (s *gossipStreams) grow(stream *gossipStream, bytes int) (err error) {
+	if !stream.inbound {
+		return nil // this node has dialled it, and does so for one or two at a time
+	}
+	var dropped []*gossipStream
+	s.mu.Lock()
+	if _, ok := s.open[stream]; ok {
+		usage := &s.usage[stream.account()]
+		stream.buffered += bytes
+		usage.bytes += bytes
+		for !stream.proved && usage.bytes > maxUnprovedBytes {
+			next := s.oldest(func(stream *gossipStream) int { return stream.buffered })
+			s.dropLocked(next)
+			dropped = append(dropped, next)
+		}
+		if stream.proved && usage.bytes > maxProvedBytes {
+			s.dropLocked(stream)
+		}
+	}
+	if _, ok := s.open[stream]; !ok {
+		err = errMadeRoom
+	}
+	s.mu.Unlock()
+	for _, stream := range dropped {
+		_ = stream.Conn.Close()
+	}
+	return err
+}
+
+// prove is called when a stream turned out to be a member's.
+func (s *gossipStreams) prove(stream *gossipStream) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.open[stream]; !ok {
+		return errMadeRoom
+	}
+	if !stream.inbound {
+		return nil
+	}
+	s.dropLocked(stream)
+	stream.proved = true
+	usage := &s.usage[stream.account()]
+	if usage.streams >= maxProvedStreams || usage.bytes+stream.buffered > maxProvedBytes {
+		return errMadeRoom // memberlist closes it
+	}
+	usage.streams++
+	usage.bytes += stream.buffered
+	s.open[stream] = struct{}{}
+	return nil
 }
 
 // deliver adopts an inbound stream and hands it over, unless the set is closed meanwhile.
@@ -95,11 +229,56 @@ func (s *gossipStreams) close() {
 	}
 }
 
-// gossipStream is a stream in a set of them.
+// gossipStream is a stream in a set of them. One goroutine reads it: memberlist's, which closes it when a read fails.
 type gossipStream struct {
 	net.Conn
 	set     *gossipStreams
 	inbound bool
+	number  uint64 // lower ones are older
+	from    netip.Prefix
+
+	buffered int  // bytes of its message; like what follows, guarded by set.mu
+	proved   bool // a member's, since it could be decrypted
+
+	judged  bool // like what follows, only for the goroutine that reads
+	message []byte
+	fault   error
+}
+
+// account is which of the set's accounts an inbound stream is in.
+func (s *gossipStream) account() int {
+	if s.proved {
+		return 1
+	}
+	return 0
+}
+
+// Read returns what memberlist may have: a whole message, and nothing of it before the gate has seen all.
+func (s *gossipStream) Read(b []byte) (int, error) {
+	if !s.judged {
+		s.judged = true
+		s.judge()
+	}
+	if len(s.message) == 0 {
+		return 0, s.fault
+	}
+	n := copy(b, s.message)
+	s.message = s.message[n:]
+	return n, nil
+}
+
+func (s *gossipStream) judge() {
+	in := &intake{source: s.Conn, limit: maxGossipMessage + intakeStep}
+	in.grow = func(bytes int) error { return s.set.grow(s, bytes) }
+	err := s.set.gate.judgeStream(in, !s.inbound, func() error { return s.set.prove(s) })
+	if err == nil {
+		s.message, s.fault = in.buf[:in.at], io.EOF
+		return
+	}
+	s.fault = err
+	if s.inbound {
+		s.set.gate.refuse("stream", s.RemoteAddr(), err)
+	}
 }
 
 // Write closes the stream when it fails. memberlist drops a stream to which it could not write the label without
@@ -115,12 +294,7 @@ func (s *gossipStream) Write(b []byte) (int, error) {
 // Close takes the stream out of its set and closes it. It can be called more than once.
 func (s *gossipStream) Close() error {
 	s.set.mu.Lock()
-	if _, ok := s.set.open[s]; ok {
-		delete(s.set.open, s)
-		if s.inbound {
-			s.set.inbound--
-		}
-	}
+	s.set.dropLocked(s)
 	s.set.mu.Unlock()
 	return s.Conn.Close()
 }

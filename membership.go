@@ -73,6 +73,7 @@ type membership struct {
 	identity  string
 	log       *slog.Logger
 	list      *memberlist.Memberlist
+	gate      *gossipGate
 	joiner    *joiner
 	onChange  func(*memberView)
 	changed   chan struct{} // capacity 1: a view is to be made
@@ -154,6 +155,7 @@ func newMembership(s *settings, t gossipTransport, rpcAddr netip.AddrPort, onCha
 	m := &membership{
 		identity:  s.identity,
 		log:       s.Logger.With("component", "membership"),
+		gate:      t.gate(),
 		onChange:  onChange,
 		changed:   make(chan struct{}, 1),
 		firstJoin: make(chan struct{}),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -353,7 +354,7 @@ func TestMembershipMemberWithGarbageIsLeftOut(t *testing.T) {
 }
 
 func TestMembershipRefusesWhatWouldStopPushPulls(t *testing.T) {
-	d := gossipDelegate{protocol: 2}
+	d := gossipDelegate{membership: &membership{nodes: make(map[string]*gossipNode)}, protocol: 2}
 	good := memberlist.Node{Name: "n-1", PMin: 1, PMax: 5, PCur: 2}
 	require.NoError(t, d.NotifyAlive(&good))
 	for name, spoil := range map[string]func(*memberlist.Node){
@@ -371,11 +372,19 @@ func TestMembershipRefusesWhatWouldStopPushPulls(t *testing.T) {
 		"speaks what it can't": func(n *memberlist.Node) { n.PCur = 6 },
 		"speaks nothing":       func(n *memberlist.Node) { n.PMin, n.PCur = 0, 0 },
 		"delegate version":     func(n *memberlist.Node) { n.DMin, n.DMax, n.DCur = 1, 1, 1 },
+		"endless metadata":     func(n *memberlist.Node) { n.Meta = make([]byte, memberlist.MetaMaxSize+1) },
+		"endless address":      func(n *memberlist.Node) { n.Addr = make([]byte, net.IPv6len+1) },
 	} {
 		n := good
 		spoil(&n)
 		assert.Error(t, d.NotifyAlive(&n), name)
 	}
+	for i := range maxMembers {
+		d.nodes[fmt.Sprint("n-", i)] = &gossipNode{}
+	}
+	require.NoError(t, d.NotifyAlive(&good), "it is there already")
+	good.Name = "one-too-many"
+	assert.Error(t, d.NotifyAlive(&good))
 }
 
 // TestMembershipGoodbyes is about what a goodbye does, apart from memberlist's own messages.

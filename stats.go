@@ -49,10 +49,11 @@ type Stats struct {
 
 	Served   uint64 // questions of other nodes answered here
 	PassedOn uint64 // questions of other nodes sent on to the owner
-	Refused  uint64 // questions of other nodes that made no sense
+	Refused  uint64 // questions of other nodes, and their gossip, that made no sense
 
-	// Strangers counts connections that ended in or before the handshake: of who is not of this cluster, has not its secret,
-	// or does not speak its protocol. Those that end without having sent anything, as probes do, do not count.
+	// Strangers counts what unauthenticated peers sent: connections that ended in or before the handshake, and streams and
+	// packets of gossip, of a peer that is not of this cluster, has not its secret, or does not speak its protocol.
+	// Connections that end without having sent anything, as probes do, and those that made room for others do not count.
 	Strangers uint64
 
 	Timeouts    uint64 // questions to other nodes that were not answered in time

@@ -1,0 +1,215 @@
+package peerlimit
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync/atomic"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// The gate stands between the network and memberlist: it looks at every packet and stream first, and memberlist gets only
+// what a member of the cluster may have sent. By itself, memberlist buffers 20 MB for any peer before it looks for a key,
+// writes a line to the log for every packet that it cannot use, and ends the process on some messages that a member with
+// a fault can send: an empty one, or one whose padding is longer than it is. A message that expands without end, and one
+// that announces a million members, take its memory.
+//
+// Every packet and stream begins with the label, which is the cluster's name, and what follows is encrypted where there is
+// a Secret: then it is decrypted here, to see that it can be, and again by memberlist. What does not get so far is of an
+// unauthenticated peer, and the label and the announced length are judged before anything else is read. What is behind it
+// is judged by gossipmessage.go.
+
+const (
+	// maxGossipMessage is the longest message on a stream, encrypted or not, and what it may expand to. Of 1,000 members
+	// with names of 64 bytes, the longest that Config allows, a push/pull is 0.9 MB: a member is listed with some 130 bytes
+	// and its name, twice in the half minute after a rolling deploy, there are up to 4,096 tombstones, and twice 1,000
+	// known names. Even the 10,000 members that a cluster may have fit in.
+	maxGossipMessage = 4 << 20
+
+	// maxGossipNodes bounds the members that a push/pull may list: those that a cluster may have, and as many that gossip
+	// has given up and still tells of. memberlist allocates 112 bytes for each before it reads the first.
+	maxGossipNodes = 2 * maxMembers
+)
+
+// The parts of memberlist's framing that the gate reads.
+const (
+	gossipHasLabel  = 244 // then the label's length, 1 byte, and the label
+	gossipEncrypted = 10  // on a stream, then 4 bytes of length and a sealed message; a packet is sealed as it is
+
+	sealVersionSize = 1 // 0: with padding, of memberlist's protocol 1; 1: without
+	sealNonceSize   = 12
+	sealOverhead    = sealVersionSize + sealNonceSize + 16
+	sealBlock       = aes.BlockSize
+)
+
+// Of an unauthenticated peer.
+var (
+	errGossipLabel   = errors.New("peerlimit: gossip of another cluster, or none at all")
+	errGossipClear   = errors.New("peerlimit: gossip that is not encrypted")
+	errGossipCrypted = errors.New("peerlimit: gossip that is encrypted, and there is no Secret")
+	errGossipLength  = errors.New("peerlimit: gossip announces a length that no member does")
+	errGossipKey     = errors.New("peerlimit: gossip that no Secret of this cluster opens")
+)
+
+// errMadeRoom ends a stream in favour of newer ones.
+var errMadeRoom = fmt.Errorf("peerlimit: the stream has made room for others: %w", net.ErrClosed)
+
+// gossipGate judges what comes in. It is safe for concurrent use.
+type gossipGate struct {
+	label []byte        // the header with which everything inbound begins
+	name  []byte        // the label itself, which is authenticated with what is encrypted
+	keys  []cipher.AEAD // nil: nothing is encrypted
+
+	strangers atomic.Uint64 // packets and streams of unauthenticated peers that were refused
+	malformed atomic.Uint64 // others that make no sense
+	refused   [2]*refusals  // of unauthenticated peers; malformed
+}
+
+func newGossipGate(s *settings) (*gossipGate, error) {
+	log := s.Logger.With("component", "gossip")
+	g := &gossipGate{
+		label:   append([]byte{gossipHasLabel, byte(len(s.Cluster))}, s.Cluster...),
+		name:    []byte(s.Cluster),
+		refused: [2]*refusals{{log: log}, {log: log}},
+	}
+	if s.encryption.keyring == nil {
+		return g, nil
+	}
+	for _, key := range s.encryption.keyring.GetKeys() {
+		block, err := aes.NewCipher(key)
+		if err != nil {
+			return nil, err
+		}
+		aead, err := cipher.NewGCM(block)
+		if err != nil {
+			return nil, err
+		}
+		g.keys = append(g.keys, aead)
+	}
+	return g, nil
+}
+
+// refuse counts what was refused and logs it, seldom. A stream that only connects, as probes do, and one that made room
+// for others or was open when the node closed is nobody's fault.
+func (g *gossipGate) refuse(what string, from net.Addr, err error) {
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
+	case errors.Is(err, errGossipMessage):
+		g.malformed.Add(1)
+		g.refused[1].add("refused gossip that makes no sense", slog.String("as", what), slog.Any("remote", from), slog.Any("error", err))
+	default:
+		g.strangers.Add(1)
+		g.refused[0].add("refused gossip", slog.String("as", what), slog.Any("remote", from), slog.Any("error", err))
+	}
+}
+
+// admit reports whether memberlist may have a packet.
+func (g *gossipGate) admit(p *memberlist.Packet) bool {
+	err := g.judgePacket(p.Buf)
+	if err != nil {
+		g.refuse("packet", p.From, err)
+	}
+	return err == nil
+}
+
+func (g *gossipGate) judgePacket(packet []byte) error {
+	message, ok := bytes.CutPrefix(packet, g.label)
+	if !ok {
+		return errGossipLabel
+	}
+	if g.keys != nil {
+		var err error
+		if message, err = g.open(message, g.name); err != nil {
+			return err
+		}
+	}
+	return judgePacketMessage(message)
+}
+
+// open decrypts. Where the other side pads, it checks what memberlist takes for granted of the padding.
+func (g *gossipGate) open(sealed, authenticated []byte) ([]byte, error) {
+	if len(sealed) < sealOverhead || sealed[0] > 1 {
+		return nil, errGossipKey
+	}
+	nonce, sealedText := sealed[sealVersionSize:][:sealNonceSize], sealed[sealVersionSize+sealNonceSize:]
+	for _, key := range g.keys {
+		plain, err := key.Open(nil, nonce, sealedText, authenticated)
+		if err != nil {
+			continue
+		}
+		if sealed[0] == 1 {
+			return plain, nil
+		}
+		// memberlist refuses less than a block of padding, and cuts off as many bytes as the last one says.
+		if len(plain) < sealBlock || int(plain[len(plain)-1]) > len(plain) {
+			return nil, fmt.Errorf("%w: its padding", errGossipMessage)
+		}
+		return plain[:len(plain)-int(plain[len(plain)-1])], nil
+	}
+	return nil, errGossipKey
+}
+
+// judgeStream reads the one message that a stream carries in each direction. proved is called as soon as it is known that
+// it is a member's; without a Secret, never. The answer on a stream that was dialled has no label.
+func (g *gossipGate) judgeStream(in *intake, answer bool, proved func() error) error {
+	if !answer {
+		if err := g.judgeLabel(in); err != nil {
+			return err
+		}
+	}
+	if g.keys == nil {
+		first, err := in.peek()
+		switch {
+		case err != nil:
+			return err
+		case first == gossipEncrypted:
+			return errGossipCrypted
+		}
+		return judgeStreamMessage(in)
+	}
+	header, err := in.take(5)
+	if err != nil {
+		return err
+	}
+	if header[0] != gossipEncrypted {
+		return errGossipClear
+	}
+	authenticated := append(append([]byte(nil), header...), g.name...)
+	length := binary.BigEndian.Uint32(header[1:])
+	if length < sealOverhead || length > maxGossipMessage {
+		return fmt.Errorf("%w: %d bytes", errGossipLength, length)
+	}
+	sealed, err := in.take(int(length))
+	if err != nil {
+		return err
+	}
+	plain, err := g.open(sealed, authenticated)
+	if err != nil {
+		return err
+	}
+	if err := proved(); err != nil {
+		return err
+	}
+	return judgeStreamMessage(&intake{buf: plain, grow: in.grow})
+}
+
+// judgeLabel reads no further than to the first byte that is wrong.
+func (g *gossipGate) judgeLabel(in *intake) error {
+	for _, want := range g.label {
+		got, err := in.take(1)
+		if err != nil {
+			return err
+		}
+		if got[0] != want {
+			return errGossipLabel
+		}
+	}
+	return nil
+}
