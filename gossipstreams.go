@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/source"
 )
 
 // Bounds of the streams that others have open to gossip at once, each of which costs a goroutine for up to memberlist's
@@ -78,7 +80,7 @@ func (s *gossipStreams) adopt(conn net.Conn, inbound bool) (*gossipStream, bool)
 		s.opened++
 		stream.number = s.opened
 		if inbound {
-			stream.from = sourceOf(conn.RemoteAddr())
+			stream.from = source.Of(conn.RemoteAddr())
 			if s.usage[0].streams >= maxUnprovedStreams {
 				dropped = s.oldest(func(*gossipStream) int { return 1 })
 				s.dropLocked(dropped)
@@ -95,22 +97,6 @@ func (s *gossipStreams) adopt(conn net.Conn, inbound bool) (*gossipStream, bool)
 		_ = dropped.Conn.Close()
 	}
 	return stream, ok
-}
-
-// sourceOf returns what stands for the peer behind an address: the host, and of an IPv6 one its network, in which a host
-// can have as many addresses as it likes. It is invalid for an address that is none.
-func sourceOf(addr net.Addr) netip.Prefix {
-	parsed, err := netip.ParseAddrPort(addr.String())
-	if err != nil {
-		return netip.Prefix{}
-	}
-	host := parsed.Addr().Unmap().WithZone("")
-	bits := host.BitLen()
-	if host.Is6() {
-		bits = 64
-	}
-	source, _ := host.Prefix(bits)
-	return source
 }
 
 // oldest returns the oldest of those inbound streams not known to be a member's that are worth more than nothing, of the

@@ -21,7 +21,10 @@ const (
 	maxHandshake = 4096
 )
 
-var errMalformedHandshake = errors.New(errPrefix + "malformed handshake")
+var (
+	errMalformedHandshake = errors.New(errPrefix + "malformed handshake")
+	errLongHandshake      = errors.New(errPrefix + "more bytes before the handshake than one needs")
+)
 
 // hello is what the client says first.
 type hello struct {

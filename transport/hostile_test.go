@@ -1,8 +1,16 @@
 package transport
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/binary"
+	"math/big"
 	"net"
+	"net/netip"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -248,4 +256,60 @@ func TestClientSkipsUnknownFrames(t *testing.T) {
 			mustCall(t, client, peer)
 		}
 	})
+}
+
+// Before it is known who speaks, nobody may say more than a handshake needs: a
+// certificate of 100 kB, which crypto/tls would take, is cut off.
+func TestServerBoundsWhatComesBeforeTheHandshake(t *testing.T) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	certificate := func(extra int) tls.Certificate {
+		template := &x509.Certificate{
+			SerialNumber:    big.NewInt(1),
+			ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: make([]byte, extra)}},
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+		require.NoError(t, err)
+		return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	}
+	refused := make(chan error, 1)
+	_, peer := startServer(t, TCP{}, func(c *ServerConfig) {
+		c.WrapConn = func(conn net.Conn) net.Conn {
+			return tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{certificate(1)}, ClientAuth: tls.RequireAnyClientCert})
+		}
+		c.OnRefused = func(_ net.Addr, err error) { refused <- err }
+	})
+	dial := func(extra int) connecting {
+		return startClient(t, TCP{}, func(c *ClientConfig) {
+			c.WrapConn = func(conn net.Conn) net.Conn {
+				return tls.Client(conn, &tls.Config{Certificates: []tls.Certificate{certificate(extra)}, InsecureSkipVerify: true})
+			}
+		})
+	}
+	client := dial(10_000)
+	for range 100 { // what comes after the handshake has no such bound
+		_, err = client.Call(t.Context(), peer, make([]byte, 10_000), time.Minute)
+		require.NoError(t, err)
+	}
+	_, err = dial(100_000).Call(t.Context(), peer, nil, time.Minute)
+	require.ErrorIs(t, err, ErrUnreachable)
+	require.ErrorIs(t, <-refused, errLongHandshake)
+}
+
+// Of too many connections that have not said who they are, the oldest one of the
+// host that has most goes.
+func TestWhoFloodsDropsTheirOwnConnections(t *testing.T) {
+	server := &Server{greeting: make(map[*serverConn]struct{})}
+	add := func(host string, number uint64) *serverConn {
+		c := &serverConn{source: netip.MustParsePrefix(host + "/32"), number: number}
+		server.greeting[c] = struct{}{}
+		return c
+	}
+	honest := add("10.0.0.1", 1)
+	oldest, second := add("10.0.0.2", 2), add("10.0.0.2", 3)
+	assert.Same(t, oldest, server.longestGreeting())
+	delete(server.greeting, oldest)
+	assert.Same(t, honest, server.longestGreeting(), "each has one")
+	delete(server.greeting, honest)
+	assert.Same(t, second, server.longestGreeting())
 }

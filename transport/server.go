@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -82,7 +83,9 @@ type ServerConfig struct {
 	HandshakeTimeout time.Duration
 	// MaxUnauthenticated bounds the connections that have not finished the
 	// handshake; over it the oldest is dropped, since an honest one takes a round
-	// trip and one that holds the place takes as long as it can. Default 256.
+	// trip and one that holds the place takes as long as it can. It is the oldest
+	// of the host that has most of them. What each may send until then is bounded
+	// as well, to 64 kB. Default 256.
 	MaxUnauthenticated int
 	// MaxConns bounds the other connections; over it the handshake is refused.
 	// Default 4096.
@@ -128,6 +131,7 @@ type Server struct {
 	// mu guards the sets of connections. Nothing is closed while it is held.
 	mu       sync.Mutex
 	closed   bool
+	accepted uint64                   // connections so far
 	greeting map[*serverConn]struct{} // handshake not finished
 	serving  map[*serverConn]struct{}
 
@@ -185,8 +189,8 @@ func (s *Server) accept() {
 	}
 }
 
-// welcome starts a connection's goroutine, and drops the connection that has
-// been greeting longest when there are too many of them.
+// welcome starts a connection's goroutine, and drops one that has been greeting
+// for long when there are too many of them.
 func (s *Server) welcome(c *serverConn) {
 	var dropped *serverConn
 	s.mu.Lock()
@@ -197,6 +201,8 @@ func (s *Server) welcome(c *serverConn) {
 			dropped = s.longestGreeting()
 			delete(s.greeting, dropped)
 		}
+		s.accepted++
+		c.number = s.accepted
 		s.greeting[c] = struct{}{}
 		s.running.Go(c.run)
 	}
@@ -206,11 +212,19 @@ func (s *Server) welcome(c *serverConn) {
 	}
 }
 
-// longestGreeting searches all of them, which are few; s.mu is held.
+// longestGreeting returns the connection that has been greeting longest, of those
+// of the host that has most: one that floods drops its own. It searches all, which
+// are few; s.mu is held.
 func (s *Server) longestGreeting() *serverConn {
+	counts := make(map[netip.Prefix]int)
+	most := 0
+	for c := range s.greeting {
+		counts[c.source]++
+		most = max(most, counts[c.source])
+	}
 	var oldest *serverConn
 	for c := range s.greeting {
-		if oldest == nil || c.accepted.Before(oldest.accepted) {
+		if counts[c.source] == most && (oldest == nil || c.number < oldest.number) {
 			oldest = c
 		}
 	}

@@ -7,11 +7,13 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
 
 	"github.com/peerlimit/peerlimit/internal/printable"
+	"github.com/peerlimit/peerlimit/internal/source"
 )
 
 const (
@@ -30,7 +32,9 @@ type serverConn struct {
 	server   *Server
 	raw      net.Conn // what was accepted; what is closed
 	conn     net.Conn // raw, wrapped
-	accepted time.Time
+	greeting *greetingConn
+	source   netip.Prefix
+	number   uint64 // lower ones were accepted earlier; set by welcome
 	from     string
 	logger   *slog.Logger
 	writer   answerWriter
@@ -41,15 +45,17 @@ type serverConn struct {
 }
 
 func newServerConn(s *Server, raw net.Conn) *serverConn {
-	conn := raw
+	greeting := &greetingConn{Conn: raw, left: maxGreeting}
+	conn := net.Conn(greeting)
 	if s.config.WrapConn != nil {
-		conn = s.config.WrapConn(raw)
+		conn = s.config.WrapConn(greeting)
 	}
 	return &serverConn{
 		server:   s,
 		raw:      raw,
 		conn:     conn,
-		accepted: time.Now(),
+		greeting: greeting,
+		source:   source.Of(raw.RemoteAddr()),
 		logger:   s.config.Logger.With("remote", raw.RemoteAddr()),
 		writer:   answerWriter{conn: conn, timeout: s.config.WriteTimeout},
 		response: make([]byte, 0, firstAnswer),
@@ -74,6 +80,32 @@ func (c *serverConn) run() {
 	c.logger = c.logger.With("peer", printable.Text(c.from)) // which is what the peer says
 	err := c.serve()
 	c.logger.Debug("connection ended", "cause", err)
+}
+
+// maxGreeting is how many bytes a connection may send before the handshake is
+// finished, with all that WrapConn's needs. Of TLS, 64 kB is a chain of some thirty
+// certificates, and crypto/tls would buffer 256 kB of one.
+const maxGreeting = 64 << 10
+
+// greetingConn reads as many bytes as are left, and the rest of the connection once
+// left is unbounded. Only the goroutine that reads sets that.
+type greetingConn struct {
+	net.Conn
+	left int
+}
+
+const unbounded = -1
+
+func (c *greetingConn) Read(b []byte) (int, error) {
+	switch {
+	case c.left == unbounded:
+		return c.Conn.Read(b)
+	case c.left == 0:
+		return 0, errLongHandshake
+	}
+	n, err := c.Conn.Read(b[:min(len(b), c.left)])
+	c.left -= n
+	return n, err
 }
 
 // everyday reports whether a handshake may fail so while nothing is wrong: a probe that only connects, a connection that
@@ -117,6 +149,7 @@ func (c *serverConn) shakeHands() error {
 		}
 	}
 	c.from = h.from
+	c.greeting.left = unbounded
 	return c.conn.SetDeadline(time.Time{})
 }
 
