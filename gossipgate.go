@@ -10,7 +10,9 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/memberlist"
 )
@@ -36,6 +38,11 @@ const (
 	// maxGossipNodes bounds the members that a push/pull may list: those that a cluster may have, and as many that gossip
 	// has given up and still tells of. memberlist allocates 112 bytes for each before it reads the first.
 	maxGossipNodes = 2 * maxMembers
+
+	// maxProbesForOthers is how many probes a node makes for others in a second. Each costs memberlist a goroutine and a
+	// timer for half a second, and a packet that asks for one can be recorded and sent again. A member asks three others
+	// when one does not answer, once a second at most: a node gets a few even when half of the cluster has failed.
+	maxProbesForOthers = 200
 )
 
 // The parts of memberlist's framing that the gate reads.
@@ -58,6 +65,9 @@ var (
 	errGossipKey     = errors.New("peerlimit: gossip that no Secret of this cluster opens")
 )
 
+// errGossipProbes refuses what may be a member's, and may be a packet of one that somebody else sends again.
+var errGossipProbes = fmt.Errorf("%w: it asks for more probes than members do", errGossipMessage)
+
 // errMadeRoom ends a stream in favour of newer ones.
 var errMadeRoom = fmt.Errorf("peerlimit: the stream has made room for others: %w", net.ErrClosed)
 
@@ -70,6 +80,10 @@ type gossipGate struct {
 	strangers atomic.Uint64 // packets and streams of unauthenticated peers that were refused
 	malformed atomic.Uint64 // others that make no sense
 	refused   [2]*refusals  // of unauthenticated peers; malformed
+
+	mu     sync.Mutex // guards what follows
+	second time.Time  // the beginning of the second in which
+	probes int        // so many have been asked for
 }
 
 func newGossipGate(s *settings) (*gossipGate, error) {
@@ -130,7 +144,29 @@ func (g *gossipGate) judgePacket(packet []byte) error {
 			return err
 		}
 	}
-	return judgePacketMessage(message)
+	probes, err := judgePacketMessage(message)
+	if err != nil {
+		return err
+	}
+	return g.allowProbes(probes)
+}
+
+// allowProbes refuses what asks for too many probes.
+func (g *gossipGate) allowProbes(n int) error {
+	if n == 0 {
+		return nil
+	}
+	now := time.Now()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if now.Sub(g.second) >= time.Second {
+		g.second, g.probes = now, 0
+	}
+	if g.probes+n > maxProbesForOthers {
+		return errGossipProbes
+	}
+	g.probes += n
+	return nil
 }
 
 // open decrypts. Where the other side pads, it checks what memberlist takes for granted of the padding.

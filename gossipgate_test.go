@@ -165,6 +165,7 @@ var streamMessages = map[string]struct {
 	"more than may be":        {pushPull(maxGossipNodes+1, 0), false},
 	"less than none":          {pushPull(-1, 0), false},
 	"more than there are":     {pushPull(2, 0, aNode), false},
+	"members of no bytes":     {pushPull(3, 0, []byte{0x80}, []byte{0x80}, []byte{0x80}), false},
 	"a huge state":            {pushPull(0, 20<<20), false},
 	"more state than there":   {pushPull(0, 5, []byte("note")), false},
 	"less state than none":    {pushPull(0, -1), false},
@@ -386,6 +387,30 @@ func TestAMemberCannotEndAnotherByGossip(t *testing.T) {
 	}
 }
 
+// A packet that asks for a probe of another member, sent again and again by whoever has recorded it, starts so many and no
+// more; nothing else in its place is refused.
+func TestGateBoundsProbesForOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := testGate(t, gateSecret)
+		ask := typed(gossipIndirectPing, "SeqNo", 1, "Target", []byte{10, 0, 0, 1}, "Nack", raw{0xc3})
+		one, three := g.sealedPacket(1, ask), g.sealedPacket(1, compressed(compound(ask, aPing, ask, ask)))
+		for range 3 {
+			admitted := 0
+			for range 1000 {
+				if g.judgePacket(one) == nil {
+					admitted++
+				}
+				if g.judgePacket(three) == nil {
+					admitted += 3
+				}
+				require.NoError(t, g.judgePacket(g.sealedPacket(1, aPing)))
+			}
+			assert.Equal(t, maxProbesForOthers, admitted)
+			time.Sleep(time.Second)
+		}
+	})
+}
+
 func FuzzGossipMessages(f *testing.F) {
 	for _, c := range packetMessages {
 		if len(c.message) < 1<<12 {
@@ -399,7 +424,7 @@ func FuzzGossipMessages(f *testing.F) {
 	}
 	gate := testGate(f, nil)
 	f.Fuzz(func(t *testing.T, message []byte) {
-		_ = judgePacketMessage(message)
+		_, _ = judgePacketMessage(message)
 		sent := append(bytes.Clone(gate.label), message...)
 		read, _, err := judgeBytes(gate, sent, false, false)
 		require.LessOrEqual(t, read, len(sent))
@@ -532,7 +557,7 @@ func TestStreamsOfMembersHaveTheirOwnBounds(t *testing.T) {
 		got, err := io.ReadAll(stream)
 		require.NoError(t, err)
 		assert.Equal(t, userStream("note"), got)
-		assert.Equal(t, gossipUsage{1, intakeStep}, g.streams.usage[0])
+		assert.Equal(t, gossipUsage{streams: 1, bytes: intakeStep}, g.streams.usage[0])
 	})
 }
 

@@ -38,43 +38,54 @@ const (
 // maxGossipDepth is how deep maps and arrays are nested: a list of versions in a map.
 const maxGossipDepth = 2
 
-// judgePacketMessage checks the message in a packet.
-func judgePacketMessage(b []byte) error {
+// minGossipNode is less than what any member takes in a list: the names of its fields alone have 35 bytes.
+const minGossipNode = 40
+
+// judgePacketMessage checks the message in a packet, and returns how many probes of others it asks for.
+func judgePacketMessage(b []byte) (probes int, err error) {
 	if len(b) >= 5 && b[0] == gossipHasCRC {
 		if crc32.ChecksumIEEE(b[5:]) != binary.BigEndian.Uint32(b[1:]) {
-			return fmt.Errorf("%w: its checksum", errGossipMessage)
+			return 0, fmt.Errorf("%w: its checksum", errGossipMessage)
 		}
 		b = b[5:]
 	}
 	if len(b) > 0 && b[0] == gossipCompressed {
-		var err error
 		if b, err = expand(&intake{buf: b[1:]}, maxPacketLen); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if len(b) > 0 && b[0] == gossipCompound {
 		return judgeCompound(b[1:])
 	}
-	return judgePart(b)
+	return probesIn(b), judgePart(b)
+}
+
+// probesIn returns how many probes of others a message that holds no other asks for.
+func probesIn(b []byte) int {
+	if len(b) > 0 && b[0] == gossipIndirectPing {
+		return 1
+	}
+	return 0
 }
 
 // judgeCompound checks a message that is several: how many, 1 byte; the length of each, 2 bytes; and those.
-func judgeCompound(b []byte) error {
+func judgeCompound(b []byte) (probes int, err error) {
 	if len(b) < 1 || len(b) < 1+2*int(b[0]) {
-		return fmt.Errorf("%w: a compound that is cut off", errGossipMessage)
+		return 0, fmt.Errorf("%w: a compound that is cut off", errGossipMessage)
 	}
 	lengths, parts := b[1:1+2*int(b[0])], b[1+2*int(b[0]):]
 	for ; len(lengths) > 0; lengths = lengths[2:] {
 		length := int(binary.BigEndian.Uint16(lengths))
 		if length > len(parts) {
-			return fmt.Errorf("%w: a compound that is cut off", errGossipMessage)
+			return 0, fmt.Errorf("%w: a compound that is cut off", errGossipMessage)
 		}
 		if err := judgePart(parts[:length]); err != nil {
-			return err
+			return 0, err
 		}
+		probes += probesIn(parts[:length])
 		parts = parts[length:]
 	}
-	return nil
+	return probes, nil
 }
 
 // judgePart checks a message that holds no other.
@@ -131,8 +142,12 @@ func judgePushPull(in *intake) error {
 		return fmt.Errorf("%w: it lists %d members", errGossipMessage, header[0])
 	}
 	for range header[0] {
+		begin := in.at
 		if err := skipMap(in); err != nil {
 			return err
+		}
+		if in.at-begin < minGossipNode {
+			return fmt.Errorf("%w: it lists a member in %d bytes", errGossipMessage, in.at-begin)
 		}
 	}
 	return in.pass(header[1], maxGossipMessage)

@@ -22,7 +22,8 @@ const (
 	maxProvedStreams   = 256
 
 	// maxUnprovedBytes and maxProvedBytes bound what is buffered of their messages: eight of the longest. Over it the
-	// oldest of those that are not known is dropped, and of the others the one that needs more.
+	// oldest of those that are not known is dropped, and what is newer waits until that one's memory is free; of the
+	// others the one that needs more is dropped.
 	maxUnprovedBytes = 8 * maxGossipMessage
 	maxProvedBytes   = 8 * maxGossipMessage
 )
@@ -37,16 +38,21 @@ type gossipStreams struct {
 	mu     sync.Mutex // guards the fields below; nothing is read, written or closed under it
 	open   map[*gossipStream]struct{}
 	usage  [2]gossipUsage // of inbound ones that are not known to be a member's, and of those that are
+	room   chan struct{}  // closed and replaced when bytes of the former have become free
 	opened uint64         // streams so far
 	closed bool
 }
 
 // gossipUsage is what streams take of their bounds.
-type gossipUsage struct{ streams, bytes int }
+type gossipUsage struct {
+	streams int // that are open
+	bytes   int // of those, and of those that were dropped and have not let go of their memory yet
+	leaving int // of the latter
+}
 
 func newGossipStreams(gate *gossipGate) *gossipStreams {
 	ctx, stop := context.WithCancel(context.Background())
-	return &gossipStreams{gate: gate, ctx: ctx, stop: stop, open: make(map[*gossipStream]struct{})}
+	return &gossipStreams{gate: gate, ctx: ctx, stop: stop, open: make(map[*gossipStream]struct{}), room: make(chan struct{})}
 }
 
 // dial opens a stream and gives it until timeout for what comes first, the cluster's label: memberlist writes that before
@@ -72,7 +78,7 @@ func (s *gossipStreams) dial(timeout time.Duration, dial func(context.Context) (
 // adopt takes a stream into the set, unless that is closed: then it closes the stream. An inbound one that is too many
 // takes the place of another.
 func (s *gossipStreams) adopt(conn net.Conn, inbound bool) (*gossipStream, bool) {
-	stream := &gossipStream{Conn: conn, set: s, inbound: inbound}
+	stream := &gossipStream{Conn: conn, set: s, inbound: inbound, dropped: make(chan struct{})}
 	var dropped *gossipStream
 	s.mu.Lock()
 	ok := !s.closed
@@ -128,41 +134,76 @@ func (s *gossipStreams) dropLocked(stream *gossipStream) {
 		return
 	}
 	delete(s.open, stream)
+	close(stream.dropped)
 	if stream.inbound {
 		usage := &s.usage[stream.account()]
 		usage.streams--
-		usage.bytes -= stream.buffered
+		usage.leaving += stream.buffered
 	}
 }
 
-// grow is asked for so many more bytes of a message.
-func (s *gossipStreams) grow(stream *gossipStream, bytes int) (err error) {
+// releaseLocked takes in that a stream's message is not kept any more. Called with s.mu held, for a stream that has been
+// dropped.
+func (s *gossipStreams) releaseLocked(stream *gossipStream) {
+	if stream.buffered == 0 {
+		return
+	}
+	usage := &s.usage[stream.account()]
+	usage.bytes -= stream.buffered
+	usage.leaving -= stream.buffered
+	stream.buffered = 0
+	s.madeRoomLocked()
+}
+
+func (s *gossipStreams) madeRoomLocked() {
+	close(s.room)
+	s.room = make(chan struct{})
+}
+
+// grow returns when there is room for so many more bytes of a message, or with an error when the stream has been dropped.
+func (s *gossipStreams) grow(stream *gossipStream, bytes int) error {
 	if !stream.inbound {
 		return nil // this node has dialled it, and does so for one or two at a time
 	}
-	var dropped []*gossipStream
+	for {
+		room, dropped, err := s.reserve(stream, bytes)
+		for _, other := range dropped {
+			_ = other.Conn.Close()
+		}
+		if room == nil {
+			return err
+		}
+		select {
+		case <-room:
+		case <-stream.dropped:
+		}
+	}
+}
+
+// reserve is one attempt of grow: room is nil when it has succeeded or failed, and else closed when there may be room. It
+// returns what it has dropped to make some.
+func (s *gossipStreams) reserve(stream *gossipStream, bytes int) (room <-chan struct{}, dropped []*gossipStream, err error) {
 	s.mu.Lock()
-	if _, ok := s.open[stream]; ok {
-		usage := &s.usage[stream.account()]
-		stream.buffered += bytes
-		usage.bytes += bytes
-		for !stream.proved && usage.bytes > maxUnprovedBytes {
-			next := s.oldest(func(stream *gossipStream) int { return stream.buffered })
-			s.dropLocked(next)
-			dropped = append(dropped, next)
-		}
-		if stream.proved && usage.bytes > maxProvedBytes {
-			s.dropLocked(stream)
-		}
-	}
+	defer s.mu.Unlock()
 	if _, ok := s.open[stream]; !ok {
-		err = errMadeRoom
+		return nil, nil, errMadeRoom
 	}
-	s.mu.Unlock()
-	for _, stream := range dropped {
-		_ = stream.Conn.Close()
+	usage := &s.usage[stream.account()]
+	if stream.proved && usage.bytes+bytes > maxProvedBytes {
+		s.dropLocked(stream)
+		return nil, nil, errMadeRoom
 	}
-	return err
+	if stream.proved || usage.bytes+bytes <= maxUnprovedBytes {
+		usage.bytes += bytes
+		stream.buffered += bytes
+		return nil, nil, nil
+	}
+	for usage.bytes-usage.leaving+bytes > maxUnprovedBytes {
+		oldest := s.oldest(func(stream *gossipStream) int { return stream.buffered })
+		s.dropLocked(oldest)
+		dropped = append(dropped, oldest)
+	}
+	return s.room, dropped, nil
 }
 
 // prove is called when a stream turned out to be a member's.
@@ -175,15 +216,17 @@ func (s *gossipStreams) prove(stream *gossipStream) error {
 	if !stream.inbound {
 		return nil
 	}
-	s.dropLocked(stream)
+	unproved, proved := &s.usage[0], &s.usage[1]
+	unproved.streams--
+	unproved.bytes -= stream.buffered
+	s.madeRoomLocked()
 	stream.proved = true
-	usage := &s.usage[stream.account()]
-	if usage.streams >= maxProvedStreams || usage.bytes+stream.buffered > maxProvedBytes {
-		return errMadeRoom // memberlist closes it
+	proved.streams++
+	proved.bytes += stream.buffered
+	if proved.streams > maxProvedStreams || proved.bytes > maxProvedBytes {
+		s.dropLocked(stream)
+		return errMadeRoom
 	}
-	usage.streams++
-	usage.bytes += stream.buffered
-	s.open[stream] = struct{}{}
 	return nil
 }
 
@@ -222,6 +265,7 @@ type gossipStream struct {
 	inbound bool
 	number  uint64 // lower ones are older
 	from    netip.Prefix
+	dropped chan struct{} // closed when it is not in the set any more
 
 	buffered int  // bytes of its message; like what follows, guarded by set.mu
 	proved   bool // a member's, since it could be decrypted
@@ -262,9 +306,19 @@ func (s *gossipStream) judge() {
 		return
 	}
 	s.fault = err
+	in.buf = nil
+	s.drop()
 	if s.inbound {
 		s.set.gate.refuse("stream", s.RemoteAddr(), err)
 	}
+}
+
+// drop takes the stream out of its set. Its message must not be kept any more.
+func (s *gossipStream) drop() {
+	s.set.mu.Lock()
+	defer s.set.mu.Unlock()
+	s.set.dropLocked(s)
+	s.set.releaseLocked(s)
 }
 
 // Write closes the stream when it fails. memberlist drops a stream to which it could not write the label without
@@ -279,8 +333,6 @@ func (s *gossipStream) Write(b []byte) (int, error) {
 
 // Close takes the stream out of its set and closes it. It can be called more than once.
 func (s *gossipStream) Close() error {
-	s.set.mu.Lock()
-	s.set.dropLocked(s)
-	s.set.mu.Unlock()
+	s.drop()
 	return s.Conn.Close()
 }
