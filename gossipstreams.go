@@ -17,8 +17,10 @@ import (
 const (
 	// maxUnprovedStreams bounds those of which it is not known that they are a member's; without a Secret that is all of
 	// them. Over it the oldest is dropped: a member's takes a round trip, and one that holds the place takes as long as
-	// it can.
+	// it can. Each has unprovedGrace before, also on a machine that has much to do; until the oldest has had it, no more
+	// are accepted, and the system keeps them waiting.
 	maxUnprovedStreams = 256
+	unprovedGrace      = 250 * time.Millisecond
 	maxProvedStreams   = 256
 
 	// maxUnprovedBytes and maxProvedBytes bound what is buffered of their messages: eight of the longest. Over it the
@@ -31,9 +33,10 @@ const (
 // gossipStreams is the set of streams that gossip has open. Closing it ends at once what waits in any of them or in a
 // dial, which memberlist's Shutdown leaves to deadlines; so nobody who closes a node waits for a peer that is silent.
 type gossipStreams struct {
-	gate *gossipGate
-	ctx  context.Context // ends when the set is closed
-	stop context.CancelFunc
+	gate  *gossipGate
+	ctx   context.Context // ends when the set is closed
+	stop  context.CancelFunc
+	freed chan struct{} // holds a token when a place of one that is not known to be a member's has become free
 
 	mu     sync.Mutex // guards the fields below; nothing is read, written or closed under it
 	open   map[*gossipStream]struct{}
@@ -52,7 +55,10 @@ type gossipUsage struct {
 
 func newGossipStreams(gate *gossipGate) *gossipStreams {
 	ctx, stop := context.WithCancel(context.Background())
-	return &gossipStreams{gate: gate, ctx: ctx, stop: stop, open: make(map[*gossipStream]struct{}), room: make(chan struct{})}
+	return &gossipStreams{
+		gate: gate, ctx: ctx, stop: stop, freed: make(chan struct{}, 1),
+		open: make(map[*gossipStream]struct{}), room: make(chan struct{}),
+	}
 }
 
 // dial opens a stream and gives it until timeout for what comes first, the cluster's label: memberlist writes that before
@@ -76,33 +82,53 @@ func (s *gossipStreams) dial(timeout time.Duration, dial func(context.Context) (
 }
 
 // adopt takes a stream into the set, unless that is closed: then it closes the stream. An inbound one that is too many
-// takes the place of another.
+// takes the place of another, or waits for one.
 func (s *gossipStreams) adopt(conn net.Conn, inbound bool) (*gossipStream, bool) {
-	stream := &gossipStream{Conn: conn, set: s, inbound: inbound, dropped: make(chan struct{})}
-	var dropped *gossipStream
-	s.mu.Lock()
-	ok := !s.closed
-	if ok {
-		s.opened++
-		stream.number = s.opened
-		if inbound {
-			stream.from = source.Of(conn.RemoteAddr())
-			if s.usage[0].streams >= maxUnprovedStreams {
-				dropped = s.oldest(func(*gossipStream) int { return 1 })
-				s.dropLocked(dropped)
-			}
-			s.usage[0].streams++
+	stream := &gossipStream{Conn: conn, set: s, inbound: inbound, gone: make(chan struct{})}
+	if inbound {
+		stream.from = source.Of(conn.RemoteAddr())
+	}
+	for {
+		wait, dropped := s.insert(stream)
+		if dropped != nil {
+			_ = dropped.Conn.Close()
 		}
-		s.open[stream] = struct{}{}
+		if wait == 0 {
+			return stream, dropped != stream
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-s.freed:
+		case <-s.ctx.Done():
+		}
+		timer.Stop()
 	}
-	s.mu.Unlock()
-	if !ok {
-		_ = conn.Close()
+}
+
+// insert is one attempt of adopt: it returns for how long there is no place unless one becomes free, and which stream the
+// caller is to close: that itself when the set is closed.
+func (s *gossipStreams) insert(stream *gossipStream) (wait time.Duration, dropped *gossipStream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return 0, stream
 	}
-	if dropped != nil {
-		_ = dropped.Conn.Close()
+	now := time.Now()
+	if stream.inbound {
+		if s.usage[0].streams >= maxUnprovedStreams {
+			dropped = s.oldest(func(*gossipStream) int { return 1 })
+			if wait = unprovedGrace - now.Sub(dropped.adopted); wait > 0 {
+				return wait, nil
+			}
+			s.dropLocked(dropped)
+		}
+		s.usage[0].streams++
 	}
-	return stream, ok
+	s.opened++
+	stream.number, stream.adopted = s.opened, now
+	s.open[stream] = struct{}{}
+	return 0, dropped
 }
 
 // oldest returns the oldest of those inbound streams not known to be a member's that are worth more than nothing, of the
@@ -134,11 +160,20 @@ func (s *gossipStreams) dropLocked(stream *gossipStream) {
 		return
 	}
 	delete(s.open, stream)
-	close(stream.dropped)
+	close(stream.gone)
 	if stream.inbound {
 		usage := &s.usage[stream.account()]
 		usage.streams--
 		usage.leaving += stream.buffered
+		s.freedLocked()
+	}
+}
+
+// freedLocked lets who waits for a place look again.
+func (s *gossipStreams) freedLocked() {
+	select {
+	case s.freed <- struct{}{}:
+	default:
 	}
 }
 
@@ -175,7 +210,7 @@ func (s *gossipStreams) grow(stream *gossipStream, bytes int) error {
 		}
 		select {
 		case <-room:
-		case <-stream.dropped:
+		case <-stream.gone:
 		}
 	}
 }
@@ -220,6 +255,7 @@ func (s *gossipStreams) prove(stream *gossipStream) error {
 	unproved.streams--
 	unproved.bytes -= stream.buffered
 	s.madeRoomLocked()
+	s.freedLocked()
 	stream.proved = true
 	proved.streams++
 	proved.bytes += stream.buffered
@@ -265,7 +301,8 @@ type gossipStream struct {
 	inbound bool
 	number  uint64 // lower ones are older
 	from    netip.Prefix
-	dropped chan struct{} // closed when it is not in the set any more
+	adopted time.Time
+	gone    chan struct{} // closed when it is not in the set any more
 
 	buffered int  // bytes of its message; like what follows, guarded by set.mu
 	proved   bool // a member's, since it could be decrypted

@@ -30,6 +30,13 @@ const (
 
 	// closeGrace is how long Close waits for handlers that do not end.
 	closeGrace = 5 * time.Second
+
+	// greetingGrace is how long a connection has for the handshake before another
+	// one may take its place: much more than one needs, also on a machine that has
+	// much to do. While all places are taken, the listener accepts as many in it as
+	// there are places, which is 1,000 a second, and the system keeps the others
+	// waiting.
+	greetingGrace = 250 * time.Millisecond
 )
 
 // Handler answers requests.
@@ -84,8 +91,9 @@ type ServerConfig struct {
 	// MaxUnauthenticated bounds the connections that have not finished the
 	// handshake; over it the oldest is dropped, since an honest one takes a round
 	// trip and one that holds the place takes as long as it can. It is the oldest
-	// of the host that has most of them. What each may send until then is bounded
-	// as well, to 64 kB. Default 256.
+	// of the host that has most of them, and has had 250 ms by then; until one has,
+	// no more are accepted. What each may send is bounded as well, to 64 kB.
+	// Default 256.
 	MaxUnauthenticated int
 	// MaxConns bounds the other connections; over it the handshake is refused.
 	// Default 4096.
@@ -135,6 +143,7 @@ type Server struct {
 	greeting map[*serverConn]struct{} // handshake not finished
 	serving  map[*serverConn]struct{}
 
+	freed    chan struct{} // holds a token when a place in greeting has become free
 	drained  chan struct{} // closed when Close has done its work
 	closeErr error         // its result, once drained
 }
@@ -158,6 +167,7 @@ func Listen(cfg ServerConfig) (*Server, error) {
 		listener: listener,
 		greeting: make(map[*serverConn]struct{}),
 		serving:  make(map[*serverConn]struct{}),
+		freed:    make(chan struct{}, 1),
 		drained:  make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -189,27 +199,47 @@ func (s *Server) accept() {
 	}
 }
 
-// welcome starts a connection's goroutine, and drops one that has been greeting
-// for long when there are too many of them.
+// welcome starts a connection's goroutine as soon as there is a place for it.
 func (s *Server) welcome(c *serverConn) {
-	var dropped *serverConn
-	s.mu.Lock()
-	if s.closed {
-		dropped = c
-	} else {
-		if len(s.greeting) >= s.config.MaxUnauthenticated {
-			dropped = s.longestGreeting()
-			delete(s.greeting, dropped)
+	for {
+		wait, dropped := s.admit(c)
+		if dropped != nil {
+			dropped.close()
 		}
-		s.accepted++
-		c.number = s.accepted
-		s.greeting[c] = struct{}{}
-		s.running.Go(c.run)
+		if wait == 0 {
+			return
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-s.freed:
+		case <-s.ctx.Done():
+		}
+		timer.Stop()
 	}
-	s.mu.Unlock()
-	if dropped != nil {
-		dropped.close()
+}
+
+// admit starts a connection's goroutine, or returns for how long there is no place
+// for it unless one becomes free. The caller closes what is dropped.
+func (s *Server) admit(c *serverConn) (wait time.Duration, dropped *serverConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return 0, c
 	}
+	now := time.Now()
+	if len(s.greeting) >= s.config.MaxUnauthenticated {
+		dropped = s.longestGreeting()
+		if wait = greetingGrace - now.Sub(dropped.admitted); wait > 0 {
+			return wait, nil
+		}
+		delete(s.greeting, dropped)
+	}
+	s.accepted++
+	c.number, c.admitted = s.accepted, now
+	s.greeting[c] = struct{}{}
+	s.running.Go(c.run)
+	return 0, dropped
 }
 
 // longestGreeting returns the connection that has been greeting longest, of those
@@ -239,7 +269,7 @@ func (s *Server) promote(c *serverConn) bool {
 	if _, ok := s.greeting[c]; !ok || len(s.serving) >= s.config.MaxConns {
 		return false
 	}
-	delete(s.greeting, c)
+	s.leaveGreeting(c)
 	s.serving[c] = struct{}{}
 	return true
 }
@@ -247,8 +277,17 @@ func (s *Server) promote(c *serverConn) bool {
 func (s *Server) forget(c *serverConn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.greeting, c)
+	s.leaveGreeting(c)
 	delete(s.serving, c)
+}
+
+// leaveGreeting is called with s.mu held.
+func (s *Server) leaveGreeting(c *serverConn) {
+	delete(s.greeting, c)
+	select {
+	case s.freed <- struct{}{}:
+	default:
+	}
 }
 
 // Close stops listening, closes all connections, ends the context of later

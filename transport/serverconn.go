@@ -34,7 +34,8 @@ type serverConn struct {
 	conn     net.Conn // raw, wrapped
 	greeting *greetingConn
 	source   netip.Prefix
-	number   uint64 // lower ones were accepted earlier; set by welcome
+	number   uint64    // lower ones were accepted earlier; set, as is what follows, when it gets a place
+	admitted time.Time // and the handshake may begin
 	from     string
 	logger   *slog.Logger
 	writer   answerWriter
