@@ -136,7 +136,8 @@ func TestAJoinerGetsInDuringAFlood(t *testing.T) {
 	defer attackers.Wait()
 	defer stop.Store(true)
 	self := nodes[0].Self()
-	for _, addr := range []string{self.Addr, self.RPCAddr} {
+	// Each says what may be the beginning of something, and no more, so that it has its place until another one takes it.
+	for addr, begin := range map[string][]byte{self.Addr: announces(1000)[:8], self.RPCAddr: {22, 3, 1, 2, 0}} {
 		for range 300 {
 			attackers.Go(func() {
 				for !stop.Load() {
@@ -145,7 +146,7 @@ func TestAJoinerGetsInDuringAFlood(t *testing.T) {
 						continue
 					}
 					_ = conn.SetReadDeadline(time.Now().Add(3 * time.Second))
-					_, _ = conn.Write(announces(1000)[:8])
+					_, _ = conn.Write(begin)
 					_, _ = conn.Read(make([]byte, 1))
 					_ = conn.Close()
 				}
@@ -162,7 +163,7 @@ func TestAJoinerGetsInDuringAFlood(t *testing.T) {
 			_, _ = conn.Write(announces(1000)[:1+i%16])
 		}
 	})
-	assert.Eventually(t, func() bool { return nodes[0].Stats().Strangers > 1000 }, 30*time.Second, 10*time.Millisecond,
+	assert.Eventually(t, func() bool { return nodes[0].Stats().Strangers > 100 }, 30*time.Second, 10*time.Millisecond,
 		"the flood is under way")
 	began := time.Now()
 	newcomer := start(3)

@@ -470,10 +470,12 @@ func TestOldStreamsMakeRoomForNewOnes(t *testing.T) {
 		honest, _ := inboundPair(t, network.Host("10.0.0.2"), g)
 		flood := network.Host("10.0.0.3")
 		var conns []net.Conn
+		began := time.Now()
 		for range maxUnprovedStreams + 10 {
 			conn, _ := inboundPair(t, flood, g)
 			conns = append(conns, conn)
 		}
+		assert.GreaterOrEqual(t, time.Since(began), unprovedGrace, "each has had its time")
 		assert.Len(t, g.streams.open, maxUnprovedStreams)
 		for i, conn := range conns {
 			assert.Equal(t, i >= 11, isOpen(t, conn), i)

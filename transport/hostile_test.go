@@ -313,3 +313,24 @@ func TestWhoFloodsDropsTheirOwnConnections(t *testing.T) {
 	delete(server.greeting, honest)
 	assert.Same(t, second, server.longestGreeting())
 }
+
+// Whoever takes a place waits until the one before has had time for a handshake, but
+// not while one becomes free.
+func TestAGreetingHasItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newMemNetwork()
+		_, peer := startServer(t, network, func(c *ServerConfig) { c.MaxUnauthenticated = 2 })
+		began := time.Now()
+		first, second := dialRaw(t, network, peer.Addr), dialRaw(t, network, peer.Addr)
+		third := dialRaw(t, network, peer.Addr) // has no place yet
+		time.Sleep(greetingGrace / 2)
+		second.Close()
+		mustCall(t, startClient(t, network, nil), peer) // after the third has had its time
+		assert.Less(t, time.Since(began), 2*greetingGrace)
+		first.expectClosed()
+		dialRaw(t, network, peer.Addr)
+		dialRaw(t, network, peer.Addr)
+		third.expectClosed()
+		assert.GreaterOrEqual(t, time.Since(began), greetingGrace)
+	})
+}
