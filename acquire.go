@@ -102,20 +102,28 @@ func (k *keeper) hear(r *round, peer string, ans *questionAnswer) {
 	var gained gains
 	for i := range ans.parts {
 		a := &ans.parts[i]
-		p := &n.table.partitions[a.part]
-		p.mu.Lock()
-		if p.holding.attempt.of(r) {
-			k.hearPart(p, r, peer, a, &gained)
+		a.content.build(n.table, a.part, n.rules, n.now())
+		heard := false
+		n.table.inSteps(a.part, func(p *partition) (more bool) {
+			if !p.holding.attempt.of(r) {
+				return false
+			}
+			if !heard {
+				heard = true
+				k.hearPart(p, r, peer, a)
+			}
+			more = p.holding.attempt.of(r) && k.takeOver(a.part, p, r, &gained)
 			n.table.noteHolding(a.part, p)
-		}
-		p.mu.Unlock()
+			return more
+		})
+		n.table.tidy(a.part, n.now())
 	}
 	k.report(&gained)
 }
 
 // hearPart takes in an answer for one partition. The caller holds p.mu, and p's attempt is one of the round.
-func (k *keeper) hearPart(p *partition, r *round, peer string, a *partAnswer, gained *gains) {
-	n, h, now := k.node, &p.holding, k.node.now()
+func (k *keeper) hearPart(p *partition, r *round, peer string, a *partAnswer) {
+	n, h := k.node, &p.holding
 	if a.givenTo != "" && a.givenTo != n.identity {
 		r.index(a.givenTo) // it must be heard, too [AnswerNamesReceiver]
 		h.attempt.askee = a.givenTo
@@ -134,18 +142,8 @@ func (k *keeper) hearPart(p *partition, r *round, peer string, a *partAnswer, ga
 		if !h.attempt.stage(peer, a) {
 			return
 		}
-		n.table.replace(a.part, p, h.attempt.staged.content, n.rules, now)
-		h.copy = a.version
-		if !n.reach.isFull(now) {
-			h.lapse() // the copy is the highest there is, and stays a replica
-			return
-		}
-		reports := h.attempt.reports
-		h.hold(a.version)
-		k.previous[a.part].Store(nil) // it has it no more; takes are not to be passed on to it after this node has given, too
-		n.chargeAll(a.part, p, reports, now)
-		n.table.markChanged(a.part)
-		gained.given++
+		k.replace(p, a.version)
+		h.attempt.given = a.version
 		return
 	}
 	h.attempt.keep(a.reports)
@@ -153,42 +151,58 @@ func (k *keeper) hearPart(p *partition, r *round, peer string, a *partAnswer, ga
 		if !h.attempt.stage(peer, a) {
 			return
 		}
-		n.table.replace(a.part, p, h.attempt.staged.content, n.rules, now)
-		h.copy = a.version
-		h.attempt.staged = staged{}
+		k.replace(p, a.version)
 	}
 	h.attempt.setAnswered(r.index(peer))
 	if h.attempt.askee == peer {
 		h.attempt.askee = ""
 	}
-	held, had := h.holds, h.copy != version{}
-	if k.tryStart(a.part, p, r) {
-		gained.add(held, had)
-	}
 }
 
-// tryStart begins to hold when everyone has said "not holding" who is not gone, and whoever was counted as gone when the
-// round began still is [StillLostAtStart]. It starts on the highest copy that was in the answers, which hearPart has put
-// in place, or else on an empty one. The caller holds p.mu, and p's attempt is one of the round.
-func (k *keeper) tryStart(part uint16, p *partition, r *round) bool {
+// replace makes what is staged the copy of a partition. The caller holds p.mu.
+func (k *keeper) replace(p *partition, v version) {
+	a := p.holding.attempt
+	k.node.table.replace(p, &a.staged.arrival)
+	a.staged, a.charged = staged{}, 0
+	p.holding.copy = v
+}
+
+// takeOver begins to hold what was given, or what everyone has promised: the latter on the highest copy that was in the
+// answers, which hearPart has put in place, or else on an empty one; and counts it. It reports whether there is still
+// something to be charged before: then it is called again, with p.mu unlocked in between. The caller holds p.mu, and p's
+// attempt is one of the round.
+func (k *keeper) takeOver(part uint16, p *partition, r *round, gained *gains) (more bool) {
 	n, h := k.node, &p.holding
 	now := n.now() // under the lock: a sweep after a lapse must not have been past since
-	if !n.reach.isFull(now) {
-		h.lapse()
+	given := h.attempt.given != version{}
+	switch {
+	case !n.reach.isFull(now):
+		h.lapse() // a copy that was given is the highest there is, and stays a replica
 		return false
-	}
-	if !r.complete(h.attempt, n.membership.everyone(), func(name string) bool { return n.reach.lost(name, now) }) {
+	case given && h.copy != h.attempt.given:
+		h.attempt.given = version{} // something newer has come
 		return false
+	case !given && !k.mayStart(p, r, now):
+		return false
+	case n.chargeSome(part, p, now):
+		return true
 	}
-	v := version{election: r.election, holder: n.identity, seq: h.copy.seq}
-	reports := h.attempt.reports
-	if h.holds {
-		h.renew(v)
+	if given {
+		h.hold(h.copy)
+		gained.given++
 	} else {
-		h.hold(v)
-		k.previous[part].Store(nil)
+		gained.add(h.holds, h.copy != version{})
+		h.start(version{election: r.election, holder: n.identity, seq: h.copy.seq})
 	}
-	n.chargeAll(part, p, reports, now)
+	k.previous[part].Store(nil) // it has it no more; takes are not to be passed on to it after this node has given, too
+	n.chargeAll(part, p, now)
 	n.table.markChanged(part)
-	return true
+	return false
+}
+
+// mayStart reports whether everyone has said "not holding" who is not gone, and whoever was counted as gone when the
+// round began still is [StillLostAtStart]. The caller holds p.mu, and p's attempt is one of the round.
+func (k *keeper) mayStart(p *partition, r *round, now int64) bool {
+	n := k.node
+	return r.complete(p.holding.attempt, n.membership.everyone(), func(name string) bool { return n.reach.lost(name, now) })
 }

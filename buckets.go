@@ -2,18 +2,21 @@ package peerlimit
 
 import (
 	"hash/maphash"
-	"math/bits"
+	"math"
 	"unsafe"
 )
 
-// buckets is the set of buckets of one partition: a hash table with linear probing. A Go map would do the same with
-// three more cache misses for each take, which with many keys is most of what a take costs; see BenchmarkLocalDecision
-// in the bench module.
+// buckets is the set of buckets of one partition: hash tables with linear probing. A Go map would do the same with three
+// more cache misses for each take, which with many keys is most of what a take costs; see BenchmarkLocalDecision in the
+// bench module.
+//
+// While there are few it is one table, a chunk. A chunk that is full is split in two, so nothing that is done to one
+// bucket takes longer where there are a million of them: no table grows or shrinks by more than a chunk at a time.
 //
 // The zero value is empty. It is not safe for concurrent use.
 type buckets struct {
-	slots []slot // at most 3/4 of them in use; nil when empty
-	used  int
+	chunk            // all of it, while there is no directory; of use is then only how many there are in all
+	dir   *directory // nil while one chunk is enough
 }
 
 // slot is a place for a bucket; nil when free.
@@ -66,60 +69,10 @@ type bucketKey struct {
 	limiter limiterID
 }
 
-const minSlots = 8
-
 // hash is seeded in each process: whoever chooses the keys can aim at a partition, whose formula is public, and
 // still not at a slot.
 func (k bucketKey) hash(seed maphash.Seed) uint64 {
 	return maphash.String(seed, k.key) + uint64(k.limiter)*0x9E3779B97F4A7C15
-}
-
-// find returns the bucket of that name, or nil.
-func (s *buckets) find(hash uint64, id bucketKey) *bucket {
-	if s.used == 0 {
-		return nil
-	}
-	for i := s.first(hash); s.slots[i].bucket != nil; i = s.next(i) {
-		if s.slots[i].hash == hash && s.slots[i].bucket.name() == id {
-			return s.slots[i].bucket
-		}
-	}
-	return nil
-}
-
-// first returns the slot of its own that a hash has: where it lies among all hashes. So the number of slots can be any, and
-// a table that grows by half wastes less than one that doubles.
-func (s *buckets) first(hash uint64) int {
-	high, _ := bits.Mul64(hash, uint64(len(s.slots)))
-	return int(high)
-}
-
-func (s *buckets) next(i int) int {
-	if i++; i == len(s.slots) {
-		return 0
-	}
-	return i
-}
-
-// distance returns how many steps of next lead from one slot to another.
-func (s *buckets) distance(from, to int) int {
-	if to < from {
-		to += len(s.slots)
-	}
-	return to - from
-}
-
-// insert adds a bucket whose name is not there yet. It keeps a copy of the key: the one that was looked up may be part
-// of a request's buffer, or of a large string of the user's.
-func (s *buckets) insert(hash uint64, id bucketKey, state bucketState) *bucket {
-	if 4*(s.used+1) > 3*len(s.slots) {
-		s.resize(max(minSlots, 3*len(s.slots)/2))
-	}
-	b := newBucket(id)
-	b.bucketState = state
-	s.place(slot{hash, b})
-	s.used++
-	return b
 }
 
 // newBucket returns a bucket with a copy of its key.
@@ -154,68 +107,76 @@ func newBucket(id bucketKey) (b *bucket) {
 	return b
 }
 
-// place puts a slot's content into the first free slot from its own.
-func (s *buckets) place(content slot) {
-	i := s.first(content.hash)
-	for s.slots[i].bucket != nil {
-		i = s.next(i)
-	}
-	s.slots[i] = content
+// find returns the bucket of that name, or nil.
+func (s *buckets) find(hash uint64, id bucketKey) *bucket {
+	return s.chunkOf(hash).find(hash, id)
 }
 
-// resize moves everything to another number of slots.
-func (s *buckets) resize(slots int) {
-	old := s.slots
-	s.slots = make([]slot, slots)
-	for _, content := range old {
-		if content.bucket != nil {
-			s.place(content)
-		}
+// chunkOf returns the chunk that a hash belongs to.
+func (s *buckets) chunkOf(hash uint64) *chunk {
+	if s.dir != nil {
+		return s.dir.chunkOf(hash)
+	}
+	return &s.chunk
+}
+
+// insert adds a bucket whose name is not there yet. It keeps a copy of the key: the one that was looked up may be part
+// of a request's buffer, or of a large string of the user's.
+func (s *buckets) insert(hash uint64, id bucketKey, state bucketState) *bucket {
+	b := newBucket(id)
+	b.bucketState = state
+	s.add(slot{hash, b})
+	return b
+}
+
+// add adds a bucket that was made already.
+func (s *buckets) add(content slot) {
+	c := s.chunkOf(content.hash)
+	for 4*(int(c.used)+1) > 3*len(c.slots) {
+		s.grow(c, content.hash)
+		c = s.chunkOf(content.hash)
+	}
+	c.place(content)
+	c.used++
+	if s.dir != nil {
+		s.used++
 	}
 }
 
-// remove drops a bucket that is there. What stood behind it moves up, and memory is given back, as removeIf does.
-func (s *buckets) remove(hash uint64, b *bucket) {
-	free := s.first(hash)
-	for s.slots[free].bucket != b {
-		free = s.next(free)
+// remove drops a bucket, and gives memory back when most of it is not needed any more. It reports whether it was there.
+func (s *buckets) remove(hash uint64, b *bucket) bool {
+	c := s.chunkOf(hash)
+	if !c.remove(hash, b) {
+		return false
 	}
-	for i := s.next(free); s.slots[i].bucket != nil; i = s.next(i) {
-		if s.distance(s.first(s.slots[i].hash), i) >= s.distance(free, i) { // it may stand that far up
-			s.slots[free] = s.slots[i]
-			free = i
-		}
-	}
-	s.slots[free] = slot{}
 	b.home = nowhere
-	if s.used--; s.used == 0 {
-		s.slots = nil
-	} else if len(s.slots) > minSlots && 4*s.used <= len(s.slots) {
-		s.resize(len(s.slots) / 2)
-	}
-}
-
-// removeIf drops every bucket that drop says yes to, and gives memory back when most of it is not needed any more.
-func (s *buckets) removeIf(drop func(*bucket) bool) (removed int) {
-	for i := range s.slots {
-		if b := s.slots[i].bucket; b != nil && drop(b) {
-			s.slots[i] = slot{}
-			b.home = nowhere
-			removed++
+	if s.dir != nil {
+		s.used--
+		for s.merge(hash) {
+			continue
 		}
 	}
-	if removed == 0 {
-		return 0
-	}
-	s.used -= removed
 	if s.used == 0 {
-		s.slots = nil
-		return removed
+		*s = buckets{}
 	}
-	size := len(s.slots)
-	for size > minSlots && 4*s.used <= size {
-		size /= 2
+	return true
+}
+
+// inOrder calls visit for one bucket after the other, in the order of the upper halves of their hashes, beginning with
+// those from a place on, 0 for all; until visit says no, or there are no more. It returns the place to go on from, where
+// visit said no, or 0. A place means the same whatever is added, removed or moved in between. visit must not change the
+// set. Buckets whose hashes begin alike, two of a million, are on both sides of a place between them.
+func (s *buckets) inOrder(from uint32, visit func(hash uint64, b *bucket) bool) (next uint32) {
+	for {
+		c := s.chunkOf(uint64(from) << 32)
+		if next, no := c.inOrder(from, visit); no {
+			return next
+		}
+		size := uint64(1) << (32 - c.depth) // of the hashes that are the chunk's, their upper halves
+		end := (uint64(from)/size + 1) * size
+		if end > math.MaxUint32 {
+			return 0
+		}
+		from = uint32(end)
 	}
-	s.resize(size) // also where the size stays: what stood behind a removed one moves up
-	return removed
 }

@@ -94,6 +94,8 @@ type questionAnswer struct {
 type partContent struct {
 	buckets []bucketImage
 	marks   []reportMark
+
+	built []slot // does not travel: what the receiver makes of buckets, see build
 }
 
 // bucketImage is a bucket as it travels: levels as of the moment of sending, and no timestamp.

@@ -43,7 +43,7 @@ type evictionOrder struct {
 	// partition's is only tried.
 	mu sync.Mutex
 
-	heap []evictionEntry // a binary heap by fullAt
+	heap evictionHeap // a binary heap by fullAt
 
 	// newest was inserted last and is not in the heap yet: only now is taken from it what it was made for. The next
 	// insertion puts it there. Nil when there is none.
@@ -65,14 +65,31 @@ func (t *table) admit(p *partition, b *bucket, now int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	t.placeNewest(p, now)
-	for i := 0; i < evictionsAtOnce && t.keys.Load() >= t.maxKeys; i++ {
-		if !t.evict(p, now) {
-			break // the bound gives way
-		}
-	}
+	t.makeRoom(p, t.maxKeys-1, now)
 	b.home, b.place = p.number, notPlaced
 	o.newest = b
 	t.keys.Add(1)
+}
+
+// admitLate puts a bucket of p into the order that was counted already, unless it is there. The caller holds p.mu.
+func (t *table) admitLate(p *partition, b *bucket, now int64) {
+	o := &t.order
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if b.home != p.number || b.place != notPlaced || b == o.newest {
+		return // it has been dropped meanwhile, or was inserted later than the others
+	}
+	o.push(evictionEntry{after(now, b.bucketState.fullIn(now)), b})
+	t.makeRoom(p, t.maxKeys, now)
+}
+
+// makeRoom evicts while there are more than that many keys, but only some. The caller holds own.mu and order.mu.
+func (t *table) makeRoom(own *partition, most int64, now int64) {
+	for i := 0; i < evictionsAtOnce && t.keys.Load() > most; i++ {
+		if !t.evict(own, now) {
+			break // the bound gives way
+		}
+	}
 }
 
 // homeOf returns the partition that a bucket is in.
@@ -84,6 +101,15 @@ func (t *table) discount(b *bucket) {
 	t.order.remove(b)
 	t.order.mu.Unlock()
 	t.keys.Add(-1)
+}
+
+// forget takes a bucket out of the order that is not in its partition any more, and not counted. The caller holds its
+// partition's mu.
+func (t *table) forget(b *bucket) {
+	t.order.mu.Lock()
+	t.order.remove(b)
+	t.order.mu.Unlock()
+	b.home = nowhere
 }
 
 // placeNewest puts the bucket inserted last into the heap. One that is still being taken from is put at the top, to be
@@ -113,8 +139,9 @@ func (t *table) evict(own *partition, now int64) bool {
 	if b.fullIn(now) > 0 {
 		t.evicted.Add(1)
 	}
-	t.homeOf(b).buckets.remove(b.name().hash(t.seed), b)
+	home := t.homeOf(b)
 	t.order.remove(b)
+	home.buckets.remove(b.name().hash(t.seed), b)
 	t.keys.Add(-1)
 	return true
 }
@@ -140,10 +167,13 @@ func (t *table) chooseVictim(own *partition, now int64) *bucket {
 		}
 	}()
 	for range evictionLooks {
-		if len(o.heap) == 0 {
+		if o.heap.len() == 0 {
 			return victim
 		}
-		top := &o.heap[0]
+		top := o.heap.at(0)
+		if t.forgotten(own, top.bucket) {
+			continue
+		}
 		fullIn, ok := look(top.bucket)
 		if !ok || fullIn == math.MaxInt64 {
 			skipped[skips] = *top
@@ -155,13 +185,34 @@ func (t *table) chooseVictim(own *partition, now int64) *bucket {
 		if fullAt-fullAtSlack <= top.fullAt {
 			return top.bucket
 		}
-		top.fullAt = fullAt
-		o.down(0)
+		o.down(0, evictionEntry{fullAt, top.bucket})
 	}
-	for i := 0; i < evictionSample && len(o.heap) > 0; i++ {
-		look(o.heap[rand.IntN(len(o.heap))].bucket) // #nosec G404 -- a sample
+	for i := 0; i < evictionSample && o.heap.len() > 0; i++ {
+		b := o.heap.at(rand.IntN(o.heap.len())).bucket // #nosec G404 -- a sample
+		if !t.forgotten(own, b) {
+			look(b)
+		}
 	}
 	return victim
+}
+
+// forgotten takes a bucket out of the order that is not in its partition any more, because the partition's buckets were
+// replaced; see tidy. It reports whether that was so. The caller holds own.mu and order.mu.
+func (t *table) forgotten(own *partition, b *bucket) bool {
+	home := t.homeOf(b)
+	if !own.tryLockToo(home) {
+		return false // then it may not go anyway
+	}
+	defer own.unlockToo(home)
+	if home.underway == nil || len(home.underway.old) == 0 {
+		return false
+	}
+	if name := b.name(); home.buckets.find(name.hash(t.seed), name) == b {
+		return false
+	}
+	t.order.remove(b)
+	b.home = nowhere
+	return true
 }
 
 // look returns in what time a bucket is full; not ok says that it may not go.
@@ -197,66 +248,94 @@ func after(now int64, d time.Duration) int64 {
 
 // push adds an entry.
 func (o *evictionOrder) push(e evictionEntry) {
-	o.heap = append(o.heap, e)
-	o.up(len(o.heap) - 1)
+	o.heap.grow()
+	o.up(o.heap.len()-1, e)
 }
 
-// remove takes a bucket out, and gives memory back when most of it is not needed any more.
+// remove takes a bucket out, if it is there, and gives memory back when most of it is not needed any more.
 func (o *evictionOrder) remove(b *bucket) {
 	if b == o.newest {
 		o.newest = nil
 		return
 	}
-	i, last := int(b.place), len(o.heap)-1
-	b.place = notPlaced
-	moved := o.heap[last]
-	o.heap[last] = evictionEntry{}
-	o.heap = o.heap[:last]
-	if i < last {
-		o.set(i, moved)
-		o.down(i)
-		o.up(int(moved.bucket.place))
+	i := int(b.place)
+	if i == notPlaced {
+		return
 	}
-	if c := cap(o.heap); c > 1024 && 4*last <= c {
-		o.heap = append(make([]evictionEntry, 0, c/2), o.heap...)
+	b.place = notPlaced
+	moved := o.heap.shrink()
+	if i < o.heap.len() {
+		o.down(i, moved)
+		o.up(int(moved.bucket.place), moved)
 	}
 }
 
-func (o *evictionOrder) set(i int, e evictionEntry) {
-	o.heap[i] = e
+// up puts an entry where nothing above it is later, at i or above.
+func (o *evictionOrder) up(i int, e evictionEntry) {
+	for i > 0 {
+		above := (i - 1) / 2
+		if o.heap.at(above).fullAt <= e.fullAt {
+			break
+		}
+		o.heap.set(i, *o.heap.at(above))
+		i = above
+	}
+	o.heap.set(i, e)
+}
+
+// down puts an entry where nothing below it is earlier, at i or below.
+func (o *evictionOrder) down(i int, e evictionEntry) {
+	for {
+		below := 2*i + 1
+		if below >= o.heap.len() {
+			break
+		}
+		if right := below + 1; right < o.heap.len() && o.heap.at(right).fullAt < o.heap.at(below).fullAt {
+			below = right
+		}
+		if e.fullAt <= o.heap.at(below).fullAt {
+			break
+		}
+		o.heap.set(i, *o.heap.at(below))
+		i = below
+	}
+	o.heap.set(i, e)
+}
+
+// evictionHeap is the memory of a heap: pages, so that it never has to be moved as a whole. The zero value is empty.
+type evictionHeap struct {
+	pages []*[evictionPage]evictionEntry
+	count int
+}
+
+const evictionPage = 1024
+
+func (h *evictionHeap) len() int { return h.count }
+
+func (h *evictionHeap) at(i int) *evictionEntry { return &h.pages[i/evictionPage][i%evictionPage] }
+
+// set puts an entry at i, and tells its bucket.
+func (h *evictionHeap) set(i int, e evictionEntry) {
+	*h.at(i) = e
 	e.bucket.place = int32(i)
 }
 
-// up moves the entry at i to where nothing above it is later.
-func (o *evictionOrder) up(i int) {
-	e := o.heap[i]
-	for i > 0 {
-		above := (i - 1) / 2
-		if o.heap[above].fullAt <= e.fullAt {
-			break
-		}
-		o.set(i, o.heap[above])
-		i = above
+// grow makes room for one more at the end.
+func (h *evictionHeap) grow() {
+	if h.count == len(h.pages)*evictionPage {
+		h.pages = append(h.pages, new([evictionPage]evictionEntry))
 	}
-	o.set(i, e)
+	h.count++
 }
 
-// down moves the entry at i to where nothing below it is earlier.
-func (o *evictionOrder) down(i int) {
-	e := o.heap[i]
-	for {
-		below := 2*i + 1
-		if below >= len(o.heap) {
-			break
-		}
-		if right := below + 1; right < len(o.heap) && o.heap[right].fullAt < o.heap[below].fullAt {
-			below = right
-		}
-		if e.fullAt <= o.heap[below].fullAt {
-			break
-		}
-		o.set(i, o.heap[below])
-		i = below
+// shrink takes the last one out, and keeps memory for one page more than is needed, at most.
+func (h *evictionHeap) shrink() evictionEntry {
+	h.count--
+	last := *h.at(h.count)
+	*h.at(h.count) = evictionEntry{}
+	if spare := len(h.pages) - 1; h.count+evictionPage <= spare*evictionPage {
+		h.pages[spare] = nil
+		h.pages = h.pages[:spare]
 	}
-	o.set(i, e)
+	return last
 }

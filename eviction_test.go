@@ -52,17 +52,18 @@ func requireCounted(t *testing.T, tab *table) {
 	t.Helper()
 	inPartitions := 0
 	for i := range tab.partitions {
-		inPartitions += tab.partitions[i].buckets.used
+		inPartitions += int(tab.partitions[i].buckets.used)
 	}
 	require.EqualValues(t, inPartitions, tab.keys.Load())
-	inOrder := len(tab.order.heap)
+	inOrder := tab.order.heap.len()
 	if tab.order.newest != nil {
 		inOrder++
 	}
 	require.Equal(t, inPartitions, inOrder)
-	for i, e := range tab.order.heap {
+	for i := range tab.order.heap.len() {
+		e := tab.order.heap.at(i)
 		require.EqualValues(t, i, e.bucket.place)
-		require.GreaterOrEqual(t, e.fullAt, tab.order.heap[max(0, i-1)/2].fullAt)
+		require.GreaterOrEqual(t, e.fullAt, tab.order.heap.at(max(0, i-1)/2).fullAt)
 	}
 }
 
@@ -195,7 +196,7 @@ func TestTheOrderFollowsTheTable(t *testing.T) {
 		requireCounted(t, tab)
 	}
 	require.EqualValues(t, 200, tab.keys.Load())
-	tab.partitions[3].clear(tab)
+	clearPart(tab, 3)
 	requireCounted(t, tab)
 }
 
@@ -214,10 +215,7 @@ func TestEvictionFromSeveralGoroutines(t *testing.T) {
 				case 1:
 					tab.sweep(part, now)
 				case 2:
-					p := &tab.partitions[part]
-					p.mu.Lock()
-					p.clear(tab)
-					p.mu.Unlock()
+					clearPart(tab, part)
 				}
 			}
 		})

@@ -43,13 +43,16 @@ func (n *Node) onQuestion(q *question) *questionAnswer {
 
 // answerPart answers for one partition; size is about how long the answer is. gave says that this node held until now.
 func (n *Node) answerPart(asked *askedPart, round election, budget int) (a partAnswer, size int, gave bool) {
+	if n.table.holds(asked.part) {
+		n.chargeOwn(asked.part) // so that there is little left of it to do with the lock held
+	}
 	p := &n.table.partitions[asked.part]
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.release()
 	h, now := &p.holding, n.now()
 	held, tried, given := h.holds, h.attempt != nil, h.gift.to != ""
 	if held && n.table.decides(p, now) {
-		n.chargeAll(asked.part, p, nil, now)
+		n.chargeAll(asked.part, p, now)
 	}
 	a = h.asked(round, n.reach.isFull(now))
 	a.part = asked.part
@@ -67,29 +70,45 @@ func (n *Node) answerPart(asked *askedPart, round election, budget int) (a partA
 		size += more
 	}
 	if a.kind == answerGiven || a.kind == answerNotHolding && asked.have.below(a.version) {
-		content, next, more := n.table.collectLocked(p, int(asked.from), budget, n.rules, now)
-		if a.content = content; more {
-			a.next = uint32(next)
-		}
-		for reporter, seq := range h.marks {
-			a.content.marks = append(a.content.marks, reportMark{reporter, seq})
-		}
-		if a.next != 0 {
-			p.frozenUntil = now + int64(freezeTime)
-		}
-		for i := range a.content.buckets {
-			size += 32 + len(a.content.buckets[i].key)
-		}
+		size += n.addCopy(p, &a, asked.from, budget, now)
 	}
 	return a, size, gave
 }
 
-// replace makes content the whole of a partition: a copy that was acquired, or a replica. The caller holds p.mu.
-func (t *table) replace(part uint16, p *partition, content partContent, rules *rules, now int64) {
-	p.forgetChanges()
-	p.clear(t)
-	p.store(t, content.buckets, rules, now)
-	p.holding.setMarks(content.marks)
+// addCopy adds the copy that this node has to an answer, as much of it as budget allows, from a place on, and returns about
+// how long that is. What is not held does not change, so it can be read in steps. If something becomes of it even so, the
+// asker is told that there is more: it asks on, and hears of another version. The caller holds p.mu, and does again
+// afterwards.
+func (n *Node) addCopy(p *partition, a *partAnswer, from uint32, budget int, now int64) (size int) {
+	copied := p.holding.copy
+	c := newCollector(n.table, n.rules, budget, now)
+	for reporter, seq := range p.holding.marks {
+		c.content.marks = append(c.content.marks, reportMark{reporter, seq})
+	}
+	a.next = c.step(p, from)
+	for a.next != 0 && !c.full {
+		p.frozenUntil = now + int64(freezeTime)
+		p.giveWay()
+		if p.holding.holds || p.holding.copy != copied {
+			break
+		}
+		a.next = c.step(p, a.next)
+	}
+	if a.next != 0 {
+		p.frozenUntil = now + int64(freezeTime)
+	}
+	a.content = c.content
+	for i := range a.content.buckets {
+		size += 32 + len(a.content.buckets[i].key)
+	}
+	return size
+}
+
+// replace makes an arrival the whole of a partition: a copy that was acquired, or a replica. The caller holds p.mu, and
+// calls tidy when it does not any more.
+func (t *table) replace(p *partition, a *arrival) {
+	t.exchange(p, a.buckets)
+	p.holding.setMarks(a.marks)
 }
 
 // markChanged has a partition looked at for the heir, whether or not something was decided. The caller holds its mu.

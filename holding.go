@@ -27,6 +27,9 @@ type holding struct {
 	// heirless says that replication is noHeir. It stands here because every take looks at it.
 	heirless bool
 
+	// unlisted says that changes are not noted for now: the heir gets everything, but not yet. See forgetChanges.
+	unlisted bool
+
 	// copy is the version of the buckets kept here, authoritative or not; zero when there is no copy.
 	copy version
 
@@ -140,6 +143,15 @@ func (h *holding) hold(v version) {
 	h.promise(v.election)
 }
 
+// start is hold or, for a node that holds already, renew.
+func (h *holding) start(v version) {
+	if h.holds {
+		h.renew(v)
+	} else {
+		h.hold(v)
+	}
+}
+
 // renew ends the attempt of a node that held all the while: it raises its term, and its heir needs everything anew.
 func (h *holding) renew(v version) {
 	h.attempt, h.refused = nil, false
@@ -189,6 +201,9 @@ type replication struct {
 
 	// again says that the heir needs everything, although it has had it: it has lost it, or is too far behind.
 	again bool
+
+	// pieces says that everything is on its way to the heir, in pieces.
+	pieces bool
 }
 
 // needsAll reports whether everything is to be sent, and not just what has changed.

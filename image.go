@@ -42,74 +42,152 @@ const (
 	limitSize     = 30
 )
 
-// collect returns what is in a partition, as much of it as takes up maxBytes when encoded but always some, beginning at
-// the place from: 0, or next of the call before while there was more. In between, nothing may be decided about the
-// partition and it may not be swept: the caller has stopped that. Drained buckets are left out.
-func (t *table) collect(part uint16, from, maxBytes int, rules *rules, now int64) (content partContent, next int, more bool) {
-	p := &t.partitions[part]
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return t.collectLocked(p, from, maxBytes, rules, now)
+// collector puts together what is in a partition, as much of it as takes up so many bytes when encoded but always some.
+// Drained buckets are left out.
+type collector struct {
+	table   *table
+	now     int64
+	room    int  // in bytes
+	full    bool // there is no room for the next one
+	content partContent
+	sets    map[*limitSet]bool // counted already
+	names   nameOf
 }
 
-// collectLocked is collect for a caller that holds p.mu.
-func (t *table) collectLocked(p *partition, from, maxBytes int, rules *rules, now int64) (content partContent, next int, more bool) {
-	var (
-		size int
-		sets = make(map[*limitSet]bool) // counted already
-		name string                     // of the limiter of the bucket before: mostly there is one
-		id   limiterID
-	)
-	for i := from; i < len(p.buckets.slots); i++ {
-		b := p.buckets.slots[i].bucket
-		if b == nil {
-			continue
-		}
-		if t.leased(b, now); b.drained(now) {
-			continue
-		}
-		if name == "" || b.limiter != id {
-			name, id = rules.name(b.limiter), b.limiter
-		}
-		cost := imageOverhead + len(b.key()) + levelSize*len(b.set.meters) + b.leasesSize()
-		if !sets[b.set] {
-			cost += imageOverhead + len(name) + limitSize*len(b.set.meters)
-		}
-		if size+cost > maxBytes && len(content.buckets) > 0 {
-			return content, i, true
-		}
-		size += cost
-		sets[b.set] = true
-		content.buckets = append(content.buckets, b.image(name, make([]float64, len(b.set.meters)), now))
-	}
-	return content, len(p.buckets.slots), false
+func newCollector(t *table, rules *rules, maxBytes int, now int64) *collector {
+	return &collector{table: t, now: now, room: maxBytes, sets: make(map[*limitSet]bool), names: nameOf{rules: rules}}
 }
+
+// step goes on with a partition at a place, and returns where to go on after that, 0 at the end. The caller holds p.mu.
+func (c *collector) step(p *partition, from uint32) (next uint32) {
+	looks := 0
+	return p.buckets.inOrder(from, func(_ uint64, b *bucket) bool {
+		if looks++; looks > stepLooks {
+			return false
+		}
+		if c.table.leased(b, c.now); b.drained(c.now) {
+			return true
+		}
+		c.full = !c.add(b)
+		return !c.full
+	})
+}
+
+// add adds a bucket if there is room for it, or nothing else is there.
+func (c *collector) add(b *bucket) bool {
+	name := c.names.of(b.limiter)
+	cost := imageOverhead + len(b.key()) + levelSize*len(b.set.meters) + b.leasesSize()
+	if !c.sets[b.set] {
+		cost += imageOverhead + len(name) + limitSize*len(b.set.meters)
+	}
+	if c.room < cost && len(c.content.buckets) > 0 {
+		return false
+	}
+	c.room -= cost
+	c.sets[b.set] = true
+	c.content.buckets = append(c.content.buckets, b.image(name, make([]float64, len(b.set.meters)), c.now))
+	return true
+}
+
+// build makes a bucket of each image that is not full of tokens, as of now: what takes long of taking over a partition,
+// and needs no lock. It leaves out those whose limiter's name is one too many for this node.
+func (c *partContent) build(t *table, part uint16, rules *rules, now int64) {
+	names := idsOf{rules: rules}
+	c.built = make([]slot, 0, len(c.buckets))
+	for i := range c.buckets {
+		image := &c.buckets[i]
+		id, ok := names.of(image.limiter)
+		if !ok || image.full() {
+			continue
+		}
+		key := bucketKey{image.key, id}
+		b := newBucket(key)
+		b.bucketState, b.home, b.place = image.state(now), part, notPlaced
+		b.moved(image.leases, now)
+		c.built = append(c.built, slot{key.hash(t.seed), b})
+	}
+}
+
+// nameOf finds the names of limiters' ids.
+type nameOf struct {
+	rules *rules
+	name  string // of the one before: mostly there is one
+	id    limiterID
+}
+
+func (n *nameOf) of(id limiterID) string {
+	if n.name == "" || id != n.id {
+		n.name, n.id = n.rules.name(id), id
+	}
+	return n.name
+}
+
+// idsOf finds the ids of limiters' names.
+type idsOf struct {
+	rules *rules
+	name  string // of the one before: mostly there is one
+	id    limiterID
+}
+
+// of returns a name's id, unless it is one too many for this node.
+func (n *idsOf) of(name string) (id limiterID, ok bool) {
+	if n.name != "" && n.name == name {
+		return n.id, true
+	}
+	id, err := n.rules.idOf(name)
+	if err != nil {
+		return 0, false
+	}
+	n.name, n.id = name, id
+	return id, true
+}
+
+// arrival is all of a partition on its way into it: pieces of another node's copy, to replace what is there when the last
+// one has come.
+type arrival struct {
+	buckets buckets
+	images  int // how many have come
+	marks   []reportMark
+}
+
+// add adds a piece, which build was called for. What comes twice counts as it came last.
+func (a *arrival) add(piece *partContent) {
+	for _, content := range piece.built {
+		if b := a.buckets.find(content.hash, content.bucket.name()); b != nil {
+			b.bucketState = content.bucket.bucketState
+			continue
+		}
+		a.buckets.add(content)
+	}
+	holds.touch(len(piece.built) / buildsPerLook)
+	a.images += len(piece.buckets)
+	if len(piece.marks) > 0 {
+		a.marks = piece.marks
+	}
+}
+
+// buildsPerLook is how many buckets that were built are added in the time that it takes to look at one: nobody else has
+// touched what these are added to.
+const buildsPerLook = 8
 
 // store makes each image's state the state of its bucket as of now, whatever that was. It returns how many it had to
 // ignore because their limiter's name is one too many for this node. The caller holds p.mu.
 func (p *partition) store(t *table, images []bucketImage, rules *rules, now int64) (ignored int) {
-	var (
-		name    string // of the image before: mostly there is one
-		id      limiterID
-		emptied bool
-	)
+	names := idsOf{rules: rules}
 	for i := range images {
+		holds.touch(1)
 		image := &images[i]
-		if name == "" || image.limiter != name {
-			found, err := rules.idOf(image.limiter)
-			if err != nil {
-				ignored++
-				continue
-			}
-			name, id = image.limiter, found
+		id, ok := names.of(image.limiter)
+		if !ok {
+			ignored++
+			continue
 		}
 		key := bucketKey{image.key, id}
 		hash := key.hash(t.seed)
 		b := p.buckets.find(hash, key)
 		if image.full() {
 			if b != nil {
-				b.bucketState = newBucketState(b.set.base, now)
-				emptied = true
+				t.drop(p, hash, b)
 			}
 			continue
 		}
@@ -119,16 +197,5 @@ func (p *partition) store(t *table, images []bucketImage, rules *rules, now int6
 		b.bucketState = image.state(now)
 		b.moved(image.leases, now)
 	}
-	if emptied { // all at once: to remove one costs as much as to remove many
-		t.dropDrained(p, now)
-	}
 	return ignored
-}
-
-// clear drops all buckets of a partition. The caller holds p.mu.
-func (p *partition) clear(t *table) {
-	p.buckets.removeIf(func(b *bucket) bool {
-		t.discount(b)
-		return true
-	})
 }

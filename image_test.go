@@ -26,9 +26,20 @@ func bucketOf(t require.TestingT, tab *table, part uint16, known *rules, limiter
 	return tab.partitions[part].buckets.find(name.hash(tab.seed), name)
 }
 
+// collect is what addCopy does for an answer.
+func (t *table) collect(part uint16, from uint32, maxBytes int, rules *rules, now int64) (content partContent, next uint32, more bool) {
+	c := newCollector(t, rules, maxBytes, now)
+	next = from
+	t.inSteps(part, func(p *partition) (more bool) {
+		next = c.step(p, next)
+		return next != 0 && !c.full
+	})
+	return c.content, next, next != 0
+}
+
 // sendPieces moves a partition from one table to another, in pieces, in the bytes of messages.
 func sendPieces(t require.TestingT, from, to *table, knownFrom, knownTo *rules, part uint16, maxBytes int, now, nowThere int64) (pieces int) {
-	for next, more := 0, true; more; pieces++ {
+	for next, more := uint32(0), true; more; pieces++ {
 		var content partContent
 		content, next, more = from.collect(part, next, maxBytes, knownFrom, now)
 		encoded := appendReplicaRequest(nil, &replicaRequest{[]replicaPart{{part: part, content: content}}})
@@ -88,11 +99,8 @@ func TestMovedBucketsDecideTheSame(t *testing.T) {
 		sendPieces(t, here, there, knownHere, knownThere, part, rapid.IntRange(1, 2000).Draw(t, "bytes"), now, now+ahead)
 		here.sweep(part, now)
 		require.Equal(t, here.keys.Load(), there.keys.Load())
-		for _, content := range here.partitions[part].buckets.slots {
+		for _, content := range allIn(&here.partitions[part].buckets) {
 			b := content.bucket
-			if b == nil {
-				continue
-			}
 			b.advance(now) // the one that was sent is as of now
 			moved := bucketOf(t, there, part, knownThere, knownHere.name(b.limiter), b.key())
 			require.NotNil(t, moved)
@@ -196,7 +204,7 @@ func TestStoreReplaces(t *testing.T) {
 	}, known, 100)
 	assert.Zero(t, ignored)
 	assert.Equal(t, int64(5), tab.keys.Load())
-	assert.Equal(t, 5, p.buckets.used)
+	assert.EqualValues(t, 5, p.buckets.used)
 	for key, want := range map[string]float64{"more": 7, "less": 1, "kept": 5, "new": 2} {
 		b := bucketOf(t, tab, 7, known, "api", key)
 		require.NotNil(t, b, key)
@@ -209,7 +217,7 @@ func TestStoreReplaces(t *testing.T) {
 		assert.Nil(t, bucketOf(t, tab, 7, known, "api", key), key)
 	}
 
-	p.clear(tab)
+	clearPart(tab, 7)
 	assert.Zero(t, tab.keys.Load())
 	assert.Zero(t, p.buckets)
 }

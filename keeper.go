@@ -185,14 +185,20 @@ func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
 	}
 	n.reach.hear(r.election.number)
 	first := make(map[string][]uint16) // by whom to ask first
+	var alone gains
 	for _, part := range parts {
-		p := &n.table.partitions[part]
-		p.mu.Lock()
-		h := &p.holding
-		if k.wants(h, route.owner(part) == nil && !k.leaving.Load()) && h.promised.below(r.election) {
-			h.begin(r)
-			r.parts = append(r.parts, part)
-			if !k.tryStart(part, p, r) && h.attempt.of(r) {
+		began := false
+		n.table.inSteps(part, func(p *partition) (more bool) {
+			h := &p.holding
+			if !began {
+				if !k.wants(h, route.owner(part) == nil && !k.leaving.Load()) || !h.promised.below(r.election) {
+					return false
+				}
+				began = true
+				h.begin(r)
+				r.parts = append(r.parts, part)
+			}
+			if more = h.attempt.of(r) && k.takeOver(part, p, r, &alone); !more && h.attempt.of(r) {
 				askee := k.previousOwner(part)
 				if h.holds || r.gone[askee] {
 					askee = ""
@@ -201,8 +207,8 @@ func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
 				first[askee] = append(first[askee], part)
 			}
 			n.table.noteHolding(part, p)
-		}
-		p.mu.Unlock()
+			return more
+		})
 	}
 	k.rounds = append(k.rounds, r)
 	r.mu.Lock()
@@ -251,24 +257,22 @@ func (k *keeper) review(now int64) {
 func (k *keeper) reviewParts(r *round, changed []int, route *route) (open []uint16) {
 	var gained gains
 	for _, part := range r.parts {
-		p := &k.node.table.partitions[part]
-		p.mu.Lock()
-		h := &p.holding
-		if a := h.attempt; a.of(r) {
+		k.node.table.inSteps(part, func(p *partition) (more bool) {
+			h := &p.holding
+			a := h.attempt
+			if !a.of(r) {
+				return false
+			}
 			owner := route.owner(part) == nil && !k.leaving.Load()
 			depends := slices.ContainsFunc(changed, func(i int) bool { return !a.hasAnswered(i) })
-			held, had := h.holds, h.copy != version{}
-			switch {
-			case depends || !owner && !h.holds:
+			if depends || !owner && !h.holds {
 				h.abandon()
-			case k.tryStart(part, p, r):
-				gained.add(held, had)
-			case h.attempt.of(r):
+			} else if more = k.takeOver(part, p, r, &gained); !more && h.attempt.of(r) {
 				open = append(open, part)
 			}
 			k.node.table.noteHolding(part, p)
-		}
-		p.mu.Unlock()
+			return more
+		})
 	}
 	k.report(&gained)
 	return open

@@ -309,9 +309,6 @@ func (r *replicator) fill(s *shipment, heir string, parts []uint16, rest *transf
 	n := r.node
 	if rest != nil {
 		if !n.table.packNext(s, rest, heir, n.rules, n.now()) {
-			if s.empty() { // given up
-				n.table.markChanged(rest.part)
-			}
 			rest = nil
 		}
 		return parts, rest
@@ -327,10 +324,13 @@ func (r *replicator) fill(s *shipment, heir string, parts []uint16, rest *transf
 		if result == packedLater {
 			break
 		}
-		parts = parts[1:]
-		if first != nil {
-			return parts, first
+		switch {
+		case first != nil:
+			return parts[1:], first
+		case result == packedSome: // the others come first
+			return append(parts[1:], parts[0]), nil
 		}
+		parts = parts[1:]
 	}
 	return parts, nil
 }

@@ -159,8 +159,8 @@ func (r *replicaRig) finish(t require.TestingT, name string) {
 // levels returns what a table has for each key of the rig's limiter.
 func levels(t *table, rules *rules) map[string]float64 {
 	found := make(map[string]float64)
-	for _, slot := range t.partitions[rigPart].buckets.slots {
-		if slot.bucket != nil && slot.bucket.level(0) > 0 {
+	for _, slot := range allIn(&t.partitions[rigPart].buckets) {
+		if slot.bucket.level(0) > 0 {
 			found[slot.bucket.key()] = slot.bucket.level(0)
 		}
 	}
@@ -257,7 +257,7 @@ func TestReplicasLoseNothing(t *testing.T) {
 				term++
 				h := &r.part().holding
 				h.renew(version{election: election{term, "holder"}, holder: "holder", seq: h.copy.seq})
-				r.holder.markChanged(rigPart) // as tryStart does
+				r.holder.markChanged(rigPart) // as takeOver does
 				r.then = make(map[uint64]map[string]float64)
 				r.remember()
 			},
@@ -315,7 +315,7 @@ func TestHeirThatMissesSomethingGetsEverything(t *testing.T) {
 	r.finish(t, "a")
 	heir := r.heirs["a"].table
 	idle, _ := heir.idleCopy(rigPart)
-	require.True(t, heir.dropCopy(idle))
+	require.True(t, heir.dropCopy(idle, 0))
 	r.take(t, "l")
 	r.send("a")
 	require.Equal(t, replicaMissing, r.arrive(t, "a", 1).status)
@@ -333,7 +333,7 @@ func TestDroppedBucketsAreDroppedAtTheHeir(t *testing.T) {
 	r.finish(t, "a")
 	r.holder.reset(rigPart, bucketKey{"reset", r.rule.id}, 0)
 	r.take(t, "evicted")
-	r.part().buckets.removeIf(func(b *bucket) bool {
+	removeIf(&r.part().buckets, func(b *bucket) bool {
 		if b.key() != "evicted" {
 			return false
 		}
@@ -350,7 +350,7 @@ func TestChangesAreBounded(t *testing.T) {
 	r.finish(t, "a")
 	for i := range 10000 {
 		r.take(t, fmt.Sprint(i))
-		r.part().clear(r.holder)
+		clearPart(r.holder, rigPart)
 		r.holder.boundChanges(rigPart)
 		require.LessOrEqual(t, len(r.part().dirty), reusable)
 	}
@@ -433,7 +433,7 @@ func TestDroppedCopyStillNamesItsReceiver(t *testing.T) {
 	require.Equal(t, answerGiven, h.asked(round, true).kind)
 	table.noteHolding(rigPart, &table.partitions[rigPart])
 	idle, _ := table.idleCopy(rigPart)
-	require.True(t, table.dropCopy(idle))
+	require.True(t, table.dropCopy(idle, 0))
 	a := h.asked(round, true)
 	require.Equal(t, answerNotHolding, a.kind)
 	require.Equal(t, "x", a.givenTo)
@@ -450,9 +450,9 @@ func TestACopyThatWasSentAgainIsNotDropped(t *testing.T) {
 	require.True(t, any)
 	h := &heir.partitions[rigPart].holding
 	h.takeReplica(h.copy)
-	require.False(t, heir.dropCopy(idle))
+	require.False(t, heir.dropCopy(idle, 0))
 	idle, _ = heir.idleCopy(rigPart)
-	require.True(t, heir.dropCopy(idle), "asked about since")
+	require.True(t, heir.dropCopy(idle, 0), "asked about since")
 	_, any = heir.idleCopy(rigPart)
 	require.False(t, any)
 }

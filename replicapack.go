@@ -11,8 +11,9 @@ const (
 	// hold in any case.
 	shipmentBudget = 60 << 10
 
-	// pieceBudget bounds what is taken from one partition at a time: for so long takes on it wait.
-	pieceBudget = 48 << 10
+	// pieceBudget bounds what is taken from one partition for one message, in bytes, and pieceBuckets how many buckets.
+	pieceBudget  = 48 << 10
+	pieceBuckets = 1024
 
 	// replicaOverhead is about what a partition costs in a message besides its buckets, and markSize what a mark does.
 	replicaOverhead = 32
@@ -42,12 +43,14 @@ type sentPart struct {
 	marks   map[string]uint64 // what the heir has as marks if it has taken this
 }
 
-// transfer is a partition that is sent in pieces.
+// transfer is a partition that is sent in pieces, in the order of its buckets. What is inserted meanwhile is sent as a
+// change, and maybe with a piece as well.
 type transfer struct {
 	part    uint16
 	version version
-	rest    []*bucket // of those that were there at the beginning, the ones to be sent yet
-	sent    uint64    // how many buckets were
+	begun   bool
+	from    uint32 // where to go on; 0 again when all is sent
+	sent    uint64 // how many buckets were
 
 	// marks are those of the beginning. They go with the last piece: a report that comes meanwhile has marked them before
 	// its charges are all with the heir, and is better charged twice than not at all.
@@ -103,15 +106,31 @@ type packed uint8
 const (
 	packedAll   packed = iota // it is in there, or there was nothing to send
 	packedPiece               // the first piece of it is, and the message is full
+	packedSome                // some of what has changed is, and the message is full: another one has the rest
 	packedLater               // nothing is, for want of room: another message has it
 )
 
 // pack puts what the heir lacks of a partition into a shipment. A partition whose holder is going to acquire anew is put
 // off: the heir would refuse it. The transfer is for the pieces that follow the first.
-func (t *table) pack(s *shipment, part uint16, heir string, rules *rules, now int64) (packed, *transfer) {
-	p := &t.partitions[part]
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (t *table) pack(s *shipment, part uint16, heir string, rules *rules, now int64) (result packed, tr *transfer) {
+	t.inSteps(part, func(p *partition) (more bool) {
+		if p.listAgain() {
+			return true
+		}
+		result, tr = t.packChanged(s, part, p, heir, rules, now)
+		return tr != nil && p.holding.unlisted // the list was long: nothing can be sent yet
+	})
+	if tr == nil {
+		return result, nil
+	}
+	if !t.packNext(s, tr, heir, rules, now) {
+		tr = nil
+	}
+	return result, tr
+}
+
+// packChanged puts what has changed into a shipment, or begins a transfer of everything. The caller holds p.mu.
+func (t *table) packChanged(s *shipment, part uint16, p *partition, heir string, rules *rules, now int64) (packed, *transfer) {
 	h := &p.holding
 	if !h.holds {
 		return packedAll, nil
@@ -125,19 +144,24 @@ func (t *table) pack(s *shipment, part uint16, heir string, rules *rules, now in
 		h.replicate(replication{heir: heir})
 	}
 	if r.needsAll() {
-		return t.packAll(s, part, p, rules, now)
+		return t.beginAll(s, part, p)
 	}
 	if len(p.dirty) == 0 && maps.Equal(r.marks, h.marks) {
 		return packedAll, nil
 	}
-	size := 0
+	size, count := 0, 0
 	for _, b := range p.dirty {
-		if size += s.size(b); size > pieceBudget {
-			return t.packAll(s, part, p, rules, now)
+		if size += s.size(b); count > 0 && (size > pieceBudget || count == pieceBuckets) {
+			break
 		}
+		count++
 	}
-	if size > s.room && !s.empty() {
+	switch {
+	case size > s.room && !s.empty():
 		return packedLater, nil
+	case count < len(p.dirty):
+		t.packSome(s, part, p, count, rules, now)
+		return packedSome, nil
 	}
 	t.packChanges(s, part, p, rules, now)
 	return packedAll, nil
@@ -151,14 +175,35 @@ func (t *table) packChanges(s *shipment, part uint16, p *partition, rules *rules
 	if !maps.Equal(sent.marks, h.marks) {
 		sent.marks, content.marks = maps.Clone(h.marks), markList(h.marks)
 	}
-	content.buckets = roomIn(&s.images, len(p.dirty))
-	for _, b := range p.dirty {
-		b.dirty = false
-		content.buckets = append(content.buckets, t.packBucket(s, p, b, rules, now))
-	}
-	s.changed += len(p.dirty)
+	content.buckets = t.packBuckets(s, p, p.dirty, rules, now)
 	p.dirty, p.spare = p.spare, nil
 	s.add(replicaPart{part: part, version: h.copy, since: h.replication.acked, content: content}, sent)
+}
+
+// packSome puts the first changes of a partition into a shipment, where all are too many. They have the version that the
+// heir has acknowledged: its copy then contains more than that, and those that follow, the last of them with the holder's
+// version, build on the same. The caller holds p.mu.
+func (t *table) packSome(s *shipment, part uint16, p *partition, count int, rules *rules, now int64) {
+	h := &p.holding
+	v := h.copy
+	v.seq = h.replication.acked
+	sent := sentPart{changed: p.dirty[:count:count], marks: h.replication.marks}
+	content := partContent{buckets: t.packBuckets(s, p, sent.changed, rules, now)}
+	p.dirty = p.dirty[count:]
+	s.add(replicaPart{part: part, version: v, since: v.seq, content: content}, sent)
+	t.markChanged(part)
+}
+
+// packBuckets packs buckets that are listed as changed, and are not any more. The caller holds p.mu.
+func (t *table) packBuckets(s *shipment, p *partition, changed []*bucket, rules *rules, now int64) []bucketImage {
+	holds.touch(len(changed))
+	images := roomIn(&s.images, len(changed))
+	for _, b := range changed {
+		b.dirty = false
+		images = append(images, t.packBucket(s, p, b, rules, now))
+	}
+	s.changed += len(changed)
+	return images
 }
 
 // packBucket returns what there is now under the name of a bucket, and counts its size. That can be another bucket, or
@@ -183,61 +228,62 @@ func (t *table) packBucket(s *shipment, p *partition, b *bucket, rules *rules, n
 	return current.image(s.limiter, roomIn(&s.levels, count)[:count], now)
 }
 
-// packAll puts all of a partition into a shipment, or the first piece. What changes from now on follows as changes. The
-// caller holds p.mu.
+// beginAll begins to put all of a partition into a shipment that has room for the first piece. What changes from now on
+// follows as changes. The caller holds p.mu.
 //
 // The seq is raised, so that no message of an earlier attempt can pass for one of this. All pieces have that version, and
 // may contain more than that: a bucket that changes before its piece is sent. It is sent again, as a change.
-func (t *table) packAll(s *shipment, part uint16, p *partition, rules *rules, now int64) (packed, *transfer) {
+func (t *table) beginAll(s *shipment, part uint16, p *partition) (packed, *transfer) {
 	if s.room < pieceBudget && !s.empty() {
 		return packedLater, nil
 	}
 	h := &p.holding
-	h.replication.again = false
+	h.replication.again, h.replication.pieces = false, true
 	h.copy.seq++
 	p.forgetChanges()
-	tr := &transfer{part: part, version: h.copy, marks: maps.Clone(h.marks)}
-	for i := range p.buckets.slots {
-		if b := p.buckets.slots[i].bucket; b != nil && !b.drained(now) {
-			tr.rest = append(tr.rest, b)
-		}
-	}
-	t.packRest(s, p, tr, rules, now)
-	if len(tr.rest) > 0 {
-		return packedPiece, tr
-	}
-	return packedAll, nil
+	return packedPiece, &transfer{part: part, version: h.copy, marks: maps.Clone(h.marks)}
 }
 
-// packNext puts the next piece of a transfer into an empty shipment. It reports whether there are more; when it has put
-// nothing in, the transfer has come to an end before its time.
+// packNext puts the next piece of a transfer into a shipment that has room for it. It reports whether there are more; when
+// it has put nothing in, the transfer has come to an end before its time.
 func (t *table) packNext(s *shipment, tr *transfer, heir string, rules *rules, now int64) (more bool) {
-	p := &t.partitions[tr.part]
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if h := &p.holding; !h.repliesTo(tr.version, heir) || h.refused || h.replication.again {
+	piece := replicaPart{part: tr.part, version: tr.version, since: tr.sent, full: true, first: !tr.begun}
+	size, whole := 0, false // whole says that the piece is
+	t.inSteps(tr.part, func(p *partition) (more bool) {
+		if h := &p.holding; !h.repliesTo(tr.version, heir) || h.refused || h.replication.again {
+			h.replication.pieces = false
+			t.markChanged(tr.part)
+			whole = false
+			return false
+		}
+		looks := 0
+		tr.from = p.buckets.inOrder(tr.from, func(_ uint64, b *bucket) bool {
+			if looks++; looks > stepLooks {
+				return false
+			}
+			if t.leased(b, now); b.drained(now) {
+				return true
+			}
+			n := len(piece.content.buckets)
+			if size += s.size(b); n > 0 && (size > pieceBudget || n == pieceBuckets) {
+				whole = true
+				return false
+			}
+			piece.content.buckets = append(piece.content.buckets, t.packBucket(s, p, b, rules, now))
+			return true
+		})
+		whole = whole || tr.from == 0
+		return !whole
+	})
+	if !whole {
 		return false
 	}
-	t.packRest(s, p, tr, rules, now)
-	return len(tr.rest) > 0
-}
-
-// packRest puts as much of a transfer's rest into a shipment as makes a piece. The caller holds p.mu.
-func (t *table) packRest(s *shipment, p *partition, tr *transfer, rules *rules, now int64) {
-	piece := replicaPart{part: tr.part, version: tr.version, since: tr.sent, full: true, first: tr.sent == 0}
-	size, n := 0, 0
-	for _, b := range tr.rest {
-		if size += s.size(b); size > pieceBudget && n > 0 {
-			break
-		}
-		piece.content.buckets = append(piece.content.buckets, t.packBucket(s, p, b, rules, now))
-		n++
-	}
-	tr.rest, tr.sent = tr.rest[n:], tr.sent+uint64(n)
-	if piece.last = len(tr.rest) == 0; piece.last {
+	tr.begun, tr.sent = true, tr.sent+uint64(len(piece.content.buckets))
+	if piece.last = tr.from == 0; piece.last {
 		piece.content.marks = markList(tr.marks)
 	}
 	s.add(piece, sentPart{marks: tr.marks})
+	return !piece.last
 }
 
 // repliesTo reports whether an heir's answer about a version is one to this holder as it is now.
@@ -285,15 +331,20 @@ func (r *replication) taken(part *replicaPart, sent *sentPart) {
 	if part.full && !part.last {
 		return
 	}
+	if part.full {
+		r.pieces = false
+	}
 	r.complete, r.acked, r.marks = true, max(r.acked, part.version.seq), sent.marks
 }
 
 // sendAgain has changes sent again that the heir may not have, or all of the partition. The caller holds p.mu.
 func (t *table) sendAgain(part uint16, p *partition, changed []*bucket, all bool) {
 	r := &p.holding.replication
-	r.again = r.again || all
+	if all {
+		r.again, r.pieces = true, false
+	}
 	for _, b := range changed {
-		if !b.dirty {
+		if !b.dirty && !p.holding.unlisted {
 			b.dirty = true
 			p.dirty = append(p.dirty, b)
 		}
@@ -319,7 +370,7 @@ func (t *table) boundChanges(part uint16) {
 	p := &t.partitions[part]
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.dirty) > 2*p.buckets.used+reusable {
+	if len(p.dirty) > 2*int(p.buckets.used)+reusable {
 		p.forgetChanges()
 		p.holding.replication.again = true
 	}

@@ -15,8 +15,8 @@ const arrivalTime = 10 * time.Second
 // arriving is a replica of which some pieces are there.
 type arriving struct {
 	version version
-	content partContent
-	began   int64
+	arrival arrival
+	last    int64 // when a piece of it came
 }
 
 // replicaLater returns what takes a replica that has just come, in memory that is used again.
@@ -70,51 +70,114 @@ func (n *Node) onReplica(q *replicaRequest) *replicaAnswer {
 // takeReplica takes what a holder has sent of one partition, or says why not. full says that this node's evidence is
 // fresh. ended reports that an attempt of this node's to acquire the partition is over.
 func (t *table) takeReplica(part *replicaPart, full bool, rules *rules, now int64) (ack replicaAck, ended bool) {
-	p := &t.partitions[part.part]
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	h := &p.holding
-	if !full && h.lapse() {
+	if part.full {
+		part.content.build(t, part.part, rules, now)
+	}
+	s := storing{table: t, part: part, full: full, rules: rules, now: now}
+	t.inSteps(part.part, s.step)
+	if part.full && part.last {
+		t.tidy(part.part, now)
+	}
+	return s.ack, s.ended
+}
+
+// storing is a replica that is being taken, in steps.
+type storing struct {
+	table *table
+	part  *replicaPart
+	full  bool // this node's evidence is fresh
+	rules *rules
+	now   int64
+
+	copy version // what there was before the first step
+	done int     // so many of the changed buckets are stored
+
+	ack   replicaAck
+	ended bool
+}
+
+// step is a step of taking a replica. The caller holds p.mu.
+//
+// A copy of which some buckets are newer than its version says is as good as one of that version, so nothing is wrong
+// with what there is between two steps. But what is stored later must not be older: so only one message's changes are
+// being stored at a time, those of the highest version, and only while nothing else has become of the copy.
+func (s *storing) step(p *partition) (more bool) {
+	t, part, h := s.table, s.part, &p.holding
+	if !s.full && h.lapse() {
 		t.noteHolding(part.part, p)
 		p.forgetChanges()
 	}
-	ack = replicaAck{part: part.part, status: h.replica(part.version, part.full, part.since)}
-	trying := h.attempt != nil
+	s.ack = replicaAck{part: part.part, status: h.replica(part.version, part.full, part.since)}
 	switch {
-	case ack.status == replicaRefused, ack.status == replicaHeld:
-		if ack.promised = h.promised; ack.promised.below(h.copy.election) {
-			ack.promised = h.copy.election
+	case s.ack.status == replicaRefused, s.ack.status == replicaHeld:
+		if s.ack.promised = h.promised; s.ack.promised.below(h.copy.election) {
+			s.ack.promised = h.copy.election
 		}
-	case ack.status != replicaTaken:
+	case s.ack.status != replicaTaken:
 	case part.full:
-		ack.status = t.takePiece(p, part, rules, now)
+		trying := h.attempt != nil
+		s.ack.status = t.takePiece(p, part, s.now)
+		s.ended = trying && h.attempt == nil
+	case s.done == 0 && p.isStoring() != nil && part.version.below(p.isStoring().part.version),
+		s.done > 0 && (p.isStoring() != s || h.copy != s.copy):
+		s.ack.status = replicaMissing
 	default:
-		p.store(t, part.content.buckets, rules, now)
-		if len(part.content.marks) > 0 {
-			h.setMarks(part.content.marks)
-		}
-		h.takeReplica(part.version)
+		return s.change(p)
 	}
-	return ack, trying && h.attempt == nil
+	if p.isStoring() == s {
+		p.underway.storing = nil
+		p.ended()
+	}
+	return false
 }
 
-// takePiece takes all of a replica, or a piece. With the last piece it replaces what was there. The caller holds p.mu.
-func (t *table) takePiece(p *partition, part *replicaPart, rules *rules, now int64) replicaStatus {
+// isStoring returns whose changes are being stored, or nil. The caller holds p.mu.
+func (p *partition) isStoring() *storing {
+	if p.underway == nil {
+		return nil
+	}
+	return p.underway.storing
+}
+
+// change stores some of what has changed, and reports whether there is more of it. The caller holds p.mu.
+func (s *storing) change(p *partition) (more bool) {
+	h, changed := &p.holding, s.part.content.buckets
+	some := changed[s.done:min(s.done+stepChanges, len(changed))]
+	p.store(s.table, some, s.rules, s.now)
+	if s.done += len(some); s.done < len(changed) {
+		p.start().storing, s.copy = s, h.copy
+		return true
+	}
+	if u := p.underway; u != nil { // one of a lower version, that was being stored, is not any more
+		u.storing = nil
+		p.ended()
+	}
+	trying := h.attempt != nil
+	if marks := s.part.content.marks; len(marks) > 0 {
+		h.setMarks(marks)
+	}
+	h.takeReplica(s.part.version)
+	s.ended = trying && h.attempt == nil
+	return false
+}
+
+// takePiece takes all of a replica, or a piece. With the last piece it replaces what was there, and tidy is to be called.
+// The caller holds p.mu.
+func (t *table) takePiece(p *partition, part *replicaPart, now int64) replicaStatus {
 	a := p.arriving
 	switch {
 	case part.first && (a == nil || !part.version.below(a.version)):
-		a = &arriving{version: part.version, began: now}
-	case part.first, a == nil, a.version != part.version, uint64(len(a.content.buckets)) != part.since:
+		a = &arriving{version: part.version}
+	case part.first, a == nil, a.version != part.version, uint64(a.arrival.images) != part.since:
 		return replicaMissing
 	}
-	a.content.buckets = append(a.content.buckets, part.content.buckets...)
-	a.content.marks = append(a.content.marks, part.content.marks...)
-	if !part.last {
+	a.arrival.add(&part.content)
+	if a.last = now; !part.last {
 		p.arriving = a
 		return replicaTaken
 	}
 	p.arriving = nil
-	t.replace(part.part, p, a.content, rules, now)
+	t.replace(p, &a.arrival)
 	p.holding.takeReplica(part.version)
 	return replicaTaken
 }
@@ -124,7 +187,7 @@ func (t *table) dropArrived(part uint16, now int64) {
 	p := &t.partitions[part]
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.arriving != nil && now-p.arriving.began > int64(arrivalTime) {
+	if p.arriving != nil && now-p.arriving.last > int64(arrivalTime) {
 		p.arriving = nil
 	}
 }

@@ -56,8 +56,8 @@ const (
 	// maxUnreported bounds the charges that are kept.
 	maxUnreported = 4096
 
-	// reportBudget bounds one report, in bytes.
-	reportBudget = 32 << 10
+	// reportBudget bounds one report, in bytes: it is charged in one step. Earlier versions send four times as much.
+	reportBudget = 8 << 10
 
 	reportInterval = 100 * time.Millisecond
 	reportTimeout  = 500 * time.Millisecond
@@ -66,7 +66,7 @@ const (
 	reportFailures = 4
 
 	// reportsAtOnce is how many reports about one partition are sent before the next one's turn.
-	reportsAtOnce = 8
+	reportsAtOnce = 32
 
 	// maxMarks bounds the reporters that a partition remembers.
 	maxMarks = 256
@@ -322,20 +322,55 @@ func (n *Node) onReport(q *report) answer {
 
 // chargeOwn charges what this node itself has spent to a partition that it holds.
 func (n *Node) chargeOwn(part uint16) {
-	p := &n.table.partitions[part]
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if now := n.now(); n.table.decides(p, now) {
-		n.chargeAll(part, p, nil, now)
+	if n.reporter.count.Load() == 0 {
+		return // most of the time, at most nodes
 	}
+	n.table.inSteps(part, func(p *partition) (more bool) {
+		now := n.now()
+		if !n.table.decides(p, now) {
+			return false
+		}
+		if more = n.chargeSome(part, p, now); !more {
+			n.chargeAll(part, p, now)
+		}
+		return more
+	})
 }
 
-// chargeAll charges reports and what this node itself has spent. It is called with p.mu held when this node begins to
-// hold, before the first decision.
-func (n *Node) chargeAll(part uint16, p *partition, reports []report, now int64) {
-	for i := range reports {
-		n.charge(p, &reports[i], now)
+// chargeSome charges some of what is to be charged before this node begins to hold, and reports whether there is more. What
+// it charges is in the copy, as its marks say; should the attempt come to nothing it is charged again wherever it has to
+// be, because nobody is told. The caller holds p.mu.
+func (n *Node) chargeSome(part uint16, p *partition, now int64) (more bool) {
+	charges := 0
+	fits := func(q *report) bool {
+		charges += len(q.charges)
+		return charges == len(q.charges) || charges <= stepCharges
 	}
+	if a := p.holding.attempt; a != nil {
+		for ; a.charged < len(a.reports); a.charged++ {
+			q := &a.reports[a.charged]
+			if !fits(q) {
+				return true
+			}
+			n.charge(p, q, now)
+		}
+	}
+	own, _ := n.reporter.reports(part, math.MaxInt)
+	for i := range own {
+		if own[i].seq <= p.holding.marks[n.identity] {
+			continue
+		}
+		if !fits(&own[i]) {
+			return true
+		}
+		n.charge(p, &own[i], now)
+	}
+	return false
+}
+
+// chargeAll charges what this node itself has spent, what little of it chargeSome has left, to a partition that it holds,
+// and forgets it. The caller holds p.mu: nothing is decided before.
+func (n *Node) chargeAll(part uint16, p *partition, now int64) {
 	own, _ := n.reporter.reports(part, math.MaxInt)
 	for i := range own {
 		n.charge(p, &own[i], now)
@@ -343,12 +378,14 @@ func (n *Node) chargeAll(part uint16, p *partition, reports []report, now int64)
 	}
 }
 
-// charge charges a report to a partition that this node holds, unless it was charged before. The caller holds p.mu.
+// charge charges a report to a partition that this node holds, or is about to, unless it was charged before. The caller
+// holds p.mu.
 func (n *Node) charge(p *partition, q *report, now int64) {
 	if !p.holding.mark(q.reporter, q.seq, n.membership.everyone().isKnown) {
 		return
 	}
 	for i := range q.charges {
+		holds.touch(1)
 		c := &q.charges[i]
 		r, err := n.rules.find(c.rule)
 		if err != nil {
@@ -356,8 +393,10 @@ func (n *Node) charge(p *partition, q *report, now int64) {
 		}
 		n.table.spend(q.part, p, bucketKey{c.key, r.id}, r.set, c.cost, now)
 	}
-	p.holding.copy.seq++ // the mark alone is news for the heir
-	n.table.markChanged(q.part)
+	if p.holding.holds { // or else the copy would seem to have more of what its holder has decided than it has
+		p.holding.copy.seq++ // the mark alone is news for the heir
+		n.table.markChanged(q.part)
+	}
 }
 
 // mark notes a report as charged and reports whether it was not. When there are too many reporters, those that are not
@@ -413,7 +452,9 @@ func (t *table) spend(part uint16, p *partition, id bucketKey, set *limitSet, co
 	}
 	t.leased(b, now)
 	b.spend(set, cost, now)
-	t.touch(part, p, b)
+	if p.holding.holds {
+		t.touch(part, p, b)
+	}
 }
 
 // shareCanceller takes back a reservation that a share made.

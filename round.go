@@ -32,13 +32,15 @@ type attempt struct {
 	askee    string   // who probably holds: takes are passed on to it meanwhile
 	staged   staged   // a copy that comes in pieces
 	reports  []report // what those who answered have spent by shares: to be charged before the first decision
+	charged  int      // so many of them are, in the copy that is here now
+	given    version  // of a copy that was given and is all here, to be held when they are charged; zero while there is none
 }
 
 // staged are the pieces of a copy that have arrived.
 type staged struct {
 	from    string
 	version version
-	content partContent
+	arrival arrival
 	next    uint32 // where the next piece begins
 }
 
@@ -74,10 +76,7 @@ func (a *attempt) stage(from string, piece *partAnswer) bool {
 	if s.from != from || s.version != piece.version {
 		*s = staged{from: from, version: piece.version}
 	}
-	s.content.buckets = append(s.content.buckets, piece.content.buckets...)
-	if len(piece.content.marks) > 0 {
-		s.content.marks = piece.content.marks
-	}
+	s.arrival.add(&piece.content)
 	s.next = piece.next
 	return piece.next == 0
 }

@@ -52,8 +52,10 @@ func (t *table) repeatReplica(part uint16) {
 	p := &t.partitions[part]
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.holding.replication.again = true
-	t.markChanged(part)
+	if r := &p.holding.replication; !r.pieces { // or what takes longer than that would never be all sent
+		r.again = true
+		t.markChanged(part)
+	}
 }
 
 // settleCopies asks about all copies that this node keeps without holding by them, be it what it gave away
@@ -117,7 +119,7 @@ func (n *Node) settleWith(ctx context.Context, owner string, copies []idleCopy) 
 			return 0
 		}
 		for _, idle := range copies {
-			if slices.Contains(ans.settled, idle.part) && n.table.dropCopy(idle) {
+			if slices.Contains(ans.settled, idle.part) && n.table.dropCopy(idle, n.now()) {
 				dropped++
 			}
 		}
@@ -150,16 +152,18 @@ func (t *table) idleCopy(part uint16) (idle idleCopy, any bool) {
 // dropCopy drops a copy that is safe elsewhere, unless it may be needed to acquire the partition, or has been replaced
 // since it was asked about. By one of the same version as well [ReplicaVoidsSettling]: the holder has sent it because this
 // node is its heir by now, and what was the heir then may be gone.
-func (t *table) dropCopy(idle idleCopy) bool {
+func (t *table) dropCopy(idle idleCopy, now int64) bool {
 	p := &t.partitions[idle.part]
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	h := &p.holding
 	if h.holds || h.attempt != nil || h.copy != idle.version || h.taken != idle.taken {
+		p.release()
 		return false
 	}
-	p.clear(t)
+	t.exchange(p, buckets{})
 	h.drop()
+	p.release()
+	t.tidy(idle.part, now)
 	return true
 }
 

@@ -49,19 +49,22 @@ type table struct {
 // be checked and counted. Processors that decide about different keys take that line from each other. In another one is
 // what a take needs when it is the first of its bucket since the last changes were sent.
 type partition struct {
-	// mu guards the buckets and is held for one operation on one of them, or for one look over all of them; never across
-	// I/O, a channel or a sleep.
+	// mu guards the buckets and is held for one operation on one of them, or for one step of what is done to many, see
+	// inSteps; never across I/O, a channel or a sleep.
 	mu      sync.Mutex
 	buckets buckets
 
 	// holding is what this node knows of who decides here.
 	holding holding
 
-	// dirty are the buckets that have changed and were not sent to the heir yet, each once.
-	dirty []*bucket
-
 	// arriving is a replica that comes in pieces, until the last one is there; nil when there is none.
 	arriving *arriving
+
+	// underway is what is being done in steps, see steps.go; nil when nothing is.
+	underway *underway
+
+	// dirty are the buckets that have changed and were not sent to the heir yet, each once.
+	dirty []*bucket
 
 	// spare is an empty list for the changes that come while those before are on their way to the heir.
 	spare []*bucket
@@ -74,7 +77,7 @@ type partition struct {
 	_ [partitionPadding]byte // the next one begins a cache line
 }
 
-const partitionPadding = 16
+const partitionPadding = 6
 
 func newTable(maxKeys int) *table {
 	t := &table{maxKeys: int64(maxKeys), seed: maphash.MakeSeed()}
@@ -140,7 +143,7 @@ func (t *table) touch(part uint16, p *partition, b *bucket) {
 		return
 	}
 	p.holding.copy.seq++
-	if b.dirty || !t.replicates || p.holding.heirless {
+	if b.dirty || !t.replicates || p.holding.heirless || p.holding.unlisted {
 		return
 	}
 	b.dirty = true
@@ -156,12 +159,41 @@ func (t *table) touch(part uint16, p *partition, b *bucket) {
 // firstChanges is how many changes a partition has room for as soon as there is one.
 const firstChanges = 8
 
-// forgetChanges empties the list of changes. The caller holds p.mu.
+// forgetChanges empties the list of changes: whoever is to have them is to have everything. The caller holds p.mu.
+//
+// When they are many it takes more than a step until none of them seems to be listed any more. Until then no change is, and
+// nothing is sent; see listAgain.
 func (p *partition) forgetChanges() {
-	for _, b := range p.dirty {
+	if len(p.dirty) > stepLooks {
+		p.start().stale, p.dirty, p.holding.unlisted = p.dirty, nil, true
+		return
+	}
+	unlist(p.dirty)
+	p.dirty = nil
+}
+
+func unlist(changed []*bucket) {
+	holds.touch(len(changed))
+	for _, b := range changed {
 		b.dirty = false
 	}
-	p.dirty = nil
+}
+
+// listAgain is a step of what has to be done before changes are listed again, and reports whether there is more. The
+// caller holds p.mu.
+func (p *partition) listAgain() (more bool) {
+	u := p.underway
+	if !p.holding.unlisted {
+		return false
+	}
+	n := min(len(u.stale), stepLooks)
+	unlist(u.stale[:n])
+	if u.stale = u.stale[n:]; len(u.stale) > 0 {
+		return true
+	}
+	u.stale, p.holding.unlisted = nil, false
+	p.ended()
+	return false
 }
 
 // takeChanged calls visit for each partition with changes, which is not marked as changed any more.
@@ -321,25 +353,44 @@ func (t *table) insert(p *partition, hash uint64, id bucketKey, set *limitSet, n
 
 // sweep drops the drained buckets of one partition: they carry no information.
 func (t *table) sweep(part uint16, now int64) {
-	p := &t.partitions[part]
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if now < p.frozenUntil {
-		return
-	}
-	t.dropDrained(p, now)
-}
-
-// dropDrained drops the drained buckets of p. The caller holds p.mu.
-func (t *table) dropDrained(p *partition, now int64) {
-	p.buckets.removeIf(func(b *bucket) bool {
-		t.leased(b, now) // what has ended drains
-		if !b.drained(now) {
+	from := uint32(0)
+	t.inSteps(part, func(p *partition) (more bool) {
+		if t.tidyUp(p, now) || p.listAgain() {
+			return true
+		}
+		if now < p.frozenUntil {
 			return false
 		}
-		t.discount(b)
+		from = t.dropDrained(p, from, now)
+		return from != 0
+	})
+}
+
+// dropDrained drops drained buckets of p from a place on, as many as one step may, and returns where to go on, or 0. The
+// caller holds p.mu.
+func (t *table) dropDrained(p *partition, from uint32, now int64) (next uint32) {
+	var room [stepChanges]slot
+	drained, looks := room[:0], 0
+	next = p.buckets.inOrder(from, func(hash uint64, b *bucket) bool {
+		if looks == stepLooks || len(drained) == stepChanges {
+			return false
+		}
+		looks++
+		if t.leased(b, now); b.drained(now) { // what has ended drains
+			drained = append(drained, slot{hash, b})
+		}
 		return true
 	})
+	for _, gone := range drained {
+		t.drop(p, gone.hash, gone.bucket)
+	}
+	return next
+}
+
+// drop drops a bucket. The caller holds p.mu.
+func (t *table) drop(p *partition, hash uint64, b *bucket) {
+	t.discount(b)
+	p.buckets.remove(hash, b)
 }
 
 // A round of sweeping takes half a minute, a small step at a time: a bucket that is done frees its memory within a

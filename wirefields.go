@@ -425,9 +425,13 @@ func (r *controlReader) content() partContent {
 	}
 }
 
+// maxImages bounds the buckets of one partition in one message. Nobody sends as many: a bucket takes more than 16 bytes of
+// what is the most there may be of them, answerBudget.
+const maxImages = answerBudget / 16
+
 // bucketList reads buckets. Most partitions that are sent have few, so their memory is that of many partitions' buckets.
 func (r *controlReader) bucketList() []bucketImage {
-	n := r.listLen(math.MaxInt, 4)
+	n := r.listLen(maxImages, 4)
 	if n == 0 {
 		return nil
 	}

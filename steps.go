@@ -1,0 +1,128 @@
+package peerlimit
+
+import "runtime"
+
+// Steps: what is done to many buckets of a partition is done to some at a time, so that whoever wants to decide about one
+// of them waits for some tenths of a millisecond, however many there are. Who chooses the keys of a million buckets may
+// have put all of them into one partition: which one a key belongs to is no secret.
+
+const (
+	// stepLooks bounds the buckets that are looked at in one step, and stepChanges those that are added, dropped or moved in
+	// the order of eviction, which takes longer.
+	stepLooks   = 512
+	stepChanges = 64
+
+	// stepCharges bounds the charges of one step, but for those of a single report.
+	stepCharges = 128
+)
+
+// inSteps does something to a partition in steps, with its lock held in each of them and not in between. Others may do
+// anything to the partition then: a step has to look anew whether it is still wanted.
+func (t *table) inSteps(part uint16, step func(p *partition) (more bool)) {
+	p := &t.partitions[part]
+	p.mu.Lock()
+	for step(p) {
+		p.giveWay()
+	}
+	p.release()
+}
+
+// release ends a step. The caller holds p.mu.
+func (p *partition) release() {
+	holds.released()
+	p.mu.Unlock()
+}
+
+// giveWay lets those pass who wait for p.mu, which the caller holds before and after it.
+func (p *partition) giveWay() {
+	p.release()
+	runtime.Gosched()
+	p.mu.Lock()
+}
+
+// underway is what is being done to a partition, or has yet to be.
+type underway struct {
+	// What is left to do when the buckets of the partition were replaced by others, all at once. The table's count of keys is
+	// that of the new ones already; its order of eviction still has the old ones, and not the new ones yet.
+	old   []buckets // dropped
+	gone  uint32    // where in the first of them to go on
+	place bool      // there are some in the partition that are not in the order
+	next  uint32    // where to go on
+
+	// stale are buckets that still seem to be listed in dirty, and are not; see forgetChanges.
+	stale []*bucket
+
+	// storing is whose changes are being stored; nil when none are.
+	storing *storing
+}
+
+// start returns what is under way, which the partition has from now on. The caller holds p.mu.
+func (p *partition) start() *underway {
+	if p.underway == nil {
+		p.underway = new(underway)
+	}
+	return p.underway
+}
+
+// ended notes that something is not under way any more. The caller holds p.mu.
+func (p *partition) ended() {
+	if u := p.underway; len(u.old) == 0 && !u.place && u.stale == nil && u.storing == nil {
+		p.underway = nil
+	}
+}
+
+// exchange makes others the buckets of a partition. The rest is done by tidy, which the caller calls when it does not hold
+// p.mu any more. The caller holds p.mu.
+func (t *table) exchange(p *partition, others buckets) {
+	u := p.start()
+	if p.buckets.used > 0 {
+		u.old = append(u.old, p.buckets)
+	}
+	t.keys.Add(int64(others.used) - int64(p.buckets.used))
+	p.buckets = others
+	u.place, u.next = others.used > 0, 0
+	p.dirty, u.stale, p.holding.unlisted = nil, nil, false // the new ones are not in them
+	u.storing = nil
+	p.ended()
+}
+
+// tidy does what is left to do since the buckets of a partition were replaced.
+func (t *table) tidy(part uint16, now int64) {
+	t.inSteps(part, func(p *partition) (more bool) { return t.tidyUp(p, now) })
+}
+
+// tidyUp is a step of tidy, and reports whether there is more to do. The caller holds p.mu.
+func (t *table) tidyUp(p *partition, now int64) (more bool) {
+	u := p.underway
+	if u == nil {
+		return false
+	}
+	var room [stepChanges]slot
+	some := room[:0]
+	collect := func(hash uint64, b *bucket) bool {
+		if len(some) == stepChanges {
+			return false
+		}
+		some = append(some, slot{hash, b})
+		return true
+	}
+	switch {
+	case len(u.old) > 0:
+		if u.gone = u.old[0].inOrder(u.gone, collect); u.gone == 0 {
+			u.old[0] = buckets{}
+			u.old = u.old[1:]
+		}
+		for _, dropped := range some {
+			t.forget(dropped.bucket)
+		}
+	case u.place:
+		u.next = p.buckets.inOrder(u.next, collect)
+		u.place = u.next != 0
+		for _, added := range some {
+			t.admitLate(p, added.bucket, now)
+		}
+	}
+	more = len(u.old) > 0 || u.place
+	p.ended()
+	return more
+}
