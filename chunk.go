@@ -65,7 +65,7 @@ func (c *chunk) place(content slot) {
 
 // resize moves everything to another number of slots.
 func (c *chunk) resize(slots int) {
-	holds.touch(int(c.used))
+	holds.move(int(c.used))
 	old := c.slots
 	c.slots = make([]slot, slots)
 	for _, content := range old {
@@ -219,7 +219,7 @@ func (s *buckets) split(c *chunk, hash uint64) {
 	if c.depth == d.depth {
 		d.double()
 	}
-	holds.touch(int(c.used))
+	holds.move(int(c.used))
 	var halves [2]*chunk
 	for i := range halves {
 		halves[i] = &chunk{depth: c.depth + 1}
@@ -257,7 +257,7 @@ func (s *buckets) merge(hash uint64) bool {
 	if other.depth != c.depth || c.used+other.used > fullChunk/4 {
 		return false
 	}
-	holds.touch(int(c.used + other.used))
+	holds.move(int(c.used + other.used))
 	both := &chunk{used: c.used + other.used, depth: c.depth - 1}
 	both.slots = make([]slot, max(minSlots, 2*int(both.used)))
 	for _, from := range []*chunk{c, other} {

@@ -10,6 +10,9 @@ const (
 	// so long nobody decides about what it gives. The asker asks on for the rest.
 	answerBudget = 128 << 10
 
+	// answerBuckets bounds the buckets of one partition in one answer: so many are taken in with its lock held.
+	answerBuckets = 2048
+
 	// freezeTime is how long a copy that is being sent in pieces stays as it is. It is many times what an asker needs to
 	// ask for the next piece.
 	freezeTime = 5 * time.Second

@@ -2,8 +2,8 @@ package peerlimit
 
 import "sync/atomic"
 
-// holds counts, in tests, the buckets that are gone over while a partition's lock is held. What is done to one bucket,
-// as by a take, counts only what it moves of others.
+// holds counts, in tests, what is gone over while a partition's lock is held: buckets, each of which may have to be fetched
+// from memory. What a take does to its own bucket does not count.
 var holds holdProbe
 
 // holdProbe is off unless a test has turned it on.
@@ -12,12 +12,18 @@ type holdProbe struct {
 	now, greatest atomic.Int64
 }
 
+// movesPerBucket is how many slots are moved in the time that it takes to go over a bucket: they lie one after the other.
+const movesPerBucket = 8
+
 // touch counts buckets that are gone over.
 func (p *holdProbe) touch(n int) {
 	if p.on.Load() {
 		p.greatest.Store(max(p.greatest.Load(), p.now.Add(int64(n))))
 	}
 }
+
+// move counts slots that are moved.
+func (p *holdProbe) move(n int) { p.touch((n + movesPerBucket - 1) / movesPerBucket) }
 
 // released notes that the lock was.
 func (p *holdProbe) released() {

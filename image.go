@@ -80,7 +80,7 @@ func (c *collector) add(b *bucket) bool {
 	if !c.sets[b.set] {
 		cost += imageOverhead + len(name) + limitSize*len(b.set.meters)
 	}
-	if c.room < cost && len(c.content.buckets) > 0 {
+	if n := len(c.content.buckets); n > 0 && (c.room < cost || n == answerBuckets) {
 		return false
 	}
 	c.room -= cost
@@ -159,16 +159,12 @@ func (a *arrival) add(piece *partContent) {
 		}
 		a.buckets.add(content)
 	}
-	holds.touch(len(piece.built) / buildsPerLook)
+	holds.move(len(piece.built))
 	a.images += len(piece.buckets)
 	if len(piece.marks) > 0 {
 		a.marks = piece.marks
 	}
 }
-
-// buildsPerLook is how many buckets that were built are added in the time that it takes to look at one: nobody else has
-// touched what these are added to.
-const buildsPerLook = 8
 
 // store makes each image's state the state of its bucket as of now, whatever that was. It returns how many it had to
 // ignore because their limiter's name is one too many for this node. The caller holds p.mu.

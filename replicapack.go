@@ -86,9 +86,12 @@ func roomIn[T any](memory *[]T, count int) []T {
 func (s *shipment) empty() bool { return len(s.sent) == 0 }
 
 // size returns what a bucket takes in this message, at most.
-func (s *shipment) size(b *bucket) int {
+func (s *shipment) size(b *bucket) int { return s.sizeAfter(b, nil) }
+
+// sizeAfter is size for a bucket that comes after one of a set.
+func (s *shipment) sizeAfter(b *bucket, last *limitSet) int {
 	size := imageOverhead + len(b.key()) + levelSize*len(b.set.meters) + b.leasesSize()
-	if !s.sets[b.set] {
+	if b.set != last && !s.sets[b.set] {
 		size += imageOverhead + MaxNameLen + limitSize*len(b.set.meters)
 	}
 	return size
@@ -150,11 +153,13 @@ func (t *table) packChanged(s *shipment, part uint16, p *partition, heir string,
 		return packedAll, nil
 	}
 	size, count := 0, 0
+	var last *limitSet
 	for _, b := range p.dirty {
-		if size += s.size(b); count > 0 && (size > pieceBudget || count == pieceBuckets) {
+		more := s.sizeAfter(b, last)
+		if count > 0 && (size+more > pieceBudget || count == pieceBuckets) {
 			break
 		}
-		count++
+		size, count, last = size+more, count+1, b.set
 	}
 	switch {
 	case size > s.room && !s.empty():

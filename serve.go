@@ -26,6 +26,9 @@ func (n *Node) handle(from string, request, response []byte) (reply []byte, late
 		}
 	}
 	part := r.hash.partition(m.key)
+	if n.table.isInWork(part) { // what comes after this on the connection is not to wait
+		return nil, n.answerLater(from, r, part, m)
+	}
 	if ans, ok := n.table.answer(r, part, &m, n.now()); ok {
 		n.counters.served.Add(1)
 		return appendAnswer(response, &ans), nil
@@ -33,11 +36,15 @@ func (n *Node) handle(from string, request, response []byte) (reply []byte, late
 	return nil, n.answerLater(from, r, part, m)
 }
 
-// answerLater returns what answers a question about a key that this node does not hold. It is a function of its own so that
-// only such a question has to live on the heap.
+// answerLater returns what answers a question about a key that this node does not hold, or whose partition is in work. It is
+// a function of its own so that only such a question has to live on the heap.
 func (n *Node) answerLater(from string, r *rule, part uint16, m message) func(context.Context) []byte {
 	m.rule, m.key = r.encoded, strings.Clone(m.key) // the request's buffer is reused
 	return func(ctx context.Context) []byte {
+		if ans, ok := n.table.answer(r, part, &m, n.now()); ok {
+			n.counters.served.Add(1)
+			return appendAnswer(nil, &ans)
+		}
 		ans := n.answerElsewhere(ctx, from, r, part, &m)
 		return appendAnswer(nil, &ans)
 	}

@@ -21,11 +21,22 @@ const (
 func (t *table) inSteps(part uint16, step func(p *partition) (more bool)) {
 	p := &t.partitions[part]
 	p.mu.Lock()
-	for step(p) {
+	steps := 0
+	for ; step(p); steps++ {
+		if steps == 0 {
+			t.inWork[part/64].Or(1 << (part % 64))
+		}
 		p.giveWay()
 	}
 	p.release()
+	if steps > 0 {
+		t.inWork[part/64].And(^uint64(1 << (part % 64))) // should another goroutine be at it, too, somebody waits for a step
+	}
 }
+
+// isInWork reports whether something is being done to a partition in steps. Who answers one request after the other, also
+// about other partitions, then does better than to wait for its lock.
+func (t *table) isInWork(part uint16) bool { return t.inWork[part/64].Load()>>(part%64)&1 == 1 }
 
 // release ends a step. The caller holds p.mu.
 func (p *partition) release() {

@@ -27,6 +27,9 @@ type table struct {
 	// refused has a bit for each partition whose holder, this node, was refused by its heir; likewise.
 	refused [(partitionCount + 63) / 64]atomic.Uint64
 
+	// inWork has a bit for each partition that something is being done to in steps, see inSteps.
+	inWork [(partitionCount + 63) / 64]atomic.Uint64
+
 	// replicates says that changes are noted for the heir.
 	replicates bool
 
