@@ -34,7 +34,7 @@ func requireShort(t *testing.T, what string) {
 
 // Whatever is done to a partition, its lock is never held for all of its keys.
 func TestNoHoldGoesOverAWholePartition(t *testing.T) {
-	const keys = 60_000
+	const keys = 20_000
 	countHolds(t)
 	r := newReplicaRig(t, "a")
 	for i := range keys {

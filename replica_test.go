@@ -126,6 +126,37 @@ func (r *replicaRig) arrive(t require.TestingT, name string, i int) replicaAck {
 	return ack
 }
 
+// arriveTogether has two messages arrive at an heir at the same time, and stores them in steps, in some order.
+func (r *replicaRig) arriveTogether(t require.TestingT, name string, first, second int, random *rand.Rand) {
+	h := r.heirs[name]
+	p := &h.table.partitions[rigPart]
+	type arriving struct {
+		storing
+		message int
+		done    bool
+	}
+	both := []*arriving{{message: first}, {message: second}}
+	for _, m := range both {
+		q, err := decodeReplicaRequest(h.wire[m.message], h.rules.plainSet)
+		require.NoError(t, err)
+		m.storing = storing{table: h.table, part: &q.parts[0], full: true, rules: h.rules}
+		m.part.content.build(h.table, rigPart, h.rules, 0)
+	}
+	for len(both) > 0 {
+		i := random.IntN(len(both))
+		if both[i].step(p) {
+			r.check(t)
+			continue
+		}
+		if m := both[i]; h.flying != nil && m.message == len(h.wire)-1 {
+			h.ack = &m.ack
+		}
+		both = append(both[:i], both[i+1:]...)
+	}
+	h.table.tidy(rigPart, 0)
+	require.Nil(t, p.underway)
+}
+
 // answer has the holder hear the answer to what is under way, or hear that there is none.
 func (r *replicaRig) answer(name string) {
 	h := r.heirs[name]
@@ -239,6 +270,18 @@ func TestReplicasLoseNothing(t *testing.T) {
 				name := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "at")
 				if n := len(r.heirs[name].wire); n > 0 {
 					r.arrive(t, name, rapid.IntRange(0, n-1).Draw(t, "message"))
+				}
+			},
+			"takes of many keys": func(t *rapid.T) {
+				for i := range 300 {
+					r.take(t, fmt.Sprint("short-", i))
+				}
+			},
+			"arrive at the same time": func(t *rapid.T) {
+				name := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "at")
+				if n := len(r.heirs[name].wire); n > 1 {
+					first, second := max(0, n-1-random.IntN(3)), max(0, n-1-random.IntN(3))
+					r.arriveTogether(t, name, first, second, random)
 				}
 			},
 			"answer": func(t *rapid.T) { r.answer(heir) },
