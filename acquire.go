@@ -116,7 +116,6 @@ func (k *keeper) hear(r *round, peer string, ans *questionAnswer) {
 			n.table.noteHolding(a.part, p)
 			return more
 		})
-		n.table.tidy(a.part, n.now())
 	}
 	k.report(&gained)
 }

@@ -107,8 +107,7 @@ func (n *Node) addCopy(p *partition, a *partAnswer, from uint32, budget int, now
 	return size
 }
 
-// replace makes an arrival the whole of a partition: a copy that was acquired, or a replica. The caller holds p.mu, and
-// calls tidy when it does not any more.
+// replace makes an arrival the whole of a partition: a copy that was acquired, or a replica. The caller holds p.mu.
 func (t *table) replace(p *partition, a *arrival) {
 	t.exchange(p, a.buckets)
 	p.holding.setMarks(a.marks)

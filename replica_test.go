@@ -120,6 +120,7 @@ func (r *replicaRig) arrive(t require.TestingT, name string, i int) replicaAck {
 	q, err := decodeReplicaRequest(h.wire[i], h.rules.plainSet)
 	require.NoError(t, err)
 	ack, _ := h.table.takeReplica(&q.parts[0], true, h.rules, 0)
+	h.table.tidy(rigPart, 0)
 	if h.flying != nil && i == len(h.wire)-1 {
 		h.ack = &ack
 	}
@@ -358,7 +359,7 @@ func TestHeirThatMissesSomethingGetsEverything(t *testing.T) {
 	r.finish(t, "a")
 	heir := r.heirs["a"].table
 	idle, _ := heir.idleCopy(rigPart)
-	require.True(t, heir.dropCopy(idle, 0))
+	require.True(t, heir.dropCopy(idle))
 	r.take(t, "l")
 	r.send("a")
 	require.Equal(t, replicaMissing, r.arrive(t, "a", 1).status)
@@ -476,7 +477,7 @@ func TestDroppedCopyStillNamesItsReceiver(t *testing.T) {
 	require.Equal(t, answerGiven, h.asked(round, true).kind)
 	table.noteHolding(rigPart, &table.partitions[rigPart])
 	idle, _ := table.idleCopy(rigPart)
-	require.True(t, table.dropCopy(idle, 0))
+	require.True(t, table.dropCopy(idle))
 	a := h.asked(round, true)
 	require.Equal(t, answerNotHolding, a.kind)
 	require.Equal(t, "x", a.givenTo)
@@ -493,9 +494,9 @@ func TestACopyThatWasSentAgainIsNotDropped(t *testing.T) {
 	require.True(t, any)
 	h := &heir.partitions[rigPart].holding
 	h.takeReplica(h.copy)
-	require.False(t, heir.dropCopy(idle, 0))
+	require.False(t, heir.dropCopy(idle))
 	idle, _ = heir.idleCopy(rigPart)
-	require.True(t, heir.dropCopy(idle, 0), "asked about since")
+	require.True(t, heir.dropCopy(idle), "asked about since")
 	_, any = heir.idleCopy(rigPart)
 	require.False(t, any)
 }

@@ -75,9 +75,6 @@ func (t *table) takeReplica(part *replicaPart, full bool, rules *rules, now int6
 	}
 	s := storing{table: t, part: part, full: full, rules: rules, now: now}
 	t.inSteps(part.part, s.step)
-	if part.full && part.last {
-		t.tidy(part.part, now)
-	}
 	return s.ack, s.ended
 }
 
@@ -161,8 +158,7 @@ func (s *storing) change(p *partition) (more bool) {
 	return false
 }
 
-// takePiece takes all of a replica, or a piece. With the last piece it replaces what was there, and tidy is to be called.
-// The caller holds p.mu.
+// takePiece takes all of a replica, or a piece. With the last piece it replaces what was there. The caller holds p.mu.
 func (t *table) takePiece(p *partition, part *replicaPart, now int64) replicaStatus {
 	a := p.arriving
 	switch {

@@ -119,7 +119,7 @@ func (n *Node) settleWith(ctx context.Context, owner string, copies []idleCopy) 
 			return 0
 		}
 		for _, idle := range copies {
-			if slices.Contains(ans.settled, idle.part) && n.table.dropCopy(idle, n.now()) {
+			if slices.Contains(ans.settled, idle.part) && n.table.dropCopy(idle) {
 				dropped++
 			}
 		}
@@ -152,18 +152,16 @@ func (t *table) idleCopy(part uint16) (idle idleCopy, any bool) {
 // dropCopy drops a copy that is safe elsewhere, unless it may be needed to acquire the partition, or has been replaced
 // since it was asked about. By one of the same version as well [ReplicaVoidsSettling]: the holder has sent it because this
 // node is its heir by now, and what was the heir then may be gone.
-func (t *table) dropCopy(idle idleCopy, now int64) bool {
+func (t *table) dropCopy(idle idleCopy) bool {
 	p := &t.partitions[idle.part]
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	h := &p.holding
 	if h.holds || h.attempt != nil || h.copy != idle.version || h.taken != idle.taken {
-		p.release()
 		return false
 	}
 	t.exchange(p, buckets{})
 	h.drop()
-	p.release()
-	t.tidy(idle.part, now)
 	return true
 }
 

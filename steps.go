@@ -1,6 +1,9 @@
 package peerlimit
 
-import "runtime"
+import (
+	"math/bits"
+	"runtime"
+)
 
 // Steps: what is done to many buckets of a partition is done to some at a time, so that whoever wants to decide about one
 // of them waits for some tenths of a millisecond, however many there are. Who chooses the keys of a million buckets may
@@ -82,8 +85,8 @@ func (p *partition) ended() {
 	}
 }
 
-// exchange makes others the buckets of a partition. The rest is done by tidy, which the caller calls when it does not hold
-// p.mu any more. The caller holds p.mu.
+// exchange makes others the buckets of a partition. The rest is done by the sweeper, so that nobody waits for it. The caller
+// holds p.mu.
 func (t *table) exchange(p *partition, others buckets) {
 	u := p.start()
 	if p.buckets.used > 0 {
@@ -94,7 +97,22 @@ func (t *table) exchange(p *partition, others buckets) {
 	u.place, u.next = others.used > 0, 0
 	p.dirty, u.stale, p.holding.unlisted = nil, nil, false // the new ones are not in them
 	u.storing = nil
-	p.ended()
+	if p.ended(); p.underway != nil {
+		t.untidy[p.number/64].Or(1 << (p.number % 64))
+		select {
+		case t.wakeSweeper <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// tidyAll does what is left to do in all partitions.
+func (t *table) tidyAll(clock func() int64) {
+	for i := range t.untidy {
+		for word := t.untidy[i].Swap(0); word != 0; word &= word - 1 {
+			t.tidy(uint16(64*i+bits.TrailingZeros64(word)), clock())
+		}
+	}
 }
 
 // tidy does what is left to do since the buckets of a partition were replaced.

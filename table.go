@@ -30,6 +30,11 @@ type table struct {
 	// inWork has a bit for each partition that something is being done to in steps, see inSteps.
 	inWork [(partitionCount + 63) / 64]atomic.Uint64
 
+	// untidy has a bit for each partition whose buckets were replaced, see exchange; wakeSweeper, of capacity 1, says that there
+	// are some.
+	untidy      [(partitionCount + 63) / 64]atomic.Uint64
+	wakeSweeper chan struct{}
+
 	// replicates says that changes are noted for the heir.
 	replicates bool
 
@@ -83,7 +88,7 @@ type partition struct {
 const partitionPadding = 6
 
 func newTable(maxKeys int) *table {
-	t := &table{maxKeys: int64(maxKeys), seed: maphash.MakeSeed()}
+	t := &table{maxKeys: int64(maxKeys), seed: maphash.MakeSeed(), wakeSweeper: make(chan struct{}, 1)}
 	for part := range t.partitions {
 		t.partitions[part].number = uint16(part)
 	}
@@ -403,7 +408,7 @@ const (
 	sweepStep     = partitionCount/(30*4) + 1
 )
 
-// sweepForever sweeps partition after partition until done is closed.
+// sweepForever sweeps partition after partition until done is closed, and tidies up where buckets were replaced.
 func (t *table) sweepForever(done <-chan struct{}, clock func() int64) {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
@@ -412,6 +417,8 @@ func (t *table) sweepForever(done <-chan struct{}, clock func() int64) {
 		select {
 		case <-done:
 			return
+		case <-t.wakeSweeper:
+			t.tidyAll(clock)
 		case <-ticker.C:
 			for range sweepStep {
 				t.sweep(next, clock())

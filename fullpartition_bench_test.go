@@ -1,0 +1,173 @@
+package peerlimit
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+var fullKeys = flag.Int("full.keys", 1_000_000, "`number` of keys in the partition of BenchmarkFullPartition")
+
+// BenchmarkFullPartition fills one partition and does to it whatever nodes do to partitions. For each it reports the longest
+// that somebody waited for the partition's lock, on any of the nodes, and the longest that a take of another partition took
+// which had to cross the same link, in milliseconds; and how many seconds it took.
+//
+//	go test -run '^$' -bench FullPartition -benchtime 1x .
+func BenchmarkFullPartition(b *testing.B) {
+	for range b.N {
+		benchmarkFullPartition(b)
+	}
+}
+
+func benchmarkFullPartition(b *testing.B) {
+	nodes, part, r := fullCluster(b, 2, 0)
+	w := &waits{b: b, part: part}
+	defer w.end()
+	w.watch(nodes[0])
+	w.watch(nodes[1])
+	w.take(nodes[1], nodes[0])
+	holder := nodes[0]
+	now := holder.now
+
+	w.phase("fill", func() {
+		for i := range *fullKeys {
+			id := bucketKey{fmt.Sprintf("user-%08d", i), r.id}
+			holder.table.decide(part, id, &ask{set: r.set, cost: 1}, now())
+		}
+	})
+	w.phase("replica", func() { awaitReplica(b, holder, part) })
+	w.phase("sweep", func() { holder.table.sweep(part, now()) })
+	w.phase("anew", func() {
+		holder.table.repeatReplica(part)
+		awaitReplica(b, holder, part)
+	})
+	w.phase("lapse", func() {
+		holder.reach.lapsing.Lock() // as when evidence lapses
+		holder.lapse()
+		holder.reach.lapsing.Unlock()
+		require.NoError(b, holder.WaitReady(b.Context(), 2))
+		awaitReplica(b, holder, part)
+	})
+	w.phase("join", func() {
+		nodes = append(nodes, addTo(b, nodes))
+		w.watch(nodes[2])
+	})
+	w.phase("leave", func() {
+		ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
+		defer cancel()
+		require.NoError(b, holder.Leave(ctx))
+		nodes = nodes[1:]
+		require.NoError(b, nodes[0].WaitReady(b.Context(), 2))
+	})
+	b.ReportMetric(float64(*fullKeys-remembered(b, nodes, part, r, *fullKeys)), "forgotten")
+	w.phase("drained", func() {
+		for _, n := range nodes {
+			n.table.sweep(part, n.now()+int64(2*time.Hour))
+		}
+	})
+}
+
+// awaitReplica returns when the heir of a partition has all of it.
+func awaitReplica(b *testing.B, n *Node, part uint16) {
+	p := &n.table.partitions[part]
+	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		p.mu.Lock()
+		r := &p.holding.replication
+		done := p.holding.holds && r.heir != "" && !r.needsAll() && len(p.dirty) == 0
+		p.mu.Unlock()
+		if done {
+			return
+		}
+		if time.Since(began) > 8*time.Second {
+			q := p.holding.replication
+			require.Fail(b, "the heir gets it never", "%+v dirty %d unlisted %v holds %v refused %v", q.heir, len(p.dirty), p.holding.unlisted, p.holding.holds, p.holding.refused, fmt.Sprint(q.acked, q.complete, q.again, q.pieces))
+		}
+	}
+}
+
+// waits are how long others have waited for what is done to a partition.
+type waits struct {
+	b     *testing.B
+	part  uint16
+	over  atomic.Bool
+	tasks sync.WaitGroup
+
+	locks, takes longest
+}
+
+// longest is the longest of some times.
+type longest struct{ nanos atomic.Int64 }
+
+func (l *longest) note(d time.Duration) {
+	for {
+		old := l.nanos.Load()
+		if int64(d) <= old || l.nanos.CompareAndSwap(old, int64(d)) {
+			return
+		}
+	}
+}
+
+// watch waits for the partition's lock on a node, again and again.
+func (w *waits) watch(n *Node) {
+	p := &n.table.partitions[w.part]
+	w.tasks.Go(func() {
+		for !w.over.Load() {
+			began := time.Now()
+			p.mu.Lock()
+			p.mu.Unlock() //nolint:staticcheck // it is the waiting that counts
+			w.locks.note(time.Since(began))
+			time.Sleep(100 * time.Microsecond)
+		}
+	})
+}
+
+// take takes from a key of another partition that a node holds, and from one of the partition, both on another node.
+func (w *waits) take(from, holder *Node) {
+	other := w.part
+	for other == w.part || !holder.table.holds(other) {
+		other = (other + 1) % partitionCount
+	}
+	r, err := from.rules.find(appendRule(nil, "other", []Limit{PerHour(1e9)}))
+	if err != nil {
+		panic(err)
+	}
+	key := ""
+	for i := 0; key == "" || r.hash.partition(key) != other; i++ {
+		key = fmt.Sprint(i)
+	}
+	w.tasks.Go(func() {
+		for !w.over.Load() && !holder.closed.Load() {
+			m := message{kind: kindTake, rule: r.encoded, key: key, cost: 1}
+			began := time.Now()
+			owner := from.route.Load().owner(other)
+			if owner == nil {
+				return
+			}
+			_, _ = from.call(context.Background(), owner, &m, from.now(), 10*time.Second)
+			w.takes.note(time.Since(began))
+			time.Sleep(100 * time.Microsecond)
+		}
+	})
+}
+
+// phase does something and reports how long others waited.
+func (w *waits) phase(name string, do func()) {
+	w.locks.nanos.Store(0)
+	w.takes.nanos.Store(0)
+	began := time.Now()
+	do()
+	w.b.ReportMetric(time.Since(began).Seconds(), name+"-s")
+	w.b.ReportMetric(float64(w.locks.nanos.Load())/1e6, name+"-lock-ms")
+	w.b.ReportMetric(float64(w.takes.nanos.Load())/1e6, name+"-take-ms")
+}
+
+func (w *waits) end() {
+	w.over.Store(true)
+	w.tasks.Wait()
+}
