@@ -84,10 +84,7 @@ func awaitReplica(b *testing.B, n *Node, part uint16) {
 		if done {
 			return
 		}
-		if time.Since(began) > 8*time.Second {
-			q := p.holding.replication
-			require.Fail(b, "the heir gets it never", "%+v dirty %d unlisted %v holds %v refused %v", q.heir, len(p.dirty), p.holding.unlisted, p.holding.holds, p.holding.refused, fmt.Sprint(q.acked, q.complete, q.again, q.pieces))
-		}
+		require.Less(b, time.Since(began), time.Minute, "the heir gets it never")
 	}
 }
 

@@ -10,6 +10,7 @@ var holds holdProbe
 type holdProbe struct {
 	on            atomic.Bool
 	now, greatest atomic.Int64
+	onReleased    func() // set before on is
 }
 
 // movesPerBucket is how many slots are moved in the time that it takes to go over a bucket: they lie one after the other.
@@ -29,5 +30,8 @@ func (p *holdProbe) move(n int) { p.touch((n + movesPerBucket - 1) / movesPerBuc
 func (p *holdProbe) released() {
 	if p.on.Load() {
 		p.now.Store(0)
+		if p.onReleased != nil {
+			p.onReleased()
+		}
 	}
 }

@@ -154,6 +154,12 @@ func (t *table) touch(part uint16, p *partition, b *bucket) {
 	if b.dirty || !t.replicates || p.holding.heirless || p.holding.unlisted {
 		return
 	}
+	if len(p.dirty) == maxChanges {
+		p.forgetChanges()
+		p.holding.replication.again = true
+		t.markChanged(part)
+		return
+	}
 	b.dirty = true
 	if len(p.dirty) == 0 {
 		t.changed[part/64].Or(1 << (part % 64))
@@ -166,6 +172,9 @@ func (t *table) touch(part uint16, p *partition, b *bucket) {
 
 // firstChanges is how many changes a partition has room for as soon as there is one.
 const firstChanges = 8
+
+// maxChanges bounds the list of changes: it is not to take long to make it longer.
+const maxChanges = 1 << 17
 
 // forgetChanges empties the list of changes: whoever is to have them is to have everything. The caller holds p.mu.
 //

@@ -1,0 +1,119 @@
+package peerlimit
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// BenchmarkFullPartitionHolds reports the longest that a partition's lock is held for what is done to one with a million
+// keys, in milliseconds of processor time, so that it means something on a busy machine as well.
+//
+//	go test -run '^$' -bench FullPartitionHolds -benchtime 1x .
+func BenchmarkFullPartitionHolds(b *testing.B) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for range b.N {
+		benchmarkHolds(b, *fullKeys)
+	}
+}
+
+func benchmarkHolds(b *testing.B, keys int) {
+	var began, longest time.Duration
+	boundary := func() {
+		now := threadTime(b)
+		longest = max(longest, now-began)
+		began = threadTime(b)
+	}
+	holds.onReleased = boundary
+	holds.on.Store(true)
+	defer func() {
+		holds.on.Store(false)
+		holds.onReleased = nil
+	}()
+	measure := func(what string, do func()) {
+		runtime.GC()
+		longest, began = 0, threadTime(b)
+		do()
+		b.ReportMetric(float64(longest)/1e6, what+"-ms")
+	}
+
+	r := newReplicaRig(b, "heir")
+	heir := r.heirs["heir"].table
+	r.holder.maxKeys, heir.maxKeys = 4<<20, 4<<20
+	names := make([]string, keys)
+	for i := range names {
+		names[i] = fmt.Sprintf("user-%08d", i)
+	}
+	takeAll := func() {
+		for _, key := range names {
+			r.holder.decide(rigPart, bucketKey{key, r.rule.id}, &ask{set: r.rule.set, cost: 1}, 0)
+			boundary()
+		}
+	}
+	measure("take", takeAll)
+	measure("sweep", func() { r.holder.sweep(rigPart, 0) })
+	measure("forget", func() { r.part().forgetChanges(); boundary(); r.holder.sweep(rigPart, 0) })
+	measure("pack", func() { shipAll(b, r, boundary, &began) })
+	measure("changes", func() { takeAll(); shipAll(b, r, boundary, &began) })
+	measure("again", func() {
+		r.part().holding.replication.again = true
+		r.holder.markChanged(rigPart)
+		shipAll(b, r, boundary, &began)
+	})
+	measure("answer", func() {
+		for from, more := uint32(0), true; more; {
+			_, from, more = r.holder.collect(rigPart, from, answerBudget, r.rules, 0)
+		}
+	})
+	measure("drop", func() {
+		idle, _ := heir.idleCopy(rigPart)
+		heir.dropCopy(idle)
+		boundary()
+		heir.tidy(rigPart, 0)
+	})
+	measure("drained", func() { r.holder.sweep(rigPart, int64(2*time.Hour)) })
+}
+
+// shipAll sends the rig's heir all that it lacks.
+func shipAll(b *testing.B, r *replicaRig, boundary func(), began *time.Duration) {
+	heir := r.heirs["heir"]
+	var rest *transfer
+	for more := true; more; {
+		s := newShipment()
+		if rest != nil {
+			if !r.holder.packNext(s, rest, "heir", r.rules, 0) {
+				rest = nil
+			}
+		} else {
+			more = false
+			r.holder.markChanged(rigPart)
+			r.holder.takeChanged(func(part uint16) { _, rest = r.holder.pack(s, part, "heir", r.rules, 0) })
+		}
+		if s.empty() {
+			continue
+		}
+		more = true
+		q, err := decodeReplicaRequest(appendReplicaRequest(nil, &s.request), heir.rules.plainSet)
+		if err != nil {
+			b.Fatal(err)
+		}
+		*began = threadTime(b) // no lock was held
+		ack, _ := heir.table.takeReplica(&q.parts[0], true, heir.rules, 0)
+		heir.table.tidy(rigPart, 0)
+		r.holder.delivered(s, 0, "heir", ack, false, 0)
+		boundary()
+	}
+}
+
+// threadTime returns the processor time that this thread has used.
+func threadTime(b *testing.B) time.Duration {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &now); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(now.Nano())
+}
