@@ -165,7 +165,9 @@ func (s *buckets) remove(hash uint64, b *bucket) bool {
 // inOrder calls visit for one bucket after the other, in the order of the upper halves of their hashes, beginning with
 // those from a place on, 0 for all; until visit says no, or there are no more. It returns the place to go on from, where
 // visit said no, or 0. A place means the same whatever is added, removed or moved in between. visit must not change the
-// set. Buckets whose hashes begin alike, two of a million, are on both sides of a place between them.
+// set. Buckets whose hashes
+// begin alike, a few of a million, are on both sides of a place between them: visit must say yes to two at least, or it would
+// not go on.
 func (s *buckets) inOrder(from uint32, visit func(hash uint64, b *bucket) bool) (next uint32) {
 	for {
 		c := s.chunkOf(uint64(from) << 32)

@@ -86,12 +86,16 @@ type storing struct {
 	rules *rules
 	now   int64
 
-	copy version // what there was before the first step
-	done int     // so many of the changed buckets are stored
+	copy version     // what there was before the first step
+	done int         // so many of the changed buckets are stored
+	turn *storesNext // nil where one step is enough, as it mostly is
 
 	ack   replicaAck
 	ended bool
 }
+
+// storesNext says whose changes are being stored.
+type storesNext struct{ version version }
 
 // step is a step of taking a replica. The caller holds p.mu.
 //
@@ -115,21 +119,21 @@ func (s *storing) step(p *partition) (more bool) {
 		trying := h.attempt != nil
 		s.ack.status = t.takePiece(p, part, s.now)
 		s.ended = trying && h.attempt == nil
-	case s.done == 0 && p.isStoring() != nil && part.version.below(p.isStoring().part.version),
-		s.done > 0 && (p.isStoring() != s || h.copy != s.copy):
+	case s.done == 0 && p.storesNext() != nil && part.version.below(p.storesNext().version),
+		s.done > 0 && (p.storesNext() != s.turn || h.copy != s.copy):
 		s.ack.status = replicaMissing
 	default:
 		return s.change(p)
 	}
-	if p.isStoring() == s {
+	if s.turn != nil && p.storesNext() == s.turn {
 		p.underway.storing = nil
 		p.ended()
 	}
 	return false
 }
 
-// isStoring returns whose changes are being stored, or nil. The caller holds p.mu.
-func (p *partition) isStoring() *storing {
+// storesNext returns whose changes are being stored, or nil. The caller holds p.mu.
+func (p *partition) storesNext() *storesNext {
 	if p.underway == nil {
 		return nil
 	}
@@ -142,7 +146,10 @@ func (s *storing) change(p *partition) (more bool) {
 	some := changed[s.done:min(s.done+stepChanges, len(changed))]
 	p.store(s.table, some, s.rules, s.now)
 	if s.done += len(some); s.done < len(changed) {
-		p.start().storing, s.copy = s, h.copy
+		if s.turn == nil {
+			s.turn, s.copy = &storesNext{s.part.version}, h.copy
+			p.start().storing = s.turn
+		}
 		return true
 	}
 	if u := p.underway; u != nil { // one of a lower version, that was being stored, is not any more

@@ -67,7 +67,7 @@ type underway struct {
 	stale []*bucket
 
 	// storing is whose changes are being stored; nil when none are.
-	storing *storing
+	storing *storesNext
 }
 
 // start returns what is under way, which the partition has from now on. The caller holds p.mu.
