@@ -61,7 +61,7 @@ func (k *keeper) askUntilAnswered(ctx context.Context, r *round, peer string, pa
 		ans, err := k.node.askQuestion(ctx, peer, q, try)
 		if err == nil {
 			pause = askRetryMin
-			k.hear(r, peer, ans)
+			k.hear(r, peer, q, ans)
 			continue
 		}
 		timer := time.NewTimer(pause/2 + rand.N(pause/2)) // #nosec G404 -- only spreads rounds
@@ -83,25 +83,24 @@ func (k *keeper) questionTo(r *round, peer string, parts []uint16) *question {
 		p.mu.Lock()
 		h := &p.holding
 		if a := h.attempt; a.of(r) && !a.hasAnswered(index) {
-			asked := askedPart{part: part, have: h.copy}
-			if a.staged.from == peer {
-				asked.from = a.staged.next
-			}
-			q.parts = append(q.parts, asked)
+			q.parts = append(q.parts, askedPart{part: part, have: h.copy, from: a.place(index)})
 		}
 		p.mu.Unlock()
 	}
 	return q
 }
 
-// hear takes in a peer's answers to a round.
-func (k *keeper) hear(r *round, peer string, ans *questionAnswer) {
+// hear takes in a peer's answers to a question of a round. They are about the first of the partitions asked for, in order.
+func (k *keeper) hear(r *round, peer string, q *question, ans *questionAnswer) {
 	n := k.node
 	n.reach.hear(ans.heard)
 	n.learn(ans.known...)
 	var gained gains
 	for i := range ans.parts {
 		a := &ans.parts[i]
+		if i >= len(q.parts) || a.part != q.parts[i].part {
+			break // not what was asked for: from which place on it is, nobody can tell
+		}
 		a.content.build(n.table, a.part, n.rules, n.now())
 		heard := false
 		n.table.inSteps(a.part, func(p *partition) (more bool) {
@@ -110,7 +109,7 @@ func (k *keeper) hear(r *round, peer string, ans *questionAnswer) {
 			}
 			if !heard {
 				heard = true
-				k.hearPart(p, r, peer, a)
+				k.hearPart(p, r, peer, &q.parts[i], a)
 			}
 			more = p.holding.attempt.of(r) && k.takeOver(a.part, p, r, &gained)
 			n.table.noteHolding(a.part, p)
@@ -121,7 +120,7 @@ func (k *keeper) hear(r *round, peer string, ans *questionAnswer) {
 }
 
 // hearPart takes in an answer for one partition. The caller holds p.mu, and p's attempt is one of the round.
-func (k *keeper) hearPart(p *partition, r *round, peer string, a *partAnswer) {
+func (k *keeper) hearPart(p *partition, r *round, peer string, asked *askedPart, a *partAnswer) {
 	n, h := k.node, &p.holding
 	if a.givenTo != "" && a.givenTo != n.identity {
 		r.index(a.givenTo) // it must be heard, too [AnswerNamesReceiver]
@@ -138,19 +137,22 @@ func (k *keeper) hearPart(p *partition, r *round, peer string, a *partAnswer) {
 		if h.holds {
 			break // it acquires anew: who has just given up had no right to hold, and does not any more [GiftTellsNotHolding]
 		}
-		if !h.attempt.stage(peer, a) {
-			return
+		if whole := h.attempt.stage(r.index(peer), asked.from, a); whole != nil {
+			k.replace(p, whole, a.version)
+			h.attempt.given = a.version
 		}
-		k.replace(p, a.version)
-		h.attempt.given = a.version
 		return
 	}
 	h.attempt.keep(a.reports)
-	if !h.holds && h.copy.below(a.version) {
-		if !h.attempt.stage(peer, a) {
+	if !h.holds {
+		whole := h.attempt.stage(r.index(peer), asked.from, a)
+		if whole == nil {
 			return
 		}
-		k.replace(p, a.version)
+		if h.copy.below(a.version) {
+			k.replace(p, whole, a.version)
+			h.attempt.outdone(h.copy)
+		}
 	}
 	h.attempt.setAnswered(r.index(peer))
 	if h.attempt.askee == peer {
@@ -158,11 +160,10 @@ func (k *keeper) hearPart(p *partition, r *round, peer string, a *partAnswer) {
 	}
 }
 
-// replace makes what is staged the copy of a partition. The caller holds p.mu.
-func (k *keeper) replace(p *partition, v version) {
-	a := p.holding.attempt
-	k.node.table.replace(p, &a.staged.arrival)
-	a.staged, a.charged = staged{}, 0
+// replace makes what has come of a peer's copy the copy of a partition. The caller holds p.mu.
+func (k *keeper) replace(p *partition, whole *arrival, v version) {
+	k.node.table.replace(p, whole)
+	p.holding.attempt.charged = 0
 	p.holding.copy = v
 }
 

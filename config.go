@@ -1,6 +1,7 @@
 package peerlimit
 
 import (
+	"cmp"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
@@ -135,7 +136,13 @@ type Config struct {
 	// Memberlist has the last word on gossip timing. What it sets Name, Transport, Label, addresses, delegates and
 	// keyring to is ignored: those are the node's own.
 	Memberlist func(*memberlist.Config)
+
+	// pieces are smaller in tests: then a few dozen keys of a partition are moved as a hundred thousand are else.
+	pieces pieceSizes
 }
+
+// pieceSizes bounds the pieces in which partitions move, in bytes of buckets; 0 stands for answerBudget and pieceBudget.
+type pieceSizes struct{ answer, replica int }
 
 // settings is a Config that was checked: defaults filled in, addresses parsed.
 type settings struct {
@@ -164,6 +171,7 @@ func (c Config) resolve() (*settings, error) {
 	if s.Logger == nil {
 		s.Logger = slog.Default()
 	}
+	s.pieces = pieceSizes{cmp.Or(s.pieces.answer, answerBudget), cmp.Or(s.pieces.replica, pieceBudget)}
 	return s, nil
 }
 

@@ -56,7 +56,7 @@ func Acquiring(n *Node) string {
 		if a := h.attempt; a == nil {
 			fmt.Fprintf(&b, "no attempt, next one in %v\n", time.Duration(n.keeper.notBefore[part].Load()-now))
 		} else {
-			fmt.Fprintf(&b, "round %v, askee %q, staged from %q:", a.round.election, a.askee, a.staged.from)
+			fmt.Fprintf(&b, "round %v, askee %q, %d copies in pieces:", a.round.election, a.askee, len(a.stages))
 			a.round.mu.Lock()
 			for i, name := range a.round.peers {
 				fmt.Fprintf(&b, " %s answered=%v gone=%v lost=%v", name, a.hasAnswered(i), a.round.gone[name], n.reach.lost(name, now))
@@ -73,4 +73,45 @@ func Acquiring(n *Node) string {
 func HasCopy(n *Node, partition uint16) bool {
 	copied, _ := n.hasCopy(partition)
 	return copied
+}
+
+// MoveInPieces has a node move partitions in pieces of so many bytes of buckets: to who acquires, and to heirs.
+func MoveInPieces(c *Config, answer, replica int) { c.pieces = pieceSizes{answer, replica} }
+
+// Forgotten says what a copy of a partition that another node keeps knows better than this node, which holds it: buckets
+// of these limiters of which more was taken there, or that are not here. A copy of a higher version is not compared. While a
+// copy is on its way nothing drains, so one that has moved more often may say a little more: what drains in two seconds.
+func Forgotten(holder, other *Node, partition uint16, limiters map[string]bool) (lines []string) {
+	version, there := other.levels(partition, 2*time.Second)
+	mine, here := holder.levels(partition, 0)
+	if mine.below(version) {
+		return nil
+	}
+	for name, levels := range there {
+		limiter, key, _ := strings.Cut(name, "\x00")
+		for i, level := range levels {
+			if !limiters[limiter] || level <= 0 {
+				continue
+			}
+			if known := here[name]; i >= len(known) || known[i] < level {
+				lines = append(lines, fmt.Sprintf("%s/%s: %v here, of version %v, and %v there, of version %v", limiter, key, known, mine, levels, version))
+				break
+			}
+		}
+	}
+	return lines
+}
+
+// levels returns what a node has of a partition: its version, and by limiter and key the levels that there will be in a time.
+func (n *Node) levels(partition uint16, later time.Duration) (version, map[string][]float64) {
+	p := &n.table.partitions[partition]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	levels := make(map[string][]float64)
+	p.buckets.inOrder(0, func(_ uint64, b *bucket) bool {
+		image := b.image(n.rules.name(b.limiter), make([]float64, len(b.set.meters)), n.now()+int64(later))
+		levels[image.limiter+"\x00"+b.key()] = image.levels
+		return true
+	})
+	return p.holding.copy, levels
 }

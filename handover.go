@@ -26,7 +26,7 @@ func (n *Node) onQuestion(q *question) *questionAnswer {
 	n.reach.hear(q.round.number)
 	n.reach.check(n.now())
 	ans := &questionAnswer{}
-	budget, changed := answerBudget, false
+	budget, changed := n.settings.pieces.answer, false
 	for _, asked := range q.parts {
 		if budget <= 0 {
 			break

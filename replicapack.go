@@ -156,7 +156,7 @@ func (t *table) packChanged(s *shipment, part uint16, p *partition, heir string,
 	var last *limitSet
 	for _, b := range p.dirty {
 		more := s.sizeAfter(b, last)
-		if count > 0 && (size+more > pieceBudget || count == pieceBuckets) {
+		if count > 0 && (size+more > t.piece || count == pieceBuckets) {
 			break
 		}
 		size, count, last = size+more, count+1, b.set
@@ -239,7 +239,7 @@ func (t *table) packBucket(s *shipment, p *partition, b *bucket, rules *rules, n
 // The seq is raised, so that no message of an earlier attempt can pass for one of this. All pieces have that version, and
 // may contain more than that: a bucket that changes before its piece is sent. It is sent again, as a change.
 func (t *table) beginAll(s *shipment, part uint16, p *partition) (packed, *transfer) {
-	if s.room < pieceBudget && !s.empty() {
+	if s.room < t.piece && !s.empty() {
 		return packedLater, nil
 	}
 	h := &p.holding
@@ -270,7 +270,7 @@ func (t *table) packNext(s *shipment, tr *transfer, heir string, rules *rules, n
 				return true
 			}
 			n := len(piece.content.buckets)
-			if size += s.size(b); n > 0 && (size > pieceBudget || n == pieceBuckets) {
+			if size += s.size(b); n > 0 && (size > t.piece || n == pieceBuckets) {
 				whole = true
 				return false
 			}

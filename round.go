@@ -28,17 +28,18 @@ type round struct {
 // attempt is a round's part in one partition. It is guarded by the partition's mu.
 type attempt struct {
 	round    *round
-	answered []uint64 // a bit for each of the round's peers that said "not holding"
-	askee    string   // who probably holds: takes are passed on to it meanwhile
-	staged   staged   // a copy that comes in pieces
-	reports  []report // what those who answered have spent by shares: to be charged before the first decision
-	charged  int      // so many of them are, in the copy that is here now
-	given    version  // of a copy that was given and is all here, to be held when they are charged; zero while there is none
+	answered []uint64       // a bit for each of the round's peers that said "not holding"
+	askee    string         // who probably holds: takes are passed on to it meanwhile
+	stages   map[int]*stage // copies that come in pieces, by the number of the peer that sends them [StageByPeer]
+	reports  []report       // what those who answered have spent by shares: to be charged before the first decision
+	charged  int            // so many of them are, in the copy that is here now
+	given    version        // of a copy that was given and is all here, to be held when they are charged; zero while there is none
 }
 
-// staged are the pieces of a copy that have arrived.
-type staged struct {
-	from    string
+// stage is a copy that a peer sends in pieces, as far as they have come. Only the last partition of an answer can be cut
+// short, and the next question begins with it: so a peer has one stage for each goroutine that asks it, and seldom more.
+type stage struct {
+	kind    answerKind
 	version version
 	arrival arrival
 	next    uint32 // where the next piece begins
@@ -70,15 +71,51 @@ func (a *attempt) setAnswered(index int) {
 	a.answered[index/64] |= 1 << (index % 64)
 }
 
-// stage adds a piece of a copy and reports whether it was the last.
-func (a *attempt) stage(from string, piece *partAnswer) bool {
-	s := &a.staged
-	if s.from != from || s.version != piece.version {
-		*s = staged{from: from, version: piece.version}
+// stage takes in a piece of a peer's copy that was asked for from a place on, and returns all of it when that was the last.
+//
+// A piece is taken only where it continues those before it: asked for where they end, of the same kind and version
+// [PieceContinues]. If the peer's copy is another one by now, what has come of it is void, and the next question begins anew.
+// Two goroutines may ask one peer for the same; whatever was taken in already changes nothing.
+func (a *attempt) stage(peer int, from uint32, piece *partAnswer) (whole *arrival) {
+	s := a.stages[peer]
+	same := s != nil && s.kind == piece.kind && s.version == piece.version
+	switch {
+	case from == 0 && !same:
+		s = &stage{kind: piece.kind, version: piece.version}
+	case s == nil || s.next != from:
+		return nil
+	case !same, piece.next != 0 && piece.next <= from:
+		delete(a.stages, peer)
+		return nil
 	}
 	s.arrival.add(&piece.content)
-	s.next = piece.next
-	return piece.next == 0
+	if s.next = piece.next; s.next == 0 {
+		delete(a.stages, peer)
+		return &s.arrival
+	}
+	if a.stages == nil {
+		a.stages = make(map[int]*stage)
+	}
+	a.stages[peer] = s
+	return nil
+}
+
+// place returns where a question to a peer goes on: where the pieces that have come of its copy end, or 0.
+func (a *attempt) place(peer int) uint32 {
+	if s := a.stages[peer]; s != nil {
+		return s.next
+	}
+	return 0
+}
+
+// outdone drops the pieces of copies that are not above one that is here, whole: they are not needed any more. A copy that
+// was given is above all.
+func (a *attempt) outdone(v version) {
+	for peer, s := range a.stages {
+		if s.kind == answerNotHolding && !v.below(s.version) {
+			delete(a.stages, peer)
+		}
+	}
 }
 
 // complete reports whether all of the round's peers have answered or are gone. A member that has become known since the

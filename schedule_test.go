@@ -21,7 +21,11 @@ type schedule struct {
 	nodes  int // at the start; those that join later are numbered on from there
 	plans  []plan
 	events []event // in order of time
+	pieces pieces  // in which partitions move
 }
+
+// pieces are the most bytes that move at once of a partition; 0 for what is built in.
+type pieces struct{ answer, replica int }
 
 // family is the kind of trouble that a schedule is made of, and so the verdict that is passed on it.
 type family int
@@ -33,14 +37,24 @@ const (
 	steadyFamily                   // nothing happens: the whole limit is given out, and nothing over it
 	handoverFamily                 // crashes and cuts in the middle of joins and leaves
 	familyCount
+	piecesFamily = familyCount // joins and leaves of nodes that keep so much that it moves in pieces: nothing is forgotten
 )
 
-var familyNames = [familyCount]string{"membership", "kills", "faults", "steady", "handovers"}
+var familyNames = [familyCount + 1]string{"membership", "kills", "faults", "steady", "handovers", "pieces"}
 
 func (f family) String() string { return familyNames[f] }
 
-// familyOf returns the family of the schedule of a seed: they take turns.
-func familyOf(seed uint64) family { return family(seed % uint64(familyCount)) }
+// piecesFrom is the first seed of the pieces family.
+const piecesFrom = 1_000_000_000
+
+// familyOf returns the family of the schedule of a seed: they take turns, but for the one that came later, which has seeds
+// of its own, so that those that once failed stay what they were.
+func familyOf(seed uint64) family {
+	if seed >= piecesFrom {
+		return piecesFamily
+	}
+	return family(seed % uint64(familyCount))
+}
 
 // plan is one limiter, its keys, and how every node uses them.
 type plan struct {
@@ -186,9 +200,16 @@ func newSchedule(seed uint64) *schedule {
 	case handoverFamily:
 		g.begin(3 + g.IntN(5))
 		g.handovers()
+	case piecesFamily:
+		g.begin(2 + g.IntN(4))
+		g.pieces()
 	}
 	slices.SortStableFunc(g.s.events, func(a, b event) int { return int(a.at - b.at) })
-	g.s.plans = g.plans()
+	if g.s.family == piecesFamily {
+		g.s.plans = g.piecesPlans()
+	} else {
+		g.s.plans = g.plans()
+	}
 	return g.s
 }
 
@@ -401,6 +422,45 @@ func (g *scheduler) handovers() {
 			g.alive = slices.DeleteFunc(g.alive, func(i int) bool { return i == mover })
 		}
 		g.wait(g.between(5*time.Second, 7*time.Second))
+	}
+}
+
+// pieces makes nodes join and leave while partitions take many pieces to move: so many, or so slowly, that everybody is
+// asked for a partition while its holder still gives it. In some, one node is killed in the middle of that.
+func (g *scheduler) pieces() {
+	g.s.pieces = pieces{answer: int(g.between(300, 3000)), replica: int(g.between(300, 3000))}
+	if g.chance(0.7) {
+		g.add(event{kind: degrade, lasts: 30 * time.Second, conditions: peerlimittest.Conditions{
+			Latency: g.between(time.Millisecond, 8*time.Millisecond), Jitter: g.between(time.Millisecond, 8*time.Millisecond),
+		}})
+	}
+	g.membership()
+	if len(g.alive) < 4 || !g.chance(0.25) {
+		return
+	}
+	mover := g.join()
+	g.wait(g.between(0, 300*time.Millisecond))
+	if g.chance(0.5) {
+		mover = g.anyone(mover)
+	}
+	g.remove(kill, mover)
+}
+
+// piecesPlans draws what is asked for where partitions are large: a thousand keys and more in a few of them, and some in
+// others. Nothing of what is taken comes back for an hour, so each key that is admitted again was forgotten.
+func (g *scheduler) piecesPlans() []plan {
+	crowded := newPlan("crowded", exhausted, 0, 1, 20*time.Millisecond, peerlimit.PerHour(1))
+	partitions, keys := 4+g.IntN(28), 1000+g.IntN(1500)
+	for i := 0; len(crowded.keys) < keys; i++ {
+		if key := fmt.Sprintf("key%d", i); int(peerlimit.PartitionOf(crowded.name, key))%(peerlimit.PartitionCount/partitions) == 0 {
+			crowded.keys = append(crowded.keys, key)
+		}
+	}
+	return []plan{
+		crowded,
+		newPlan("spread", exhausted, 200, 4, 50*time.Millisecond, peerlimit.PerHour(4)),
+		newPlan("two", exhausted, 20, 1, 200*time.Millisecond, peerlimit.PerHour(1), peerlimit.Per(3, 24*time.Hour)),
+		newPlan("hot", saturated, 1, 1, 10*time.Millisecond, peerlimit.PerSecond(100)),
 	}
 }
 

@@ -95,7 +95,7 @@ func (c *caller) timed(k *keyRun, what string, do func() error) (start, end time
 
 // mayFallBack reports whether decisions by other than the holder are no failure in themselves.
 func (c *caller) mayFallBack() bool {
-	return c.s.family != membershipFamily && c.s.family != steadyFamily
+	return c.s.family != membershipFamily && c.s.family != steadyFamily // in the pieces family shares are 0
 }
 
 // take takes from a key and reports whether that was admitted, and whether the node is still open.

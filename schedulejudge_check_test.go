@@ -20,7 +20,11 @@ import (
 // A schedule follows from its seed, and nothing happens to somebody who is not there.
 func TestSchedulesMakeSense(t *testing.T) {
 	kinds := make(map[eventKind]int)
-	for seed := uint64(1); seed <= 2000; seed++ {
+	for i := range uint64(2100) {
+		seed := 1 + i
+		if i >= 2000 {
+			seed += piecesFrom
+		}
 		s := newSchedule(seed)
 		require.Equal(t, s.String(), newSchedule(seed).String())
 		require.NoError(t, senseless(s), "%v", s)

@@ -49,7 +49,12 @@ func (r *run) sample() {
 	for _, n := range r.nodes {
 		decides := peerlimit.FullDeciders(n.node)
 		if decides != n.decides {
+			gained := decides
+			for i := range gained {
+				gained[i] &^= n.decides[i]
+			}
 			n.decides, changed = decides, true
+			r.compare(n, gained)
 		}
 		for i, word := range decides {
 			twice[i] |= once[i] & word
@@ -78,6 +83,33 @@ func (r *run) sample() {
 			now.Seconds(), doubled, partition, nodeNames(decidersOf(partition, r.nodes)))
 	}
 	r.doubles = doubled > 0
+}
+
+// compare judges, as soon as a node has begun to hold partitions, whether it knows all that any other copy of them does
+// that is not of a higher version: that of who gave them, most of all. Where nobody crashes and no link breaks, there is
+// nothing to forget. Keys of which tokens are lent or given back are left out: of those an old copy may say more.
+func (r *run) compare(holder *nodeRun, gained [64]uint64) {
+	if !r.orderly() {
+		return
+	}
+	judged := make(map[string]bool)
+	for _, p := range r.s.plans {
+		judged[p.name] = p.use == exhausted || p.use == cold
+	}
+	for i, word := range gained {
+		for ; word != 0; word &= word - 1 {
+			partition := uint16(64*i + bits.TrailingZeros64(word))
+			for _, other := range r.nodes {
+				if other == holder {
+					continue
+				}
+				for _, line := range peerlimit.Forgotten(holder.node, other.node, partition, judged) {
+					r.sawLocked("forgotten in a hand-over", nil, "%.3fs: partition %d, held by node%d, and node%d had: %s",
+						r.now().Seconds(), partition, holder.number, other.number, line)
+				}
+			}
+		}
+	}
 }
 
 // keyHeldBy returns a key about which just so many nodes decide in full now, 2 standing for more as well; nil when there

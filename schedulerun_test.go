@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/fallback"
 	"github.com/peerlimit/peerlimit/internal/oracle"
 	"github.com/peerlimit/peerlimit/peerlimittest"
 )
@@ -128,6 +129,9 @@ func play(t *testing.T, s *schedule) *run {
 		}
 		r.happen()
 		r.settle()
+		if s.family == piecesFamily {
+			r.askAll()
+		}
 		time.Sleep(lastLook)
 		close(r.stop)
 		r.load.Wait()
@@ -158,6 +162,12 @@ func (r *seededReader) Read(p []byte) (int, error) {
 		p[i] = byte(r.source.Uint64())
 	}
 	return len(p), nil
+}
+
+// orderly reports whether nothing goes wrong in a run: nodes come and go, and that is all.
+func (r *run) orderly() bool {
+	return r.s.family == membershipFamily || r.s.family == piecesFamily &&
+		!slices.ContainsFunc(r.s.events, func(e event) bool { return e.kind == kill })
 }
 
 func (r *run) now() time.Duration { return time.Since(r.began) }
@@ -192,6 +202,11 @@ func (r *run) note(format string, args ...any) {
 func (r *run) listen(c *peerlimit.Config) {
 	var number int
 	_, _ = fmt.Sscanf(c.Name, "node%d", &number)
+	if r.s.family == piecesFamily {
+		// A share would admit what the holder denies while a partition moves for longer than a call may take.
+		c.Fallback = fallback.Closed
+		peerlimit.MoveInPieces(c, r.s.pieces.answer, r.s.pieces.replica)
+	}
 	c.OnEvent = func(e peerlimit.Event) {
 		news := noted{at: e.Time, node: number, kind: e.Kind, member: strings.Split(e.Member, "-")[0]}
 		switch e.Kind {
@@ -254,6 +269,25 @@ func (r *run) exhaust() {
 		}
 		c := caller{r, r.nodes[0], l, nil, false}
 		c.take(k, burst)
+	}
+}
+
+// askAll takes once from every key that is exhausted, from one node after the other: whatever was forgotten is admitted.
+func (r *run) askAll() {
+	nodes := r.cluster.Nodes()
+	for i, k := range r.keys {
+		if k.plan.use != exhausted {
+			continue
+		}
+		node := nodes[i%len(nodes)]
+		l, err := node.Limiter(k.plan.name, k.plan.limits...)
+		if err != nil {
+			r.saw("errors", nil, "%v", err)
+			return
+		}
+		n := r.nodes[slices.IndexFunc(r.nodes, func(n *nodeRun) bool { return n.node == node })]
+		c := caller{r, n, l, nil, false}
+		c.take(k, k.plan.cost)
 	}
 }
 
@@ -356,7 +390,7 @@ func (r *run) do(e event) {
 		r.nodeRun(e.node).going.Store(true)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		if err := r.cluster.Leave(ctx, e.node); err != nil && r.s.family == membershipFamily {
+		if err := r.cluster.Leave(ctx, e.node); err != nil && r.orderly() {
 			r.saw("errors", nil, "node%d leaves: %v", e.node, err)
 		}
 		r.note("node%d has left", e.node)

@@ -38,6 +38,9 @@ type table struct {
 	// replicates says that changes are noted for the heir.
 	replicates bool
 
+	// piece bounds what is taken from one partition at a time to be replicated, in bytes.
+	piece int
+
 	// changed has a bit for each partition with changes that were not sent to the heir yet.
 	changed [(partitionCount + 63) / 64]atomic.Uint64
 
@@ -88,7 +91,9 @@ type partition struct {
 const partitionPadding = 6
 
 func newTable(maxKeys int) *table {
-	t := &table{maxKeys: int64(maxKeys), seed: maphash.MakeSeed(), wakeSweeper: make(chan struct{}, 1)}
+	t := &table{
+		maxKeys: int64(maxKeys), seed: maphash.MakeSeed(), wakeSweeper: make(chan struct{}, 1), piece: pieceBudget,
+	}
 	for part := range t.partitions {
 		t.partitions[part].number = uint16(part)
 	}

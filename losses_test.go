@@ -1,0 +1,181 @@
+package peerlimit_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/fallback"
+)
+
+// Many exhausted keys, on real sockets: who joins, leaves or is replaced, not one of them is admitted again. TestSchedules
+// has the same in controlled time, as its pieces family; here partitions move at the speed of the machine.
+
+var (
+	lossKeys = flag.Int("losses.keys", 0, "how many exhausted keys TestNothingIsForgotten has; 0: a few that move in small pieces")
+	lossRuns = flag.Int("losses.runs", 1, "how often TestNothingIsForgotten plays each of its parts")
+)
+
+// TestNothingIsForgotten exhausts keys, lets members come and go, and asks for all keys again when all is over.
+//
+//	go test . -run 'TestNothingIsForgotten$' -v -timeout 2h -losses.keys=1000000 -losses.runs=20
+func TestNothingIsForgotten(t *testing.T) {
+	if raceDetector && *lossKeys == 0 {
+		t.Skip("the pieces family of TestSchedules runs the same code, without pings that must be answered in time")
+	}
+	parts := []struct {
+		name string
+		play func(c *lossCluster)
+	}{
+		{"join", func(c *lossCluster) { c.add() }},
+		{"two join at once", func(c *lossCluster) { c.add(); c.add() }},
+		{"leave", func(c *lossCluster) { c.leave() }},
+		{"join, and the owner leaves", func(c *lossCluster) { c.add(); c.ready(); c.leave() }},
+		{"roll", func(c *lossCluster) {
+			for range 3 {
+				c.add()
+				c.ready()
+				c.leave()
+			}
+		}},
+	}
+	for _, part := range parts {
+		for run := range *lossRuns {
+			t.Run(fmt.Sprintf("%s/%d", part.name, run), func(t *testing.T) {
+				if *lossKeys == 0 {
+					t.Parallel() // mostly it waits
+				}
+				c := newLossCluster(t)
+				c.exhaust()
+				part.play(c)
+				c.ready()
+				require.Zero(t, c.admitted(), "of %d keys", len(c.keys))
+				for _, n := range c.nodes {
+					require.Zero(t, n.Stats().Evicted)
+				}
+			})
+		}
+	}
+}
+
+// lossCluster is a cluster on loopback whose keys are exhausted.
+type lossCluster struct {
+	t      *testing.T
+	keys   []string
+	small  bool
+	nodes  []*peerlimit.Node // the one that has been there longest first
+	joined int
+}
+
+// newLossCluster starts three nodes.
+func newLossCluster(t *testing.T) *lossCluster {
+	c := &lossCluster{t: t, keys: manyKeys(*lossKeys)}
+	if c.small = *lossKeys == 0; c.small {
+		c.keys = crowdedKeys(6000)
+	}
+	t.Cleanup(func() {
+		for _, n := range c.nodes { // one after the other: the last has nobody to tell
+			assert.NoError(t, n.Close())
+		}
+	})
+	for range 3 {
+		c.add()
+	}
+	c.ready()
+	return c
+}
+
+// crowdedKeys returns keys of few partitions, so that each has as many as it has else of a hundred times as many keys.
+func crowdedKeys(n int) []string {
+	keys := make([]string, 0, n)
+	for i := 0; len(keys) < n; i++ {
+		if key := fmt.Sprintf("user-%d", i); peerlimit.PartitionOf("api", key)%128 == 0 {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+func (c *lossCluster) add() {
+	config := peerlimit.Config{
+		Cluster: c.t.Name(), Name: fmt.Sprintf("n%d", c.joined), MaxKeys: 8_000_000, Logger: slog.New(slog.DiscardHandler),
+		Fallback: fallback.Closed, // what is admitted, a holder has admitted
+	}
+	for _, n := range c.nodes {
+		config.Join = append(config.Join, n.Self().Addr)
+	}
+	if c.small {
+		peerlimit.MoveInPieces(&config, 400, 400)
+	}
+	n, err := peerlimit.Start(config)
+	require.NoError(c.t, err)
+	c.joined++
+	c.nodes = append(c.nodes, n)
+}
+
+func (c *lossCluster) ready() {
+	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
+	defer cancel()
+	for _, n := range c.nodes {
+		if err := n.WaitReady(ctx, len(c.nodes)); err != nil {
+			for _, n := range c.nodes {
+				c.t.Log(peerlimit.Acquiring(n))
+			}
+			require.NoError(c.t, err)
+		}
+	}
+}
+
+// leave lets the oldest node leave.
+func (c *lossCluster) leave() {
+	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
+	defer cancel()
+	leaver := c.nodes[0]
+	c.nodes = c.nodes[1:]
+	require.NoError(c.t, leaver.Leave(ctx))
+}
+
+// exhaust takes the one token that each key has in an hour, and lets the heirs have that.
+func (c *lossCluster) exhaust() {
+	require.Equal(c.t, len(c.keys), c.admitted())
+}
+
+// admitted takes from every key, and returns how many were admitted. A key that nobody decided about in full, because the
+// machine was too busy, is asked for again.
+func (c *lossCluster) admitted() int {
+	const callers = 256
+	var admitted atomic.Int64
+	var asking sync.WaitGroup
+	for caller := range callers {
+		l, err := c.nodes[caller%len(c.nodes)].Limiter("api", peerlimit.PerHour(1))
+		require.NoError(c.t, err)
+		asking.Go(func() {
+			for i := caller; i < len(c.keys); i += callers {
+				for {
+					d, err := l.Take(c.t.Context(), c.keys[i], 1)
+					if !assert.NoError(c.t, err) {
+						return
+					}
+					if d.Allowed {
+						admitted.Add(1)
+					}
+					if d.Origin != peerlimit.OriginFallback && d.Origin != peerlimit.OriginHeir {
+						break
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+			}
+		})
+	}
+	asking.Wait()
+	return int(admitted.Load())
+}
