@@ -363,8 +363,12 @@ func TestHeirThatMissesSomethingGetsEverything(t *testing.T) {
 	r.take(t, "l")
 	r.send("a")
 	require.Equal(t, replicaMissing, r.arrive(t, "a", 1).status)
+	older := version{election: election{4, "z"}, holder: "z", seq: 99}
+	require.True(t, r.part().holding.settled(older))
 	r.answer("a")
+	require.False(t, r.part().holding.settled(older), "nobody may drop a copy that the heir is known not to have")
 	r.finish(t, "a")
+	require.True(t, r.part().holding.settled(older))
 	require.Equal(t, r.taken, levels(heir, r.rules))
 }
 

@@ -326,6 +326,8 @@ func (t *table) delivered(s *shipment, i int, heir string, ack replicaAck, isOwn
 		h.outdo(ack.promised)
 		t.noteHolding(part.part, p)
 		refused = true
+	case status == replicaMissing:
+		h.replication.complete = false // until the heir has taken everything anew, nobody drops a copy on its account
 	}
 	t.sendAgain(part.part, p, sent.changed, part.full || status == replicaMissing)
 	return refused, false

@@ -1,0 +1,85 @@
+package peerlimit
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// pieceOf returns a piece of a copy with one bucket, which goes on at next, or is the last when that is 0.
+func pieceOf(kind answerKind, number uint64, key string, next uint32) *partAnswer {
+	return &partAnswer{
+		kind: kind, version: version{election: election{number, "x"}}, next: next,
+		content: partContent{buckets: []bucketImage{{key: key}}},
+	}
+}
+
+func keysIn(content partContent) (keys []string) {
+	for i := range content.buckets {
+		keys = append(keys, content.buckets[i].key)
+	}
+	return keys
+}
+
+// Two peers send a copy each, in pieces that take turns. Once they had one place for both: the second threw away what had come
+// of the first, and the last piece of that passed for all of it.
+func TestPiecesOfTwoPeersAreKeptApart(t *testing.T) {
+	var a attempt
+	const holder, heir = 0, 1
+	for i, from := range []uint32{0, 10, 20} {
+		_, whole := a.stage(holder, from, pieceOf(answerGiven, 2, fmt.Sprint("given", i), from+10))
+		require.False(t, whole)
+		_, whole = a.stage(heir, from, pieceOf(answerNotHolding, 1, fmt.Sprint("replica", i), from+10))
+		require.False(t, whole)
+	}
+	require.Equal(t, uint32(30), a.place(holder))
+	content, whole := a.stage(holder, 30, pieceOf(answerGiven, 2, "given3", 0))
+	require.True(t, whole)
+	require.Equal(t, []string{"given0", "given1", "given2", "given3"}, keysIn(content))
+	content, whole = a.stage(heir, 30, pieceOf(answerNotHolding, 1, "replica3", 0))
+	require.True(t, whole)
+	require.Equal(t, []string{"replica0", "replica1", "replica2", "replica3"}, keysIn(content))
+	require.Empty(t, a.stages)
+}
+
+// A piece that does not continue those of its peer is not taken, and never makes a copy whole.
+func TestAPieceContinuesThoseBefore(t *testing.T) {
+	for name, c := range map[string]struct {
+		from    uint32
+		piece   *partAnswer
+		goingOn uint32 // where the next question goes on
+	}{
+		"the first one again":              {0, pieceOf(answerGiven, 2, "k", 10), 20},
+		"one that was there, again":        {10, pieceOf(answerGiven, 2, "k", 20), 20},
+		"one that nobody asked for":        {30, pieceOf(answerGiven, 2, "k", 0), 20},
+		"of another version":               {20, pieceOf(answerGiven, 3, "k", 0), 0},
+		"of a gift that is one no more":    {20, pieceOf(answerNotHolding, 2, "k", 0), 0},
+		"one that goes on where it began":  {20, pieceOf(answerGiven, 2, "k", 20), 0},
+		"the first one of another version": {0, pieceOf(answerGiven, 3, "k", 10), 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var a attempt
+			a.stage(0, 0, pieceOf(answerGiven, 2, "a", 10))
+			a.stage(0, 10, pieceOf(answerGiven, 2, "b", 20))
+			_, whole := a.stage(0, c.from, c.piece)
+			require.False(t, whole)
+			require.Equal(t, c.goingOn, a.place(0))
+		})
+	}
+	var a attempt
+	_, whole := a.stage(0, 10, pieceOf(answerGiven, 2, "k", 0))
+	require.False(t, whole, "without those before")
+	require.Zero(t, a.place(0))
+}
+
+// Pieces of copies that cannot be the highest any more are not kept.
+func TestPiecesThatCannotWinAreDropped(t *testing.T) {
+	var a attempt
+	for peer := range 3 {
+		a.stage(peer, 0, pieceOf(answerNotHolding, uint64(peer+1), "k", 10))
+	}
+	a.stage(3, 0, pieceOf(answerGiven, 2, "k", 10))
+	a.outdone(version{election: election{2, "x"}})
+	require.Equal(t, []uint32{0, 0, 10, 10}, []uint32{a.place(0), a.place(1), a.place(2), a.place(3)})
+}
