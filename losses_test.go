@@ -144,9 +144,11 @@ func (c *lossCluster) leave() {
 	require.NoError(c.t, leaver.Leave(ctx))
 }
 
-// exhaust takes the one token that each key has in an hour, and lets the heirs have that.
+// exhaust takes the one token that each key has in an hour. A take whose answer came too late was one nevertheless, so not
+// quite all are seen to be admitted on a busy machine; but then every key is denied by its holder.
 func (c *lossCluster) exhaust() {
-	require.Equal(c.t, len(c.keys), c.admitted())
+	require.Positive(c.t, c.admitted())
+	require.Zero(c.t, c.admitted())
 }
 
 // admitted takes from every key, and returns how many were admitted. A key that nobody decided about in full, because the

@@ -30,7 +30,7 @@ type attempt struct {
 	round    *round
 	answered []uint64       // a bit for each of the round's peers that said "not holding"
 	askee    string         // who probably holds: takes are passed on to it meanwhile
-	stages   map[int]*stage // copies that come in pieces, by the number of the peer that sends them [StageByPeer]
+	stages   map[int]*stage // copies that come in pieces, by the number of the peer that sends them
 	reports  []report       // what those who answered have spent by shares: to be charged before the first decision
 	charged  int            // so many of them are, in the copy that is here now
 	given    version        // of a copy that was given and is all here, to be held when they are charged; zero while there is none

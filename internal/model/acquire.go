@@ -136,7 +136,7 @@ func (s *State) hold(n node, v version, missing nodes) error {
 
 // question is what n asks in its round.
 func (m *machine) question(s *State, n, of node) message {
-	return message{kind: ask, from: n, to: of, round: s.members[n].round.election, known: m.spokenKnown(s, n)}
+	return message{kind: ask, from: n, to: of, round: s.members[n].round.election, known: m.spokenKnown(s, n), place: m.place(&s.members[n].round, of)}
 }
 
 // spokenKnown is the known set a question or an answer of n carries.

@@ -6,7 +6,7 @@ func (m *machine) hearQuestion(s *State, q message) {
 	if m.Rules.KnownInQuestions {
 		m.learn(s, q.to, only(q.from)|q.known)
 	}
-	answer := message{from: q.to, to: q.from, round: q.round, known: m.spokenKnown(s, q.to)}
+	answer := message{from: q.to, to: q.from, round: q.round, known: m.spokenKnown(s, q.to), place: q.place}
 	later := q.round > n.promise.election || q.round == n.promise.election && n.promise.to == q.from
 	switch {
 	case n.holding:
@@ -70,13 +70,23 @@ func (m *machine) hearAnswer(s *State, a message) error {
 	n.round.must |= a.gaveTo.without(a.to)
 	switch a.kind {
 	case notHolding:
+		if !n.holding {
+			v, whole := m.assemble(&n.round, a)
+			if !whole {
+				return nil
+			}
+			a.copy = v
+		}
 		n.round.answered.add(a.from)
 		if n.round.best.less(a.copy) {
 			n.round.best = a.copy
 		}
 	case theCopy:
 		if !n.holding {
-			return s.hold(a.to, a.copy, 0)
+			if v, whole := m.assemble(&n.round, a); whole {
+				return s.hold(a.to, v, 0)
+			}
+			return nil
 		}
 		// It acquires anew, and whoever has just given up had no right to hold.
 		if m.Rules.GiftTellsNotHolding {

@@ -13,6 +13,7 @@ type Config struct {
 	Script   []string // steps taken first, as Step.String says them; the events allowed must include theirs
 	Silence  bool     // gossip tells nobody of anybody: names are learned from pings, questions and answers only
 	Tidy     bool     // nodes drop copies they have no use for, and not only those that leave
+	Pieces   bool     // a copy of two takes or more travels in two pieces
 	Bare     bool     // a joiner knows the highest election as a number only, and has promised nothing
 	Events   Events
 	Rules    Rules

@@ -31,7 +31,8 @@
 // # Not covered
 //
 // More than one partition, real time and its jitter, more than four nodes and so any choice of witnesses, more than two
-// joins or leaves at the same time in the searches made here, a close without leaving (which says goodbye at once), shares,
+// joins or leaves at the same time in the searches made here, more than two pieces of a copy, what happens to a copy between
+// two pieces that does not change its version, replicas in pieces, a close without leaving (which says goodbye at once), shares,
 // fallback buckets and reports. A forgotten name is learned again from hearsay always or, without ForgottenLearnedAgain,
 // never: how long hearsay is refused, so that a dead name does not go from node to node for ever, is not modelled. A joiner
 // learns the highest election from its seed, as a promise or ([Config].Bare) as a mere number; only walks were made of the

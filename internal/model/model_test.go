@@ -69,13 +69,15 @@ var walked = []model.Config{
 	{Nodes: 4, Members: 3, Messages: 2, Takes: 2, Events: forgets},
 	{Nodes: 3, Members: 3, Messages: 2, Takes: 2, Tidy: true, Events: anything},
 	{Nodes: 4, Members: 3, Messages: 3, Takes: 2, Tidy: true, Events: anything},
+	{Nodes: 3, Members: 2, Messages: 3, Takes: 3, Pieces: true, Events: anything},
+	{Nodes: 4, Members: 3, Messages: 3, Takes: 3, Pieces: true, Events: twoJoins},
 }
 
 func TestWalks(t *testing.T) {
 	for _, c := range walked {
 		c.Rules = model.AllRules()
 		for _, muted := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%d of %d nodes, %d apart, muted %t", c.Members, c.Nodes, c.Apart, muted), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%d of %d nodes, %d apart, pieces %t, muted %t", c.Members, c.Nodes, c.Apart, c.Pieces, muted), func(t *testing.T) {
 				r := model.Walk(c, someWalks(muted))
 				requireClean(t, r)
 				t.Logf("%d steps, way back from %d, undecided %d", r.States, r.Live, r.CutOffs)

@@ -28,10 +28,11 @@ type message struct {
 	promise  promise
 	known    nodes
 	gaveTo   nodes // one or none
+	place    uint8 // of the piece that is asked for, or that is in the answer
 }
 
 func (m message) key() (hi, lo uint64) {
-	hi = uint64(m.kind)<<32 | uint64(m.from)<<24 | uint64(m.to)<<16 | uint64(m.round)<<8 | uint64(m.known)
+	hi = uint64(m.place)<<40 | uint64(m.kind)<<32 | uint64(m.from)<<24 | uint64(m.to)<<16 | uint64(m.round)<<8 | uint64(m.known)
 	v := m.copy
 	lo = uint64(v.election)<<48 | uint64(v.gifts)<<40 | uint64(v.holder)<<32 | uint64(v.takes)<<24 |
 		uint64(m.promise.election)<<16 | uint64(m.promise.to)<<8 | uint64(m.gaveTo)

@@ -35,6 +35,11 @@ type Rules struct {
 	GiftVoidOnLapse bool
 	// GiftVoidOnAnswer: having told a later round "not holding", a giver no longer sends the copy to the earlier receiver.
 	GiftVoidOnAnswer bool
+	// PieceContinues: an asker keeps the pieces of each peer's copy apart, and takes one only where it continues them: asked
+	// for where they end, of the same version. Without it a piece of the heir's replica takes the place of the holder's first
+	// one, and the holder's last one passes for the whole copy.
+	PieceContinues bool
+
 	// AnswerNamesReceiver: "not holding" names the node the copy was given to, and the asker must hear from that one too.
 	// Without it an asker that does not know the receiver starts beside it.
 	AnswerNamesReceiver bool

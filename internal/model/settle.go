@@ -108,6 +108,9 @@ func (s *State) eachVersion(visit func(*version)) {
 	for i := range s.members {
 		visit(&s.members[i].copy)
 		visit(&s.members[i].round.best)
+		for j := range s.members[i].round.staged {
+			visit(&s.members[i].round.staged[j].copy)
+		}
 	}
 	for i := range s.messages {
 		visit(&s.messages[i].copy)

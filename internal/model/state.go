@@ -81,6 +81,7 @@ type round struct {
 	answered nodes   // said "not holding"
 	gone     nodes   // lost or tombstoned when the round began
 	best     version // highest copy in the answers
+	staged   [maxNodes]stage
 }
 
 func (r round) running() bool { return r.election != 0 }

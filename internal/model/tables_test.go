@@ -20,6 +20,13 @@ var exhaustions = []exhaustion{
 		states:  74_711, slow: true,
 	},
 	{
+		name: "three nodes, one leave, copies in two pieces",
+		cluster: model.Config{
+			Nodes: 3, Members: 3, Messages: 2, Takes: 2, Pieces: true, Events: model.Events{Leaves: 1, Total: 1},
+		},
+		states: 78_719, slow: true,
+	},
+	{
 		name:    "three nodes, one lost ping",
 		cluster: model.Config{Nodes: 3, Members: 3, Messages: 2, Takes: 1, Events: model.Events{Lapses: 1, Total: 1}},
 		states:  588,
@@ -100,6 +107,17 @@ var removals = []removal{
 		rule: "GiftForOneRound", property: model.ErrTakeLost,
 		cluster: model.Config{Nodes: 3, Members: 2, Messages: 2, Takes: 2, Events: anything},
 		walks:   model.Walks{Seed: 1, Count: 3000, Length: 100, LiveEvery: 40, Muted: true},
+	},
+	{
+		rule: "PieceContinues", property: model.ErrTakeLost,
+		cluster: model.Config{
+			Nodes: 3, Members: 2, Messages: 2, Takes: 2, Pieces: true, Events: model.Events{Joins: 1, Total: 1},
+			Script: []string{
+				"B decides a TAKE", "B decides a TAKE", "B replicates to A", "A receives B's replica", "B receives A's acknowledgement",
+				"EVENT C joins through A", "B answers a ping of C", "C begins a round", "C asks B", "B receives C's question",
+			},
+		},
+		states: 100_000,
 	},
 	{
 		rule: "GoneFixedForRound", property: model.ErrTwoDeciders,
