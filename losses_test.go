@@ -144,11 +144,15 @@ func (c *lossCluster) leave() {
 	require.NoError(c.t, leaver.Leave(ctx))
 }
 
-// exhaust takes the one token that each key has in an hour. A take whose answer came too late was one nevertheless, so not
-// quite all are seen to be admitted on a busy machine; but then every key is denied by its holder.
+// exhaust takes the one token that each key has in an hour, until every key is denied by its holder. Mostly once is enough; on
+// a machine so busy that a node stands still for half a second, as in a crash, what it had admitted last is to be taken again.
 func (c *lossCluster) exhaust() {
-	require.Positive(c.t, c.admitted())
-	require.Zero(c.t, c.admitted())
+	for range 20 {
+		if c.admitted() == 0 {
+			return
+		}
+	}
+	require.Fail(c.t, "the machine is too busy: keys are not exhausted")
 }
 
 // admitted takes from every key, and returns how many were admitted. A key that nobody decided about in full, because the
