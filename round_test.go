@@ -9,16 +9,25 @@ import (
 
 // pieceOf returns a piece of a copy with one bucket, which goes on at next, or is the last when that is 0.
 func pieceOf(kind answerKind, number uint64, key string, next uint32) *partAnswer {
-	return &partAnswer{
+	a := &partAnswer{
 		kind: kind, version: version{election: election{number, "x"}}, next: next,
-		content: partContent{buckets: []bucketImage{{key: key}}},
+		content: partContent{buckets: []bucketImage{{limiter: "api", key: key, set: pieceRule.set, levels: []float64{1}}}},
 	}
+	a.content.build(pieceTable, 7, pieceRules, 0)
+	return a
 }
 
-func keysIn(content partContent) (keys []string) {
-	for i := range content.buckets {
-		keys = append(keys, content.buckets[i].key)
-	}
+var (
+	pieceTable   = newTable(100)
+	pieceRules   = newRules()
+	pieceRule, _ = pieceRules.find(appendRule(nil, "api", []Limit{PerHour(10)}))
+)
+
+func keysIn(whole *arrival) (keys []string) {
+	whole.buckets.inOrder(0, func(_ uint64, b *bucket) bool {
+		keys = append(keys, b.key())
+		return true
+	})
 	return keys
 }
 
@@ -28,18 +37,18 @@ func TestPiecesOfTwoPeersAreKeptApart(t *testing.T) {
 	var a attempt
 	const holder, heir = 0, 1
 	for i, from := range []uint32{0, 10, 20} {
-		_, whole := a.stage(holder, from, pieceOf(answerGiven, 2, fmt.Sprint("given", i), from+10))
-		require.False(t, whole)
-		_, whole = a.stage(heir, from, pieceOf(answerNotHolding, 1, fmt.Sprint("replica", i), from+10))
-		require.False(t, whole)
+		whole := a.stage(holder, from, pieceOf(answerGiven, 2, fmt.Sprint("given", i), from+10))
+		require.Nil(t, whole)
+		whole = a.stage(heir, from, pieceOf(answerNotHolding, 1, fmt.Sprint("replica", i), from+10))
+		require.Nil(t, whole)
 	}
 	require.Equal(t, uint32(30), a.place(holder))
-	content, whole := a.stage(holder, 30, pieceOf(answerGiven, 2, "given3", 0))
-	require.True(t, whole)
-	require.Equal(t, []string{"given0", "given1", "given2", "given3"}, keysIn(content))
-	content, whole = a.stage(heir, 30, pieceOf(answerNotHolding, 1, "replica3", 0))
-	require.True(t, whole)
-	require.Equal(t, []string{"replica0", "replica1", "replica2", "replica3"}, keysIn(content))
+	whole := a.stage(holder, 30, pieceOf(answerGiven, 2, "given3", 0))
+	require.NotNil(t, whole)
+	require.ElementsMatch(t, []string{"given0", "given1", "given2", "given3"}, keysIn(whole))
+	whole = a.stage(heir, 30, pieceOf(answerNotHolding, 1, "replica3", 0))
+	require.NotNil(t, whole)
+	require.ElementsMatch(t, []string{"replica0", "replica1", "replica2", "replica3"}, keysIn(whole))
 	require.Empty(t, a.stages)
 }
 
@@ -62,14 +71,14 @@ func TestAPieceContinuesThoseBefore(t *testing.T) {
 			var a attempt
 			a.stage(0, 0, pieceOf(answerGiven, 2, "a", 10))
 			a.stage(0, 10, pieceOf(answerGiven, 2, "b", 20))
-			_, whole := a.stage(0, c.from, c.piece)
-			require.False(t, whole)
+			whole := a.stage(0, c.from, c.piece)
+			require.Nil(t, whole)
 			require.Equal(t, c.goingOn, a.place(0))
 		})
 	}
 	var a attempt
-	_, whole := a.stage(0, 10, pieceOf(answerGiven, 2, "k", 0))
-	require.False(t, whole, "without those before")
+	whole := a.stage(0, 10, pieceOf(answerGiven, 2, "k", 0))
+	require.Nil(t, whole, "without those before")
 	require.Zero(t, a.place(0))
 }
 
