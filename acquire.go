@@ -59,9 +59,8 @@ func (k *keeper) askUntilAnswered(ctx context.Context, r *round, peer string, pa
 			return
 		}
 		ans, err := k.node.askQuestion(ctx, peer, q, try)
-		if err == nil {
+		if err == nil && k.hear(r, peer, q, ans) {
 			pause = askRetryMin
-			k.hear(r, peer, q, ans)
 			continue
 		}
 		timer := time.NewTimer(pause/2 + rand.N(pause/2)) // #nosec G404 -- only spreads rounds
@@ -90,8 +89,9 @@ func (k *keeper) questionTo(r *round, peer string, parts []uint16) *question {
 	return q
 }
 
-// hear takes in a peer's answers to a question of a round. They are about the first of the partitions asked for, in order.
-func (k *keeper) hear(r *round, peer string, q *question, ans *questionAnswer) {
+// hear takes in a peer's answers to a question of a round, and reports whether there was one. They are about the first of the
+// partitions asked for, in order.
+func (k *keeper) hear(r *round, peer string, q *question, ans *questionAnswer) (answered bool) {
 	n := k.node
 	n.reach.hear(ans.heard)
 	n.learn(ans.known...)
@@ -101,6 +101,9 @@ func (k *keeper) hear(r *round, peer string, q *question, ans *questionAnswer) {
 		if i >= len(q.parts) || a.part != q.parts[i].part {
 			break // not what was asked for: from which place on it is, nobody can tell
 		}
+		if !n.reach.hear(max(a.promised.number, a.version.election.number)) {
+			continue // one that nobody can have counted to is no answer: nothing is to be built on it, nor waited for
+		}
 		a.content.build(n.table, a.part, n.rules, n.now())
 		heard := false
 		n.table.inSteps(a.part, func(p *partition) (more bool) {
@@ -108,7 +111,7 @@ func (k *keeper) hear(r *round, peer string, q *question, ans *questionAnswer) {
 				return false
 			}
 			if !heard {
-				heard = true
+				heard, answered = true, true
 				k.hearPart(p, r, peer, &q.parts[i], a)
 			}
 			more = p.holding.attempt.of(r) && k.takeOver(a.part, p, r, &gained)
@@ -117,6 +120,7 @@ func (k *keeper) hear(r *round, peer string, q *question, ans *questionAnswer) {
 		})
 	}
 	k.report(&gained)
+	return answered
 }
 
 // hearPart takes in an answer for one partition. The caller holds p.mu, and p's attempt is one of the round.
@@ -128,7 +132,6 @@ func (k *keeper) hearPart(p *partition, r *round, peer string, asked *askedPart,
 	}
 	switch a.kind {
 	case answerBehind:
-		n.reach.hear(a.promised.number)
 		h.promise(a.promised)
 		h.abandon()
 		k.postpone(a.part)
@@ -192,7 +195,7 @@ func (k *keeper) takeOver(part uint16, p *partition, r *round, gained *gains) (m
 		gained.given++
 	} else {
 		gained.add(h.holds, h.copy != version{})
-		h.start(version{election: r.election, holder: n.identity, seq: h.copy.seq})
+		h.start(version{election: r.election, holder: n.identity, seq: h.copy.nextSeq()})
 	}
 	k.previous[part].Store(nil) // it has it no more; takes are not to be passed on to it after this node has given, too
 	n.chargeAll(part, p, now)

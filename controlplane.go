@@ -55,7 +55,11 @@ func (n *Node) answerControl(ctx context.Context, from string, request []byte) (
 		if err != nil {
 			return nil, err
 		}
-		return appendQuestionAnswer(nil, n.onQuestion(&q)), nil
+		ans, err := n.onQuestion(&q)
+		if err != nil {
+			return nil, err
+		}
+		return appendQuestionAnswer(nil, ans), nil
 	case kindReplica:
 		return n.answerReplica(&replicaMemory{message: request})
 	case kindSettle:

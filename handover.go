@@ -1,6 +1,9 @@
 package peerlimit
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // Answering those who acquire. A node answers every question at once, partition by partition; what it gives it has
 // stopped deciding about before the answer leaves.
@@ -20,10 +23,14 @@ const (
 
 // onQuestion answers a question, for as many partitions as fit. Whom the asker knows counts here before the answer, which
 // says in turn whom this node knows [KnownInQuestions].
-func (n *Node) onQuestion(q *question) *questionAnswer {
+//
+// A round of an election that nobody can have counted to is refused: what is promised to it could never be outbid.
+func (n *Node) onQuestion(q *question) (*questionAnswer, error) {
+	if q.round.by == "" || !n.reach.hear(q.round.number) {
+		return nil, errUncountable
+	}
 	n.meet(q.round.by)
 	n.learn(q.known...)
-	n.reach.hear(q.round.number)
 	n.reach.check(n.now())
 	ans := &questionAnswer{}
 	budget, changed := n.settings.pieces.answer, false
@@ -41,8 +48,11 @@ func (n *Node) onQuestion(q *question) *questionAnswer {
 		n.keeper.announce()
 		n.holdingChanged()
 	}
-	return ans
+	return ans, nil
 }
+
+// errUncountable is why a question is refused.
+var errUncountable = errors.New("peerlimit: an election that no member has come to by counting")
 
 // answerPart answers for one partition; size is about how long the answer is. gave says that this node held until now.
 func (n *Node) answerPart(asked *askedPart, round election, budget int) (a partAnswer, size int, gave bool) {

@@ -134,9 +134,9 @@ func (h *holding) begin(r *round) {
 	h.promise(r.election)
 }
 
-// hold makes this node the holder of the copy it has, under a version of its own.
+// hold makes this node the holder of the copy it has, under a version of its own. One that is worn it replaces soon.
 func (h *holding) hold(v version) {
-	h.holds, h.lapsed, h.refused = true, false, false
+	h.holds, h.lapsed, h.refused = true, false, v.worn()
 	h.attempt, h.gift = nil, gift{}
 	h.copy = v
 	h.replicate(replication{})
@@ -176,6 +176,8 @@ func (h *holding) replica(v version, full bool, since uint64) replicaStatus {
 		return replicaHeld
 	case v.election.below(h.promised) && h.promised.by != v.holder, !sameTerm && v.below(h.copy):
 		return replicaRefused
+	case sameTerm && v.seq < h.copy.seq && h.copy.seq-v.seq > seqLeap:
+		return replicaRefused // the copy here is wrong, and only another term replaces it
 	case v.below(h.copy), !full && !(sameTerm && h.copy.seq >= since):
 		return replicaMissing
 	}
@@ -231,7 +233,9 @@ func (h *holding) setMarks(marks []reportMark) {
 	if len(marks) > 0 {
 		h.marks = make(map[string]uint64, len(marks))
 		for _, mark := range marks {
-			h.marks[mark.reporter] = mark.seq
+			if mark.seq <= maxReportSeq { // a higher one would hide all reports to come
+				h.marks[mark.reporter] = mark.seq
+			}
 		}
 	}
 }

@@ -103,6 +103,7 @@ func (c *partContent) build(t *table, part uint16, rules *rules, now int64) {
 		key := bucketKey{image.key, id}
 		b := newBucket(key)
 		b.bucketState, b.home, b.place = image.state(now), part, notPlaced
+		b.boundLevels(t.longestTurn)
 		b.moved(image.leases, now)
 		c.built = append(c.built, slot{key.hash(t.seed), b})
 	}
@@ -191,6 +192,7 @@ func (p *partition) store(t *table, images []bucketImage, rules *rules, now int6
 			b = t.insert(p, hash, key, image.set, now)
 		}
 		b.bucketState = image.state(now)
+		b.boundLevels(t.longestTurn)
 		b.moved(image.leases, now)
 	}
 	return ignored

@@ -220,9 +220,10 @@ func (b *bucket) leasesSize() int { return movingSize * min(len(b.out()), maxLev
 func (b *bucket) moved(moving []movingLease, now int64) {
 	for _, m := range moving {
 		l := &b.makeRare().leases
-		// Nobody's clock is trusted with more than a lease can have.
-		l.list = append(l.list, lease{set: m.set, tokens: m.tokens, end: now + int64(min(m.left, leaseTime+leaseReturnTime))})
-		l.total += m.tokens
+		// Nobody's clock is trusted with more than a lease can have, nor anybody's count with more than a bucket can lend.
+		tokens := math.Floor(min(m.tokens, m.set.smallestBurst()))
+		l.list = append(l.list, lease{set: m.set, tokens: tokens, end: now + int64(min(m.left, leaseTime+leaseReturnTime))})
+		l.total += tokens
 	}
 	if len(moving) > 1 {
 		slices.SortFunc(b.out(), func(x, y lease) int { return cmp.Compare(x.end, y.end) })

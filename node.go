@@ -87,6 +87,7 @@ func Start(cfg Config) (*Node, error) {
 	}
 	n.refusedRequests, n.refusedConnections = &refusals{log: n.log}, &refusals{log: n.log}
 	n.reach = newReach(s.identity, n.lapse)
+	n.table.longestTurn = max(minLongestTurn, s.MaxWait)
 	n.table.fullUntil, n.table.replicates, n.table.piece = &n.reach.fullUntil, s.ReplicaInterval > 0, s.pieces.replica
 	n.hot = newHotKeys(n.table, !s.NoLeases, !s.NoDenialCache)
 	n.keeper, n.replicator, n.reporter = newKeeper(n), newReplicator(n), newReporter(s.identity)

@@ -48,6 +48,15 @@ const (
 	maxStrangers = 1024
 )
 
+// Elections count the rounds of a cluster: each is one above the highest that its asker has heard of, and who has heard of
+// few hears of all with the first answer. A million rounds a second do not come to countableElections in eight years. One
+// that is above, and above what is heard of by more than electionLeap, was not counted: it is a fault, and outbidding it
+// would leave no number to outbid the next one with.
+const (
+	countableElections = 1 << 48
+	electionLeap       = 1 << 32
+)
+
 // never is an instant before all others.
 const never = math.MinInt64
 
@@ -476,12 +485,17 @@ func (r *reach) reachable(now int64) int {
 	return max(1, fresh+self)
 }
 
-// hear takes in an election number.
-func (r *reach) hear(election uint64) {
+// hear takes in an election number, and reports whether it is one that a member can have come to by counting. One that is
+// not is heard of no further, so that it is neither outbid nor passed on.
+func (r *reach) hear(election uint64) (believed bool) {
 	for {
 		heard := r.heard.Load()
-		if election <= heard || r.heard.CompareAndSwap(heard, election) {
-			return
+		next := election
+		if most := max(countableElections, heard+min(electionLeap, math.MaxUint64-heard)); election > most {
+			next = min(countableElections, most) // who joins where that number has been reached finds the others there
+		}
+		if next <= heard || r.heard.CompareAndSwap(heard, next) {
+			return election <= max(heard, next)
 		}
 	}
 }

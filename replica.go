@@ -350,7 +350,9 @@ func (r *replicator) deliver(ctx context.Context, heir string, s *shipment) bool
 		ack := replicaAck{part: part}
 		if err == nil {
 			ack = answer.parts[i]
-			n.reach.hear(ack.promised.number)
+			if !n.reach.hear(ack.promised.number) {
+				ack = replicaAck{part: part} // no answer
+			}
 		}
 		if ack.status == replicaRefused && ack.promised.by == heir {
 			n.keeper.postpone(part) // the heir is acquiring itself: its question is on the way, and this node will give

@@ -55,7 +55,10 @@ func (n *Node) onReplica(q *replicaRequest) *replicaAnswer {
 	ended := false
 	for i := range q.parts {
 		part := &q.parts[i]
-		n.reach.hear(part.version.election.number)
+		if !n.reach.hear(part.version.election.number) {
+			ans.parts = append(ans.parts, replicaAck{part: part.part, status: replicaRefused})
+			continue // whoever held by that version would be outbid by nobody: it is to acquire by another
+		}
 		now := n.now()
 		ack, over := n.table.takeReplica(part, n.reach.isFull(now), n.rules, now)
 		ans.parts = append(ans.parts, ack)

@@ -84,7 +84,7 @@ func (t *table) answer(r *rule, part uint16, m *message, now int64) (a answer, o
 	case kindTake:
 		a.decision, a.grant, ok = t.decideLending(part, id, &ask{set: r.set, cost: m.cost}, &m.borrow, now)
 	case kindReserve:
-		turn := ask{set: r.set, cost: m.cost, total: m.total, reserve: true, maxDelay: m.maxDelay}
+		turn := ask{set: r.set, cost: m.cost, total: m.total, reserve: true, maxDelay: min(m.maxDelay, t.longestTurn)}
 		a.decision, a.undo, ok = t.reserve(part, id, &turn, now)
 	case kindPeek:
 		a.decision, ok = t.peek(part, id, r.set, now)

@@ -173,7 +173,9 @@ func (n *Node) onSettle(q *settleRequest) *settleAnswer {
 	ans := &settleAnswer{}
 	newer := false
 	for _, asked := range q.parts {
-		n.reach.hear(asked.version.election.number)
+		if !n.reach.hear(asked.version.election.number) {
+			continue // there is no such copy
+		}
 		heir := heirs.of(asked.part)
 		p := &n.table.partitions[asked.part]
 		p.mu.Lock()

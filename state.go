@@ -174,6 +174,17 @@ func (s *bucketState) setLevel(i int, level float64) {
 	s.more.rest[i-1] = level
 }
 
+// boundLevels lowers levels that no decision can have made: twice the burst, and what drains until the last turn that
+// anybody may reserve. A wild level would deny a key for ever.
+func (s *bucketState) boundLevels(longestTurn time.Duration) {
+	for i := range s.set.meters {
+		m := &s.set.meters[i]
+		if level := s.level(i); level > 2*m.burst && m.nanos(level-2*m.burst) > longestTurn {
+			s.setLevel(i, addUp(2*m.burst, float64(longestTurn)*(m.tokens/m.period)))
+		}
+	}
+}
+
 // clone returns a copy of the levels that shares nothing that is written to.
 func (s *bucketState) clone() bucketState {
 	c := *s

@@ -44,6 +44,9 @@ type table struct {
 	// changed has a bit for each partition with changes that were not sent to the heir yet.
 	changed [(partitionCount + 63) / 64]atomic.Uint64
 
+	// longestTurn is how far ahead a reservation may be that comes from another member, with a bucket or as a question.
+	longestTurn time.Duration
+
 	// members is how many share what can be leased; 0 when nothing is lent. leaseID is that of the lease granted last.
 	members atomic.Int64
 	leaseID atomic.Uint64
@@ -90,9 +93,13 @@ type partition struct {
 
 const partitionPadding = 6
 
+// minLongestTurn is the least that members take each other's reservations for, whatever their own MaxWait.
+const minLongestTurn = 24 * time.Hour
+
 func newTable(maxKeys int) *table {
 	t := &table{
 		maxKeys: int64(maxKeys), seed: maphash.MakeSeed(), wakeSweeper: make(chan struct{}, 1), piece: pieceBudget,
+		longestTurn: minLongestTurn,
 	}
 	for part := range t.partitions {
 		t.partitions[part].number = uint16(part)

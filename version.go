@@ -39,6 +39,28 @@ func (v version) compare(o version) int {
 
 func (v version) below(o version) bool { return v.compare(o) < 0 }
 
+// Bounds of what a version counts. Members refuse one that is beyond them, and a holder that has come half the way acquires
+// anew, which begins both counts from zero. By counting, nobody gets there: a version that does was in a message that is
+// wrong.
+const (
+	maxGifts = 1 << 31
+	maxSeq   = 1 << 62
+
+	// seqLeap is more changes than a message can be behind.
+	seqLeap = 1 << 32
+)
+
+// worn reports whether the counts of a version are so high that the holder is to acquire anew.
+func (v version) worn() bool { return v.gifts >= maxGifts/2 || v.seq >= maxSeq/2 }
+
+// nextSeq returns with which seq the copy goes on in a new term.
+func (v version) nextSeq() uint64 {
+	if v.worn() {
+		return 0
+	}
+	return v.seq
+}
+
 // sameTerm reports whether both are versions of one holder's one term: they differ in seq at most.
 func (v version) sameTerm(o version) bool {
 	return v.election == o.election && v.gifts == o.gifts && v.holder == o.holder

@@ -301,7 +301,7 @@ func (w *controlWriter) charges(charges []charge) {
 
 func decodeReport(b []byte) (report, error) {
 	r := readControl(slices.Clone(b), kindReport, nil)
-	q := report{reporter: r.someName(), part: r.partition(), seq: r.uvarint(), charges: r.charges()}
+	q := report{reporter: r.someName(), part: r.partition(), seq: r.reportSeq(), charges: r.charges()}
 	return decoded(&r, "report", q)
 }
 
@@ -311,8 +311,20 @@ func (r *controlReader) reports(part uint16) []report {
 		return nil
 	}
 	return readList(r, math.MaxInt, 3, func() report {
-		return report{reporter: r.someName(), part: part, seq: r.uvarint(), charges: r.charges()}
+		return report{reporter: r.someName(), part: part, seq: r.reportSeq(), charges: r.charges()}
 	})
+}
+
+// maxReportSeq is more reports than a process can send: a million a second for eight years.
+const maxReportSeq = 1 << 48
+
+// reportSeq reads the number of a report. A mark that is too high would hide all reports that come after it.
+func (r *controlReader) reportSeq() uint64 {
+	seq := r.uvarint()
+	if seq > maxReportSeq {
+		r.fail()
+	}
+	return seq
 }
 
 func (r *controlReader) charges() []charge {

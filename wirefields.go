@@ -400,7 +400,11 @@ func (r *controlReader) version() version {
 	switch r.byte() {
 	case 0:
 	case 1:
-		return version{election: r.election(), gifts: r.uint32(), holder: r.name(), seq: r.uvarint()}
+		v := version{election: r.election(), gifts: r.uint32(), holder: r.name(), seq: r.uvarint()}
+		if v.gifts > maxGifts || v.seq > maxSeq {
+			r.fail()
+		}
+		return v
 	default:
 		r.fail()
 	}

@@ -1,0 +1,293 @@
+package peerlimit
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlimit/peerlimit/internal/sim"
+	"github.com/peerlimit/peerlimit/transport"
+)
+
+// A member with a fault: it says what is well formed and cannot be, to each member of a live cluster. Whatever it was, the
+// others decide in full within a second, acquire, hand over and admit as before.
+
+// wildCluster is three nodes, keys that are exhausted, and a member that is a client and nothing else.
+type wildCluster struct {
+	t        *testing.T
+	network  *sim.Network
+	nodes    []*Node
+	limiters []*Limiter
+	keys     []string
+	client   *transport.Client
+	ctx      context.Context
+}
+
+const wildName = "wild-00000000"
+
+// inWildCluster runs a test in a bubble with a cluster.
+func inWildCluster(t *testing.T, test func(c *wildCluster)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		c := &wildCluster{t: t, network: sim.New(3), ctx: t.Context()}
+		t.Cleanup(c.network.Close)
+		c.nodes = startNodes(t, c.network, nil, 3)
+		c.client = transport.NewClient(transport.ClientConfig{
+			Network: c.network.Host("10.0.9.9"), Cluster: c.nodes[0].settings.Cluster, Self: wildName,
+			MinVersion: protocolMin, MaxVersion: protocolMax, Logger: slog.New(slog.DiscardHandler),
+		})
+		t.Cleanup(func() { _ = c.client.Close() })
+		for _, n := range c.nodes {
+			c.client.Connect(transport.Peer{Name: n.identity, Addr: n.Self().RPCAddr})
+			c.limiters = append(c.limiters, c.limiter(n))
+		}
+		for i := range 200 {
+			c.keys = append(c.keys, fmt.Sprintf("key-%d", i))
+		}
+		for _, key := range c.keys {
+			for range 3 {
+				d, err := c.limiters[0].Take(c.ctx, key, 1)
+				require.NoError(t, err)
+				require.True(t, d.Allowed)
+			}
+		}
+		c.requireExhausted()
+		time.Sleep(100 * time.Millisecond) // it is with the heirs
+		test(c)
+	})
+}
+
+func (c *wildCluster) limiter(n *Node) *Limiter {
+	l, err := n.Limiter("api", Per(3, 1000*time.Hour))
+	require.NoError(c.t, err)
+	return l
+}
+
+// tell sends each node a message as the wild member, and returns when all have answered or a moment has passed.
+func (c *wildCluster) tell(message []byte) {
+	for _, n := range c.nodes {
+		peer := transport.Peer{Name: n.identity, Addr: n.Self().RPCAddr}
+		_, err := c.client.Call(c.ctx, peer, message, 100*time.Millisecond)
+		require.NotErrorIs(c.t, err, transport.ErrUnreachable)
+	}
+}
+
+func (c *wildCluster) requireExhausted() {
+	c.t.Helper()
+	for i, key := range c.keys {
+		d, err := c.limiters[i%len(c.limiters)].Take(c.ctx, key, 1)
+		require.NoError(c.t, err)
+		require.False(c.t, d.Allowed, "%s, decided by %v", key, d.Origin)
+	}
+}
+
+// requireInFull fails unless all partitions are decided in full by exactly one node, in a second.
+func (c *wildCluster) requireInFull() {
+	c.t.Helper()
+	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		held, twice := 0, 0
+		for part := range uint16(partitionCount) {
+			deciders := 0
+			for _, n := range c.nodes {
+				if n.DecidesInFull(part) {
+					deciders++
+				}
+			}
+			held += min(deciders, 1)
+			if deciders > 1 {
+				twice++
+			}
+		}
+		require.Zero(c.t, twice, "two nodes decide in full")
+		if held == partitionCount {
+			return
+		}
+		if time.Since(began) > time.Second {
+			for _, n := range c.nodes {
+				c.t.Log(Acquiring(n))
+			}
+			require.Equal(c.t, partitionCount, held, "decided in full after a second")
+		}
+	}
+}
+
+// requireReady waits until every node holds what is its own.
+func (c *wildCluster) requireReady(within time.Duration) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.ctx, within)
+	defer cancel()
+	for _, n := range c.nodes {
+		if err := n.WaitReady(ctx, len(c.nodes)); err != nil {
+			c.t.Log(Acquiring(n))
+			require.NoError(c.t, err)
+		}
+	}
+}
+
+// requireAsBefore fails unless the cluster decides in full within a second, acquires what is free, hands over to a node
+// that joins, and back from one that leaves, and still knows which keys are exhausted.
+func (c *wildCluster) requireAsBefore() {
+	c.t.Helper()
+	c.requireInFull()
+	c.requireExhausted()
+
+	for i := range 500 {
+		d, err := c.limiters[i%3].Take(c.ctx, fmt.Sprint("fresh-", i), 1)
+		require.NoError(c.t, err)
+		require.True(c.t, d.Allowed)
+	}
+	time.Sleep(300 * time.Millisecond)
+	for _, n := range c.nodes {
+		require.Less(c.t, n.Stats().ReplicaLag, 200*time.Millisecond, "what is decided is replicated")
+		for part := range uint16(partitionCount) {
+			if h := &n.table.partitions[part].holding; n.table.holds(part) {
+				require.True(c.t, h.replication.complete && !h.replication.again, "the heir has all of partition %d", part)
+				require.False(c.t, h.copy.worn())
+			}
+		}
+	}
+
+	n := c.nodes[1]
+	for part := range uint16(partitionCount) {
+		if p := &n.table.partitions[part]; part%8 == 0 && n.table.holds(part) {
+			p.mu.Lock()
+			p.holding.lapse()
+			n.table.noteHolding(part, p)
+			p.mu.Unlock()
+		}
+	}
+	n.keeper.wake()
+	c.requireReady(2 * time.Second)
+	c.requireExhausted()
+
+	c.nodes = startNodes(c.t, c.network, c.nodes, 1)
+	c.limiters = append(c.limiters, c.limiter(c.nodes[3]))
+	c.requireExhausted()
+	ctx, cancel := context.WithTimeout(c.ctx, 10*time.Second)
+	defer cancel()
+	require.NoError(c.t, c.nodes[0].Leave(ctx))
+	c.nodes, c.limiters = c.nodes[1:], c.limiters[1:]
+	c.requireReady(2 * time.Second)
+	c.requireExhausted()
+	d, err := c.limiters[0].Take(c.ctx, "reserved", 1)
+	require.NoError(c.t, err)
+	require.True(c.t, d.Allowed || d.RetryAfter <= 334*time.Hour, "the next token is nobody's: %v", d)
+	for _, l := range c.limiters { // and a new key is admitted as ever
+		d, err := l.Take(c.ctx, "new", 1)
+		require.NoError(c.t, err)
+		require.True(c.t, d.Allowed)
+		require.NotEqual(c.t, OriginFallback, d.Origin)
+	}
+}
+
+// everyPart returns a list with something for each partition.
+func everyPart[T any](make func(part uint16) T) []T {
+	list := []T{}
+	for part := range uint16(partitionCount) {
+		list = append(list, make(part))
+	}
+	return list
+}
+
+func inventedNames(count int) []string {
+	names := make([]string, count)
+	for i := range names {
+		names[i] = fmt.Sprintf("invented-%08x", i)
+	}
+	return names
+}
+
+// wildest are messages with the most that their fields can say.
+var wildest = map[string]func(c *wildCluster) [][]byte{
+	"a ping that has heard of the last election": func(*wildCluster) [][]byte {
+		return [][]byte{appendPing(nil, &ping{heard: math.MaxUint64})}
+	},
+	"a ping that has heard of one less": func(*wildCluster) [][]byte {
+		return [][]byte{appendPing(nil, &ping{heard: math.MaxUint64 - 1}), appendPing(nil, &ping{heard: countableElections})}
+	},
+	"a verdict request of the last election": func(*wildCluster) [][]byte {
+		return [][]byte{appendVerdictRequest(nil, &verdictRequest{heard: math.MaxUint64, names: inventedNames(maxMembers)})}
+	},
+	"a question of the last election": func(*wildCluster) [][]byte {
+		q := question{round: election{math.MaxUint64, wildName}, parts: everyPart(func(part uint16) askedPart { return askedPart{part: part} })}
+		return [][]byte{appendQuestion(nil, &q)}
+	},
+	"a question of an election of nobody": func(*wildCluster) [][]byte {
+		q := question{round: election{number: 1000}, parts: everyPart(func(part uint16) askedPart { return askedPart{part: part} })}
+		return [][]byte{appendQuestion(nil, &q)}
+	},
+	"a question about everything, from the end on": func(*wildCluster) [][]byte {
+		q := question{round: election{1 << 47, wildName}, parts: everyPart(func(part uint16) askedPart {
+			return askedPart{part: part, from: math.MaxUint32, have: version{math.MaxUint64, election{math.MaxUint64, wildName}, math.MaxUint32, wildName}}
+		})}
+		return [][]byte{appendQuestion(nil, &q)}
+	},
+	"replicas of the highest versions": func(c *wildCluster) [][]byte {
+		var messages [][]byte
+		for _, v := range []version{
+			{seq: math.MaxUint64, election: election{math.MaxUint64, wildName}, gifts: math.MaxUint32, holder: wildName},
+			{seq: 1, election: election{math.MaxUint64, wildName}, holder: wildName},
+			{seq: math.MaxUint64, election: election{2, wildName}, gifts: math.MaxUint32, holder: wildName},
+		} {
+			messages = append(messages, appendReplicaRequest(nil, &replicaRequest{parts: everyPart(func(part uint16) replicaPart {
+				return replicaPart{part: part, version: v, since: math.MaxUint64}
+			})}))
+		}
+		return messages
+	},
+	"replicas beyond the holder's own": func(c *wildCluster) [][]byte {
+		var parts []replicaPart
+		for _, n := range c.nodes {
+			for part := range uint16(partitionCount) {
+				if n.table.holds(part) {
+					v := n.table.partitions[part].holding.copy
+					v.seq = maxSeq
+					parts = append(parts, replicaPart{part: part, version: v})
+				}
+			}
+		}
+		return [][]byte{appendReplicaRequest(nil, &replicaRequest{parts: parts})}
+	},
+	"settling versions that nobody has": func(*wildCluster) [][]byte {
+		return [][]byte{appendSettleRequest(nil, &settleRequest{by: wildName, parts: everyPart(func(part uint16) settlePart {
+			return settlePart{part, version{math.MaxUint64, election{math.MaxUint64, wildName}, math.MaxUint32, wildName}}
+		})})}
+	},
+	"reports of the last number": func(c *wildCluster) [][]byte {
+		var messages [][]byte
+		for _, n := range c.nodes {
+			messages = append(messages, appendReport(nil, &report{reporter: n.identity, part: partitionOf("api", "wild"), seq: math.MaxUint64}))
+		}
+		return messages
+	},
+	"a reservation for the end of time": func(c *wildCluster) [][]byte {
+		m := message{kind: kindReserve, rule: c.limiters[0].rule.encoded, key: "reserved", cost: 1, total: 3, maxDelay: math.MaxInt64}
+		var messages [][]byte
+		for range 10 {
+			messages = append(messages, appendMessage(nil, &m))
+		}
+		return messages
+	},
+}
+
+func TestAMemberThatSaysTheMostDisturbsNobody(t *testing.T) {
+	for name, messages := range wildest {
+		t.Run(name, func(t *testing.T) {
+			inWildCluster(t, func(c *wildCluster) {
+				for _, m := range messages(c) {
+					c.tell(m)
+				}
+				c.requireAsBefore()
+				for _, n := range c.nodes {
+					require.LessOrEqual(t, n.reach.heard.Load(), uint64(2*countableElections), "it is not passed on")
+				}
+			})
+		})
+	}
+}
