@@ -75,7 +75,9 @@ func (k *keeper) askUntilAnswered(ctx context.Context, r *round, peer string, pa
 
 // questionTo returns the question that is still to be put to a peer. It says whom this node knows [KnownInQuestions].
 func (k *keeper) questionTo(r *round, peer string, parts []uint16) *question {
-	q := &question{round: r.election, known: k.node.membership.everyone().names}
+	q := &question{round: r.election}
+	known := k.node.membership.everyone()
+	q.known, q.hearsay = known.told, known.hearsay
 	index := r.index(peer)
 	for _, part := range parts {
 		p := &k.node.table.partitions[part]
@@ -94,7 +96,8 @@ func (k *keeper) questionTo(r *round, peer string, parts []uint16) *question {
 func (k *keeper) hear(r *round, peer string, q *question, ans *questionAnswer) (answered bool) {
 	n := k.node
 	n.reach.hear(ans.heard)
-	n.learn(ans.known...)
+	n.meet(peer)
+	n.learn(&word{teller: peer, names: ans.known, hearsay: ans.hearsay})
 	var gained gains
 	for i := range ans.parts {
 		a := &ans.parts[i]

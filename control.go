@@ -30,6 +30,9 @@ type pong struct {
 	digest  uint64
 	known   []string // the witness's known set, when the digests differ
 	silent  []string // members of it from which the witness has heard nothing for a while: worth a verdict, but not one
+
+	full    bool     // known is there, and the witness has evidence
+	hearsay []string // those of known that have not proved themselves to the witness, sorted
 }
 
 // verdictRequest asks a witness of which of the members it has heard no ping.
@@ -49,6 +52,8 @@ type question struct {
 	round election
 	known []string
 	parts []askedPart
+
+	hearsay []string // as in a pong
 }
 
 // askedPart is one partition in a question.
@@ -88,6 +93,8 @@ type questionAnswer struct {
 	heard uint64
 	known []string
 	parts []partAnswer
+
+	hearsay []string // as in a pong
 }
 
 // partContent is what a copy of a partition has in it, or a part of that.

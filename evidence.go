@@ -35,14 +35,16 @@ type evidenceIO struct {
 	ping  func(ctx context.Context, witness string, p ping) (pong, error)
 	judge func(ctx context.Context, witness string, v verdictRequest) (verdict, error)
 
-	// learn takes names into known, except those that left. When it returns, reach.setKnown has been called.
-	learn func(names []string)
+	// learn takes in a witness's word for names. When it returns, reach.setKnown has been called.
+	learn func(w *word)
 
-	// meet is learn for a member that has been heard itself [ForgottenLearnedAgain].
+	// meet takes in that a member has been heard itself [ForgottenLearnedAgain].
 	meet func(name string)
 
-	knownNames func() []string
-	digest     func() uint64 // of knownNames
+	// settled takes in that there is evidence together with others.
+	settled func()
+
+	known func() *knownNames
 }
 
 // evidence pings the witnesses, and asks them about members that somebody misses, for as long as it runs. It answers the
@@ -184,7 +186,7 @@ func (e *evidence) ping(witness string, c *callsTo) {
 	ctx, cancel := context.WithTimeout(e.ctx, evidenceAge)
 	defer cancel()
 	sent := e.io.now()
-	p, err := e.io.ping(ctx, witness, ping{heard: e.reach.heard.Load(), digest: e.io.digest()})
+	p, err := e.io.ping(ctx, witness, ping{heard: e.reach.heard.Load(), digest: e.io.known().digest})
 	e.mu.Lock()
 	c.pings--
 	c.answers = err == nil
@@ -193,13 +195,18 @@ func (e *evidence) ping(witness string, c *callsTo) {
 		return // silence is what counts, and the witnesses of the silent one see to it
 	}
 	e.reach.hear(p.heard)
+	e.io.meet(witness)
 	if len(p.known) > 0 {
-		e.io.learn(p.known) // before the answer counts: evidence is of all that are known
+		// Before the answer counts: evidence is of all that are known.
+		e.io.learn(&word{teller: witness, names: p.known, hearsay: p.hearsay, full: p.full})
 		e.lookNow()
 	}
 	now := e.io.now()
 	if !p.refused {
 		e.reach.answered(witness, sent, now)
+		if e.reach.isFull(now) {
+			e.io.settled()
+		}
 	}
 	e.suspect(p.silent, now)
 }
@@ -298,14 +305,16 @@ func (e *evidence) onPing(from string, p ping) pong {
 	now := e.io.now()
 	e.reach.hear(p.heard)
 	refused := e.reach.pinged(from, now)
-	if !refused && !e.reach.knows(from) {
+	if !refused {
 		e.io.meet(from)
-		e.lookNow()
-		refused = !e.reach.knows(from) // it has left
+		if !e.reach.counts(from) {
+			refused = true // it has left
+		}
 	}
-	answer := pong{refused: refused, heard: e.reach.heard.Load(), digest: e.io.digest(), silent: e.missedLately(now)}
+	known := e.io.known()
+	answer := pong{refused: refused, heard: e.reach.heard.Load(), digest: known.digest, silent: e.missedLately(now)}
 	if answer.digest != p.digest {
-		answer.known = e.io.knownNames()
+		answer.known, answer.hearsay, answer.full = known.told, known.hearsay, e.reach.isFull(now)
 	}
 	return answer
 }

@@ -84,7 +84,9 @@ func (w *reachNet) now() int64 { return int64(time.Since(w.begin)) }
 func (w *reachNet) add(name string, known []string) {
 	n := &reachNode{net: w, name: name}
 	n.evidence = newEvidence(newReach(name, func() {}), evidenceIO{
-		now: n.now, ping: n.sendPing, judge: n.sendQuestion, learn: n.learn, meet: func(name string) { n.learn([]string{name}) }, knownNames: n.names, digest: n.digest,
+		now: n.now, ping: n.sendPing, judge: n.sendQuestion, learn: func(w *word) { n.learn(w.names) },
+		meet: func(name string) { n.learn([]string{name}) }, settled: func() {},
+		known: func() *knownNames { return &knownNames{told: n.names(), digest: n.digest()} },
 	}, func() { n.onLosts.Add(1) })
 	n.known = slices.Clone(known)
 	n.reach.setKnown(known, len(known), w.now())
@@ -147,8 +149,12 @@ func (n *reachNode) digest() uint64 {
 func (n *reachNode) learn(names []string) {
 	n.mu.Lock()
 	known := slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(n.known), names...))))
+	same := len(known) == len(n.known)
 	n.known = known
 	n.mu.Unlock()
+	if same {
+		return
+	}
 	n.reach.setKnown(known, len(known), n.now())
 }
 
@@ -488,7 +494,9 @@ func BenchmarkPingAnswered(b *testing.B) {
 			r := newReach(names[0], func() {})
 			now := func() int64 { return int64(time.Since(begin)) }
 			r.setKnown(names, n, now())
-			e := newEvidence(r, evidenceIO{now: now, digest: func() uint64 { return 1 }}, func() {})
+			e := newEvidence(r, evidenceIO{
+				now: now, known: func() *knownNames { return &knownNames{digest: 1} }, meet: func(string) {}, settled: func() {},
+			}, func() {})
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				e.onPing(names[1+i%(n-1)], ping{digest: 1})
@@ -503,9 +511,9 @@ func BenchmarkPingSent(b *testing.B) {
 	r := newReach("a", func() {})
 	r.setKnown([]string{"a", "b", "c"}, 3, 0)
 	e := newEvidence(r, evidenceIO{
-		now:    func() int64 { return int64(time.Since(begin)) },
-		ping:   func(context.Context, string, ping) (pong, error) { return pong{}, nil },
-		digest: func() uint64 { return 1 },
+		now:   func() int64 { return int64(time.Since(begin)) },
+		ping:  func(context.Context, string, ping) (pong, error) { return pong{}, nil },
+		known: func() *knownNames { return &knownNames{digest: 1} }, meet: func(string) {}, settled: func() {},
 	}, func() {})
 	c := new(callsTo)
 	b.ReportAllocs()

@@ -174,7 +174,7 @@ func (d gossipDelegate) LocalState(bool) []byte {
 		departures = append(departures, departure{d.identity, d.known.tombstoneMemory()})
 	}
 	d.mu.Unlock()
-	return appendKnown(encodeDepartures(departures), d.everyone().names)
+	return appendKnown(encodeDepartures(departures), d.everyone().told)
 }
 
 // MergeRemoteState receives all departures that another node remembers, and the names that it knows.
@@ -190,15 +190,17 @@ func (d gossipDelegate) hear(note []byte) {
 	var news []departure
 	now := time.Now()
 	d.mu.Lock()
+	learned := d.known.heardOf(known, now)
 	for _, gone := range departures {
+		proved := d.known.hasProved(gone.name)
 		if d.known.retire(gone.name, gone.remember, now) {
 			news = append(news, gone)
+			learned = proved && d.known.bequeath(gone.name, known, now) || learned
 		}
 	}
-	learned := d.known.learn(known, now)
 	d.mu.Unlock()
 	for _, gone := range news {
-		d.goodbyes.QueueBroadcast(newGoodbye(gone, d.everyone().names, func() {}))
+		d.goodbyes.QueueBroadcast(newGoodbye(gone, d.everyone().told, func() {}))
 	}
 	if len(news) > 0 || learned {
 		d.wake()

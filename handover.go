@@ -30,7 +30,7 @@ func (n *Node) onQuestion(q *question) (*questionAnswer, error) {
 		return nil, errUncountable
 	}
 	n.meet(q.round.by)
-	n.learn(q.known...)
+	n.learn(&word{teller: q.round.by, names: q.known, hearsay: q.hearsay})
 	n.reach.check(n.now())
 	ans := &questionAnswer{}
 	budget, changed := n.settings.pieces.answer, false
@@ -43,7 +43,8 @@ func (n *Node) onQuestion(q *question) (*questionAnswer, error) {
 		changed = changed || gave
 		ans.parts = append(ans.parts, a)
 	}
-	ans.heard, ans.known = n.reach.heard.Load(), n.membership.everyone().names
+	known := n.membership.everyone()
+	ans.heard, ans.known, ans.hearsay = n.reach.heard.Load(), known.told, known.hearsay
 	if changed {
 		n.keeper.announce()
 		n.holdingChanged()

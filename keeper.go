@@ -172,10 +172,10 @@ func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
 	known, route := n.membership.everyone(), n.route.Load()
 	r := &round{
 		election: election{number: n.reach.heard.Load() + 1, by: n.identity},
-		gone:     n.membership.departed(), knows: known.digest,
+		gone:     n.membership.departed(), knows: known.generation,
 	}
 	r.ctx, r.end = context.WithCancel(ctx)
-	for _, name := range known.names {
+	for _, name := range known.asked() {
 		if name != n.identity {
 			r.peers = append(r.peers, name)
 			if n.reach.lost(name, now) {
@@ -200,8 +200,8 @@ func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
 			}
 			if more = h.attempt.of(r) && k.takeOver(part, p, r, &alone); !more && h.attempt.of(r) {
 				askee := k.previousOwner(part)
-				if h.holds || r.gone[askee] {
-					askee = ""
+				if h.holds || r.gone[askee] || !known.isAsked(askee) {
+					askee = "" // or it was on a ring by mistake
 				}
 				h.attempt.askee = askee
 				first[askee] = append(first[askee], part)

@@ -57,7 +57,12 @@ func startNodes(t *testing.T, network *sim.Network, nodes []*Node, count int) []
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for _, n := range nodes {
-		require.NoError(t, n.WaitReady(ctx, len(nodes)))
+		if err := n.WaitReady(ctx, len(nodes)); err != nil {
+			for _, n := range nodes {
+				t.Log(Acquiring(n))
+			}
+			require.NoError(t, err)
+		}
 	}
 	return nodes
 }

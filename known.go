@@ -22,12 +22,31 @@ const (
 	// maxTombstones bounds the departures remembered, and with them what a push/pull carries: 4,096 names of some 20
 	// bytes are 100 kB. It is a cluster of 1,000 that is rolled four times in the hour for which they are kept.
 	maxTombstones = 4096
+
+	// hearsayMemory is how long names count that gossip alone has told a node of which has not met its cluster yet: time for
+	// their links to come up, or for a member to tell of them.
+	hearsayMemory = 5 * time.Second
+
+	// doubtMemory is how long a doubted name is asked for, at least. After that it goes when it is lost.
+	doubtMemory = 30 * time.Second
+
+	// maxDoubtsOfOne bounds the names that are asked for on one member's word, and maxDoubts those on anybody's. More join
+	// a cluster in the same moment, but of those most prove themselves before they are told of.
+	maxDoubtsOfOne = 64
+	maxDoubts      = 512
 )
 
 // knownSet is the set of members that a limit is divided by: every member that was ever seen alive and may still be
 // there. A name leaves it when the member has left, when another member lives at its address, or when it has been lost
 // for so long that it counts as dead. Dividing by too many only wastes a part of the limit for a while; dividing by too
 // few exceeds it, so a name in doubt stays.
+//
+// A name counts for good when its bearer has proved itself to this node: by a link, a ping, a question or an answer, on the
+// authenticated connection. A member's word that it proved itself there counts as well, but not against evidence: a node
+// that has a majority without a name goes on having it until the name proves itself, or a second member vouches for it.
+// Until then the name is doubted, which means that it must answer in rounds like those that count [DoubtedAreAsked].
+// Gossip's word does not count: who records it can say it again. Only a node that has not met its cluster yet counts by it
+// for some seconds, or the first few that it meets would be a majority to it.
 //
 // It is plain data: it reads no clock, does no I/O and is not safe for concurrent use. Times passed in must not go back.
 type knownSet struct {
@@ -42,6 +61,20 @@ type knownSet struct {
 	// nobody cannot know that the seeds are all there is.
 	seeds int
 	met   bool
+
+	// young says that this node has seeds, and has not met its cluster: it has had no evidence with another, nor heard from
+	// a member that has. youngUntil is when that ends, once gossip has told of anybody.
+	young      bool
+	youngUntil time.Time
+
+	// unproved are the members that gossip tells of and that do not count.
+	unproved []memberInfo
+
+	// doubts are the names that are doubted.
+	doubts map[string]doubt
+
+	// lost says whether a member is lost by the witnesses' word. It may be nil: nobody is.
+	lost func(name string) bool
 
 	// members has an entry for every known name, self included.
 	members map[string]*knownMember
@@ -66,7 +99,21 @@ type knownMember struct {
 	// hearsay says that only other members have told of it, by its name. It counts as lost since then: gossip, which has
 	// more to tell, is behind, or has given it up.
 	hearsay bool
+
+	proved   bool   // to this node
+	vouchers int    // how many others it has proved itself to, as far as it matters: 2 for more
+	voucher  string // the first of them
 }
+
+// doubt is what is remembered of a name that is doubted.
+type doubt struct {
+	teller string // who told of it first
+	vouch  bool   // and that it has proved itself there
+	since  time.Time
+}
+
+// byGossipAlone reports whether nothing speaks for a member but gossip.
+func (m *knownMember) byGossipAlone() bool { return !m.proved && m.voucher == "" }
 
 // newKnownSet returns a set that has only self in it.
 func newKnownSet(self memberInfo, expect, seeds int, memory time.Duration) *knownSet {
@@ -75,7 +122,9 @@ func newKnownSet(self memberInfo, expect, seeds int, memory time.Duration) *know
 		memory:  memory,
 		expect:  expect,
 		seeds:   seeds,
-		members: map[string]*knownMember{self.Name: {memberInfo: self}},
+		young:   seeds > 0,
+		doubts:  make(map[string]doubt),
+		members: map[string]*knownMember{self.Name: {memberInfo: self, proved: true}},
 		alive:   1,
 		left:    make(map[string]time.Time),
 
@@ -83,10 +132,145 @@ func newKnownSet(self memberInfo, expect, seeds int, memory time.Duration) *know
 	}
 }
 
-// learn takes in names that another member knows, and reports whether one was new.
-func (k *knownSet) learn(names []string, now time.Time) (news bool) {
+// word is what a member says of names.
+type word struct {
+	teller  string
+	names   []string // that count there
+	hearsay []string // those of them that have not proved themselves there, sorted
+	full    bool     // it decides in full, and these are all that count there
+}
+
+// learn takes in a member's word, and reports whether there was news. full says that this node has evidence.
+func (k *knownSet) learn(w *word, full bool, now time.Time) (news bool) {
+	for _, name := range w.names {
+		_, second := slices.BinarySearch(w.hearsay, name)
+		if name != k.self && k.learnName(w.teller, name, !second, full && !k.young, now) {
+			news = true
+		}
+	}
+	if w.full && w.teller != k.self {
+		news = k.settle(w) || news
+	}
+	if news {
+		k.expire(now)
+	}
+	return news
+}
+
+// learnName takes in one name. vouch says that it has proved itself to the teller.
+func (k *knownSet) learnName(teller, name string, vouch, full bool, now time.Time) (news bool) {
+	if m := k.members[name]; m != nil {
+		news = m.byGossipAlone() // it counts for good now, and is told of
+		m.vouch(teller, vouch)
+		return news
+	}
+	if k.hasLeft(name, now) || now.Before(k.forgotten[name]) || len(k.members) >= maxMembers {
+		return false
+	}
+	d, doubted := k.doubts[name]
+	switch {
+	case !full, vouch && doubted && d.vouch && d.teller != teller, vouch && k.isUnproved(name):
+		m := &knownMember{memberInfo: memberInfo{Member: Member{Name: name}}, lostAt: now, hearsay: true}
+		if doubted {
+			m.vouch(d.teller, d.vouch)
+		}
+		m.vouch(teller, vouch)
+		k.members[name] = m
+		delete(k.doubts, name)
+		return true
+	case doubted:
+		if vouch && !d.vouch {
+			d.teller, d.vouch = teller, true
+			k.doubts[name] = d
+		}
+		return false
+	}
+	return k.doubt(name, doubt{teller, vouch, now})
+}
+
+// vouch takes in a member's word for a name. Without vouch it has it from others itself.
+func (m *knownMember) vouch(teller string, vouch bool) {
+	switch {
+	case m.voucher == "":
+		m.voucher = teller
+		if vouch {
+			m.vouchers = 1
+		}
+	case vouch && (m.vouchers == 0 || m.voucher != teller):
+		m.voucher = teller
+		m.vouchers = min(m.vouchers+1, 2)
+	}
+}
+
+// isUnproved reports whether gossip tells of a name that does not count.
+func (k *knownSet) isUnproved(name string) bool {
+	return slices.ContainsFunc(k.unproved, func(m memberInfo) bool { return m.Name == name })
+}
+
+// doubt begins to doubt a name, where there is room for one more.
+func (k *knownSet) doubt(name string, d doubt) (news bool) {
+	ofTeller := 0
+	for _, other := range k.doubts {
+		if other.teller == d.teller {
+			ofTeller++
+		}
+	}
+	if ofTeller >= maxDoubtsOfOne || len(k.doubts) >= maxDoubts {
+		return false
+	}
+	k.doubts[name] = d
+	return true
+}
+
+// settle takes in whom a member counts that decides in full: what one other alone has told of, and that one does not know,
+// does not count here either; nor what gossip alone has told of.
+func (k *knownSet) settle(w *word) (news bool) {
+	k.young, news = false, k.young
+	var counts map[string]bool // whether a name does there
+	for name, m := range k.members {
+		if m.proved || m.vouchers > 1 || m.voucher == w.teller {
+			continue
+		}
+		if counts == nil {
+			counts = make(map[string]bool, len(w.names))
+			for _, name := range w.names {
+				counts[name] = true
+			}
+		}
+		if counts[name] {
+			continue
+		}
+		k.drop(name)
+		if !m.byGossipAlone() {
+			k.doubt(name, doubt{m.voucher, m.vouchers > 0, m.lostAt})
+		}
+		news = true
+	}
+	return news
+}
+
+// drop takes a name out of the members.
+func (k *knownSet) drop(name string) {
+	if m := k.members[name]; m != nil {
+		delete(k.members, name)
+		if m.lostAt.IsZero() {
+			k.alive--
+		}
+	}
+}
+
+// settled takes in that this node has evidence with others: its cluster is whom that was with, and whom those know.
+func (k *knownSet) settled(now time.Time) {
+	if k.young {
+		k.young = false
+		k.expire(now)
+	}
+}
+
+// heardOf takes in names that gossip tells of.
+func (k *knownSet) heardOf(names []string, now time.Time) (news bool) {
 	for _, name := range names {
-		if k.members[name] != nil || k.hasLeft(name, now) || now.Before(k.forgotten[name]) || len(k.members) >= maxMembers {
+		if !k.countsByGossip(name, now) || k.members[name] != nil || len(k.members) >= maxMembers {
 			continue
 		}
 		k.members[name] = &knownMember{memberInfo: memberInfo{Member: Member{Name: name}}, lostAt: now, hearsay: true}
@@ -98,38 +282,115 @@ func (k *knownSet) learn(names []string, now time.Time) (news bool) {
 	return news
 }
 
-// meet takes in the name of a member that has been heard itself: that is no hearsay, even where the name was given up. A
-// split can last longer than the memory of it, and gossip may take longer than others to notice its end.
+// countsByGossip reports whether a name counts that gossip tells of, for now.
+func (k *knownSet) countsByGossip(name string, now time.Time) bool {
+	if !k.young || k.hasLeft(name, now) || now.Before(k.forgotten[name]) {
+		return false
+	}
+	if k.youngUntil.IsZero() {
+		k.youngUntil = now.Add(hearsayMemory)
+	}
+	return now.Before(k.youngUntil)
+}
+
+// bequeath takes in whom a member knew that has left. They count whatever this node knows: with the one that has left its
+// majority becomes smaller, and they may have one that is without this node [GoodbyeNamesKnown].
+func (k *knownSet) bequeath(leaver string, names []string, now time.Time) (news bool) {
+	added := 0
+	for _, name := range names {
+		if k.members[name] == nil && added < maxDoubtsOfOne && k.learnName(leaver, name, true, false, now) {
+			news = true
+			added++
+		}
+	}
+	if news {
+		k.expire(now)
+	}
+	return news
+}
+
+// meet takes in that a member has proved itself, and reports whether that changes who counts or is told of; even where its name was given up. A split can last longer than the memory
+// of it, and gossip may take longer than others to notice its end.
 func (k *knownSet) meet(name string, now time.Time) (news bool) {
+	if name == k.self || k.hasLeft(name, now) {
+		return false
+	}
 	delete(k.forgotten, name)
-	return k.learn([]string{name}, now)
+	m := k.members[name]
+	if m == nil {
+		m = &knownMember{memberInfo: memberInfo{Member: Member{Name: name}}, lostAt: now, hearsay: true}
+		k.members[name] = m
+		delete(k.doubts, name)
+	}
+	news = m.byGossipAlone() // else it counts and is told of already
+	m.proved, k.met = true, true
+	if news {
+		k.expire(now)
+	}
+	return news
 }
 
 // forget gives up a name.
 func (k *knownSet) forget(name string, now time.Time) {
 	delete(k.members, name)
+	delete(k.doubts, name)
 	k.forgotten[name] = now.Add(k.tombstoneMemory())
 }
 
 // names returns all known names, sorted.
 func (k *knownSet) names() []string { return slices.Sorted(maps.Keys(k.members)) }
 
+// doubted returns the names that are doubted, sorted.
+func (k *knownSet) doubted() []string { return slices.Sorted(maps.Keys(k.doubts)) }
+
+// told returns the known names that others are told, and those of them that have not proved themselves here. What gossip
+// alone has told of is passed on by gossip alone.
+func (k *knownSet) told() (names, hearsay []string) {
+	names = make([]string, 0, len(k.members))
+	for name, m := range k.members {
+		if m.byGossipAlone() {
+			continue
+		}
+		names = append(names, name)
+		if !m.proved {
+			hearsay = append(hearsay, name)
+		}
+	}
+	slices.Sort(names)
+	slices.Sort(hearsay)
+	return names, hearsay
+}
+
 // update takes in the complete list of members that gossip has not given up. Those that are not in it any more are lost
-// from now on, except self.
+// from now on, except self. Those that are new and have not proved themselves do not count yet.
 func (k *knownSet) update(members []memberInfo, now time.Time) {
 	present := make(map[string]bool, len(members))
 	taken := make(map[netip.AddrPort]bool, len(members))
+	k.unproved = k.unproved[:0:0]
 	for _, m := range members {
 		if k.hasLeft(m.Name, now) {
 			continue // gossip that is older than the departure
 		}
-		present[m.Name] = true
-		taken[m.gossip] = true
-		if k.members[m.Name] == nil {
-			k.members[m.Name] = new(knownMember)
+		known := k.members[m.Name]
+		if d, doubted := k.doubts[m.Name]; known == nil && doubted && d.vouch { // two speak for it
+			known = &knownMember{}
+			known.vouch(d.teller, d.vouch)
+			delete(k.doubts, m.Name)
 		}
-		*k.members[m.Name] = knownMember{memberInfo: m}
-		delete(k.forgotten, m.Name) // after a split that was longer than the memory of it
+		if known == nil {
+			if !k.countsByGossip(m.Name, now) {
+				m.State = MemberSuspect
+				k.unproved = append(k.unproved, m)
+				continue
+			}
+			known = &knownMember{}
+		}
+		known.memberInfo, known.lostAt, known.hearsay = m, time.Time{}, false
+		k.members[m.Name] = known
+		present[m.Name] = true
+		if !known.byGossipAlone() {
+			taken[m.gossip] = true
+		}
 	}
 	k.alive = 0
 	for name, m := range k.members {
@@ -142,9 +403,6 @@ func (k *knownSet) update(members []memberInfo, now time.Time) {
 			m.lostAt = now
 			m.State = MemberLost
 		}
-	}
-	if k.alive > 1 {
-		k.met = true
 	}
 	k.expire(now)
 	if len(k.members) >= k.expect {
@@ -168,6 +426,12 @@ func (k *knownSet) retire(name string, remember time.Duration, now time.Time) (w
 	}
 	k.expire(now)
 	return wasKnown
+}
+
+// hasProved reports whether a member has proved itself to this node.
+func (k *knownSet) hasProved(name string) bool {
+	m := k.members[name]
+	return m != nil && m.proved
 }
 
 // hasLeft reports whether there is a tombstone for name.
@@ -196,6 +460,7 @@ func (k *knownSet) isolatedMemory() time.Duration {
 // expire forgets what is not to be remembered any longer. Fewer known members may make those in reach a majority, which
 // only starts the shorter memory, so one pass is enough.
 func (k *knownSet) expire(now time.Time) {
+	k.expireHearsay(now)
 	k.noteMajority(now)
 	for name, m := range k.members {
 		if !m.lostAt.IsZero() && !now.Before(k.forgetAt(m)) {
@@ -207,6 +472,35 @@ func (k *knownSet) expire(now time.Time) {
 	for _, memory := range []map[string]time.Time{k.left, k.forgotten} {
 		maps.DeleteFunc(memory, func(_ string, until time.Time) bool { return !now.Before(until) })
 		boundTombstones(memory)
+	}
+}
+
+// expireHearsay drops what gossip alone has told of, when this node has met its cluster or has had the time to, and doubted
+// names that are lost and that nobody has proved for long.
+func (k *knownSet) expireHearsay(now time.Time) {
+	if k.young && !k.youngUntil.IsZero() && !now.Before(k.youngUntil) {
+		k.young = false
+	}
+	if !k.young {
+		for name, m := range k.members {
+			if m.byGossipAlone() {
+				if m.lostAt.IsZero() {
+					m.State = MemberSuspect
+					k.unproved = append(k.unproved, m.memberInfo)
+				}
+				k.drop(name)
+			}
+		}
+	}
+	for name, d := range k.doubts {
+		switch {
+		case now.Sub(d.since) < doubtMemory:
+		case k.lost == nil || k.lost(name):
+			k.forget(name, now)
+		default:
+			d.since = now.Add(time.Second - doubtMemory) // when to look again
+			k.doubts[name] = d
+		}
 	}
 }
 
@@ -239,12 +533,18 @@ func (k *knownSet) forgetAt(m *knownMember) time.Time {
 	return latest
 }
 
-// boundMembers forgets those that were lost first while there are more members than a cluster may have. It takes a
+// boundMembers forgets those that have not proved themselves, and then those that were lost first, while there are more members than a cluster may have. It takes a
 // process that crashes and comes back at another address thousands of times an hour to get there.
 func (k *knownSet) boundMembers(now time.Time) {
 	if excess := len(k.members) - maxMembers; excess > 0 {
 		lost := slices.DeleteFunc(k.names(), func(name string) bool { return k.members[name].lostAt.IsZero() })
-		slices.SortStableFunc(lost, func(a, b string) int { return k.members[a].lostAt.Compare(k.members[b].lostAt) })
+		slices.SortStableFunc(lost, func(a, b string) int {
+			x, y := k.members[a], k.members[b]
+			if x.proved != y.proved {
+				return 1 - 2*int(boolByte(y.proved))
+			}
+			return x.lostAt.Compare(y.lostAt)
+		})
 		for _, name := range lost[:min(excess, len(lost))] {
 			k.forget(name, now)
 		}
@@ -276,6 +576,12 @@ func (k *knownSet) nextExpiry() (at time.Time, ok bool) {
 	for _, until := range k.left {
 		earliest(until)
 	}
+	if k.young && !k.youngUntil.IsZero() {
+		earliest(k.youngUntil)
+	}
+	for _, d := range k.doubts {
+		earliest(d.since.Add(doubtMemory))
+	}
 	return at, ok
 }
 
@@ -287,6 +593,17 @@ func (k *knownSet) reach() (known, reachable int) {
 		known = max(known, 1+k.seeds)
 	}
 	return known, k.alive
+}
+
+// presentMembers returns the members that count and that gossip has not given up.
+func (k *knownSet) presentMembers() []memberInfo {
+	present := make([]memberInfo, 0, len(k.members))
+	for _, m := range k.members {
+		if m.lostAt.IsZero() {
+			present = append(present, m.memberInfo)
+		}
+	}
+	return present
 }
 
 // lostMembers returns the members that gossip has given up and that still count, sorted by name. Where those are that are

@@ -37,6 +37,7 @@ func (s *knownScript) alive(after time.Duration, names string) {
 	var members []memberInfo
 	for _, r := range names {
 		members = append(members, knownMemberAt(string(r), int(r)))
+		s.meet(string(r), s.now) // a link has come up
 	}
 	s.update(members, s.now)
 }
@@ -79,19 +80,24 @@ func TestKnownForgetsALostMemberAfterSplitMemoryWithAMajority(t *testing.T) {
 	assert.False(t, ok)
 }
 
+// told takes in a member's word, of what has proved itself there. full says that this node has evidence.
+func (s *knownScript) told(teller string, full bool, names ...string) bool {
+	return s.learn(&word{teller: teller, names: names}, full, s.now)
+}
+
 // What other members tell of counts, but is no member, and passes like one that was lost.
 func TestKnownLearnsFromHearsay(t *testing.T) {
 	s := newKnownScript(0, 0)
 	s.alive(0, "ab")
-	require.True(t, s.learn([]string{"a", "b", "x"}, s.now))
-	require.False(t, s.learn([]string{"a", "b", "x"}, s.now), "no news")
+	require.True(t, s.told("b", false, "a", "b", "x"))
+	require.False(t, s.told("b", false, "a", "b", "x"), "no news")
 	s.assertReach(t, 3, 2)
 	require.Empty(t, s.lostMembers(), "nobody has said where it is")
 	s.alive(time.Minute-1, "ab")
 	s.assertReach(t, 3, 2)
 	s.alive(1, "ab")
 	s.assertReach(t, 2, 2)
-	require.False(t, s.learn([]string{"x"}, s.now), "it is not taught back")
+	require.False(t, s.told("b", false, "x"), "it is not taught back")
 	require.True(t, s.meet("x", s.now), "unless it says so itself")
 	s.assertReach(t, 3, 2)
 	require.False(t, s.meet("x", s.now))
@@ -100,9 +106,139 @@ func TestKnownLearnsFromHearsay(t *testing.T) {
 	require.Empty(t, s.forgotten, "seen alive")
 
 	s.retire("x", time.Hour, s.now)
-	require.False(t, s.learn([]string{"x"}, s.now), "who has left does not come back")
+	require.False(t, s.told("b", false, "x"), "who has left does not come back")
 	require.False(t, s.meet("x", s.now), "nor when it is still to be heard")
 	s.assertReach(t, 2, 2)
+}
+
+// gossip lists members that have not proved themselves, beside a, b and c.
+func (s *knownScript) gossip(after time.Duration, names string) {
+	s.now = s.now.Add(after)
+	var members []memberInfo
+	for _, r := range "abc" + names {
+		members = append(members, knownMemberAt(string(r), int(r)))
+	}
+	s.update(members, s.now)
+}
+
+func TestKnownDoesNotCountWhatGossipAloneTellsOf(t *testing.T) {
+	s := newKnownScript(0, 0)
+	s.alive(0, "abc")
+	s.gossip(0, "vwxyz")
+	s.assertReach(t, 3, 3)
+	require.Len(t, s.unproved, 5)
+	require.False(t, s.heardOf([]string{"v", "u"}, s.now))
+	require.True(t, s.meet("v", s.now))
+	s.gossip(0, "vwxyz")
+	s.assertReach(t, 4, 4)
+	require.True(t, s.told("b", true, "w"), "a member and gossip")
+	s.assertReach(t, 5, 4)
+	s.gossip(0, "vwxyz")
+	s.assertReach(t, 5, 5)
+	require.Len(t, s.unproved, 3)
+	names, hearsay := s.knownSet.told()
+	require.Equal(t, []string{"a", "b", "c", "v", "w"}, names)
+	require.Equal(t, []string{"w"}, hearsay)
+}
+
+// A lost member is not given up for one at its address that has not proved itself.
+func TestKnownIsNotReplacedByGossipAlone(t *testing.T) {
+	s := newKnownScript(0, 0)
+	s.alive(0, "abc")
+	s.update([]memberInfo{knownMemberAt("a", 'a'), knownMemberAt("b", 'b'), knownMemberAt("ghost", 'c')}, s.now)
+	s.assertReach(t, 3, 2)
+}
+
+func TestKnownCountsByGossipForSecondsWhileYoung(t *testing.T) {
+	for _, meets := range []bool{false, true} {
+		s := newKnownScript(0, 1)
+		s.update([]memberInfo{knownMemberAt("a", 'a'), knownMemberAt("b", 'b'), knownMemberAt("x", 'x')}, s.now)
+		require.True(t, s.heardOf([]string{"y"}, s.now))
+		s.assertReach(t, 4, 3)
+		names, _ := s.knownSet.told()
+		require.Equal(t, []string{"a"}, names, "nobody is told by it")
+		if meets {
+			s.meet("b", s.now)
+		}
+		at, ok := s.nextExpiry()
+		require.True(t, ok)
+		require.Equal(t, s.now.Add(hearsayMemory), at)
+		s.now = at
+		s.expire(s.now)
+		if meets {
+			s.assertReach(t, 2, 2)
+		} else {
+			s.assertReach(t, 2, 1) // the seed still counts
+		}
+		s.update([]memberInfo{knownMemberAt("a", 'a'), knownMemberAt("b", 'b'), knownMemberAt("x", 'x')}, s.now)
+		require.NotContains(t, s.members, "x")
+	}
+}
+
+// Evidence with others, and the word of a member that has it, settle who counts.
+func TestKnownIsSettled(t *testing.T) {
+	s := newKnownScript(0, 1)
+	s.gossip(0, "xyz")
+	s.meet("b", s.now)
+	s.told("b", false, "a", "b", "c")
+	s.assertReach(t, 6, 6)
+	s.settled(s.now)
+	s.assertReach(t, 3, 3)
+
+	s = newKnownScript(0, 1)
+	s.gossip(0, "xyz")
+	s.meet("b", s.now)
+	s.meet("c", s.now)
+	s.told("c", false, "a", "c", "v", "w")
+	s.assertReach(t, 8, 6)
+	require.True(t, s.learn(&word{teller: "b", names: []string{"a", "b", "c"}, full: true}, false, s.now))
+	s.assertReach(t, 3, 3)
+	require.Equal(t, []string{"v", "w"}, s.doubted())
+}
+
+// One member's word does not count against evidence; a second one's does, and its bearer's.
+func TestKnownDoubtsOneWordAgainstEvidence(t *testing.T) {
+	s := newKnownScript(0, 0)
+	s.alive(0, "abc")
+	require.True(t, s.told("b", true, "w", "x", "y"))
+	s.assertReach(t, 3, 3)
+	require.Equal(t, []string{"w", "x", "y"}, s.doubted())
+	require.False(t, s.told("b", true, "x"), "the same member again")
+	require.False(t, s.learn(&word{teller: "c", names: []string{"x"}, hearsay: []string{"x"}}, true, s.now), "who has it from others")
+	require.True(t, s.told("c", true, "x"))
+	require.True(t, s.meet("y", s.now))
+	s.assertReach(t, 5, 3)
+	require.Equal(t, []string{"w"}, s.doubted())
+
+	lost := false
+	s.lost = func(string) bool { return lost }
+	s.gossip(doubtMemory, "")
+	require.Equal(t, []string{"w"}, s.doubted(), "it is not lost")
+	at, _ := s.nextExpiry()
+	require.Equal(t, s.now.Add(time.Second), at)
+	lost = true
+	s.gossip(time.Second, "")
+	require.Empty(t, s.doubted())
+	require.False(t, s.told("b", true, "w"), "it is not taught back")
+}
+
+func TestKnownDoubtsAreBounded(t *testing.T) {
+	s := newKnownScript(0, 0)
+	s.alive(0, "abc")
+	for teller := range 20 {
+		s.told(fmt.Sprint(teller), true, inventedNames(9000)[teller*100:]...)
+		require.LessOrEqual(t, len(s.doubts), min((teller+1)*maxDoubtsOfOne, maxDoubts))
+	}
+	s.assertReach(t, 3, 3)
+}
+
+// Whom a member knew that has left counts at once, or the majority of the rest could be one without them.
+func TestKnownCountsWhatALeaverKnew(t *testing.T) {
+	s := newKnownScript(0, 0)
+	s.alive(0, "ab")
+	require.True(t, s.bequeath("b", []string{"a", "x", "y"}, s.now))
+	s.retire("b", time.Hour, s.now)
+	s.assertReach(t, 3, 1)
 }
 
 // A member that was lost, forgotten, and comes back after a long split is one like any other: it must be asked again.
@@ -126,7 +262,7 @@ func TestKnownHearsayIsBounded(t *testing.T) {
 		for j := range names {
 			names[j] = fmt.Sprintf("hearsay-%d-%d", i, j)
 		}
-		s.learn(names, s.now)
+		s.told("b", false, names...)
 		require.LessOrEqual(t, len(s.members), maxMembers)
 	}
 	s.alive(0, "abcdef")
@@ -180,6 +316,7 @@ func TestKnownMemberAtTheAddressReplacesALostOne(t *testing.T) {
 	restarted := knownMemberAt("c2", 'c')
 	all := []memberInfo{knownMemberAt("a", 'a'), knownMemberAt("b", 'b'), knownMemberAt("c", 'c'), restarted}
 
+	s.meet("c2", s.now)
 	s.update(all, s.now)
 	s.assertReach(t, 4, 4) // gossip still holds the old one for alive: there is no telling which is older
 
@@ -267,7 +404,7 @@ func TestKnownIsBounded(t *testing.T) {
 	for i := range maxMembers + 10 { // b is never lost, c0 is lost first
 		name := fmt.Sprintf("c%d", i)
 		s.now = s.now.Add(time.Millisecond)
-		s.members[name] = &knownMember{memberInfo: knownMemberAt(name, i), lostAt: s.now}
+		s.members[name] = &knownMember{memberInfo: knownMemberAt(name, i), lostAt: s.now, proved: true}
 	}
 	s.expire(s.now)
 	assert.Len(t, s.members, maxMembers)
@@ -306,6 +443,7 @@ func TestKnownProperties(t *testing.T) {
 			alive := rapid.SliceOfNDistinct(rapid.IntRange(1, len(records)-1), 0, -1, rapid.ID).Draw(t, "alive")
 			members := []memberInfo{knownMemberAt("m0", 0)}
 			for _, i := range alive {
+				k.meet(fmt.Sprint("m", i), now)
 				members = append(members, knownMemberAt(fmt.Sprint("m", i), i))
 			}
 			k.update(members, now)

@@ -78,6 +78,7 @@ type membership struct {
 	onChange  func(*memberView)
 	changed   chan struct{} // capacity 1: a view is to be made
 	force     atomic.Bool   // and told of even if it is the same
+	young     atomic.Bool   // known.young, to be looked at often
 	goodbyes  memberlist.TransmitLimitedQueue
 	current   atomic.Pointer[memberView]
 	names     atomic.Pointer[knownNames] // changed with mu held
@@ -169,9 +170,10 @@ func newMembership(s *settings, t gossipTransport, rpcAddr netip.AddrPort, onCha
 	self := m.describe(s.identity, gossip, m.own)
 	m.nodes[s.identity] = &gossipNode{memberInfo: self}
 	m.known = newKnownSet(self, s.ExpectMembers, len(s.Join), s.SplitMemory)
+	m.young.Store(m.known.young)
 	m.goodbyes.NumNodes = func() int { return m.view().reachable }
 	m.noteKnownLocked()
-	m.current.Store(newView([]memberInfo{self}, m.everyone(), 1))
+	m.current.Store(newView([]memberInfo{self}, nil, m.everyone(), 1))
 	return m, nil
 }
 
@@ -230,7 +232,8 @@ func (m *membership) noteKnownLocked() (changed bool) {
 		last = &knownNames{}
 	}
 	next := newKnownNames(m.known, last.generation+1)
-	if next.known == last.known && slices.Equal(next.names, last.names) {
+	if next.known == last.known && slices.Equal(next.names, last.names) && slices.Equal(next.doubted, last.doubted) &&
+		slices.Equal(next.told, last.told) && slices.Equal(next.hearsay, last.hearsay) {
 		return false
 	}
 	m.names.Store(next)
@@ -251,29 +254,40 @@ func (m *membership) departed() map[string]bool {
 	return names
 }
 
-// learn takes in names that another member knows. When it returns, everyone has those that were new, which it reports.
-// It is called often, and mostly there is no news.
-func (m *membership) learn(names ...string) (news bool) {
+// learn takes in a member's word, of which full says whether this node has evidence. When it returns, everyone has what was
+// news, which it reports. It is called often, and mostly there is no news.
+func (m *membership) learn(w *word, full bool) (news bool) {
 	known := m.everyone()
-	if !slices.ContainsFunc(names, func(name string) bool { return !known.isKnown(name) }) {
+	if len(known.hearsay) == 0 && len(known.told) == len(known.names) &&
+		!slices.ContainsFunc(w.names, func(name string) bool { return !known.isKnown(name) }) {
 		return false
 	}
-	m.mu.Lock()
-	news = m.known.learn(names, time.Now()) && m.noteKnownLocked()
-	m.mu.Unlock()
-	if news {
-		m.wake()
+	return m.change(func(now time.Time) bool { return m.known.learn(w, full, now) })
+}
+
+// meet takes in that a member has proved itself: it has pinged or asked this node, or answered it, or a link to it has come
+// up.
+func (m *membership) meet(name string) (news bool) {
+	if known := m.everyone(); known.isKnown(name) && known.hasProved(name) {
+		return false
 	}
+	news = m.change(func(now time.Time) bool { return m.known.meet(name, now) })
+	m.wake()
 	return news
 }
 
-// meet is learn for a member that has been heard itself.
-func (m *membership) meet(name string) (news bool) {
-	if m.everyone().isKnown(name) {
-		return false
+// settled takes in that this node has evidence together with others.
+func (m *membership) settled() {
+	if m.young.Load() {
+		m.change(func(now time.Time) bool { m.known.settled(now); return true })
 	}
+}
+
+// change changes what is known, and reports whether everyone is different then.
+func (m *membership) change(known func(now time.Time) (news bool)) (news bool) {
 	m.mu.Lock()
-	news = m.known.meet(name, time.Now()) && m.noteKnownLocked()
+	news = known(time.Now()) && m.noteKnownLocked()
+	m.young.Store(m.known.young)
 	m.mu.Unlock()
 	if news {
 		m.wake()
@@ -316,8 +330,10 @@ func (m *membership) refresh() (again time.Duration) {
 	m.mu.Lock()
 	alive, strangers, again := m.aliveLocked(now)
 	m.known.update(alive, now)
-	members := append(alive, m.known.lostMembers()...)
+	members := append(m.known.presentMembers(), m.known.lostMembers()...)
+	unproved := slices.Clone(m.known.unproved)
 	m.noteKnownLocked()
+	m.young.Store(m.known.young)
 	known := m.everyone()
 	_, reachable := m.known.reach()
 	if at, ok := m.known.nextExpiry(); ok {
@@ -328,7 +344,7 @@ func (m *membership) refresh() (again time.Duration) {
 	for _, s := range strangers {
 		m.log.Warn("member left out: its metadata cannot be used", "member", s.Name, "addr", s.Addr, "err", s.fault)
 	}
-	next := newView(members, known, reachable)
+	next := newView(members, unproved, known, reachable)
 	last := m.view()
 	if forced := m.force.Swap(false); forced || !next.equal(last) {
 		m.current.Store(next)
@@ -483,7 +499,7 @@ func (m *membership) leave(timeout time.Duration) error {
 	deadline := time.NewTimer(timeout)
 	defer deadline.Stop()
 	sent := make(chan struct{})
-	m.goodbyes.QueueBroadcast(newGoodbye(departure{m.identity, remember}, m.everyone().names, func() { close(sent) }))
+	m.goodbyes.QueueBroadcast(newGoodbye(departure{m.identity, remember}, m.everyone().told, func() { close(sent) }))
 	err := m.list.Leave(timeout)
 	if err == nil && m.list.NumMembers() > 0 {
 		select {

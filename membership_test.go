@@ -570,8 +570,11 @@ func TestMembershipOnLoopback(t *testing.T) {
 		}
 		s := testSocketSettings(t, "127.0.0.1:0", join...)
 		s.Logger = slog.New(slog.DiscardHandler)
-		m, err := startMembership(s, netip.MustParseAddrPort(fmt.Sprintf("127.0.0.1:%d", 100+i)), func(*memberView) {})
+		links := new(atomic.Pointer[membership])
+		m, err := startMembership(s, netip.MustParseAddrPort(fmt.Sprintf("127.0.0.1:%d", 100+i)), func(v *memberView) { shakeHands(links.Load(), v) })
 		require.NoError(t, err)
+		links.Store(m)
+		m.again()
 		defer m.close()
 		all = append(all, m)
 	}

@@ -21,6 +21,10 @@ type memberView struct {
 	// up, and the lost ones that still count. Who has left is not in it.
 	members []memberInfo
 
+	// unproved are members that gossip tells of and that do not count: they have not proved themselves yet. Links to them are
+	// made, which is how they do.
+	unproved []memberInfo
+
 	names []string // of members
 	ring  []string // of members that own keys
 
@@ -36,6 +40,10 @@ type knownNames struct {
 	names      []string // sorted
 	known      int      // how many count: more than names while ExpectMembers or seeds have not been met
 	digest     uint64   // of names
+
+	told    []string // what others are told: names but for what gossip alone says; sorted
+	hearsay []string // those of told that have not proved themselves to this node, sorted
+	doubted []string // who is asked in rounds and does not count, sorted
 }
 
 func newKnownNames(k *knownSet, generation uint64) *knownNames {
@@ -47,7 +55,30 @@ func newKnownNames(k *knownSet, generation uint64) *knownNames {
 		_, _ = d.WriteString(name) // never fails
 		_, _ = d.Write([]byte{0})
 	}
-	return &knownNames{generation: generation, names: names, known: known, digest: d.Sum64()}
+	told, hearsay := k.told()
+	return &knownNames{generation: generation, names: names, known: known, digest: d.Sum64(),
+		told: told, hearsay: hearsay, doubted: k.doubted()}
+}
+
+// asked returns all that a round must hear, which is not to be changed.
+func (k *knownNames) asked() []string {
+	if len(k.doubted) == 0 {
+		return k.names
+	}
+	return slices.Concat(k.names, k.doubted)
+}
+
+// isAsked reports whether rounds must hear the member of that name.
+func (k *knownNames) isAsked(name string) bool {
+	_, doubted := slices.BinarySearch(k.doubted, name)
+	return doubted || k.isKnown(name)
+}
+
+// hasProved reports whether a known name has proved itself to this node.
+func (k *knownNames) hasProved(name string) bool {
+	_, hearsay := slices.BinarySearch(k.hearsay, name)
+	_, told := slices.BinarySearch(k.told, name)
+	return told && !hearsay
 }
 
 // isKnown reports whether limits are divided by the member of that name.
@@ -57,9 +88,10 @@ func (k *knownNames) isKnown(name string) bool {
 }
 
 // newView takes members over.
-func newView(members []memberInfo, known *knownNames, reachable int) *memberView {
+func newView(members, unproved []memberInfo, known *knownNames, reachable int) *memberView {
 	slices.SortFunc(members, func(a, b memberInfo) int { return cmp.Compare(a.Name, b.Name) })
-	v := &memberView{members: members, names: make([]string, len(members)), knownNames: *known, reachable: reachable}
+	slices.SortFunc(unproved, func(a, b memberInfo) int { return cmp.Compare(a.Name, b.Name) })
+	v := &memberView{members: members, unproved: unproved, names: make([]string, len(members)), knownNames: *known, reachable: reachable}
 	for i, m := range members {
 		v.names[i] = m.Name
 		if m.State == MemberAlive || m.State == MemberSuspect {
@@ -70,7 +102,8 @@ func newView(members []memberInfo, known *knownNames, reachable int) *memberView
 }
 
 func (v *memberView) equal(w *memberView) bool {
-	return v.known == w.known && v.digest == w.digest && v.reachable == w.reachable && slices.Equal(v.members, w.members)
+	return v.known == w.known && v.digest == w.digest && v.reachable == w.reachable && slices.Equal(v.members, w.members) &&
+		slices.Equal(v.unproved, w.unproved)
 }
 
 // find returns the member of that name.
@@ -87,9 +120,10 @@ func (v *memberView) ringNames() []string { return v.ring }
 
 // list returns all members, sorted by name. The caller may keep and change it.
 func (v *memberView) list() []Member {
-	list := make([]Member, len(v.members))
-	for i, m := range v.members {
-		list[i] = m.Member
+	list := make([]Member, 0, len(v.members)+len(v.unproved))
+	for _, m := range slices.Concat(v.members, v.unproved) {
+		list = append(list, m.Member)
 	}
+	slices.SortFunc(list, func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })
 	return list
 }

@@ -61,6 +61,8 @@ type Node struct {
 	peers   map[string]*peer  // that route refers to, so that a peer stays the same through ring changes
 	members map[string]Member // of the last view, to tell what changed
 
+	unproved []memberInfo // of the last view: there are links to them as well
+
 	stop    chan struct{}      // closed to end the goroutines below
 	halt    context.CancelFunc // likewise
 	running sync.WaitGroup     // of the sweepers, the keeper, the replicator and the reporter
@@ -385,14 +387,18 @@ func (n *Node) memberOf(p *peer) Member {
 func (n *Node) rebuild(view *memberView) {
 	n.tellChanges(view)
 	n.reckonWith(&view.knownNames)
-	old := n.peers
+	old, unproved := n.peers, n.unproved
 	n.peers = n.connectPeers(view)
+	n.unproved = view.unproved
 	n.reroute(view)
 	for name, p := range old {
 		if n.peers[name] == nil { // and no route leads there any more
-			n.client.Disconnect(name)
+			n.disconnect(name)
 			n.fallbackEnded(p)
 		}
+	}
+	for i := range unproved {
+		n.disconnect(unproved[i].Name)
 	}
 	n.evidence.knownChanged() // there are routes to them now
 	n.keeper.wake()
@@ -400,14 +406,14 @@ func (n *Node) rebuild(view *memberView) {
 	n.wakeWaiters()
 }
 
-// learn takes in names that another member knows. When it returns, evidence and verdicts reckon with them.
-func (n *Node) learn(names ...string) {
-	if n.membership.learn(names...) {
+// learn takes in a member's word for names. When it returns, evidence, verdicts and rounds reckon with it.
+func (n *Node) learn(w *word) {
+	if n.membership.learn(w, n.reach.isFull(n.now())) {
 		n.reckonWith(n.membership.everyone())
 	}
 }
 
-// meet is learn for a member that has asked this node, or pinged it.
+// meet takes in that a member has proved itself to this node.
 func (n *Node) meet(name string) {
 	if n.membership.meet(name) {
 		n.reckonWith(n.membership.everyone())
@@ -420,16 +426,28 @@ func (n *Node) reckonWith(known *knownNames) {
 	if known.generation > n.known {
 		n.known = known.generation
 		n.reach.setKnown(known.names, known.known, n.now())
+		n.reach.setDoubted(known.doubted, n.now())
 	}
 	n.knownMu.Unlock()
 	n.evidence.knownChanged()
 	n.keeper.wake()
 }
 
+// disconnect ends the link to a name that is neither a peer nor to prove itself.
+func (n *Node) disconnect(name string) {
+	unproved := func(m memberInfo) bool { return m.Name == name }
+	if n.peers[name] == nil && !slices.ContainsFunc(n.unproved, unproved) {
+		n.client.Disconnect(name)
+	}
+}
+
 // connectPeers returns the other members, each with a link. One that is leaving keeps its link while it is there:
 // answers may still be on their way. So does one that is lost: it may come back.
 func (n *Node) connectPeers(view *memberView) map[string]*peer {
 	peers := make(map[string]*peer, len(view.members))
+	for _, m := range view.unproved {
+		n.client.Connect(transport.Peer{Name: m.Name, Addr: m.RPCAddr})
+	}
 	for i := range view.members {
 		m := &view.members[i]
 		if m.Self {
@@ -509,6 +527,7 @@ func (n *Node) tellChanges(view *memberView) {
 func (n *Node) linkChanged(change transport.LinkChange) {
 	switch change.State {
 	case transport.LinkUp:
+		n.meet(change.Peer.Name)
 		n.events.emit(EventLinkUp, change.Peer.Name, change.Peer.Addr)
 		n.evidence.knownChanged()
 		n.keeper.wake()

@@ -343,8 +343,8 @@ func TestEvents(t *testing.T) {
 			}
 			return kinds
 		}
-		require.Equal(t, []string{"member joined", "link up", "fallback began", "fallback ended", "member leaving", "member left"}, about(joined.Self().Name))
-		require.Equal(t, []string{"member joined", "link up", "member lost"}, about(crashed.Self().Name))
+		require.Equal(t, []string{"link up", "member joined", "fallback began", "fallback ended", "member leaving", "member left"}, about(joined.Self().Name))
+		require.Equal(t, []string{"link up", "member joined", "member lost"}, about(crashed.Self().Name))
 		require.Contains(t, about(""), "ring changed")
 	})
 }

@@ -86,7 +86,8 @@ type reach struct {
 	graceUntil int64 // evidence that there was without new witnesses counts until then; guarded by lapsing
 
 	mu        sync.Mutex       // guards everything below; held for a few map look-ups only
-	known     []string         // sorted, with self
+	known     []string         // sorted, with self: who counts
+	doubted   []string         // sorted: who does not, and is asked in rounds, so that it must be told whether it is lost
 	majority  int              // how many witnesses are more than half
 	witnesses []string         // sorted
 	answers   []int64          // of each witness: when the last ping that it answered was sent; self: always
@@ -144,11 +145,7 @@ func (r *reach) replaceKnown(names []string, now int64) (grown bool) {
 		}
 	}
 	r.known, r.witnesses, r.answers = names, witnesses, answers
-	for _, name := range names {
-		if _, ok := r.watch[name]; !ok && name != r.self {
-			r.watch[name] = watch{ping: now, refuseUntil: never} // it must get the time to ping
-		}
-	}
+	r.watchKnown(names, now)
 	r.forgetStrangers(now)
 	for name := range r.words {
 		if !r.isKnown(name) {
@@ -182,17 +179,46 @@ func chooseWitnesses(names []string) []string {
 	return witnesses
 }
 
-// isKnown is to be called with mu held.
-func (r *reach) isKnown(name string) bool {
-	_, ok := slices.BinarySearch(r.known, name)
-	return ok
+// setDoubted takes in the names that do not count and are asked in rounds, sorted.
+func (r *reach) setDoubted(names []string, now int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.doubted = names
+	r.watchKnown(names, now)
 }
 
-// knows reports whether name is known.
+// watchKnown begins to watch names, with mu held: they must get the time to ping.
+func (r *reach) watchKnown(names []string, now int64) {
+	for _, name := range names {
+		if _, ok := r.watch[name]; !ok && name != r.self {
+			r.watch[name] = watch{ping: now, refuseUntil: never}
+		}
+	}
+}
+
+// isKnown reports whether it matters whether a member is lost, with mu held.
+func (r *reach) isKnown(name string) bool {
+	_, counts := slices.BinarySearch(r.known, name)
+	if counts || len(r.doubted) == 0 {
+		return counts
+	}
+	_, doubted := slices.BinarySearch(r.doubted, name)
+	return doubted
+}
+
+// knows reports whether it matters whether a member is lost.
 func (r *reach) knows(name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.isKnown(name)
+}
+
+// counts reports whether name is known and not only doubted.
+func (r *reach) counts(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, counts := slices.BinarySearch(r.known, name)
+	return counts
 }
 
 // currentWitnesses returns the witnesses, which are not to be changed, and whether this node is one.
@@ -339,7 +365,7 @@ func (r *reach) quietFor(w watch, d time.Duration, now int64) bool {
 
 // roomForStranger reports whether one more name that is not known can be remembered, with mu held.
 func (r *reach) roomForStranger(now int64) bool {
-	if most := len(r.known) - 1 + maxStrangers; len(r.watch) >= most {
+	if most := len(r.known) + len(r.doubted) - 1 + maxStrangers; len(r.watch) >= most {
 		r.forgetStrangers(now)
 		return len(r.watch) < most
 	}
@@ -364,7 +390,7 @@ func (r *reach) missed(now int64) []string {
 		return nil // nobody is to ping it
 	}
 	var missed []string
-	for _, name := range r.known {
+	for _, name := range slices.Concat(r.known, r.doubted) {
 		if name != r.self && r.quietFor(r.watch[name], missedAfter, now) {
 			missed = append(missed, name)
 		}

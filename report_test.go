@@ -15,7 +15,7 @@ func reportNode(known ...string) *Node {
 	n := &Node{table: newTable(1 << 20), rules: newRules(), reporter: newReporter("self"), membership: &membership{}}
 	names := &knownNames{names: slices.Sorted(slices.Values(known)), known: len(known)}
 	n.membership.names.Store(names)
-	n.membership.current.Store(newView(nil, names, len(known)))
+	n.membership.current.Store(newView(nil, nil, names, len(known)))
 	return n
 }
 

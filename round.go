@@ -22,7 +22,7 @@ type round struct {
 	mu    sync.Mutex
 	peers []string // who must answer: all known members, and who was named by an answer; it only grows
 	asked int      // so many of them are being asked; the rest refresh returns
-	knows uint64   // digest of the known set that peers has all of
+	knows uint64   // generation of the known set that peers has all of
 }
 
 // attempt is a round's part in one partition. It is guarded by the partition's mu.
@@ -123,14 +123,14 @@ func (a *attempt) outdone(v version) {
 func (r *round) complete(a *attempt, known *knownNames, lost func(string) bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.knows != known.digest {
+	if r.knows != known.generation {
 		return false
 	}
 	for i, name := range r.peers {
 		if a.hasAnswered(i) {
 			continue
 		}
-		if !r.gone[name] || !lost(name) && known.isKnown(name) {
+		if !r.gone[name] || !lost(name) && known.isAsked(name) {
 			return false
 		}
 	}
@@ -143,16 +143,16 @@ func (r *round) complete(a *attempt, known *knownNames, lost func(string) bool) 
 func (r *round) refresh(known *knownNames, self string, lost func(string) bool) (news []string, changed []int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, name := range known.names {
+	for _, name := range known.asked() {
 		if name != self && !slices.Contains(r.peers, name) {
 			r.peers = append(r.peers, name)
 		}
 	}
 	news = slices.Clone(r.peers[r.asked:])
 	r.asked = len(r.peers)
-	r.knows = known.digest
+	r.knows = known.generation
 	for i, name := range r.peers {
-		buried := !known.isKnown(name)
+		buried := !known.isAsked(name)
 		if isLost := lost(name); r.gone[name] && !isLost && !buried || !r.gone[name] && (isLost || buried) {
 			changed = append(changed, i)
 		}

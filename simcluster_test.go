@@ -31,7 +31,8 @@ type testMember struct {
 	ip   string
 	logs *lockedBuffer
 
-	busy atomic.Bool // in onChange
+	busy  atomic.Bool                // in onChange
+	links atomic.Pointer[membership] // once it is running
 
 	mu     sync.Mutex
 	views  int
@@ -72,6 +73,8 @@ func (c *testCluster) start(ip string, configure func(*settings), join ...string
 	started, err := startMembershipWith(s, netip.AddrPortFrom(s.gossip.Addr(), 7947), m.observe, &fakeNames{})
 	require.NoError(c.t, err)
 	m.membership = started
+	m.links.Store(started)
+	started.again()
 	c.t.Cleanup(func() { require.NoError(c.t, started.close()) })
 	c.all = append(c.all, m)
 	return m
@@ -101,6 +104,16 @@ func (m *testMember) observe(v *memberView) {
 	}
 	m.mu.Unlock()
 	m.busy.Store(false)
+	shakeHands(m.links.Load(), v)
+}
+
+// shakeHands has all members that gossip has not given up prove themselves, where there are no links. m may be nil.
+func shakeHands(m *membership, v *memberView) {
+	for _, i := range v.list() {
+		if m != nil && i.State != MemberLost && !i.Self {
+			m.meet(i.Name)
+		}
+	}
 }
 
 // statesOf returns the states that a member had in the views so far.

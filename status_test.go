@@ -88,7 +88,7 @@ func TestStatus(t *testing.T) {
 		require.Equal(t, []string{"a", "b"}, []string{s.Limiters[0].Name, s.Limiters[1].Name})
 		require.Len(t, s.Limiters[1].Limits, 2)
 		require.NotEmpty(t, s.Limiters[0].Allowed)
-		require.Equal(t, peerlimit.EventLinkUp, s.Events[0].Kind, "the latest first, though nobody receives them")
+		require.Equal(t, peerlimit.EventRing, s.Events[0].Kind, "the latest first, though nobody receives them")
 
 		l, ok := node.LimiterNamed("a")
 		require.True(t, ok)

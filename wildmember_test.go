@@ -218,6 +218,15 @@ var wildest = map[string]func(c *wildCluster) [][]byte{
 		q := question{round: election{math.MaxUint64, wildName}, parts: everyPart(func(part uint16) askedPart { return askedPart{part: part} })}
 		return [][]byte{appendQuestion(nil, &q)}
 	},
+	"nine thousand invented names": func(*wildCluster) [][]byte {
+		return [][]byte{appendQuestion(nil, &question{round: election{5, wildName}, known: inventedNames(9000)})}
+	},
+	"sixty invented names, again and again": func(*wildCluster) (messages [][]byte) {
+		for i := range 50 {
+			messages = append(messages, appendQuestion(nil, &question{round: election{5, wildName}, known: inventedNames(3000)[60*i:][:60]}))
+		}
+		return messages
+	},
 	"a question of an election of nobody": func(*wildCluster) [][]byte {
 		q := question{round: election{number: 1000}, parts: everyPart(func(part uint16) askedPart { return askedPart{part: part} })}
 		return [][]byte{appendQuestion(nil, &q)}

@@ -31,6 +31,10 @@ func appendPong(b []byte, p *pong) []byte {
 	w.digest(p.digest)
 	w.nameList(p.known)
 	w.nameList(p.silent)
+	if p.full || len(p.hearsay) > 0 { // most have nothing more to say; a version with more fields writes these as well
+		w.byte(boolByte(p.full))
+		w.nameList(p.hearsay)
+	}
 	return w.end()
 }
 
@@ -39,6 +43,9 @@ func decodePong(b []byte) (pong, error) {
 	p := pong{
 		refused: r.byte()&1 != 0, heard: r.uvarint(), digest: r.digest(),
 		known: r.nameList(), silent: r.nameList(),
+	}
+	if len(r.b) > 0 {
+		p.full, p.hearsay = r.byte()&1 != 0, r.nameList()
 	}
 	return decoded(&r, "pong", p)
 }
@@ -82,6 +89,7 @@ func appendQuestion(b []byte, q *question) []byte {
 		w.uvarint(uint64(p.from))
 		w.endRecord(begin)
 	}
+	w.lastNames(q.hearsay)
 	return w.end()
 }
 
@@ -91,6 +99,7 @@ func decodeQuestion(b []byte) (question, error) {
 	q.parts = readList(&r, partitionCount, 3, func() askedPart {
 		return askedPart{part: r.partition(), have: r.version(), from: r.uint32()}
 	})
+	q.hearsay = r.lastNames()
 	return decoded(&r, "question", q)
 }
 
@@ -112,6 +121,7 @@ func appendQuestionAnswer(b []byte, a *questionAnswer) []byte {
 		w.reports(p.reports)
 		w.endRecord(begin)
 	}
+	w.lastNames(a.hearsay)
 	return w.end()
 }
 
@@ -129,7 +139,23 @@ func decodeQuestionAnswer(b []byte, plain plainSet) (questionAnswer, error) {
 		}
 		return p
 	})
+	a.hearsay = r.lastNames()
 	return decoded(&r, "answer to a question", a)
+}
+
+// lastNames puts a list at the end of a message, where there is none when there is nothing to say.
+func (w *controlWriter) lastNames(names []string) {
+	if len(names) > 0 {
+		w.nameList(names)
+	}
+}
+
+// lastNames reads a list that lastNames has written.
+func (r *controlReader) lastNames() []string {
+	if len(r.b) == 0 {
+		return nil
+	}
+	return r.nameList()
 }
 
 // What a replicaPart says yes to, as bits of one byte.

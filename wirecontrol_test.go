@@ -155,7 +155,14 @@ func TestControlSkipsWhatItDoesNotKnow(t *testing.T) {
 		if g.name == "relay" {
 			continue // see below
 		}
-		decoded, err := g.codec.decode(append(g.codec.encode(g.message), 1, 2, 3))
+		encoded := g.codec.encode(g.message)
+		switch g.name { // a version with more fields writes these as well
+		case "pong", "pong-refused":
+			encoded = append(encoded, 0, 0)
+		case "question", "question-answer":
+			encoded = append(encoded, 0)
+		}
+		decoded, err := g.codec.decode(append(encoded, 1, 2, 3))
 		require.NoError(t, err, g.name)
 		assert.Equal(t, g.message, decoded, g.name)
 	}

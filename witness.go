@@ -9,13 +9,13 @@ import (
 // witnessing is how evidence talks to the other members and learns of them.
 func (n *Node) witnessing() evidenceIO {
 	return evidenceIO{
-		now:        n.now,
-		ping:       n.pingWitness,
-		judge:      n.askVerdict,
-		learn:      func(names []string) { n.learn(names...) },
-		meet:       n.meet,
-		digest:     func() uint64 { return n.membership.everyone().digest },
-		knownNames: func() []string { return n.membership.everyone().names },
+		now:     n.now,
+		ping:    n.pingWitness,
+		judge:   n.askVerdict,
+		learn:   n.learn,
+		meet:    n.meet,
+		settled: func() { n.membership.settled() },
+		known:   func() *knownNames { return n.membership.everyone() },
 	}
 }
 

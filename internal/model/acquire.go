@@ -23,7 +23,7 @@ func (m *machine) begin(s *State, n node) {
 	q.refused = false
 	q.round = round{
 		election: max(q.heard, q.promise.election, q.copy.election, q.gift.round) + 1,
-		must:     s.witnesses(n),
+		must:     m.asked(s, n),
 		gone:     s.gone(n),
 	}
 	q.promise.raise(promise{q.round.election, n})
@@ -45,9 +45,9 @@ func (s *State) gone(n node) nodes {
 }
 
 // unanswered returns who must still answer n's round, whether gone or not.
-func (s *State) unanswered(n node) nodes {
+func (m *machine) unanswered(s *State, n node) nodes {
 	r := &s.members[n].round
-	return (r.must | s.witnesses(n)) &^ r.answered &^ only(n)
+	return (r.must | m.asked(s, n)) &^ r.answered &^ only(n)
 }
 
 // mustRestart tells whether the round's verdicts no longer hold: somebody unanswered has gone since it began, or one
@@ -82,7 +82,7 @@ func (m *machine) mayStart(s *State, n node) bool {
 		return false
 	}
 	for h := range node(maxNodes) {
-		if s.unanswered(n).has(h) && !m.countsAsGone(s, n, h) {
+		if m.unanswered(s, n).has(h) && !m.countsAsGone(s, n, h) {
 			return false
 		}
 	}
@@ -119,7 +119,7 @@ func (m *machine) start(s *State, n node) error {
 	if best.less(q.round.best) {
 		best = q.round.best
 	}
-	missing := s.unanswered(n) | s.missed&^q.round.answered&^only(n)
+	missing := m.unanswered(s, n) | s.missed&^q.round.answered&^only(n)
 	return s.hold(n, version{election: elected, holder: n, takes: best.takes}, missing)
 }
 

@@ -4,7 +4,8 @@ package model
 func (m *machine) hearQuestion(s *State, q message) {
 	n := &s.members[q.to]
 	if m.Rules.KnownInQuestions {
-		m.learn(s, q.to, only(q.from)|q.known)
+		m.learn(s, q.to, only(q.from))
+		m.told(s, q.to, q.known)
 	}
 	answer := message{from: q.to, to: q.from, round: q.round, known: m.spokenKnown(s, q.to), place: q.place}
 	later := q.round > n.promise.election || q.round == n.promise.election && n.promise.to == q.from
@@ -63,7 +64,8 @@ func (n *member) receiver() nodes {
 // hearAnswer takes an answer into the round it belongs to.
 func (m *machine) hearAnswer(s *State, a message) error {
 	n := &s.members[a.to]
-	m.learn(s, a.to, a.known)
+	m.learn(s, a.to, only(a.from))
+	m.told(s, a.to, a.known)
 	if !n.round.running() || a.round != n.round.election && m.Rules.AnswersOfThisRoundOnly {
 		return nil
 	}

@@ -8,7 +8,7 @@ func (m *member) departed() nodes { return m.tombstones | m.forgotten }
 func (m *machine) mayForget(s *State, n, o node) bool {
 	q, p := &s.members[n], &s.members[o]
 	switch {
-	case n == o || !q.known.has(o) || q.ring.has(o) || q.fresh.has(o) || !q.silent.has(o):
+	case n == o || !(q.known | q.doubted).has(o) || q.ring.has(o) || q.fresh.has(o) || !q.silent.has(o):
 		return false
 	case p.alive() && s.linked(n, o):
 		return false
@@ -21,6 +21,7 @@ func (s *State) forget(n, gone node) {
 	m := &s.members[n]
 	m.forgotten.add(gone)
 	m.known.remove(gone)
+	m.doubted.remove(gone)
 	m.fresh.remove(gone)
 	s.missed.add(gone)
 }

@@ -38,7 +38,7 @@ func (x *explorer) round(n node) {
 		return
 	}
 	for o := range node(x.Nodes) {
-		wanted := x.s.unanswered(n).has(o) && !q.tombstones.has(o) && x.s.members[o].life != outside
+		wanted := x.unanswered(x.s, n).has(o) && !q.tombstones.has(o) && x.s.members[o].life != outside
 		if wanted && !x.s.underway(ask, n, o) {
 			x.do(asksMember, n, o, func(t *State) { t.send(x.question(t, n, o)) })
 		}

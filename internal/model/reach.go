@@ -27,19 +27,44 @@ func (s *State) lost(asker, n node) bool {
 	return accusers.majority(s.witnesses(asker))
 }
 
-// hear takes names into n's known that n has by gossip.
+// hear takes names into n's known that have proved themselves to n, or that a goodbye tells of.
 func (m *member) hear(names nodes) {
 	m.known |= names &^ m.tombstones
+	m.doubted &^= names
 	m.forgotten &^= names
 }
 
-// learn takes names into n's known that n has from a ping, a question or an answer. A tombstone is final.
+// learn takes names into n's known that have pinged or asked n, or that a goodbye tells of. A tombstone is final.
 func (m *machine) learn(s *State, n node, names nodes) {
 	q := &s.members[n]
 	if !m.Rules.ForgottenLearnedAgain {
 		names &^= q.forgotten
 	}
 	q.hear(names)
+}
+
+// told takes in names that a question or an answer tells n of. They are no proof: where n has evidence without them, they
+// do not count among its witnesses, and under DoubtedAreAsked must answer its rounds.
+func (m *machine) told(s *State, n node, names nodes) {
+	q := &s.members[n]
+	if !m.Rules.ForgottenLearnedAgain {
+		names &^= q.forgotten
+	}
+	if !s.evidence(n) {
+		q.hear(names)
+		return
+	}
+	names &^= q.known | q.tombstones
+	q.doubted |= names
+	q.forgotten &^= names
+}
+
+// asked are whom n's rounds must hear.
+func (m *machine) asked(s *State, n node) nodes {
+	if !m.Rules.DoubtedAreAsked {
+		return s.witnesses(n)
+	}
+	return s.witnesses(n) | s.members[n].doubted
 }
 
 // answerPing makes the witness's answer fresh evidence at pinger.
@@ -72,7 +97,7 @@ func (m *machine) mayAccuse(s *State, witness, n node) bool {
 	case o.alive() && o.fresh.has(witness):
 		return false
 	}
-	return w.known.has(n) || m.Rules.WitnessSpeaksOfStrangers
+	return (w.known | w.doubted).has(n) || m.Rules.WitnessSpeaksOfStrangers
 }
 
 // bury records the tombstone of a node that has left, and whom that node knew.
@@ -86,6 +111,7 @@ func (m *machine) bury(s *State, n, gone node) {
 func (m *member) bury(gone node) {
 	m.tombstones.add(gone)
 	m.known.remove(gone)
+	m.doubted.remove(gone)
 	m.forgotten.remove(gone)
 	m.fresh.remove(gone)
 	m.silent.remove(gone)

@@ -63,6 +63,10 @@ type Rules struct {
 	// KnownInQuestions: questions and answers carry the sender's known set. Without it an asker does not ask a joiner that
 	// only the answerers know.
 	KnownInQuestions bool
+	// DoubtedAreAsked: a name that a question or an answer tells a node of that has evidence without it does not count among
+	// its witnesses until it has proved itself, by a ping, a question, an answer or a link; but it must answer the node's
+	// rounds like all others. Without it a joiner that only one other member knows holds beside the asker.
+	DoubtedAreAsked bool
 	// PingMakesKnown: whoever answers a node's ping takes that node into known. Without it a node counts evidence from
 	// witnesses that would not count it.
 	PingMakesKnown bool

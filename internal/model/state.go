@@ -110,6 +110,7 @@ type member struct {
 	ring       nodes // its view of the members
 	known      nodes
 	tombstones nodes
+	doubted    nodes // one member alone has told of it, while this node had evidence without it
 	forgotten  nodes // was known and is no more, because it had been gone for long
 	fresh      nodes // witnesses whose answers to its pings are fresh
 	silent     nodes // nodes of which it says "no ping", and whose pings it does not answer

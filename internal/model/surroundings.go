@@ -183,7 +183,7 @@ func (x *explorer) joins(n node) {
 			q, p := &t.members[n], &t.members[seed]
 			p.hear(only(n))
 			p.ring.add(n)
-			q.life, q.known, q.ring, q.tombstones, q.promise = up, p.known, p.ring, p.tombstones, p.promise
+			q.life, q.known, q.ring, q.tombstones, q.promise = up, p.known|p.doubted, p.ring, p.tombstones, p.promise
 			if x.Bare {
 				q.promise, q.heard = promise{}, max(p.promise.election, p.heard)
 			}

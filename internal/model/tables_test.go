@@ -36,7 +36,7 @@ var exhaustions = []exhaustion{
 		cluster: model.Config{
 			Nodes: 3, Members: 3, Messages: 1, Events: model.Events{Crashes: 1, Forgets: 1, Total: 2},
 		},
-		states: 13_114,
+		states: 13_462,
 	},
 	{
 		name: "three nodes that drop copies, one crash",
@@ -88,7 +88,7 @@ var removals = []removal{
 			Nodes: 4, Members: 3, Messages: 3, Takes: 2, Ring: 1,
 			Events: model.Events{Joins: 1, Leaves: 1, Pauses: 1, Total: 3},
 		},
-		walks: model.Walks{Seed: 8, Count: 600, Length: 100, LiveEvery: 40, Muted: true},
+		walks: model.Walks{Seed: 2, Count: 600, Length: 100, LiveEvery: 40, Muted: true},
 	},
 	{
 		rule: "GivingStopsHolding", property: model.ErrTwoDeciders,
@@ -140,10 +140,16 @@ var removals = []removal{
 	{
 		rule: "WitnessSpeaksOfStrangers", property: model.ErrNoWayBack,
 		cluster: model.Config{
-			Nodes: 4, Members: 3, Messages: 3, Takes: 2, Ring: 1,
-			Events: model.Events{Joins: 1, Crashes: 1, Cuts: 1, Total: 3},
+			Nodes: 4, Members: 3, Messages: 1, Events: model.Events{Joins: 1, Crashes: 1, Cuts: 1, Pauses: 1, Total: 4},
+			Script: []string{
+				"EVENT the link A-B is cut", "B wrongly drops A from its ring", "the link A-B heals", "EVENT C pauses",
+				"B wrongly drops C from its ring", "C resumes", "B begins a round", "C replicates to B",
+				"B receives C's replica", "C receives B's refusal", "B adds A to its ring", "B adds C to its ring",
+				"B stops acquiring", "C begins a round", "C asks A", "A receives C's question",
+				"C receives A's not holding", "EVENT D joins through C", "EVENT D crashes", "C drops D from its ring",
+			},
 		},
-		walks: model.Walks{Seed: 2, Count: 400, Length: 100, LiveEvery: 40},
+		states: 2_000, live: 1,
 	},
 	{
 		rule: "RefusedHolderReacquires", property: model.ErrNoWayBack,
@@ -165,6 +171,19 @@ var removals = []removal{
 	},
 	{
 		rule: "KnownInQuestions", property: model.ErrTwoDeciders,
+		cluster: model.Config{
+			Nodes: 4, Members: 2, Messages: 1, Silence: true, Events: model.Events{Joins: 2, Total: 2},
+			Script: []string{
+				"EVENT C joins through A", "EVENT D joins through B", "A answers a ping of C", "B answers a ping of D",
+				"D begins a round", "D asks B", "B receives D's question", "D receives B's copy",
+				"D replicates to B", "B receives D's replica", "D receives B's acknowledgement",
+				"C begins a round", "C asks B", "B receives C's question", "C receives B's behind",
+			},
+		},
+		states: 100_000,
+	},
+	{
+		rule: "DoubtedAreAsked", property: model.ErrTwoDeciders,
 		cluster: model.Config{
 			Nodes: 4, Members: 2, Messages: 1, Silence: true, Events: model.Events{Joins: 2, Total: 2},
 			Script: []string{

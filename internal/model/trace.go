@@ -61,8 +61,8 @@ func (m *member) String() string {
 			b.WriteString(" " + flag.name)
 		}
 	}
-	fmt.Fprintf(&b, "; ring %s known %s tombstones %s forgotten %s fresh %s silent %s; copy %s, promise %d to %s",
-		m.ring, m.known, m.tombstones, m.forgotten, m.fresh, m.silent, m.copy, m.promise.election, m.promise.to)
+	fmt.Fprintf(&b, "; ring %s known %s doubted %s tombstones %s forgotten %s fresh %s silent %s; copy %s, promise %d to %s",
+		m.ring, m.known, m.doubted, m.tombstones, m.forgotten, m.fresh, m.silent, m.copy, m.promise.election, m.promise.to)
 	if m.gift != (gift{}) {
 		fmt.Fprintf(&b, ", gave to %s in round %d", m.gift.to, m.gift.round)
 	}
