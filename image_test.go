@@ -239,7 +239,7 @@ func TestStoreIsBounded(t *testing.T) {
 func TestStoreIgnoresNamesTooMany(t *testing.T) {
 	tab, known := newTable(100), newRules()
 	r := mustFind(t, known, "api", []Limit{PerHour(10)})
-	known.names = append(known.names, make([]string, maxNames-1)...)
+	known.count = maxNames - ownNames
 	foreign := []bucketImage{
 		{limiter: "one too many", key: "a", set: newLimitSet([]Limit{PerHour(1)}), levels: []float64{1}},
 		{limiter: "api", key: "b", set: r.set, levels: []float64{5}},

@@ -119,6 +119,7 @@ func (n *Node) startGoroutines() {
 	n.running.Go(func() { n.keeper.run(ctx) })
 	n.running.Go(func() { n.replicator.run(ctx) })
 	n.running.Go(func() { n.reportSpent(ctx) })
+	n.running.Go(func() { n.forgetNames(ctx) })
 	if n.hot != nil {
 		n.running.Go(func() { n.hot.run(ctx, n.now, n.giveBack) })
 	}
@@ -201,6 +202,9 @@ func (n *Node) Limiter(name string, limits ...Limit) (*Limiter, error) {
 	if err := validateLimits(limits); err != nil {
 		return nil, fmt.Errorf("limiter %q: %w", name, err)
 	}
+	if err := n.rules.keep(name); err != nil {
+		return nil, err
+	}
 	r, err := n.rules.find(appendRule(nil, name, limits))
 	if err != nil {
 		return nil, err
@@ -218,6 +222,9 @@ func (n *Node) LimiterFunc(name string, limits func(ctx context.Context, key str
 	}
 	if limits == nil {
 		return nil, fmt.Errorf("%w: limiter %q has no function", ErrInvalidLimit, name)
+	}
+	if err := n.rules.keep(name); err != nil {
+		return nil, err
 	}
 	return n.register(&Limiter{node: n, name: name, limits: limits, policy: n.settings.Fallback, counts: new(decisionCounts)})
 }

@@ -17,6 +17,33 @@ type arriving struct {
 	version version
 	arrival arrival
 	last    int64 // when a piece of it came
+	size    int64 // bytes, as far as it is bounded; see table.arrivingSize
+}
+
+// What pieces take up in memory, which is bounded: they belong to no bucket that could be evicted yet.
+const (
+	arrivingLeast  = 64 << 20 // bytes that all pieces at a node may take up, whatever MaxKeys
+	arrivingPerKey = 256      // and for each of MaxKeys: a partition that has all of them can come
+	arrivingBucket = 160      // of a bucket beside its key and levels
+)
+
+// setArriving makes a the pieces of p that are there, nil for none. The caller holds p.mu.
+func (t *table) setArriving(p *partition, a *arriving) {
+	if p.arriving != nil {
+		t.arrivingSize.Add(-p.arriving.size)
+	}
+	if p.arriving = a; a != nil {
+		t.arrivingSize.Add(a.size)
+	}
+}
+
+// add adds a piece's buckets.
+func (a *arriving) add(content *partContent) {
+	for i := range content.buckets {
+		image := &content.buckets[i]
+		a.size += int64(arrivingBucket + len(image.key) + 8*len(image.levels))
+	}
+	a.arrival.add(content)
 }
 
 // replicaLater returns what takes a replica that has just come, in memory that is used again.
@@ -177,12 +204,15 @@ func (t *table) takePiece(p *partition, part *replicaPart, now int64) replicaSta
 	case part.first, a == nil, a.version != part.version, uint64(a.arrival.images) != part.since:
 		return replicaMissing
 	}
-	a.arrival.add(&part.content)
+	t.setArriving(p, nil)
+	a.add(&part.content)
 	if a.last = now; !part.last {
-		p.arriving = a
+		if t.arrivingSize.Load()+a.size > max(arrivingLeast, arrivingPerKey*t.maxKeys) {
+			return replicaMissing // what no more comes of makes room soon
+		}
+		t.setArriving(p, a)
 		return replicaTaken
 	}
-	p.arriving = nil
 	t.replace(p, &a.arrival)
 	p.holding.takeReplica(part.version)
 	return replicaTaken
@@ -194,6 +224,6 @@ func (t *table) dropArrived(part uint16, now int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.arriving != nil && now-p.arriving.last > int64(arrivalTime) {
-		p.arriving = nil
+		t.setArriving(p, nil)
 	}
 }

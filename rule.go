@@ -1,10 +1,12 @@
 package peerlimit
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // MaxNameLen is the greatest length of a limiter's name, in bytes.
@@ -22,6 +24,8 @@ type rule struct {
 	encoded []byte    // what requests about it begin with
 	hash    keyHasher // of the name: partitions of its keys
 
+	use *nameUse
+
 	// lastScaled is this rule under the share it last had when this node had to decide alone.
 	lastScaled atomic.Pointer[scaledRule]
 }
@@ -36,24 +40,59 @@ const (
 	maxNames = 1 << 16 // as many as a limiterID can tell apart
 )
 
+const (
+	// ownNames of maxNames are for this node's own limiters: those that others ask about leave them free.
+	ownNames = maxNames / 4
+
+	// nameTurn is how often names are looked over that nobody uses, and nameTurns how many times one must be found without use
+	// in a row, and no bucket under it, to be forgotten.
+	nameTurn  = time.Minute
+	nameTurns = 10
+
+	// fewNames are not worth looking over.
+	fewNames = maxNames / 8
+)
+
+// nameUse is what is known of a name's use.
+type nameUse struct {
+	name string
+	turn atomic.Uint32 // when it was looked up last
+	own  bool          // this node has a limiter of that name; guarded by rules.mu
+}
+
 // rules finds the rule for an encoded name and limits.
 type rules struct {
-	// mu guards the maps. It is held for a look-up or an insertion only.
+	turn atomic.Uint32 // counts nameTurn
+
+	// mu guards the maps. It is held for a look-up or an insertion, or to forget names, only.
 	mu    sync.RWMutex
 	known map[string]*rule
 	ids   map[string]limiterID
-	names []string // by id
+	names []*nameUse  // by id; nil for one that is free
+	free  []limiterID // ids of names that were forgotten
+	count int         // names in use that are not this node's own
 }
 
 func newRules() *rules {
 	return &rules{known: make(map[string]*rule), ids: make(map[string]limiterID)}
 }
 
+// used notes that a name was looked up.
+func (r *rules) used(u *nameUse) {
+	if turn := r.turn.Load(); u.turn.Load() != turn { // mostly not, and processors need not take the line from each other
+		u.turn.Store(turn)
+	}
+}
+
 // lookup returns the rule that encoded says when it has been seen before, or nil.
 func (r *rules) lookup(encoded []byte) *rule {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return r.known[string(encoded)]
+	found := r.known[string(encoded)]
+	if found != nil {
+		r.used(found.use) // with mu held: it is not forgotten in between
+	}
+	return found
 }
 
 // find returns the rule that encoded says, decoding it only the first time.
@@ -74,9 +113,10 @@ func (r *rules) find(encoded []byte) (*rule, error) {
 	if found := r.known[string(encoded)]; found != nil {
 		return found, nil
 	}
-	if made.id, err = r.identify(name); err != nil {
+	if made.id, err = r.identify(name, false); err != nil {
 		return nil, err
 	}
+	made.use = r.names[made.id]
 	if len(r.known) >= maxRules {
 		// Rules are only remembered to save work: buckets follow a level's identity, not the rule's address.
 		clear(r.known)
@@ -85,23 +125,48 @@ func (r *rules) find(encoded []byte) (*rule, error) {
 	return made, nil
 }
 
-// identify returns the id of a valid name, which is a new one when the name is. The caller holds r.mu.
-func (r *rules) identify(name string) (limiterID, error) {
-	if id, ok := r.ids[name]; ok {
-		return id, nil
+// identify returns the id of a valid name, which is a new one when the name is; own says that this node has a limiter of that
+// name. The caller holds r.mu.
+func (r *rules) identify(name string, own bool) (limiterID, error) {
+	id, ok := r.ids[name]
+	switch {
+	case ok:
+		r.used(r.names[id])
+	case len(r.ids) >= maxNames, !own && r.count >= maxNames-ownNames:
+		return 0, fmt.Errorf("%w: %q is one more than %d", ErrInvalidName, name, len(r.ids))
+	case len(r.free) > 0:
+		id, r.free = r.free[len(r.free)-1], r.free[:len(r.free)-1]
+	default:
+		id, r.names = limiterID(len(r.names)), append(r.names, nil)
 	}
-	if len(r.names) >= maxNames {
-		return 0, fmt.Errorf("%w: %q is one more than %d", ErrInvalidName, name, maxNames)
+	if !ok {
+		u := &nameUse{name: strings.Clone(name)} // not a part of a message
+		u.turn.Store(r.turn.Load())
+		r.ids[u.name], r.names[id] = id, u
+		r.count++
 	}
-	id := limiterID(len(r.names))
-	r.ids[name], r.names = id, append(r.names, name)
+	if u := r.names[id]; own && !u.own {
+		u.own = true
+		r.count--
+	}
 	return id, nil
+}
+
+// keep gives a limiter's name an id for good: it is one of this node's own.
+func (r *rules) keep(name string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, err := r.identify(name, true)
+	return err
 }
 
 // idOf returns the id of a limiter's name. It fails for a name that is not valid or is one too many.
 func (r *rules) idOf(name string) (limiterID, error) {
 	r.mu.RLock()
 	id, ok := r.ids[name]
+	if ok {
+		r.used(r.names[id])
+	}
 	r.mu.RUnlock()
 	if ok {
 		return id, nil
@@ -111,14 +176,73 @@ func (r *rules) idOf(name string) (limiterID, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.identify(strings.Clone(name)) // not a part of a message
+	return r.identify(name, false)
 }
 
 // name returns the name that an id stands for.
 func (r *rules) name(id limiterID) string {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return r.names[id]
+	return r.names[id].name
+}
+
+// forgetNames begins another turn, and forgets names that others have asked about, and not for long, and that no bucket of
+// the tables is under. It is called every nameTurn.
+func (r *rules) forgetNames(tables ...*table) {
+	turn := r.turn.Add(1)
+	r.mu.RLock()
+	few := r.count < fewNames
+	r.mu.RUnlock()
+	if few {
+		return
+	}
+	var kept [maxNames / 64]uint64
+	for _, t := range tables {
+		t.markNames(&kept)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	forgot := false
+	for id, u := range r.names {
+		if u == nil || u.own || turn-u.turn.Load() < nameTurns || kept[id/64]>>(id%64)&1 == 1 {
+			continue // what was looked up since the buckets were looked over may have one by now
+		}
+		delete(r.ids, u.name)
+		r.names[id], r.free = nil, append(r.free, limiterID(id))
+		r.count--
+		forgot = true
+	}
+	if forgot {
+		clear(r.known) // those of names that are left are made anew
+	}
+}
+
+// markNames sets a bit for each name that there is a bucket under.
+func (t *table) markNames(kept *[maxNames / 64]uint64) {
+	for part := range t.partitions {
+		p := &t.partitions[part]
+		p.mu.Lock()
+		for i := range p.buckets.slots {
+			if b := p.buckets.slots[i].bucket; b != nil {
+				kept[b.limiter/64] |= 1 << (b.limiter % 64)
+			}
+		}
+		p.mu.Unlock()
+	}
+}
+
+// forgetNames forgets what nobody uses, from time to time until the node ends.
+func (n *Node) forgetNames(ctx context.Context) {
+	ticker := time.NewTicker(nameTurn)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			n.rules.forgetNames(n.table, n.alone)
+		}
+	}
 }
 
 // plainSet returns the set of a limiter that has these limits and remembers no others: the one that requests with them

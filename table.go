@@ -44,6 +44,9 @@ type table struct {
 	// changed has a bit for each partition with changes that were not sent to the heir yet.
 	changed [(partitionCount + 63) / 64]atomic.Uint64
 
+	// arrivingSize is how many bytes the pieces of replicas take up that are not all there.
+	arrivingSize atomic.Int64
+
 	// longestTurn is how far ahead a reservation may be that comes from another member, with a bucket or as a question.
 	longestTurn time.Duration
 
