@@ -512,16 +512,22 @@ func (r *reach) reachable(now int64) int {
 }
 
 // hear takes in an election number, and reports whether it is one that a member can have come to by counting. One that is
-// not is heard of no further, so that it is neither outbid nor passed on.
+// not is heard of no further, so that it is neither outbid nor passed on. One that is not far beyond that is approached: the
+// limits of two members differ by as much as what they have heard of, so one may have believed it.
 func (r *reach) hear(election uint64) (believed bool) {
 	for {
 		heard := r.heard.Load()
-		next := election
-		if most := max(countableElections, heard+min(electionLeap, math.MaxUint64-heard)); election > most {
-			next = min(countableElections, most) // who joins where that number has been reached finds the others there
+		next, most := heard, max(countableElections, heard+min(electionLeap, math.MaxUint64-heard))
+		switch {
+		case election <= most:
+			next = max(heard, election)
+		case heard < countableElections: // who joins where that number has been reached finds the others there
+			next = countableElections
+		case election-heard <= countableElections:
+			next = most
 		}
-		if next <= heard || r.heard.CompareAndSwap(heard, next) {
-			return election <= max(heard, next)
+		if next == heard || r.heard.CompareAndSwap(heard, next) {
+			return election <= next
 		}
 	}
 }
