@@ -55,7 +55,7 @@ func (n *Node) answerControl(ctx context.Context, from string, request []byte) (
 		if err != nil {
 			return nil, err
 		}
-		ans, err := n.onQuestion(&q)
+		ans, err := n.onQuestion(from, &q)
 		if err != nil {
 			return nil, err
 		}

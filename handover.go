@@ -25,11 +25,15 @@ const (
 // says in turn whom this node knows [KnownInQuestions].
 //
 // A round of an election that nobody can have counted to is refused: what is promised to it could never be outbid.
-func (n *Node) onQuestion(q *question) (*questionAnswer, error) {
+func (n *Node) onQuestion(from string, q *question) (*questionAnswer, error) {
 	if q.round.by == "" || !n.reach.hear(q.round.number) {
 		return nil, errUncountable
 	}
-	n.meet(q.round.by)
+	if from == q.round.by {
+		n.meet(from)
+	} else { // it came through another member, which is that one's word
+		n.learn(&word{teller: from, names: []string{q.round.by}})
+	}
 	n.learn(&word{teller: q.round.by, names: q.known, hearsay: q.hearsay})
 	n.reach.check(n.now())
 	ans := &questionAnswer{}

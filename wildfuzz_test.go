@@ -117,6 +117,7 @@ func FuzzAMemberThatSaysAnything(f *testing.F) {
 	for seed := range uint64(8) {
 		f.Add(seed)
 	}
+	f.Add(uint64(268))
 	f.Add(uint64(248)) // one member believed an election that the others did not
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		inWildCluster(t, func(c *wildCluster) {

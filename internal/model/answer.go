@@ -4,8 +4,10 @@ package model
 func (m *machine) hearQuestion(s *State, q message) {
 	n := &s.members[q.to]
 	if m.Rules.KnownInQuestions {
-		m.learn(s, q.to, only(q.from))
-		m.told(s, q.to, q.known)
+		if s.linked(q.from, q.to) {
+			m.learn(s, q.to, only(q.from))
+		} // else it came through another member, and is that one's word
+		m.told(s, q.to, only(q.from)|q.known)
 	}
 	answer := message{from: q.to, to: q.from, round: q.round, known: m.spokenKnown(s, q.to), place: q.place}
 	later := q.round > n.promise.election || q.round == n.promise.election && n.promise.to == q.from

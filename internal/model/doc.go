@@ -68,5 +68,10 @@
 // ForgottenLearnedAgain here does, when others name it: two nodes would keep a dead name alive between them. Its goodbyes
 // name as many as a packet holds.
 //
+// Gossip alone makes nobody known in the code; "learns by gossip" stands for the link that comes up then. A joiner of the
+// model knows whom its seed knows; the code counts them by gossip's word, but only for some seconds, or until it has evidence
+// or hears from a member that has. The code ends a doubt when a second member vouches for the name, too, and a doubted name
+// goes after 30 s when it is lost.
+//
 // In an arbitrary ring, as opposed to a consistent one, two clusters that met have no way back in some states.
 package model

@@ -331,7 +331,7 @@ var removals = []removal{
 	{
 		rule: "UnnamedHolderRepeats", property: model.ErrNoWayBack,
 		cluster: model.Config{Nodes: 4, Members: 4, Apart: 2, Messages: 3, Takes: 4, Events: anything},
-		walks:   model.Walks{Seed: 12, Count: 500, Length: 150, LiveEvery: 60, Muted: true},
+		walks:   model.Walks{Seed: 106, Count: 500, Length: 150, LiveEvery: 30, Muted: true},
 	},
 	{
 		rule: "HolderYields", property: model.ErrNoWayBack,
