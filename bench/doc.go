@@ -4,6 +4,6 @@
 //	go test -bench . ./...
 //	./side.sh
 //
-// The latter, of command side, compares all contestants in eleven minutes; contestant and gubernator/contestant are what it
-// starts, and contest is what these share. Command report and chaos.sh are of the scenarios of package chaos.
+// The latter, of command side, compares all contestants in eleven minutes. It starts commands contestant, with all Go
+// libraries, and gubernator; package contest is what these two and side say to each other.
 package bench

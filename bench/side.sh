@@ -9,6 +9,6 @@ trap 'rm -rf "$programs"' EXIT
 
 go build -o "$programs/side" ./side
 go build -o "$programs/contestant" ./contestant
-(cd gubernator && go build -o "$programs/gubernator" ./contestant)
+(cd gubernator && go build -o "$programs/gubernator" .)
 machine="Go $(go version | cut -d' ' -f3 | sed s/^go//), $(nproc) cores of $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1), Linux $(uname -r)"
 "$programs/side" -contestant "$programs/contestant" -gubernator "$programs/gubernator" -machine "$machine" "$@"

@@ -12,7 +12,8 @@
 //	go test ./chaos -chaos.run 'Kill' -v       those whose names match
 //
 // -chaos.repeat N runs each one N times; -chaos.out DIR writes a [Result] of each to DIR, for the report; and with
-// -chaos.node PROGRAM another program is the node, which need not be peerlimit: see chaos/node for what it must do.
+// -chaos.node PROGRAM another program is the node, which need not be peerlimit: see chaos/node for what it must do, and
+// chaos/gubernator for one that does. chaos/report.sh runs all of them with both and writes docs/chaos.md.
 //
 // Cuts and splits need network namespaces: each node has one of its own, and the scenario runs in another, which routes
 // between them and can drop what one node sends to another. It is made with the processes and ends with them, so nothing is

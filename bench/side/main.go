@@ -38,7 +38,7 @@ func main() {
 	flag.StringVar(&o.notes, "notes", "notes.md", "prose that becomes part of the document, if there is any")
 	flag.StringVar(&o.machine, "machine", "", "where it is measured")
 	flag.StringVar(&o.programs.contestant, "contestant", "", "the program of bench/contestant")
-	flag.StringVar(&o.programs.gubernator, "gubernator", "", "the program of bench/gubernator/contestant")
+	flag.StringVar(&o.programs.gubernator, "gubernator", "", "the program of bench/gubernator")
 	flag.StringVar(&o.programs.redis, "redis", "redis-server", "a Redis server")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often everything is measured")
 	flag.DurationVar(&o.lasts, "lasts", 500*time.Millisecond, "how long each scenario lasts in each round")

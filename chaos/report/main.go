@@ -1,7 +1,7 @@
 // Command report writes docs/chaos.md, and a chart of each scenario, from what the scenarios of package chaos have left in a
 // directory:
 //
-//	go run ./report -in DIR -out ../docs
+//	cd chaos/report && go run . -in DIR
 //
 // The document says how the results are made.
 package main
@@ -21,7 +21,7 @@ import (
 
 func main() {
 	in := flag.String("in", "", "directory of results, as -chaos.out writes them")
-	out := flag.String("out", "../docs", "directory to write chaos.md and chaos/*.svg to")
+	out := flag.String("out", "../../docs", "directory to write chaos.md and chaos/*.svg to")
 	machine := flag.String("machine", "", "where it was measured, for the document")
 	flag.Parse()
 	if err := run(*in, *out, *machine); err != nil {

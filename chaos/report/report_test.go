@@ -76,6 +76,15 @@ func TestReport(t *testing.T) {
 	}
 }
 
+// The document names the Gubernator that the scenarios ran with, and the benchmarks have the same one.
+func TestTheDocumentNamesGubernatorsVersion(t *testing.T) {
+	for _, module := range []string{"../gubernator", "../../bench/gubernator"} {
+		text, err := os.ReadFile(filepath.Join(module, "go.mod"))
+		require.NoError(t, err)
+		assert.Contains(t, string(text), "github.com/gubernator-io/gubernator/v2 "+gubernatorVersion+"\n", module)
+	}
+}
+
 func TestWhatIsNoResultIsRefused(t *testing.T) {
 	assert.ErrorContains(t, run(t.TempDir(), t.TempDir(), ""), "no results")
 	for name, test := range map[string]struct {

@@ -8,8 +8,8 @@ results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
 
 (cd gubernator && go build -o "$results/gubernator" .)
-(cd .. && go test ./chaos -count=1 -run TestScenarios -timeout 1h -chaos.long -chaos.out "$results")
-(cd .. && go test ./chaos -count=1 -run TestScenarios -timeout 1h -chaos.long -chaos.out "$results" \
-	-chaos.node "$results/gubernator" -chaos.program gubernator)
+go test . -count=1 -run TestScenarios -timeout 1h -chaos.long -chaos.out "$results"
+go test . -count=1 -run TestScenarios -timeout 1h -chaos.long -chaos.out "$results" \
+	-chaos.node "$results/gubernator" -chaos.program gubernator
 machine="Measured on $(date -u +%F) with $(go version | cut -d' ' -f3) on $(nproc) cores of $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1), Linux $(uname -r)."
-go run ./report -in "$results" -out ../docs -machine "$machine"
+(cd report && go run . -in "$results" -out ../../docs -machine "$machine")

@@ -19,9 +19,12 @@ decision, or when a decision took longer than two RPC timeouts and 50 ms, and wh
 
 All of it is made anew by
 
-    cd bench && ./chaos.sh
+    chaos/report.sh
 
 `
+
+// gubernatorVersion is the one that chaos/gubernator is built with.
+const gubernatorVersion = "v2.16.0"
 
 // document returns docs/chaos.md.
 func document(scenarios []scenario, machine string) []byte {
@@ -92,7 +95,7 @@ func beside(b *bytes.Buffer, scenarios []scenario) {
 		}
 		if !headed {
 			b.WriteString("\n## Beside others\n\n")
-			b.WriteString("The same service, drivers and judge, with another limiter in the service: Gubernator v2.16.0 as its documentation has it, with its defaults and its leaky bucket (`bench/gubernator`). Over and under are of the worst key.\n\n")
+			b.WriteString("The same service, drivers and judge, with another limiter in the service: Gubernator " + gubernatorVersion + " as its documentation has it, with its defaults and its leaky bucket (`chaos/gubernator`). Over and under are of the worst key.\n\n")
 			b.WriteString("| scenario | program | over, saturated key | over, exhausted keys | less than B + R·w in all | failed calls | slowest decision | full rate again |\n")
 			b.WriteString("|---|---|---|---|---|---|---|---|\n")
 			headed = true
