@@ -5,5 +5,7 @@
 //	./side.sh
 //
 // The latter, of command side, compares all contestants in eleven minutes. It starts commands contestant, with all Go
-// libraries, and gubernator; package contest is what these two and side say to each other.
+// libraries, and gubernator; package contest is what these two and side say to each other. Command scale, by
+// scale.sh, measures how peerlimit grows. Both keep what they have measured in results; benchmarks.sh runs both, and writes
+// docs/benchmarks.md from the last results of each and the prose in document.
 package bench

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Measures peerlimit side by side with what a user would pick instead, and writes bench/results/side, bench/results/side.md
-# and the charts in docs/benchmarks. It takes eleven minutes, on a machine that does nothing else. Arguments go to bench/side.
+# Measures peerlimit side by side with what a user would pick instead, and writes bench/results/side and the
+# charts in docs/benchmarks; benchmarks.sh -write then writes docs/benchmarks.md. It takes eleven minutes, on a machine that
+# does nothing else. Arguments go to bench/side.
 set -euo pipefail
 cd "$(dirname "$0")"
 export GOTOOLCHAIN=local

@@ -1,7 +1,6 @@
 package main
 
 import (
-	_ "embed"
 	"fmt"
 	"image/color"
 	"os"
@@ -15,18 +14,25 @@ import (
 	"gonum.org/v1/plot/vg"
 )
 
-//go:embed document.md
-var documentText string
+// document is a part of docs/benchmarks.md and its curves: where they are written to, and the template of the part.
+type document struct{ file, prose, charts string }
 
-// writeDocument writes results as a part of docs/benchmarks.md, with its curves.
-func writeDocument(r *results, out string) error {
+// write draws the curves, and writes the part when its file has a name.
+func (d document) write(r *results) error {
+	if err := drawCurves(r, d.charts); err != nil || d.file == "" {
+		return err
+	}
+	prose, err := os.ReadFile(d.prose)
+	if err != nil {
+		return err
+	}
 	functions := template.FuncMap{
 		"thousands": thousands, "took": took, "kilobytes": func(b float64) string { return fmt.Sprintf("%.1f kB", b/1000) },
 		"count":     func(n int) string { return fmt.Sprintf("%d,%03d,%03d", n/1_000_000, n/1000%1000, n%1000) },
 		"percent":   func(x float64) string { return fmt.Sprintf("%.1f %%", 100*x) },
 		"megabytes": func(n int) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) },
 	}
-	t, err := template.New("scale").Funcs(functions).Parse(documentText)
+	t, err := template.New("scale").Funcs(functions).Parse(string(prose))
 	if err != nil {
 		return err
 	}
@@ -34,10 +40,10 @@ func writeDocument(r *results, out string) error {
 	if err := t.Execute(&b, r); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(out, "results", "scale.md"), []byte(b.String()), 0o644); err != nil {
-		return err
-	}
-	charts := filepath.Join(out, "..", "docs", "benchmarks")
+	return os.WriteFile(d.file, []byte(b.String()), 0o644)
+}
+
+func drawCurves(r *results, charts string) error {
 	if err := os.MkdirAll(charts, 0o755); err != nil {
 		return err
 	}

@@ -1,5 +1,6 @@
 // Command scale measures how peerlimit grows: from three to nine processes on this machine, rings of up to a thousand
-// members, and a newcomer that a million live keys move to. See ../scale.sh.
+// members, and a newcomer that a million live keys move to. See ../scale.sh. It writes what it has measured, curves, and when
+// -document names a file a part of a document.
 package main
 
 import (
@@ -37,11 +38,15 @@ func main() {
 
 func run() error {
 	rings := flag.String("rings", "", "`file` with the output of the benchmarks of rings")
-	out := flag.String("out", "..", "the module's `directory`: what is written goes to results below, and to docs/benchmarks beside it")
+	out := flag.String("out", "results/scale", "`directory` for the results that are measured")
+	var d document
+	flag.StringVar(&d.file, "document", "", "the part of docs/benchmarks.md to write, a `file`; without it none is written")
+	flag.StringVar(&d.prose, "prose", "document/scale.md", "the `template` of that part")
+	flag.StringVar(&d.charts, "charts", "../docs/benchmarks", "`directory` for curves")
 	machine := flag.String("machine", "", "`text` about the machine")
 	lasts := flag.Duration("lasts", 3*time.Second, "measure each number of processes for so `long`")
 	keys := flag.Int("keys", 4_000_000, "of so many live keys, a quarter moves to the newcomer")
-	in := flag.String("in", "", "measure nothing: write the document from a `file` of results")
+	in := flag.String("in", "", "measure nothing: draw and write from a `file` of results")
 	flag.Parse()
 
 	var r results
@@ -53,7 +58,7 @@ func run() error {
 		if err := json.Unmarshal(text, &r); err != nil {
 			return err
 		}
-		return writeDocument(&r, *out)
+		return d.write(&r)
 	}
 	r = results{Date: time.Now().UTC().Format(time.RFC3339), Machine: *machine, Command: "bench/scale.sh"}
 	var err error
@@ -74,13 +79,12 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	dir := filepath.Join(*out, "results", "scale")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(*out, 0o755); err != nil {
 		return err
 	}
 	name := time.Now().UTC().Format("2006-01-02T150405Z") + ".json"
-	if err := os.WriteFile(filepath.Join(dir, name), append(text, '\n'), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(*out, name), append(text, '\n'), 0o644); err != nil {
 		return err
 	}
-	return writeDocument(&r, *out)
+	return d.write(&r)
 }

@@ -67,17 +67,17 @@ PASS
 }
 
 func TestDocumentIsWritten(t *testing.T) {
-	out := filepath.Join(t.TempDir(), "bench")
-	require.NoError(t, os.MkdirAll(filepath.Join(out, "results"), 0o755))
+	dir := t.TempDir()
+	d := document{file: filepath.Join(dir, "scale.md"), prose: filepath.Join("..", "document", "scale.md"), charts: filepath.Join(dir, "charts")}
 	r := &results{
 		Processes: []processesResult{{Processes: 3, PerSecond: 400_000, PerMillion: 4 * time.Second}, {Processes: 9, PerSecond: 100_000}},
 		Rings:     []ringResult{{Members: 10, Change: time.Millisecond}, {Members: 100, Change: 5 * time.Millisecond}},
 		Move:      moveResult{Keys: 4_000_000, Moved: 1_000_000, Joined: 7 * time.Second},
 	}
-	require.NoError(t, writeDocument(r, out))
-	text, err := os.ReadFile(filepath.Join(out, "results", "scale.md"))
+	require.NoError(t, d.write(r))
+	text, err := os.ReadFile(d.file)
 	require.NoError(t, err)
 	assert.Contains(t, string(text), "| 3 | 400,000 | 4.0 s |")
 	assert.Contains(t, string(text), "4,000,000 live keys")
-	assert.FileExists(t, filepath.Join(out, "..", "docs", "benchmarks", "rings.svg"))
+	assert.FileExists(t, filepath.Join(d.charts, "rings.svg"))
 }

@@ -1,5 +1,5 @@
 // Command side measures peerlimit side by side with what a user would pick instead, in one run, and writes what it has
-// measured, a part of a document, and charts:
+// measured, charts, and when -document names a file a part of a document:
 //
 //	bench/side.sh
 //
@@ -33,9 +33,9 @@ func main() {
 	var o options
 	flag.StringVar(&o.in, "in", "", "results to write about; without it they are measured")
 	flag.StringVar(&o.out, "out", "results/side", "directory for the results that are measured")
-	flag.StringVar(&o.document, "document", "results/side.md", "the part of a document to write")
+	flag.StringVar(&o.document, "document", "", "the part of docs/benchmarks.md to write; without it none is written")
 	flag.StringVar(&o.charts, "charts", "../docs/benchmarks", "directory for charts")
-	flag.StringVar(&o.notes, "notes", "notes.md", "prose that becomes part of the document, if there is any")
+	flag.StringVar(&o.notes, "notes", "document/notes.md", "prose that becomes part of the document, if there is any")
 	flag.StringVar(&o.machine, "machine", "", "where it is measured")
 	flag.StringVar(&o.programs.contestant, "contestant", "", "the program of bench/contestant")
 	flag.StringVar(&o.programs.gubernator, "gubernator", "", "the program of bench/gubernator")

@@ -10,16 +10,16 @@ import (
 	"strings"
 )
 
-// report writes the part of the document, with what notes say when there are any, and the charts.
+// report draws the charts, and writes the part of the document when it has a name, with what notes say when there are any.
 func report(r *results, document, charts, notes string) error {
-	text, err := os.ReadFile(notes)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
 	if err := os.MkdirAll(charts, 0o755); err != nil {
 		return err
 	}
-	if err := drawCharts(r, charts); err != nil {
+	if err := drawCharts(r, charts); err != nil || document == "" {
+		return err
+	}
+	text, err := os.ReadFile(notes)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(document), 0o755); err != nil {
