@@ -13,7 +13,7 @@
 //	if err != nil { ... }
 //	timed, err := durations.Of("per-user", perUser) // where it matters how long takes last
 //
-// [NewCollector] alone has all that matters; the other two are optional. docs/grafana.json and docs/alerts.yaml in the
+// [NewCollector] alone has all that matters; the other two are optional. deploy/grafana.json and deploy/alerts.yaml in the
 // repository are a dashboard and alert rules over these metrics.
 //
 // No metric has a key for a label. The number of series of a node is that of its limiters times 12, and about 75; a limiter

@@ -24,7 +24,7 @@ func TestDocumentsNameTheMetricsThatThereAre(t *testing.T) {
 	require.NotEmpty(t, metrics)
 
 	named := make(map[string]bool)
-	for _, document := range []string{"../docs/grafana.json", "../docs/alerts.yaml"} {
+	for _, document := range []string{"../deploy/grafana.json", "../deploy/alerts.yaml"} {
 		text, err := os.ReadFile(document)
 		require.NoError(t, err)
 		for _, name := range regexp.MustCompile(`\bpeerlimit_\w+`).FindAllString(string(text), -1) {

@@ -16,7 +16,7 @@ import (
 // alertRules returns the rules by name, as Prometheus reads them.
 func alertRules(t *testing.T) map[string]rulefmt.Rule {
 	t.Helper()
-	groups, problems := rulefmt.ParseFile("../../docs/alerts.yaml", false, model.UTF8Validation)
+	groups, problems := rulefmt.ParseFile("../../deploy/alerts.yaml", false, model.UTF8Validation)
 	require.Empty(t, problems)
 	rules := make(map[string]rulefmt.Rule)
 	for _, group := range groups.Groups {

@@ -27,7 +27,7 @@ type dashboard struct {
 
 // Every query of the dashboard is PromQL, with the variables that there are, and no panel lies on another.
 func TestDashboard(t *testing.T) {
-	text, err := os.ReadFile("../../docs/grafana.json")
+	text, err := os.ReadFile("../../deploy/grafana.json")
 	require.NoError(t, err)
 	var d dashboard
 	require.NoError(t, json.Unmarshal(text, &d))

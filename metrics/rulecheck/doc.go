@@ -1,4 +1,4 @@
-// Package rulecheck tests docs/alerts.yaml and docs/grafana.json with Prometheus's own libraries. It is a module of its
+// Package rulecheck tests deploy/alerts.yaml and deploy/grafana.json with Prometheus's own libraries. It is a module of its
 // own because those are heavy.
 //
 //	go test -count=1 ./...
