@@ -13,7 +13,7 @@
 // Nodes are closed when the test ends. What fails here fails the test at once.
 //
 // With -race, run tests that use bubbles with GOMAXPROCS=1: with several nodes in one bubble the detector itself may crash
-// on several cores (https://go.dev/issue/78156, not mended in Go 1.26).
+// on several cores (https://go.dev/issue/78156, not mended in Go 1.26). examples/signup/race_test.go shows how.
 package peerlimittest
 
 import (
