@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/peerlimit/peerlimit/internal/oracle"
+	"github.com/peerlimit/peerlimit"
 )
 
 // command is what somebody who looks at the page wants done.
@@ -249,7 +249,7 @@ func (d *demo) changeLimit(ctx context.Context, c command, _ *sync.WaitGroup) er
 	if err := o.validate(); err != nil {
 		return refused("%s", strings.TrimPrefix(err.Error(), "-"))
 	}
-	limit := oracle.Limit{Tokens: c.Rate, Period: time.Second, Burst: c.Burst}
+	limit := peerlimit.PerSecond(c.Rate).WithBurst(c.Burst)
 	before := judge(d.evidence())
 	if !before.held() {
 		d.fault(fmt.Errorf("the limit until %.1f s was not held", before.To.Seconds()))

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit"
-	"github.com/peerlimit/peerlimit/internal/oracle"
 )
 
 // demo is one run: it starts the nodes, sends the load, does the chaos, and judges.
@@ -32,13 +31,13 @@ type demo struct {
 	acting   chan struct{} // capacity 1: holds something while something is done to the nodes
 	orders   chan order    // what somebody who looks at the page wants done
 
-	mu     sync.Mutex    // guards what follows
-	limit  oracle.Limit  // of each key
-	since  time.Duration // when it became that
-	load   float64       // multiplies what is asked for
-	apart  []string      // the nodes on the smaller side of a split; none when the network is whole
-	nodes  []*process    // all that were ever started, in order
-	faults []error       // what went wrong but for the load
+	mu     sync.Mutex      // guards what follows
+	limit  peerlimit.Limit // of each key
+	since  time.Duration   // when it became that
+	load   float64         // multiplies what is asked for
+	apart  []string        // the nodes on the smaller side of a split; none when the network is whole
+	nodes  []*process      // all that were ever started, in order
+	faults []error         // what went wrong but for the load
 }
 
 // startTimeout bounds every step of starting nodes.
@@ -47,7 +46,7 @@ const startTimeout = 20 * time.Second
 func newDemo(o options, out observer) *demo {
 	d := &demo{
 		options: o, observer: out, clock: new(clock), died: make(chan error, 1), acting: make(chan struct{}, 1), orders: make(chan order),
-		limit:   oracle.Limit{Tokens: o.rate, Period: time.Second, Burst: o.burst},
+		limit:   peerlimit.PerSecond(o.rate).WithBurst(o.burst),
 		load:    1,
 		control: &http.Client{Timeout: startTimeout},
 	}
@@ -191,7 +190,7 @@ func (d *demo) nextName() string {
 	return nodeName(len(d.nodes))
 }
 
-func (d *demo) currentLimit() oracle.Limit {
+func (d *demo) currentLimit() peerlimit.Limit {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.limit

@@ -15,8 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	_ "github.com/peerlimit/peerlimit/internal/onecore"
-	"github.com/peerlimit/peerlimit/internal/oracle"
+	"github.com/peerlimit/peerlimit"
 )
 
 // fakeNode is the HTTP side of a node.
@@ -36,7 +35,7 @@ func disconnect(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler
 func newTestDriver(t *testing.T) *driver {
 	c := new(clock)
 	c.start()
-	d := newDriver(c, newRecorder(oracle.Limit{Tokens: 10, Period: time.Second, Burst: 10}), 10)
+	d := newDriver(c, newRecorder(peerlimit.PerSecond(10).WithBurst(10)), 10)
 	t.Cleanup(func() {
 		for _, target := range slices.Clone(d.targets) {
 			d.drop(target.node)
@@ -61,7 +60,7 @@ func TestRequestsGoToAllNodesInTurn(t *testing.T) {
 	assert.Equal(t, 16, got.Admitted)
 	assert.Equal(t, map[string]int{"node-1": 8, "node-2": 8}, got.ByNode)
 	assert.Equal(t, map[string]int{"local": 8, "remote": 8}, got.ByOrigin)
-	assert.Equal(t, 8, d.recorder.oracles["alice"].Report().Takes)
+	assert.Equal(t, 8.0, d.recorder.judges["alice"].Admitted())
 	assert.Zero(t, d.recorder.failed)
 }
 
@@ -160,7 +159,7 @@ func TestPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := new(clock)
 		c.start()
-		d := newDriver(c, newRecorder(oracle.Limit{Tokens: 10, Period: time.Second, Burst: 10}), 100)
+		d := newDriver(c, newRecorder(peerlimit.PerSecond(10).WithBurst(10)), 100)
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		jobs := make(chan string, workers)

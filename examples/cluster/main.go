@@ -19,8 +19,6 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-
-	"github.com/peerlimit/peerlimit/internal/printable"
 )
 
 // Exit statuses.
@@ -70,7 +68,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "cluster: interrupted before there was anything to judge")
 		return exitInterrupted
 	case err != nil:
-		fmt.Fprintf(stderr, "cluster: %s\n", printable.Lines(err.Error()))
+		fmt.Fprintf(stderr, "cluster: %s\n", shownLines(err.Error()))
 		return exitBroken
 	case !v.held():
 		return exitBroken

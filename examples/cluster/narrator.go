@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit"
-	"github.com/peerlimit/peerlimit/internal/printable"
 )
 
 // narrator turns what happens into the samples and events that an observer is shown, in the order in which they happened.
@@ -172,7 +171,7 @@ func (n *narrator) show(until time.Duration) {
 		if e.notice != nil {
 			e.Text = e.notice.String()
 		}
-		if e.Text = printable.Text(e.Text); e.Text != "" { // names come from other processes
+		if e.Text = shown(e.Text); e.Text != "" { // names come from other processes
 			n.observer.Happened(e.event)
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/peerlimit/peerlimit"
-	"github.com/peerlimit/peerlimit/internal/oracle"
 )
 
 // diary is an observer that writes down what it is shown.
@@ -44,7 +43,7 @@ func narrate(t *testing.T, story func(*narrator)) *diary {
 	d := &diary{}
 	synctest.Test(t, func(t *testing.T) {
 		c := new(clock)
-		n := newNarrator(d, c, newRecorder(oracle.Limit{Tokens: 1, Period: time.Second, Burst: 1}), func() float64 { return 3 })
+		n := newNarrator(d, c, newRecorder(peerlimit.PerSecond(1).WithBurst(1)), func() float64 { return 3 })
 		c.start()
 		ended := make(chan struct{})
 		go func() {

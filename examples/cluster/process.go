@@ -13,8 +13,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"github.com/peerlimit/peerlimit/internal/printable"
 )
 
 // process is a node process, seen from the demo. Its goroutine reads what it reports and waits for its end.
@@ -147,7 +145,7 @@ func (p *process) failure() error {
 	case err == nil:
 		err = errors.New("exit status 0")
 	}
-	if words := printable.Lines(strings.TrimSpace(p.log.String())); words != "" {
+	if words := shownLines(strings.TrimSpace(p.log.String())); words != "" {
 		return fmt.Errorf("%s %s: %w; its last words:\n%s", p.name, what, err, words)
 	}
 	return fmt.Errorf("%s %s: %w", p.name, what, err)

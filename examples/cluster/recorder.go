@@ -8,8 +8,7 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit"
-	"github.com/peerlimit/peerlimit/internal/oracle"
-	"github.com/peerlimit/peerlimit/internal/printable"
+	"github.com/peerlimit/peerlimit/peerlimittest"
 )
 
 // call is one HTTP request and what came of it.
@@ -26,7 +25,7 @@ type call struct {
 type recorder struct {
 	mu       sync.Mutex    // guards what follows
 	from     time.Duration // calls that began before are counted, and not judged
-	oracles  map[string]*oracle.Oracle
+	judges   map[string]*peerlimittest.Judge
 	ideals   map[string]*ideal      // of each key
 	seconds  map[string][]second    // of each key
 	admitted map[string][]admission // of each key
@@ -54,7 +53,7 @@ type second struct {
 // ideal is a bucket that loses nothing, asked for what the nodes are asked for, so that it tells how much of the limit the
 // load had use for.
 type ideal struct {
-	limit oracle.Limit
+	limit peerlimit.Limit
 	level float64
 	at    time.Duration // when level was right
 }
@@ -62,34 +61,61 @@ type ideal struct {
 // take reports whether the bucket admits one token. Calls that end together may come a little out of order.
 func (b *ideal) take(now time.Duration) bool {
 	if now > b.at {
-		drained := b.limit.Allowed(now-b.at) - b.limit.Burst
+		drained := inflow(b.limit, now-b.at)
 		b.level, b.at = max(0, b.level-drained), now
 	}
-	if b.level+1 > b.limit.Burst*(1+oracle.Tolerance) {
+	if b.level+1 > b.limit.Burst*(1+rounding) {
 		return false
 	}
 	b.level++
 	return true
 }
 
+// rounding is what a limiter that computes in float64 may be off by, relative to what is allowed.
+const rounding = 1e-9
+
+// inflow is what flows into a bucket in a stretch of time.
+func inflow(l peerlimit.Limit, w time.Duration) float64 {
+	return l.Tokens * float64(w) / float64(l.Period)
+}
+
+// allowed is what may be admitted in a window of that length: B + R·w.
+func allowed(l peerlimit.Limit, w time.Duration) float64 { return l.Burst + inflow(l, w) }
+
+// judgeOf returns a judge for one key. Limits come from flags and orders that were checked.
+func judgeOf(limit peerlimit.Limit) *peerlimittest.Judge {
+	j, err := peerlimittest.JudgeOf(limit)
+	if err != nil {
+		panic(err)
+	}
+	return j
+}
+
+// epoch is when the run began, for judges, which only care for what lies between instants.
+var epoch = time.Unix(0, 0)
+
+// instant is a moment of the run as a judge is told it, and moment what it was.
+func instant(at time.Duration) time.Time { return epoch.Add(at) }
+func moment(at time.Time) time.Duration  { return at.Sub(epoch) }
+
 // maxFailures is how many failed calls are told in full.
 const maxFailures = 3
 
-func newRecorder(limit oracle.Limit) *recorder {
+func newRecorder(limit peerlimit.Limit) *recorder {
 	r := &recorder{total: newCounts(), sampled: newCounts()}
 	r.judgeBy(limit, 0)
 	return r
 }
 
 // judgeBy has all calls that begin from now on judged by a limit, and those before forgotten.
-func (r *recorder) judgeBy(limit oracle.Limit, from time.Duration) {
+func (r *recorder) judgeBy(limit peerlimit.Limit, from time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.from = from
-	r.oracles, r.ideals = make(map[string]*oracle.Oracle), make(map[string]*ideal)
+	r.judges, r.ideals = make(map[string]*peerlimittest.Judge), make(map[string]*ideal)
 	r.seconds, r.admitted = make(map[string][]second), make(map[string][]admission)
 	for _, d := range demands {
-		r.oracles[d.key], r.ideals[d.key] = oracle.New(limit), &ideal{limit: limit, at: from}
+		r.judges[d.key], r.ideals[d.key] = judgeOf(limit), &ideal{limit: limit, at: from}
 	}
 }
 
@@ -98,7 +124,7 @@ func (r *recorder) judged() *recorder {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	copied := &recorder{
-		from: r.from, oracles: maps.Clone(r.oracles), seconds: make(map[string][]second), admitted: maps.Clone(r.admitted),
+		from: r.from, judges: maps.Clone(r.judges), seconds: make(map[string][]second), admitted: maps.Clone(r.admitted),
 		calls: r.calls, cutOff: r.cutOff, failed: r.failed, failures: slices.Clone(r.failures),
 	}
 	for key, seconds := range r.seconds {
@@ -121,7 +147,7 @@ func (r *recorder) add(c call) {
 		r.cutOff++
 	case c.err != nil:
 		if r.failed++; len(r.failures) < maxFailures {
-			r.failures = append(r.failures, printable.Text(fmt.Sprintf("at %.1f s, %s for %s: %v", c.start.Seconds(), c.node, c.key, c.err)))
+			r.failures = append(r.failures, shown(fmt.Sprintf("at %.1f s, %s for %s: %v", c.start.Seconds(), c.node, c.key, c.err)))
 		}
 	}
 	if c.start >= r.from {
@@ -142,7 +168,7 @@ func (r *recorder) judge(c call) {
 	}
 	r.count(c)
 	if c.admitted {
-		r.oracles[c.key].Admit(oracle.Take{Start: c.start, End: c.end, Cost: 1})
+		r.judges[c.key].AdmitBetween(instant(c.start), instant(c.end), 1)
 		byOwner := c.origin != peerlimit.OriginHeir.String() && c.origin != peerlimit.OriginFallback.String()
 		r.admitted[c.key] = append(r.admitted[c.key], admission{c.start, c.end, byOwner})
 	}

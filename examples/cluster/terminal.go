@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit"
-	"github.com/peerlimit/peerlimit/internal/printable"
 )
 
 // terminal shows a run as lines of text, at most 100 columns wide.
@@ -39,7 +38,7 @@ var shownOrigins = []string{
 
 // printf is all that writes. Names and errors come from other processes: none of them says what the terminal does.
 func (t *terminal) printf(format string, args ...any) {
-	fmt.Fprint(t.out, printable.Lines(fmt.Sprintf(format, args...)))
+	fmt.Fprint(t.out, shownLines(fmt.Sprintf(format, args...)))
 }
 
 // Began implements observer: it prints what is going to happen, and the head of the columns.

@@ -12,7 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlimit/peerlimit"
-	"github.com/peerlimit/peerlimit/internal/oracle"
 )
 
 // show prints a run of the greatest numbers there can be.
@@ -106,7 +105,7 @@ func TestTheTerminalObeysNobody(t *testing.T) {
 // shownEvents is what an observer, and with it the page, is shown of a notice.
 func shownEvents(x notice) []event {
 	w := &watcher{}
-	n := newNarrator(w, new(clock), newRecorder(oracle.Limit{Tokens: 1, Period: time.Second, Burst: 1}), func() float64 { return 1 })
+	n := newNarrator(w, new(clock), newRecorder(peerlimit.Limit{Tokens: 1, Period: time.Second, Burst: 1}), func() float64 { return 1 })
 	n.take(&entry{notice: &x})
 	n.show(never)
 	return w.events

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/peerlimit/peerlimit/internal/oracle"
-	"github.com/peerlimit/peerlimit/internal/printable"
+	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/peerlimittest"
 )
 
 // term is a part of what may be admitted beyond B + R·w, and why.
@@ -23,7 +23,7 @@ type term struct {
 // was admitted of the key within one ReplicaInterval before, as far as the driver saw it; the owner on the smaller side of a
 // split goes on until its evidence has lapsed. When the heir goes with it, the key may begin anew. Who is without the others
 // decides by its share of the limit, and when nobody has a majority everybody is.
-func allowance(d disturbance, key string, limit oracle.Limit) []term {
+func allowance(d disturbance, key string, limit peerlimit.Limit) []term {
 	var terms []term
 	if m := d.Moved[key]; m.Unsent > 0 {
 		when := "within " + seconds(replicaInterval) + " before it"
@@ -35,7 +35,7 @@ func allowance(d disturbance, key string, limit oracle.Limit) []term {
 	if d.HeirToo[key] {
 		terms = append(terms, term{limit.Burst, "because owner and heir went together"})
 	}
-	whole := limit.Allowed(d.Until - d.At)
+	whole := allowed(limit, d.Until-d.At)
 	switch {
 	case d.Kind.isSudden() && d.Stranded:
 		terms = append(terms, term{whole, "because nobody had a majority"})
@@ -67,7 +67,7 @@ const minDemand = 1.2
 
 // evidence is what a run leaves behind.
 type evidence struct {
-	limit        oracle.Limit
+	limit        peerlimit.Limit
 	from, to     time.Duration // the part of the run with that limit
 	anyLoad      bool          // nobody has promised to ask for more than the limit
 	disturbances []disturbance
@@ -77,7 +77,7 @@ type evidence struct {
 
 // verdict says for a run what was admitted, what was allowed, and what was wrong.
 type verdict struct {
-	Limit    oracle.Limit
+	Limit    peerlimit.Limit
 	From, To time.Duration // the part of the run with that limit
 	Keys     []keyVerdict
 	Extras   []extra
@@ -116,7 +116,7 @@ type span struct {
 func (s span) excess() float64 { return s.Admitted - s.Bound - s.Extra }
 
 // broken reports whether more was admitted than allowed, by more than rounding.
-func (s span) broken() bool { return s.excess() > oracle.Tolerance*(s.Bound+s.Extra) }
+func (s span) broken() bool { return s.excess() > rounding*(s.Bound+s.Extra) }
 
 // held reports whether everything was as promised.
 func (v verdict) held() bool {
@@ -138,7 +138,7 @@ func judge(e evidence) verdict {
 		v.Extras = append(v.Extras, e.extras(d.key)...)
 	}
 	for _, err := range e.faults {
-		v.Problems = append(v.Problems, printable.Lines(err.Error()))
+		v.Problems = append(v.Problems, shownLines(err.Error()))
 	}
 	if e.failed > 0 {
 		v.Problems = append(v.Problems, fmt.Sprintf("%d of %d calls failed:", e.failed, e.calls))
@@ -149,9 +149,7 @@ func judge(e evidence) verdict {
 
 func (e evidence) judgeKey(key string) keyVerdict {
 	k := keyVerdict{Key: key}
-	k.Run = e.span(key, oracle.Window{
-		From: e.from, To: e.to, Admitted: e.oracles[key].Report().Run.Admitted, Allowed: e.limit.Allowed(e.to - e.from),
-	})
+	k.Run = e.span(key, span{From: e.from, To: e.to, Admitted: e.judges[key].Admitted(), Bound: allowed(e.limit, e.to-e.from)})
 	k.Worst = e.worst(key)
 	if k.Worst.broken() {
 		k.Problems = append(k.Problems, fmt.Sprintf("%.1f more admitted than allowed from %.3f s to %.3f s",
@@ -173,10 +171,9 @@ func (e evidence) extras(key string) []extra {
 }
 
 // span adds to a window what is allowed for what was done in it.
-func (e evidence) span(key string, w oracle.Window) span {
-	s := span{From: w.From, To: w.To, Admitted: w.Admitted, Bound: w.Allowed - w.Refunded}
+func (e evidence) span(key string, s span) span {
 	for _, x := range e.extras(key) {
-		if x.overlaps(w.From, w.To) {
+		if x.overlaps(s.From, s.To) {
 			s.Extra += sum(x.Terms)
 		}
 	}
@@ -184,17 +181,25 @@ func (e evidence) span(key string, w oracle.Window) span {
 }
 
 // worst returns the window that breaks the guarantee most; if none does, the one that exceeds B + R·w most. What is allowed
-// because of a disturbance is allowed in every window that overlaps it, as what is given back is: so it is given to the
-// oracle as that, which then looks at all windows.
+// because of a disturbance is allowed in every window that overlaps it, as what is given back is: so it is told to the
+// judge as that, which then looks at all windows.
 func (e evidence) worst(key string) span {
-	lenient := e.oracles[key].Between(0, never)
+	lenient := e.judges[key].Clone()
 	for _, x := range e.extras(key) {
-		lenient.Refund(oracle.Take{Start: x.At, End: x.Until, Cost: sum(x.Terms)})
+		lenient.RefundBetween(instant(x.At), instant(x.Until), sum(x.Terms))
 	}
-	if most := e.span(key, lenient.Report().Worst); most.broken() {
+	if most := e.span(key, spanOf(lenient.Worst())); most.broken() {
 		return most
 	}
-	return e.span(key, e.oracles[key].Report().Worst)
+	return e.span(key, spanOf(e.judges[key].Worst()))
+}
+
+// spanOf is a judge's window without what is allowed for what was done in it. Nothing was admitted in the zero one.
+func spanOf(w peerlimittest.Window) span {
+	if w.To.IsZero() {
+		return span{}
+	}
+	return span{From: moment(w.From), To: moment(w.To), Admitted: w.Admitted, Bound: w.Allowed - w.Refunded}
 }
 
 // judgeServed checks that the key got its rate in the seconds in which it was asked for and nothing concerned it.
@@ -236,4 +241,4 @@ func (e evidence) isQuiet(key string, i int) bool {
 }
 
 // rate is the limit's, per second.
-func (e evidence) rate() float64 { return e.limit.Allowed(time.Second) - e.limit.Burst }
+func (e evidence) rate() float64 { return inflow(e.limit, time.Second) }

@@ -2,14 +2,16 @@ package main
 
 import (
 	"errors"
+	"maps"
 	"math"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlimit/peerlimit/internal/oracle"
+	"github.com/peerlimit/peerlimit"
 )
 
 // The runs below have a limit of 10 per second with bursts of 5, and last 10 s.
@@ -19,7 +21,7 @@ const (
 	testRun   = 10 * time.Second
 )
 
-var testLimit = oracle.Limit{Tokens: testRate, Period: time.Second, Burst: testBurst}
+var testLimit = peerlimit.PerSecond(testRate).WithBurst(testBurst)
 
 // testKey is what the tests are about. The other keys are served as they should be.
 const testKey = "alice"
@@ -355,19 +357,18 @@ func TestNoWindowEscapes(t *testing.T) {
 	for _, c := range testCases {
 		t.Run(c.name, func(t *testing.T) {
 			e := c.evidence()
-			var points []oracle.Point
-			for _, p := range e.oracles[testKey].Timeline(10 * time.Millisecond) {
-				if p.Admitted > 0 {
-					points = append(points, p)
-				}
+			admitted := make(map[time.Duration]float64) // calls take no time here
+			for _, a := range e.admitted[testKey] {
+				admitted[a.start]++
 			}
+			moments := slices.Sorted(maps.Keys(admitted))
 			most := math.Inf(-1)
-			for i, first := range points {
-				admitted := 0.0
-				for _, last := range points[i:] {
-					admitted += last.Admitted
-					w := oracle.Window{From: first.At, To: last.At, Admitted: admitted, Allowed: testLimit.Allowed(last.At - first.At)}
-					if w.Excess() > most { // by how much is allowed beyond it, it can only be less
+			for i, first := range moments {
+				total := 0.0
+				for _, last := range moments[i:] {
+					total += admitted[last]
+					w := span{From: first, To: last, Admitted: total, Bound: allowed(testLimit, last-first)}
+					if w.excess() > most { // by how much is allowed beyond it, it can only be less
 						most = max(most, e.span(testKey, w).excess())
 					}
 				}

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlimit/peerlimit"
-	"github.com/peerlimit/peerlimit/internal/sim"
+	"github.com/peerlimit/peerlimit/peerlimittest"
 )
 
 const (
@@ -39,8 +39,8 @@ func assertDenied(t *testing.T, response *httptest.ResponseRecorder, retryAfter 
 }
 
 func TestTokenAllowsABurstAndThenTheRate(t *testing.T) {
-	inBubble(t, func(t *testing.T, network *sim.Network) {
-		node := simMember(t, network.Host(here))
+	synctest.Test(t, func(t *testing.T) {
+		node := simMember(t)
 		handler := handlerOf(t, node, peerlimit.PerSecond(0.5).WithBurst(3))
 		for range 3 {
 			assertAllowed(t, get(t, handler, "/token"))
@@ -55,8 +55,8 @@ func TestTokenAllowsABurstAndThenTheRate(t *testing.T) {
 }
 
 func TestAnswersTellTheLimit(t *testing.T) {
-	inBubble(t, func(t *testing.T, network *sim.Network) {
-		node := simMember(t, network.Host(here))
+	synctest.Test(t, func(t *testing.T) {
+		node := simMember(t)
 		handler := handlerOf(t, node, peerlimit.PerMinute(60).WithBurst(3))
 		for _, path := range []string{"token", "leaky"} {
 			fields := get(t, handler, "/"+path).Header()
@@ -67,8 +67,8 @@ func TestAnswersTellTheLimit(t *testing.T) {
 }
 
 func TestEveryAddressHasABucketOfItsOwn(t *testing.T) {
-	inBubble(t, func(t *testing.T, network *sim.Network) {
-		node := simMember(t, network.Host(here))
+	synctest.Test(t, func(t *testing.T) {
+		node := simMember(t)
 		handler := handlerOf(t, node, peerlimit.PerHour(1))
 		for _, client := range []struct{ addr, ip string }{
 			{"192.0.2.1:1", "192.0.2.1"},
@@ -90,8 +90,8 @@ func TestEveryAddressHasABucketOfItsOwn(t *testing.T) {
 }
 
 func TestAHeaderDoesNotMakeAnotherClient(t *testing.T) {
-	inBubble(t, func(t *testing.T, network *sim.Network) {
-		node := simMember(t, network.Host(here))
+	synctest.Test(t, func(t *testing.T) {
+		node := simMember(t)
 		handler := handlerOf(t, node, peerlimit.PerHour(1))
 		assertAllowed(t, get(t, handler, "/token"))
 		request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/token", nil)
@@ -105,8 +105,8 @@ func TestAHeaderDoesNotMakeAnotherClient(t *testing.T) {
 }
 
 func TestLeakyAnswersEvenlyAndRefusesAtOnceWhenFull(t *testing.T) {
-	inBubble(t, func(t *testing.T, network *sim.Network) {
-		node := simMember(t, network.Host(here))
+	synctest.Test(t, func(t *testing.T) {
+		node := simMember(t)
 		handler := handlerOf(t, node, peerlimit.PerSecond(0.5).WithBurst(4))
 		start := time.Now()
 		var mu sync.Mutex
@@ -132,8 +132,8 @@ func TestLeakyAnswersEvenlyAndRefusesAtOnceWhenFull(t *testing.T) {
 }
 
 func TestLeakyRefusesWhatWouldWaitTooLong(t *testing.T) {
-	inBubble(t, func(t *testing.T, network *sim.Network) {
-		node := simMember(t, network.Host(here))
+	synctest.Test(t, func(t *testing.T) {
+		node := simMember(t)
 		handler := handlerOf(t, node, peerlimit.PerMinute(4).WithBurst(1000))
 		var waiting sync.WaitGroup
 		for range 1 + maxWait/(15*time.Second) {
@@ -146,8 +146,8 @@ func TestLeakyRefusesWhatWouldWaitTooLong(t *testing.T) {
 }
 
 func TestAClientThatGivesUpGivesItsTurnBack(t *testing.T) {
-	inBubble(t, func(t *testing.T, network *sim.Network) {
-		node := simMember(t, network.Host(here))
+	synctest.Test(t, func(t *testing.T) {
+		node := simMember(t)
 		handler := handlerOf(t, node, peerlimit.PerSecond(1).WithBurst(2))
 		assertAllowed(t, get(t, handler, "/leaky"))
 
@@ -164,8 +164,8 @@ func TestAClientThatGivesUpGivesItsTurnBack(t *testing.T) {
 }
 
 func TestOtherMethodsAndPaths(t *testing.T) {
-	inBubble(t, func(t *testing.T, network *sim.Network) {
-		node := simMember(t, network.Host(here))
+	synctest.Test(t, func(t *testing.T) {
+		node := simMember(t)
 		handler := handlerOf(t, node, peerlimit.PerHour(1))
 		for _, path := range []string{"/token", "/leaky", "/healthz"} {
 			for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodOptions} {
@@ -184,8 +184,8 @@ func TestOtherMethodsAndPaths(t *testing.T) {
 }
 
 func TestWithoutADecisionNothingIsAllowed(t *testing.T) {
-	inBubble(t, func(t *testing.T, network *sim.Network) {
-		node := simMember(t, network.Host(here))
+	synctest.Test(t, func(t *testing.T) {
+		node := simMember(t)
 		handler := handlerOf(t, node, peerlimit.PerHour(1))
 		for _, path := range []string{"/token", "/leaky"} {
 			unknown := getFrom(t.Context(), handler, "@", path)
@@ -199,12 +199,10 @@ func TestWithoutADecisionNothingIsAllowed(t *testing.T) {
 }
 
 func TestJoinedInstancesShareALeakyBucket(t *testing.T) {
-	inBubble(t, func(t *testing.T, network *sim.Network) {
-		first := simMember(t, network.Host(here))
-		second := simMember(t, network.Host(there), first.Self().Addr)
-		joined(t, first, second)
+	synctest.Test(t, func(t *testing.T) {
+		nodes := peerlimittest.NewCluster(t, 2, configure).Nodes()
 		limit := peerlimit.PerSecond(1).WithBurst(4)
-		handlers := []http.Handler{handlerOf(t, first, limit), handlerOf(t, second, limit)}
+		handlers := []http.Handler{handlerOf(t, nodes[0], limit), handlerOf(t, nodes[1], limit)}
 
 		start := time.Now()
 		var mu sync.Mutex

@@ -6,42 +6,29 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlimit/peerlimit"
-	_ "github.com/peerlimit/peerlimit/internal/onecore"
-	"github.com/peerlimit/peerlimit/internal/sim"
+	"github.com/peerlimit/peerlimit/peerlimittest"
 )
 
-const (
-	here  = "10.0.0.1"
-	there = "10.0.0.2"
-)
+// simMember starts a member that is alone on a network in memory.
+func simMember(t *testing.T) *peerlimit.Node { return peerlimittest.NewNode(t, configure) }
 
-// inBubble runs a test in virtual time, on a network in memory.
-func inBubble(t *testing.T, test func(t *testing.T, network *sim.Network)) {
-	synctest.Test(t, func(t *testing.T) {
-		network := sim.New(1)
-		t.Cleanup(network.Close)
-		test(t, network)
-	})
-}
-
-// simMember starts a member at a host of a network in memory.
-func simMember(t *testing.T, host *sim.Host, join ...string) *peerlimit.Node {
-	return member(t, peerlimit.Config{Network: host, BindAddr: host.IP() + ":7946", Insecure: true, Join: join})
+// configure sets what the tests want of a member.
+func configure(cfg *peerlimit.Config) {
+	cfg.MaxWait = maxWait
+	cfg.RPCTimeout = 10 * time.Second // on a busy machine an answer may be late, and only the answers matter here
+	cfg.Logger = slog.New(slog.DiscardHandler)
 }
 
 // member starts a member that ends with the test.
 func member(t *testing.T, cfg peerlimit.Config) *peerlimit.Node {
 	t.Helper()
-	cfg.MaxWait = maxWait
-	cfg.RPCTimeout = 10 * time.Second // on a busy machine an answer may be late, and only the answers matter here
-	cfg.Logger = slog.New(slog.DiscardHandler)
+	configure(&cfg)
 	node, err := peerlimit.Start(cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, node.Close()) })

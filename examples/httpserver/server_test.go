@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,23 +14,60 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlimit/peerlimit"
-	"github.com/peerlimit/peerlimit/internal/sim"
 )
 
-// serveOn runs the server at port 80 of a host, as run does; the result tells when it has stopped serving.
-func serveOn(t *testing.T, host *sim.Host, server *http.Server) (served chan error) {
-	listener, err := host.Listen(host.IP() + ":80")
-	require.NoError(t, err)
-	served = make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
-	return served
+// pipes is a listener in memory. A connection of it stays within the bubble that dials it.
+type pipes struct {
+	accepted chan net.Conn
+	closed   chan struct{}
+	close    sync.Once
 }
 
-// clientAt returns a client whose requests come from a host.
-func clientAt(t *testing.T, host *sim.Host) *http.Client {
-	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) { return host.Dial(ctx, addr) },
+func newPipes() *pipes { return &pipes{accepted: make(chan net.Conn), closed: make(chan struct{})} }
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case conn := <-p.accepted:
+		return conn, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
 	}
+}
+
+func (p *pipes) Close() error {
+	p.close.Do(func() { close(p.closed) })
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 80} }
+
+func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	client, server := net.Pipe()
+	select {
+	case p.accepted <- fromPeer{server}:
+		return client, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// fromPeer is a server's end of a pipe, which has a client with an address.
+type fromPeer struct{ net.Conn }
+
+func (fromPeer) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 2), Port: 50000} }
+
+// serve runs the server, as run does; served tells when it has stopped serving.
+func serve(server *http.Server) (connections *pipes, served chan error) {
+	connections, served = newPipes(), make(chan error, 1)
+	go func() { served <- server.Serve(connections) }()
+	return connections, served
+}
+
+// clientOf returns a client of a server.
+func clientOf(t *testing.T, connections *pipes) *http.Client {
+	transport := &http.Transport{DialContext: connections.dial}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}
 }
@@ -48,13 +86,13 @@ func status(client *http.Client, url string) int {
 }
 
 func TestTheServerOutwaitsTheLongestTurn(t *testing.T) {
-	inBubble(t, func(t *testing.T, network *sim.Network) {
-		node := simMember(t, network.Host(here))
+	synctest.Test(t, func(t *testing.T) {
+		node := simMember(t)
 		server := newServer(handlerOf(t, node, peerlimit.Per(1, maxWait).WithBurst(2)))
-		served := serveOn(t, network.Host(here), server)
-		client := clientAt(t, network.Host(there))
+		connections, served := serve(server)
+		client := clientOf(t, connections)
 
-		url := "http://" + here + "/leaky"
+		const url = "http://192.0.2.1/leaky"
 		assert.Equal(t, http.StatusOK, status(client, url))
 		start := time.Now()
 		assert.Equal(t, http.StatusOK, status(client, url))
@@ -66,13 +104,13 @@ func TestTheServerOutwaitsTheLongestTurn(t *testing.T) {
 }
 
 func TestShutDownLetsRequestsWaitForTheirTurn(t *testing.T) {
-	inBubble(t, func(t *testing.T, network *sim.Network) {
-		node := simMember(t, network.Host(here))
+	synctest.Test(t, func(t *testing.T) {
+		node := simMember(t)
 		server := newServer(handlerOf(t, node, peerlimit.Per(1, drainTimeout/2).WithBurst(2)))
-		served := serveOn(t, network.Host(here), server)
-		client := clientAt(t, network.Host(there))
+		connections, served := serve(server)
+		client := clientOf(t, connections)
 
-		url := "http://" + here + "/leaky"
+		const url = "http://192.0.2.1/leaky"
 		assert.Equal(t, http.StatusOK, status(client, url))
 		second := make(chan int, 1)
 		go func() { second <- status(client, url) }()
@@ -85,13 +123,13 @@ func TestShutDownLetsRequestsWaitForTheirTurn(t *testing.T) {
 }
 
 func TestShutDownDoesNotWaitForEver(t *testing.T) {
-	inBubble(t, func(t *testing.T, network *sim.Network) {
-		node := simMember(t, network.Host(here))
+	synctest.Test(t, func(t *testing.T) {
+		node := simMember(t)
 		server := newServer(handlerOf(t, node, peerlimit.Per(1, 2*drainTimeout).WithBurst(2)))
-		served := serveOn(t, network.Host(here), server)
-		client := clientAt(t, network.Host(there))
+		connections, served := serve(server)
+		client := clientOf(t, connections)
 
-		url := "http://" + here + "/leaky"
+		const url = "http://192.0.2.1/leaky"
 		assert.Equal(t, http.StatusOK, status(client, url))
 		second := make(chan int, 1)
 		go func() { second <- status(client, url) }()
@@ -118,12 +156,12 @@ func TestASlowClientIsCutOff(t *testing.T) {
 		{"after its answer", header + "\r\n", idleTimeout},
 	} {
 		t.Run(slow.name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, network *sim.Network) {
-				node := simMember(t, network.Host(here))
+			synctest.Test(t, func(t *testing.T) {
+				node := simMember(t)
 				server := newServer(handlerOf(t, node, peerlimit.PerSecond(1)))
-				served := serveOn(t, network.Host(here), server)
+				connections, served := serve(server)
 
-				conn, err := network.Host(there).Dial(t.Context(), here+":80")
+				conn, err := connections.dial(t.Context(), "", "")
 				require.NoError(t, err)
 				defer conn.Close()
 				require.NoError(t, conn.SetDeadline(time.Now().Add(time.Hour)))

@@ -10,7 +10,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlimit/peerlimit/examples/signup"
-	_ "github.com/peerlimit/peerlimit/internal/onecore" // GOMAXPROCS=1 with -race
 	"github.com/peerlimit/peerlimit/peerlimittest"
 )
 

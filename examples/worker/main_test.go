@@ -12,7 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlimit/peerlimit"
-	_ "github.com/peerlimit/peerlimit/internal/onecore"
 	"github.com/peerlimit/peerlimit/peerlimittest"
 )
 
