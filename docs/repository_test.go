@@ -97,7 +97,7 @@ func TestFilesOfOthersAreListed(t *testing.T) {
 var (
 	link    = regexp.MustCompile(`\]\(([^()\s#]*)(?:#([^()\s]*))?\)`)
 	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
-	dropped = regexp.MustCompile("[^\\p{L}\\p{N} _-]")
+	dropped = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 )
 
 // anchors are the names of a document's headings in links, as GitHub makes them.
