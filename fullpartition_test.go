@@ -160,7 +160,6 @@ func TestEvictionBetweenTheStepsOfAReplacement(t *testing.T) {
 func TestManyReportsAreChargedInSteps(t *testing.T) {
 	countHolds(t)
 	n := reportNode("self")
-	n.settings = &settings{identity: "self"}
 	r, err := n.rules.find(appendRule(nil, "api", []Limit{PerHour(1e6)}))
 	require.NoError(t, err)
 	const part, reporters, reports, charges = 7, 3, 100, 30

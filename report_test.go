@@ -12,7 +12,7 @@ import (
 
 // reportNode is as much of a node as charging needs: it holds everything and its clock is never read.
 func reportNode(known ...string) *Node {
-	n := &Node{table: newTable(1 << 20), rules: newRules(), reporter: newReporter("self"), membership: &membership{}}
+	n := &Node{identity: "self", table: newTable(1 << 20), rules: newRules(), reporter: newReporter("self"), membership: &membership{}}
 	names := &knownNames{names: slices.Sorted(slices.Values(known)), known: len(known)}
 	n.membership.names.Store(names)
 	n.membership.current.Store(newView(nil, nil, names, len(known)))
