@@ -324,6 +324,9 @@ func (k *knownSet) meet(name string, now time.Time) (news bool) {
 	}
 	news = m.byGossipAlone() // else it counts and is told of already
 	m.proved, k.met = true, true
+	if !m.lostAt.IsZero() {
+		m.lostAt = now // it is there, whatever gossip says: it is not given up before it has been silent for as long as any
+	}
 	if news {
 		k.expire(now)
 	}

@@ -174,13 +174,18 @@ func (s *bucketState) setLevel(i int, level float64) {
 	s.more.rest[i-1] = level
 }
 
-// boundLevels lowers levels that no decision can have made: twice the burst, and what drains until the last turn that
-// anybody may reserve. A wild level would deny a key for ever.
+// largerBurst is how many times larger than today's a burst may have been under which a level was made: a deploy that lowers
+// a burst keeps what was consumed.
+const largerBurst = 1024
+
+// boundLevels lowers levels that no decision can have made: above twice the largest burst, and what drains until the last turn
+// that anybody may reserve. A wild level would deny a key forever.
 func (s *bucketState) boundLevels(longestTurn time.Duration) {
 	for i := range s.set.meters {
 		m := &s.set.meters[i]
-		if level := s.level(i); level > 2*m.burst && m.nanos(level-2*m.burst) > longestTurn {
-			s.setLevel(i, addUp(2*m.burst, float64(longestTurn)*(m.tokens/m.period)))
+		most := 2 * largerBurst * m.burst
+		if level := s.level(i); level > most && m.nanos(level-most) > longestTurn {
+			s.setLevel(i, addUp(most, float64(longestTurn)*(m.tokens/m.period)))
 		}
 	}
 }
