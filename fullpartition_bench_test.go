@@ -117,8 +117,9 @@ func (w *waits) watch(n *Node) {
 		for !w.over.Load() {
 			began := time.Now()
 			p.mu.Lock()
-			p.mu.Unlock() //nolint:staticcheck // it is the waiting that counts
-			w.locks.note(time.Since(began))
+			waited := time.Since(began)
+			p.mu.Unlock()
+			w.locks.note(waited)
 			time.Sleep(100 * time.Microsecond)
 		}
 	})

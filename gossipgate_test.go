@@ -290,7 +290,6 @@ func TestGateAdmitsTheLargestPushPull(t *testing.T) {
 		node := msgpack("Name", name, "Addr", make([]byte, 16), "Port", 65535, "Meta", make([]byte, 25),
 			"Incarnation", 1<<31, "State", 0, "Vsn", raw{0x96, 1, 5, 2, 0, 0, 0})
 		nodes := bytes.Repeat(node, 2*c.members)
-		note := encodeDepartures(nil)
 		var names []string
 		for range 2 * c.members {
 			names = append(names, string(name))
@@ -299,7 +298,7 @@ func TestGateAdmitsTheLargestPushPull(t *testing.T) {
 		for i := range departures {
 			departures[i] = departure{string(name), time.Hour}
 		}
-		note = appendKnown(encodeDepartures(departures), names)
+		note := appendKnown(encodeDepartures(departures), names)
 		message := pushPull(2*c.members, len(note), nodes, note)
 		t.Logf("%d members with names of %d bytes: %d bytes", c.members, c.name, len(message))
 		g := testGate(t, gateSecret)

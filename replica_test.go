@@ -134,7 +134,6 @@ func (r *replicaRig) arriveTogether(t require.TestingT, name string, first, seco
 	type arriving struct {
 		storing
 		message int
-		done    bool
 	}
 	both := []*arriving{{message: first}, {message: second}}
 	for _, m := range both {
