@@ -5,9 +5,8 @@ import (
 	"math"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
-
 	"github.com/peerlimit/peerlimit/fallback"
+	"github.com/peerlimit/peerlimit/internal/ring"
 )
 
 // Deciding alone. A node that cannot reach a key's owner decides from a bucket of its own, with the share of the limit
@@ -155,35 +154,14 @@ func (n *Node) share(policy fallback.Policy, r *rule, key string, sharing int) f
 	if len(view.members) < view.known {
 		return 0 // some are expected and have not been seen: there is no telling who comes first
 	}
-	if float64(rankOf(n.identity, key, view.members)) >= holders {
+	rank := ring.NewRank(n.identity, key)
+	for i := range view.members {
+		rank.Beside(view.members[i].Name)
+	}
+	if float64(rank.Before()) >= holders {
 		return 0
 	}
 	return all / holders
-}
-
-// rankOf returns how many of members come before self for key: highest random weight, or rendezvous, hashing (Thaler
-// and Ravishankar, 1998), so that each key has other first members.
-func rankOf(self, key string, members []memberInfo) int {
-	own, rank := rendezvousWeight(self, key), 0
-	for i := range members {
-		name := members[i].Name
-		if name == self {
-			continue
-		}
-		if w := rendezvousWeight(name, key); w > own || w == own && name < self {
-			rank++
-		}
-	}
-	return rank
-}
-
-func rendezvousWeight(name, key string) uint64 {
-	var d xxhash.Digest
-	d.Reset()
-	_, _ = d.WriteString(name) // never fails
-	_, _ = d.Write([]byte{0})
-	_, _ = d.WriteString(key)
-	return d.Sum64()
 }
 
 // scaled returns the rule with all rates and bursts multiplied by share. The last one is kept: shares change only when

@@ -1,6 +1,7 @@
 package peerlimit
 
 import (
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"hash/maphash"
 	"math"
 	"unsafe"
@@ -44,7 +45,7 @@ const (
 )
 
 // nowhere is the home of a bucket that is in no table any more. Who has kept it, as the list of changes does, can tell.
-const nowhere = partitionCount
+const nowhere = ring.Partitions
 
 // keyedApart is a bucket whose key is too long to follow it.
 type keyedApart struct {

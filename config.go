@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"github.com/peerlimit/peerlimit/fallback"
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/transport"
 )
 
@@ -31,7 +32,6 @@ const (
 
 	maxClusterLen = 128 // bytes; gossip labels and handshakes end at 255
 	maxLabelLen   = 128 // bytes of Config.Name; identities travel in every handshake
-	maxMembers    = 10_000
 	minRPCTimeout = time.Millisecond
 	maxRPCTimeout = time.Minute
 )
@@ -277,8 +277,8 @@ func (s *settings) checkCounts() error {
 	if s.MaxKeys == 0 {
 		s.MaxKeys = DefaultMaxKeys
 	}
-	if s.ExpectMembers < 0 || s.ExpectMembers > maxMembers {
-		return fmt.Errorf("ExpectMembers is %d; it must be from 0 to %d", s.ExpectMembers, maxMembers)
+	if s.ExpectMembers < 0 || s.ExpectMembers > ring.MaxMembers {
+		return fmt.Errorf("ExpectMembers is %d; it must be from 0 to %d", s.ExpectMembers, ring.MaxMembers)
 	}
 	return nil
 }

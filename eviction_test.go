@@ -6,11 +6,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/stretchr/testify/require"
 )
 
 // partOf spreads the keys of these tests over partitions.
-func partOf(i int) uint16 { return uint16(i * 2_654_435_761 >> 7 % partitionCount) }
+func partOf(i int) uint16 { return uint16(i * 2_654_435_761 >> 7 % ring.Partitions) }
 
 // Endless fresh keys push out neither the exhausted keys nor the bound, wherever the attacker puts them: everywhere, all in
 // one partition, or in one after another.
@@ -18,7 +19,7 @@ func TestFreshKeysDoNotPushOutExhaustedOnes(t *testing.T) {
 	places := map[string]func(i int) uint16{
 		"everywhere":        partOf,
 		"one partition":     func(int) uint16 { return 7 },
-		"one after another": func(i int) uint16 { return uint16(i / 800 % partitionCount) },
+		"one after another": func(i int) uint16 { return uint16(i / 800 % ring.Partitions) },
 	}
 	for name, place := range places {
 		t.Run(name, func(t *testing.T) {

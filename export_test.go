@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"fmt"
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"strings"
 	"time"
 )
@@ -9,13 +10,13 @@ import (
 // What the tests of whole clusters see and users do not.
 
 // PartitionOf returns the partition of a key under a limiter.
-func PartitionOf(limiter, key string) uint16 { return partitionOf(limiter, key) }
+func PartitionOf(limiter, key string) uint16 { return ring.PartitionOf(limiter, key) }
 
 // HeapInUse returns the bytes on the heap that are in use.
 func HeapInUse() uint64 { return heapInUse() }
 
 // PartitionCount is the number of partitions.
-const PartitionCount = partitionCount
+const PartitionCount = ring.Partitions
 
 // DecidesInFull reports whether a take of this partition made on this node now would be decided here, by the whole limit.
 // A node that is closed decides nothing.
@@ -42,9 +43,9 @@ func Unreported(n *Node) int { return int(n.reporter.count.Load()) }
 func Acquiring(n *Node) string {
 	var b strings.Builder
 	now, route, known := n.now(), n.route.Load(), n.membership.everyone()
-	fmt.Fprintf(&b, "%s: full %v, known %v, ring %v, lost %v\n", n.identity, n.reach.isFull(now), known.names, route.ring.members(), n.reach.lostNames(now))
+	fmt.Fprintf(&b, "%s: full %v, known %v, ring %v, lost %v\n", n.identity, n.reach.isFull(now), known.names, route.ring.Members(), n.reach.lostNames(now))
 	shown := 0
-	for part := range uint16(partitionCount) {
+	for part := range uint16(ring.Partitions) {
 		if route.owner(part) != nil || n.table.holds(part) || shown == 2 {
 			continue
 		}

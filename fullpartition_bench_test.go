@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/stretchr/testify/require"
 )
 
@@ -129,14 +130,14 @@ func (w *waits) watch(n *Node) {
 func (w *waits) take(from, holder *Node) {
 	other := w.part
 	for other == w.part || !holder.table.holds(other) {
-		other = (other + 1) % partitionCount
+		other = (other + 1) % ring.Partitions
 	}
 	r, err := from.rules.find(appendRule(nil, "other", []Limit{PerHour(1e9)}))
 	if err != nil {
 		panic(err)
 	}
 	key := ""
-	for i := 0; key == "" || r.hash.partition(key) != other; i++ {
+	for i := 0; key == "" || r.hash.Partition(key) != other; i++ {
 		key = fmt.Sprint(i)
 	}
 	w.tasks.Go(func() {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -213,7 +214,7 @@ func TestAPartitionInWorkHoldsUpNoOther(t *testing.T) {
 		m := message{kind: kindTake, rule: r.encoded, key: key, cost: 1}
 		return n.handle("other", appendMessage(nil, &m), nil)
 	}
-	part := r.hash.partition("busy")
+	part := r.hash.Partition("busy")
 	p := &n.table.partitions[part]
 	answered := make(chan []byte)
 	steps := 0
@@ -244,7 +245,7 @@ func fullCluster(t testing.TB, size, keys int) (nodes []*Node, part uint16, r *r
 	for range size {
 		nodes = append(nodes, addTo(t, nodes))
 	}
-	for part = range uint16(partitionCount) {
+	for part = range uint16(ring.Partitions) {
 		if nodes[0].table.holds(part) {
 			break
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+	"github.com/peerlimit/peerlimit/internal/ring"
 )
 
 // A member that leaves says so in a message of its own. memberlist does tell a leave from a failure, but does not let
@@ -87,7 +88,7 @@ func decodeNote(note []byte) (departures []departure, known []string, err error)
 		case sectionKnown:
 			for len(section) > 0 {
 				size := int(section[0])
-				if size == 0 || size > len(section)-1 || len(known) == maxMembers {
+				if size == 0 || size > len(section)-1 || len(known) == ring.MaxMembers {
 					return nil, nil, errBadNote
 				}
 				known = append(known, string(section[1:1+size]))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+	"github.com/peerlimit/peerlimit/internal/ring"
 )
 
 // createGossip starts memberlist. It does not shut t down when it fails.
@@ -92,7 +93,7 @@ func (d gossipDelegate) NotifyAlive(n *memberlist.Node) error {
 	case len(n.Addr) > net.IPv6len:
 		return fmt.Errorf("its address has %d bytes", len(n.Addr))
 	case d.isFull(n.Name):
-		return fmt.Errorf("there are %d members, which is as many as there may be", maxMembers)
+		return fmt.Errorf("there are %d members, which is as many as there may be", ring.MaxMembers)
 	}
 	return nil
 }
@@ -101,7 +102,7 @@ func (d gossipDelegate) NotifyAlive(n *memberlist.Node) error {
 func (d gossipDelegate) isFull(name string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(d.nodes) >= maxMembers && d.nodes[name] == nil
+	return len(d.nodes) >= ring.MaxMembers && d.nodes[name] == nil
 }
 
 // NotifyJoin is called for a new member and for one that had been given up.

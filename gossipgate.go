@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+	"github.com/peerlimit/peerlimit/internal/ring"
 )
 
 // The gate stands between the network and memberlist: it looks at every packet and stream first, and memberlist gets only
@@ -37,7 +38,7 @@ const (
 
 	// maxGossipNodes bounds the members that a push/pull may list: those that a cluster may have, and as many that gossip
 	// has given up and still tells of. memberlist allocates 112 bytes for each before it reads the first.
-	maxGossipNodes = 2 * maxMembers
+	maxGossipNodes = 2 * ring.MaxMembers
 
 	// maxProbesForOthers is how many probes a node makes for others in a second. Each costs memberlist a goroutine and a
 	// timer for half a second, and a packet that asks for one can be recorded and sent again. A member asks three others

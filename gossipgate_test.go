@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/sim"
 )
 
@@ -285,7 +286,7 @@ func TestGateJudgesStreams(t *testing.T) {
 
 // What 1,000 members tell each other at most fits in, and so does what 10,000 do whose names are of the usual length.
 func TestGateAdmitsTheLargestPushPull(t *testing.T) {
-	for _, c := range []struct{ members, name int }{{1000, maxLabelLen + 9}, {maxMembers, 30}} {
+	for _, c := range []struct{ members, name int }{{1000, maxLabelLen + 9}, {ring.MaxMembers, 30}} {
 		name := bytes.Repeat([]byte{'n'}, c.name)
 		node := msgpack("Name", name, "Addr", make([]byte, 16), "Port", 65535, "Meta", make([]byte, 25),
 			"Incarnation", 1<<31, "State", 0, "Vsn", raw{0x96, 1, 5, 2, 0, 0, 0})

@@ -48,24 +48,21 @@ const (
 )
 
 // heirsInReach returns the members that own a partition, one after the other, when its owner does not, nor those before
-// them; nil stands for this node. Who is out of reach is left out, and those of which the rings that tell have not been
-// built yet; see keeper.prepareHeirs. When this node is the owner itself and acquires, they are who may keep a replica of
-// the one before it, if that one is out of reach.
+// them; nil stands for this node. Who is out of reach is left out. When this node is the owner itself and acquires, they are
+// who may keep a replica of the one before it, if that one is out of reach.
 func (n *Node) heirsInReach(route *route, part uint16) (heirs []*peer) {
-	ring, owner, acquiring := route.ring, route.ring.owner(part), route.owner(part) == nil
-	for i := 0; i < maxAway+maxHeirs && len(heirs) < maxHeirs; i++ {
-		if ring = ring.withoutIfBuilt(owner); ring == nil {
+	acquiring := route.owner(part) == nil
+	for i := 1; i <= maxAway+maxHeirs && len(heirs) < maxHeirs; i++ {
+		name := route.ring.Successor(part, i)
+		if name == "" {
 			break
 		}
-		if owner = ring.owner(part); owner == "" {
-			break
-		}
-		p := route.others[owner]
+		p := route.others[name]
 		switch {
-		case owner == n.identity:
+		case name == n.identity:
 			heirs = append(heirs, nil)
 		case p == nil || n.cutOff(p):
-		case acquiring && i == 0:
+		case acquiring && i == 1:
 			return nil // it was asked already
 		default:
 			heirs = append(heirs, p)
@@ -84,11 +81,7 @@ func (n *Node) heirBefore(route *route, part uint16) *peer {
 	if before == nil {
 		return nil
 	}
-	without := before.withoutIfBuilt(before.owner(part))
-	if without == nil {
-		return nil
-	}
-	if p := route.others[without.owner(part)]; p != nil && !n.cutOff(p) {
+	if p := route.others[before.Successor(part, 1)]; p != nil && !n.cutOff(p) {
 		return p
 	}
 	return nil
@@ -157,56 +150,4 @@ func (n *Node) neighbour(route *route, not ...string) *peer {
 		}
 	}
 	return nil
-}
-
-// prepareHeirs builds the rings that tell who decides about the partitions of members that are out of reach: on the way
-// of a take there is no time for it.
-func (k *keeper) prepareHeirs(route *route) {
-	var away []string
-	for _, p := range route.peers {
-		if p != nil && k.node.cutOff(p) && len(away) < maxAway {
-			away = append(away, p.Name)
-		}
-	}
-	if len(away) == 0 {
-		return
-	}
-	before := k.ringBefore()
-	for _, first := range append(away, k.node.identity) {
-		for _, second := range append(away, k.node.identity) {
-			route.ring.without(first).without(second)
-		}
-		if before != nil {
-			before.without(first)
-		}
-	}
-}
-
-const (
-	// smallRing is up to how many members the rings without each of them are built in advance. In a larger one they are
-	// built when a link is down.
-	smallRing = 16
-
-	// heirsAfter is how long after a change of the ring that begins, and heirPause the pause from one to the next. While
-	// members come and go there is more urgent work, on which takes wait, and all would soon be to be built again.
-	heirsAfter = time.Second
-	heirPause  = 20 * time.Millisecond
-)
-
-// prepareNextHeir builds one ring that tells who decides when a member is out of reach, so that nobody waits for it once
-// one is. It reports whether there may be more to build.
-func (k *keeper) prepareNextHeir(now int64) (more bool) {
-	ring := k.node.route.Load().ring
-	if len(ring.members()) > smallRing {
-		return false
-	}
-	for _, name := range ring.members() {
-		if ring.withoutIfBuilt(name) == nil {
-			if now-k.ringSince.Load() >= int64(heirsAfter) {
-				ring.without(name)
-			}
-			return true
-		}
-	}
-	return false
 }

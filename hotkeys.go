@@ -286,7 +286,7 @@ func (h *hotKeys) answered(k *hotKey, m *message, r *rule, ans *answer, err erro
 	}
 	now := clock()
 	if k == nil {
-		k = h.add(bucketKey{m.key, r.id}.hash(h.table.seed), bucketKey{m.key, r.id}, r.hash.partition(m.key))
+		k = h.add(bucketKey{m.key, r.id}.hash(h.table.seed), bucketKey{m.key, r.id}, r.hash.Partition(m.key))
 		k.asked.Store(now)
 	}
 	if h.denials && fromHolder {

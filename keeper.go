@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"context"
 	"fmt"
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -24,11 +25,11 @@ type keeper struct {
 	// previous names, for each partition whose owner has changed, who owned it before: until the new one has acquired it,
 	// most probably that one holds. ringSince is when owners changed last. Both are written by reroute and read by all;
 	// previous is cleared where this node begins to hold.
-	previous  [partitionCount]atomic.Pointer[string]
+	previous  [ring.Partitions]atomic.Pointer[string]
 	ringSince atomic.Int64
 
 	// before is the ring before the last change: a new heir may not have a replica yet, which the one before has.
-	before atomic.Pointer[ring]
+	before atomic.Pointer[ring.Ring]
 
 	// leaving says that this node is going: it acquires nothing any more [LeavingAcquiresNothing], but anew what it holds.
 	leaving atomic.Bool
@@ -43,8 +44,8 @@ type keeper struct {
 	mu     sync.Mutex
 	change chan struct{} // closed and replaced when this node has begun or ceased to hold something
 
-	notBefore [partitionCount]atomic.Int64 // when to try again where somebody else has a higher election
-	nextTry   atomic.Int64                 // the last of these moments that was chosen
+	notBefore [ring.Partitions]atomic.Int64 // when to try again where somebody else has a higher election
+	nextTry   atomic.Int64                  // the last of these moments that was chosen
 
 	rounds []*round // of run alone
 }
@@ -118,7 +119,6 @@ func (k *keeper) step(ctx context.Context) time.Duration {
 	now := k.node.now()
 	full := k.node.reach.check(now)
 	k.review(now)
-	k.prepareHeirs(k.node.route.Load())
 	again := evidencePoll
 	if full {
 		var wanted []uint16
@@ -129,9 +129,6 @@ func (k *keeper) step(ctx context.Context) time.Duration {
 	if len(k.rounds) > 0 {
 		return min(again, reviewInterval)
 	}
-	if k.prepareNextHeir(now) {
-		again = min(again, heirPause)
-	}
 	return again
 }
 
@@ -139,7 +136,7 @@ func (k *keeper) step(ctx context.Context) time.Duration {
 func (k *keeper) wanted(now int64) (parts []uint16, again time.Duration) {
 	again = idleInterval
 	route, leaving := k.node.route.Load(), k.leaving.Load()
-	for part := range uint16(partitionCount) {
+	for part := range uint16(ring.Partitions) {
 		owner := route.owner(part) == nil && !leaving
 		if t := k.node.table; !t.isRefused(part) && (!owner || t.holds(part)) {
 			continue // as most are, most of the time: no need to lock them
@@ -316,14 +313,14 @@ func (k *keeper) report(g *gains) {
 
 // notePrevious remembers who owned, on the ring before, what a new ring gives to others. A node that joins had none before:
 // there it is who would own without it.
-func (k *keeper) notePrevious(old, next *ring) {
+func (k *keeper) notePrevious(old, next *ring.Ring) {
 	self := k.node.identity
-	if joining := len(old.members()) <= 1 && !k.node.table.holdsAny(); joining {
-		old = next.without(self)
+	if joining := len(old.Members()) <= 1 && !k.node.table.holdsAny(); joining {
+		old = next.Without(self)
 	}
-	names := old.members()
-	for part := range uint16(partitionCount) {
-		if i := old.ownerIndex(part); i >= 0 && names[i] != next.owner(part) {
+	names := old.Members()
+	for part := range uint16(ring.Partitions) {
+		if i := old.OwnerIndex(part); i >= 0 && names[i] != next.Owner(part) {
 			k.previous[part].Store(&names[i]) // names never change
 		}
 	}
@@ -332,7 +329,7 @@ func (k *keeper) notePrevious(old, next *ring) {
 }
 
 // ringBefore returns the ring before the last change, if that was a moment ago, or nil.
-func (k *keeper) ringBefore() *ring {
+func (k *keeper) ringBefore() *ring.Ring {
 	if k.node.now()-k.ringSince.Load() < int64(previousMemory) {
 		return k.before.Load()
 	}

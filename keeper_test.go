@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/sim"
 )
 
@@ -21,7 +22,7 @@ func TestARoundDoesNotAskTheNodeItself(t *testing.T) {
 		defer network.Close()
 		nodes := startNodes(t, network, nil, 3)
 		n := nodes[0]
-		for part := range uint16(partitionCount) {
+		for part := range uint16(ring.Partitions) {
 			if p := &n.table.partitions[part]; n.table.holds(part) {
 				p.mu.Lock()
 				p.holding.lapse()

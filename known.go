@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"cmp"
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"maps"
 	"math"
 	"net/netip"
@@ -164,7 +165,7 @@ func (k *knownSet) learnName(teller, name string, vouch, full bool, now time.Tim
 		m.vouch(teller, vouch)
 		return news
 	}
-	if k.hasLeft(name, now) || now.Before(k.forgotten[name]) || len(k.members) >= maxMembers {
+	if k.hasLeft(name, now) || now.Before(k.forgotten[name]) || len(k.members) >= ring.MaxMembers {
 		return false
 	}
 	d, doubted := k.doubts[name]
@@ -270,7 +271,7 @@ func (k *knownSet) settled(now time.Time) {
 // heardOf takes in names that gossip tells of.
 func (k *knownSet) heardOf(names []string, now time.Time) (news bool) {
 	for _, name := range names {
-		if !k.countsByGossip(name, now) || k.members[name] != nil || len(k.members) >= maxMembers {
+		if !k.countsByGossip(name, now) || k.members[name] != nil || len(k.members) >= ring.MaxMembers {
 			continue
 		}
 		k.members[name] = &knownMember{memberInfo: memberInfo{Member: Member{Name: name}}, lostAt: now, hearsay: true}
@@ -539,7 +540,7 @@ func (k *knownSet) forgetAt(m *knownMember) time.Time {
 // boundMembers forgets those that have not proved themselves, and then those that were lost first, while there are more members than a cluster may have. It takes a
 // process that crashes and comes back at another address thousands of times an hour to get there.
 func (k *knownSet) boundMembers(now time.Time) {
-	if excess := len(k.members) - maxMembers; excess > 0 {
+	if excess := len(k.members) - ring.MaxMembers; excess > 0 {
 		lost := slices.DeleteFunc(k.names(), func(name string) bool { return k.members[name].lostAt.IsZero() })
 		slices.SortStableFunc(lost, func(a, b string) int {
 			x, y := k.members[a], k.members[b]

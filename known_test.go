@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -258,15 +259,15 @@ func TestKnownHearsayIsBounded(t *testing.T) {
 	s := newKnownScript(0, 0)
 	s.alive(0, "ab")
 	for i := range 3 {
-		names := make([]string, maxMembers)
+		names := make([]string, ring.MaxMembers)
 		for j := range names {
 			names[j] = fmt.Sprintf("hearsay-%d-%d", i, j)
 		}
 		s.told("b", false, names...)
-		require.LessOrEqual(t, len(s.members), maxMembers)
+		require.LessOrEqual(t, len(s.members), ring.MaxMembers)
 	}
 	s.alive(0, "abcdef")
-	require.LessOrEqual(t, len(s.members), maxMembers)
+	require.LessOrEqual(t, len(s.members), ring.MaxMembers)
 	for _, name := range "abcdef" {
 		require.Contains(t, s.members, string(name))
 	}
@@ -401,13 +402,13 @@ func TestKnownSeeds(t *testing.T) {
 func TestKnownIsBounded(t *testing.T) {
 	s := newKnownScript(0, 0)
 	s.alive(0, "ab")
-	for i := range maxMembers + 10 { // b is never lost, c0 is lost first
+	for i := range ring.MaxMembers + 10 { // b is never lost, c0 is lost first
 		name := fmt.Sprintf("c%d", i)
 		s.now = s.now.Add(time.Millisecond)
 		s.members[name] = &knownMember{memberInfo: knownMemberAt(name, i), lostAt: s.now, proved: true}
 	}
 	s.expire(s.now)
-	assert.Len(t, s.members, maxMembers)
+	assert.Len(t, s.members, ring.MaxMembers)
 	assert.Contains(t, s.members, "a")
 	assert.Contains(t, s.members, "b")
 	assert.NotContains(t, s.members, "c11")

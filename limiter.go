@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit/fallback"
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/transport"
 )
 
@@ -49,7 +50,7 @@ func (l *Limiter) Take(ctx context.Context, key string, cost float64) (Decision,
 		return Decision{}, err
 	}
 	n := l.node
-	part, id, now := r.hash.partition(key), bucketKey{key, r.id}, n.now()
+	part, id, now := r.hash.Partition(key), bucketKey{key, r.id}, n.now()
 	d, ok := n.table.decide(part, id, &ask{set: r.set, cost: cost}, now)
 	if !ok {
 		d, ok = n.hot.take(id, r.set, cost, now)
@@ -170,8 +171,8 @@ func (l *Limiter) Reset(ctx context.Context, key string) error {
 
 // Owner returns the member that decides about key, as far as this node knows.
 func (l *Limiter) Owner(key string) Member {
-	hash := newKeyHasher(l.name)
-	return l.node.memberFor(hash.partition(key))
+	hash := ring.NewHasher(l.name)
+	return l.node.memberFor(hash.Partition(key))
 }
 
 // Placement is where the buckets of a key are.
@@ -182,14 +183,14 @@ type Placement struct {
 	Owner Member
 
 	// Heir owns the partition if the owner goes, and keeps a replica until then. It is the zero Member when there is no
-	// other member, and for about a second after a change of the ring, until it has been computed.
+	// other member.
 	Heir Member
 }
 
 // Placement returns where the buckets of key are, as far as this node knows. It asks nobody.
 func (l *Limiter) Placement(key string) Placement {
-	hash := newKeyHasher(l.name)
-	part := hash.partition(key)
+	hash := ring.NewHasher(l.name)
+	part := hash.Partition(key)
 	route := l.node.route.Load()
 	p := Placement{Partition: int(part), Owner: l.node.memberOf(route.owner(part))}
 	if heir, ok := route.heir(part); ok {
@@ -250,7 +251,7 @@ type canceller interface{ cancel(m message) }
 // and to the fallback when that cannot be reached.
 func (l *Limiter) send(ctx context.Context, r *rule, m *message) (reply, error) {
 	n := l.node
-	part := r.hash.partition(m.key)
+	part := r.hash.Partition(m.key)
 	switch m.kind {
 	case kindReset:
 		n.alone.reset(part, bucketKey{m.key, r.id}, n.now())
@@ -289,8 +290,8 @@ func (l *Limiter) ask(ctx context.Context, r *rule, part uint16, m *message, beg
 	}
 	if err != nil && again && ctx.Err() == nil {
 		// Nobody failed: it is on its way from one node to another, and will be decided in full when it has arrived. Or the owner
-		// is slow just after the ring has changed, when no heirs are known yet: then their time is for who owned it before, and
-		// still may hold, and for the owner. If that one has spent the tokens already they are spent twice, the safe side.
+		// is slow and has no heir in reach: then the heir's time is for the previous owner, which may still hold, and for
+		// the owner. If the owner has spent the tokens already they are spent twice, the safe side.
 		if earlier, previousErr := n.askPrevious(ctx, part, m, patience); previousErr == nil {
 			l.answered(m, &earlier.answer)
 			return earlier, nil

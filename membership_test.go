@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/sim"
 )
 
@@ -379,7 +380,7 @@ func TestMembershipRefusesWhatWouldStopPushPulls(t *testing.T) {
 		spoil(&n)
 		assert.Error(t, d.NotifyAlive(&n), name)
 	}
-	for i := range maxMembers {
+	for i := range ring.MaxMembers {
 		d.nodes[fmt.Sprint("n-", i)] = &gossipNode{}
 	}
 	require.NoError(t, d.NotifyAlive(&good), "it is there already")

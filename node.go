@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/transport"
 )
 
@@ -60,6 +61,7 @@ type Node struct {
 	// Only rebuild uses these, in membership's one goroutine.
 	peers   map[string]*peer  // that route refers to, so that a peer stays the same through ring changes
 	members map[string]Member // of the last view, to tell what changed
+	rings   ring.Builder
 
 	unproved []memberInfo // of the last view: there are links to them as well
 
@@ -94,7 +96,7 @@ func Start(cfg Config) (*Node, error) {
 	n.hot = newHotKeys(n.table, !s.NoLeases, !s.NoDenialCache)
 	n.keeper, n.replicator, n.reporter = newKeeper(n), newReplicator(n), newReporter(s.identity)
 	n.evidence = newEvidence(n.reach, n.witnessing(), func() { n.membership.again() })
-	n.route.Store(&route{ring: newRing(nil)})
+	n.route.Store(&route{ring: n.rings.Build(nil)})
 	n.events = startEvents(s.OnEvent)
 	if err := n.listen(); err != nil {
 		_ = n.shutDown()
@@ -132,7 +134,7 @@ func (n *Node) startGoroutines() {
 // with new evidence and an old holding.
 func (n *Node) lapse() {
 	ended := 0
-	for part := range uint16(partitionCount) {
+	for part := range uint16(ring.Partitions) {
 		p := &n.table.partitions[part]
 		p.mu.Lock()
 		if p.holding.holds {
@@ -296,7 +298,7 @@ func (n *Node) readiness() (ready readiness) {
 // ring names another one for.
 func (n *Node) acquiring(r *route) (missing, surplus int) {
 	full := n.reach.isFull(n.now())
-	for part := range uint16(partitionCount) {
+	for part := range uint16(ring.Partitions) {
 		switch mine, holds := r.owner(part) == nil, n.table.holds(part); {
 		case mine && !(full && holds):
 			missing++
@@ -359,7 +361,7 @@ func (n *Node) Stats() Stats {
 // countPartitions fills in what the node owns, holds and has gained.
 func (n *Node) countPartitions(s *Stats, r *route) {
 	full := n.reach.isFull(n.now())
-	for part := range uint16(partitionCount) {
+	for part := range uint16(ring.Partitions) {
 		if r.owner(part) == nil {
 			s.PartitionsOwned++
 		}
@@ -476,19 +478,21 @@ func (n *Node) reroute(view *memberView) {
 	now := n.now()
 	names := slices.DeleteFunc(slices.Clone(view.ringNames()), func(name string) bool { return n.reach.lost(name, now) })
 	old := n.route.Load()
-	sameOwners := slices.Equal(old.ring.members(), names)
+	sameOwners := slices.Equal(old.ring.Members(), names)
 	if sameOwners && maps.Equal(old.others, n.peers) {
 		return
 	}
 	next := &route{ring: old.ring, peers: make([]*peer, len(names)), others: n.peers}
 	if !sameOwners {
-		next.ring = newRing(names)
+		next.ring = n.rings.Build(names)
+		if wrong := next.ring.Disagreements(); wrong > 0 {
+			n.log.Error("the ring's library places members in another way than this version expects", slog.Int("partitions", wrong))
+		}
 		n.keeper.notePrevious(old.ring, next.ring)
 	}
 	for i, name := range names {
 		next.peers[i] = n.peers[name] // nil for this node
 	}
-	next.ring.without(n.identity) // which names the heirs of what this node owns; the others are not needed yet
 	n.route.Store(next)
 	if !n.settings.NoLeases {
 		n.table.members.Store(int64(len(names)))
@@ -589,7 +593,7 @@ func (n *Node) retire(ctx context.Context) error {
 	defer ticker.Stop()
 	for {
 		held, kept := n.notHandedOver(ctx)
-		if held+kept == 0 && time.Since(began) >= lingerTime || len(n.route.Load().ring.members()) == 0 {
+		if held+kept == 0 && time.Since(began) >= lingerTime || len(n.route.Load().ring.Members()) == 0 {
 			return nil
 		}
 		select {

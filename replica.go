@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"context"
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -47,7 +48,7 @@ type replicator struct {
 
 	shipments sync.Pool // of *shipment: memory for messages
 
-	ring  *ring        // when they were looked at last; of run alone
+	ring  *ring.Ring   // when they were looked at last; of run alone
 	since atomic.Int64 // since when that was the ring
 
 	// mu guards heirs. It is held for a look-up or an update only.
@@ -110,10 +111,10 @@ func (r *replicator) run(ctx context.Context) {
 
 // heirs says who the heirs are on a ring, at one moment.
 type heirs struct {
-	route   *route
-	without *ring // the ring without this node
-	table   *table
-	off     bool // replication is
+	route *route
+	self  string
+	table *table
+	off   bool // replication is
 
 	// grace says that the ring is so new that an owner it names, another node, may not have had the time to acquire.
 	grace bool
@@ -121,7 +122,7 @@ type heirs struct {
 
 func (r *replicator) heirsOn(route *route) *heirs {
 	return &heirs{
-		route: route, without: route.ring.without(r.node.identity), table: r.node.table, off: r.interval < 0,
+		route: route, self: r.node.identity, table: r.node.table, off: r.interval < 0,
 		grace: r.node.now()-r.since.Load() < int64(handoverGrace),
 	}
 }
@@ -133,11 +134,11 @@ func (h *heirs) of(part uint16) string {
 	if h.off && h.route.owner(part) == nil {
 		return ""
 	}
-	heir := h.without.owner(part)
+	heir := h.route.ring.OwnerWithout(part, h.self)
 	if !h.inGrace(part) {
 		return heir
 	}
-	if last := h.table.heirSoFar(part); last != "" && h.route.ring.contains(last) {
+	if last := h.table.heirSoFar(part); last != "" && h.route.ring.Contains(last) {
 		return last
 	}
 	return heir
@@ -195,7 +196,7 @@ func (r *replicator) step(ctx context.Context) {
 // lookAtHeirs marks what is held and not all with its heir.
 func (r *replicator) lookAtHeirs(heirs *heirs) {
 	t := r.node.table
-	for part := range uint16(partitionCount) {
+	for part := range uint16(ring.Partitions) {
 		if !t.holds(part) {
 			continue
 		}

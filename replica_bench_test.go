@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/stretchr/testify/require"
 )
 
@@ -22,7 +23,7 @@ func benchmarkReplication(b *testing.B, takes int) {
 	const keys = 100_000
 	holder, heir, known, knownThere := tableOfNode(), tableOfNode(), newRules(), newRules()
 	rule := mustFind(b, known, "api", []Limit{PerHour(1e9)})
-	for part := range uint16(partitionCount) {
+	for part := range uint16(ring.Partitions) {
 		p := &holder.partitions[part]
 		p.holding.hold(version{election: election{5, "node0-01234567"}, holder: "node0-01234567"})
 		p.holding.replicate(replication{heir: "heir", complete: true})
@@ -36,7 +37,7 @@ func benchmarkReplication(b *testing.B, takes int) {
 	places := make([]place, keys)
 	for i := range places {
 		key := fmt.Sprintf("user-%06d", i)
-		places[i] = place{rule.hash.partition(key), bucketKey{key, rule.id}}
+		places[i] = place{rule.hash.Partition(key), bucketKey{key, rule.id}}
 	}
 	var packing, taking time.Duration
 	sent, now := 0, int64(0)

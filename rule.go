@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"context"
 	"fmt"
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,8 +22,8 @@ type rule struct {
 	name    string
 	id      limiterID
 	set     *limitSet
-	encoded []byte    // what requests about it begin with
-	hash    keyHasher // of the name: partitions of its keys
+	encoded []byte      // what requests about it begin with
+	hash    ring.Hasher // of the name: partitions of its keys
 
 	use *nameUse
 
@@ -105,7 +106,7 @@ func (r *rules) find(encoded []byte) (*rule, error) {
 		return nil, err
 	}
 	made := &rule{
-		name: name, set: newLimitSet(limits), hash: newKeyHasher(name),
+		name: name, set: newLimitSet(limits), hash: ring.NewHasher(name),
 		encoded: appendRule(nil, name, limits), // not the caller's bytes: they may carry more than this version knows
 	}
 	r.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/stretchr/testify/require"
 )
 
@@ -64,17 +65,17 @@ func TestArrivingPiecesAreBounded(t *testing.T) {
 		return ack.status
 	}
 	refused := 0
-	for part := range uint16(partitionCount) {
+	for part := range uint16(ring.Partitions) {
 		if send(part, 100, true, false, 0) != replicaTaken {
 			refused++
 		}
 		require.LessOrEqual(t, tab.arrivingSize.Load(), int64(arrivingLeast))
 	}
-	require.Greater(t, refused, partitionCount/2)
+	require.Greater(t, refused, ring.Partitions/2)
 	require.Equal(t, replicaTaken, send(4000, 100, true, true, 0), "one in a piece needs no room")
 
 	later := int64(arrivalTime + time.Second)
-	for part := range uint16(partitionCount) {
+	for part := range uint16(ring.Partitions) {
 		tab.dropArrived(part, later)
 	}
 	require.Zero(t, tab.arrivingSize.Load())

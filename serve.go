@@ -25,7 +25,7 @@ func (n *Node) handle(from string, request, response []byte) (reply []byte, late
 			return n.refuse(response, from, err), nil
 		}
 	}
-	part := r.hash.partition(m.key)
+	part := r.hash.Partition(m.key)
 	if n.table.isInWork(part) { // what comes after this on the connection is not to wait
 		return nil, n.answerLater(from, r, part, m)
 	}

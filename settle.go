@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"context"
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"slices"
 	"sync"
 	"time"
@@ -32,7 +33,7 @@ func (n *Node) tidyCopies(ctx context.Context) {
 		}
 		now, route := n.now(), n.route.Load()
 		heirs := n.replicator.heirsOn(route)
-		for part := range uint16(partitionCount) {
+		for part := range uint16(ring.Partitions) {
 			n.table.dropArrived(part, now)
 			if n.table.holds(part) && route.owner(part) != nil && !heirs.inGrace(part) {
 				n.table.repeatReplica(part)
@@ -70,7 +71,7 @@ func (n *Node) settleCopies(ctx context.Context) (kept int) {
 func (n *Node) settle(ctx context.Context, wanted func(part uint16) bool) (kept int) {
 	route := n.route.Load()
 	questions := make(map[*peer][]idleCopy)
-	for part := range uint16(partitionCount) {
+	for part := range uint16(ring.Partitions) {
 		idle, any := n.table.idleCopy(part)
 		if !any || !wanted(part) {
 			continue

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/transport"
 )
 
@@ -58,9 +59,9 @@ func (n *Node) Status() Status {
 	}
 	s.Acquiring = max(0, s.Stats.PartitionsOwned-s.Stats.PartitionsHeld)
 	owned := make(map[string]int)
-	ring := n.route.Load().ring
-	for part := range uint16(partitionCount) {
-		owned[ring.owner(part)]++
+	owners := n.route.Load().ring
+	for part := range uint16(ring.Partitions) {
+		owned[owners.Owner(part)]++
 	}
 	evidence := n.reach.evidenceAges(now)
 	for _, m := range n.Members() {

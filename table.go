@@ -1,6 +1,7 @@
 package peerlimit
 
 import (
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"hash/maphash"
 	"math/bits"
 	"math/rand/v2"
@@ -12,7 +13,7 @@ import (
 
 // table keeps buckets by partition: the partition is the unit of ownership, of locking and of moving.
 type table struct {
-	partitions [partitionCount]partition
+	partitions [ring.Partitions]partition
 	maxKeys    int64
 	seed       maphash.Seed
 
@@ -22,17 +23,17 @@ type table struct {
 
 	// held has a bit for each partition that this node holds: what the partitions say under their locks, to be seen
 	// without them.
-	held [(partitionCount + 63) / 64]atomic.Uint64
+	held [(ring.Partitions + 63) / 64]atomic.Uint64
 
 	// refused has a bit for each partition whose holder, this node, was refused by its heir; likewise.
-	refused [(partitionCount + 63) / 64]atomic.Uint64
+	refused [(ring.Partitions + 63) / 64]atomic.Uint64
 
 	// inWork has a bit for each partition that something is being done to in steps, see inSteps.
-	inWork [(partitionCount + 63) / 64]atomic.Uint64
+	inWork [(ring.Partitions + 63) / 64]atomic.Uint64
 
 	// untidy has a bit for each partition whose buckets were replaced, see exchange; wakeSweeper, of capacity 1, says that there
 	// are some.
-	untidy      [(partitionCount + 63) / 64]atomic.Uint64
+	untidy      [(ring.Partitions + 63) / 64]atomic.Uint64
 	wakeSweeper chan struct{}
 
 	// replicates says that changes are noted for the heir.
@@ -42,7 +43,7 @@ type table struct {
 	piece int
 
 	// changed has a bit for each partition with changes that were not sent to the heir yet.
-	changed [(partitionCount + 63) / 64]atomic.Uint64
+	changed [(ring.Partitions + 63) / 64]atomic.Uint64
 
 	// arrivingSize is how many bytes the pieces of replicas take up that are not all there.
 	arrivingSize atomic.Int64
@@ -114,7 +115,7 @@ func newTable(maxKeys int) *table {
 
 // noteHolding brings held and refused up to date. It is called with p.mu held after whatever may have changed them.
 func (t *table) noteHolding(part uint16, p *partition) {
-	note := func(words *[(partitionCount + 63) / 64]atomic.Uint64, is bool) {
+	note := func(words *[(ring.Partitions + 63) / 64]atomic.Uint64, is bool) {
 		if bit := uint64(1) << (part % 64); is {
 			words[part/64].Or(bit)
 		} else {
@@ -429,7 +430,7 @@ func (t *table) drop(p *partition, hash uint64, b *bucket) {
 // minute, and no step is long.
 const (
 	sweepInterval = 250 * time.Millisecond
-	sweepStep     = partitionCount/(30*4) + 1
+	sweepStep     = ring.Partitions/(30*4) + 1
 )
 
 // sweepForever sweeps partition after partition until done is closed, and tidies up where buckets were replaced.
@@ -446,7 +447,7 @@ func (t *table) sweepForever(done <-chan struct{}, clock func() int64) {
 		case <-ticker.C:
 			for range sweepStep {
 				t.sweep(next, clock())
-				next = (next + 1) % partitionCount
+				next = (next + 1) % ring.Partitions
 			}
 		}
 	}

@@ -20,7 +20,7 @@ func BenchmarkTableMemory(b *testing.B) {
 					empty := heapInUse()
 					for i := range keys {
 						key := fmt.Sprintf("%0*d", length, i)
-						t.decide(r.hash.partition(key), bucketKey{key, r.id}, &ask{set: r.set, cost: 1}, 0)
+						t.decide(r.hash.Partition(key), bucketKey{key, r.id}, &ask{set: r.set, cost: 1}, 0)
 					}
 					b.ReportMetric(float64(heapInUse()-empty)/float64(keys), "bytes/key")
 					b.ReportMetric(float64(empty-before), "bytes/table")

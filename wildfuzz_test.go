@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/stretchr/testify/require"
 )
 
@@ -43,7 +44,7 @@ func (s *wildSpeaker) name() string {
 }
 
 func (s *wildSpeaker) names() []string {
-	names := make([]string, [...]int{0, 1, 3, 100, maxMembers}[s.IntN(5)])
+	names := make([]string, [...]int{0, 1, 3, 100, ring.MaxMembers}[s.IntN(5)])
 	for i := range names {
 		names[i] = s.name()
 	}
@@ -55,7 +56,7 @@ func (s *wildSpeaker) version() version {
 }
 
 func (s *wildSpeaker) parts() []uint16 {
-	return everyPart(func(part uint16) uint16 { return part })[:[...]int{0, 1, 100, partitionCount}[s.IntN(4)]]
+	return everyPart(func(part uint16) uint16 { return part })[:[...]int{0, 1, 100, ring.Partitions}[s.IntN(4)]]
 }
 
 func (s *wildSpeaker) content() partContent {
@@ -99,7 +100,7 @@ func (s *wildSpeaker) message() []byte {
 		return appendSettleRequest(nil, &q)
 	case 5:
 		rule := appendRule(nil, "wild", []Limit{Per(s.number(), time.Hour)})
-		return appendReport(nil, &report{reporter: s.name(), part: uint16(s.IntN(partitionCount)), seq: s.uint(),
+		return appendReport(nil, &report{reporter: s.name(), part: uint16(s.IntN(ring.Partitions)), seq: s.uint(),
 			charges: []charge{{rule: rule, key: "wild", cost: s.number()}}})
 	case 6:
 		return appendRelay(nil, &relay{to: s.name(), from: s.name(), request: s.message()})

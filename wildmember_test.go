@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/sim"
 	"github.com/peerlimit/peerlimit/transport"
 )
@@ -92,7 +93,7 @@ func (c *wildCluster) requireInFull() {
 	c.t.Helper()
 	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
 		held, twice := 0, 0
-		for part := range uint16(partitionCount) {
+		for part := range uint16(ring.Partitions) {
 			deciders := 0
 			for _, n := range c.nodes {
 				if n.DecidesInFull(part) {
@@ -105,14 +106,14 @@ func (c *wildCluster) requireInFull() {
 			}
 		}
 		require.Zero(c.t, twice, "two nodes decide in full")
-		if held == partitionCount {
+		if held == ring.Partitions {
 			return
 		}
 		if time.Since(began) > 100*time.Millisecond {
 			for _, n := range c.nodes {
 				c.t.Log(Acquiring(n))
 			}
-			require.Equal(c.t, partitionCount, held, "decided in full")
+			require.Equal(c.t, ring.Partitions, held, "decided in full")
 		}
 	}
 }
@@ -147,7 +148,7 @@ func (c *wildCluster) requireAsBefore() {
 	time.Sleep(300 * time.Millisecond)
 	for _, n := range c.nodes {
 		require.Less(c.t, n.Stats().ReplicaLag, 200*time.Millisecond, "what is decided is replicated")
-		for part := range uint16(partitionCount) {
+		for part := range uint16(ring.Partitions) {
 			if h := &n.table.partitions[part].holding; n.table.holds(part) {
 				require.True(c.t, h.replication.complete && !h.replication.again, "the heir has all of partition %d", part)
 				require.False(c.t, h.copy.worn())
@@ -156,7 +157,7 @@ func (c *wildCluster) requireAsBefore() {
 	}
 
 	n := c.nodes[1]
-	for part := range uint16(partitionCount) {
+	for part := range uint16(ring.Partitions) {
 		if p := &n.table.partitions[part]; part%8 == 0 && n.table.holds(part) {
 			p.mu.Lock()
 			p.holding.lapse()
@@ -191,7 +192,7 @@ func (c *wildCluster) requireAsBefore() {
 // everyPart returns a list with something for each partition.
 func everyPart[T any](make func(part uint16) T) []T {
 	list := []T{}
-	for part := range uint16(partitionCount) {
+	for part := range uint16(ring.Partitions) {
 		list = append(list, make(part))
 	}
 	return list
@@ -214,7 +215,7 @@ var wildest = map[string]func(c *wildCluster) [][]byte{
 		return [][]byte{appendPing(nil, &ping{heard: math.MaxUint64 - 1}), appendPing(nil, &ping{heard: countableElections})}
 	},
 	"a verdict request of the last election": func(*wildCluster) [][]byte {
-		return [][]byte{appendVerdictRequest(nil, &verdictRequest{heard: math.MaxUint64, names: inventedNames(maxMembers)})}
+		return [][]byte{appendVerdictRequest(nil, &verdictRequest{heard: math.MaxUint64, names: inventedNames(ring.MaxMembers)})}
 	},
 	"a question of the last election": func(*wildCluster) [][]byte {
 		q := question{round: election{math.MaxUint64, wildName}, parts: everyPart(func(part uint16) askedPart { return askedPart{part: part} })}
@@ -255,7 +256,7 @@ var wildest = map[string]func(c *wildCluster) [][]byte{
 	"replicas beyond the holder's own": func(c *wildCluster) [][]byte {
 		var parts []replicaPart
 		for _, n := range c.nodes {
-			for part := range uint16(partitionCount) {
+			for part := range uint16(ring.Partitions) {
 				if n.table.holds(part) {
 					v := n.table.partitions[part].holding.copy
 					v.seq = maxSeq
@@ -273,7 +274,7 @@ var wildest = map[string]func(c *wildCluster) [][]byte{
 	"reports of the last number": func(c *wildCluster) [][]byte {
 		var messages [][]byte
 		for _, n := range c.nodes {
-			messages = append(messages, appendReport(nil, &report{reporter: n.identity, part: partitionOf("api", "wild"), seq: math.MaxUint64}))
+			messages = append(messages, appendReport(nil, &report{reporter: n.identity, part: ring.PartitionOf("api", "wild"), seq: math.MaxUint64}))
 		}
 		return messages
 	},

@@ -1,6 +1,7 @@
 package peerlimit
 
 import (
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"math"
 	"slices"
 )
@@ -96,7 +97,7 @@ func appendQuestion(b []byte, q *question) []byte {
 func decodeQuestion(b []byte) (question, error) {
 	r := readControl(b, kindQuestion, nil)
 	q := question{round: r.election(), known: r.nameList()}
-	q.parts = readList(&r, partitionCount, 3, func() askedPart {
+	q.parts = readList(&r, ring.Partitions, 3, func() askedPart {
 		return askedPart{part: r.partition(), have: r.version(), from: r.uint32()}
 	})
 	q.hearsay = r.lastNames()
@@ -128,7 +129,7 @@ func appendQuestionAnswer(b []byte, a *questionAnswer) []byte {
 func decodeQuestionAnswer(b []byte, plain plainSet) (questionAnswer, error) {
 	r := readControlAnswer(slices.Clone(b), plain)
 	a := questionAnswer{heard: r.uvarint(), known: r.nameList()}
-	a.parts = readList(&r, partitionCount, 9, func() partAnswer {
+	a.parts = readList(&r, ring.Partitions, 9, func() partAnswer {
 		p := partAnswer{
 			part: r.partition(), kind: answerKind(r.byte()), version: r.version(), givenTo: r.name(),
 			promised: r.election(), content: r.content(), next: r.uint32(),
@@ -198,7 +199,7 @@ type replicaMemory struct {
 func (m *replicaMemory) decode(plain plainSet) (replicaRequest, error) {
 	r := readControl(m.message, kindReplica, plain)
 	r.images, r.levels = m.images[:0], m.levels[:0]
-	if n := r.listLen(partitionCount, 7); n > 0 {
+	if n := r.listLen(ring.Partitions, 7); n > 0 {
 		m.parts = fillList(&r, slices.Grow(m.parts[:0], n), n, func() replicaPart {
 			p := replicaPart{part: r.partition(), version: r.version(), since: r.uvarint()}
 			flags := r.byte()
@@ -228,7 +229,7 @@ func appendReplicaAnswer(b []byte, a *replicaAnswer) []byte {
 
 func decodeReplicaAnswer(b []byte) (replicaAnswer, error) {
 	r := readControlAnswer(b, nil)
-	parts := readList(&r, partitionCount, 4, func() replicaAck {
+	parts := readList(&r, ring.Partitions, 4, func() replicaAck {
 		p := replicaAck{part: r.partition(), status: replicaStatus(r.byte()), promised: r.election()}
 		if p.status == 0 || p.status >= replicaStatusEnd {
 			r.fail()
@@ -254,7 +255,7 @@ func appendSettleRequest(b []byte, q *settleRequest) []byte {
 func decodeSettleRequest(b []byte) (settleRequest, error) {
 	r := readControl(b, kindSettle, nil)
 	q := settleRequest{by: r.someName()}
-	q.parts = readList(&r, partitionCount, 2, func() settlePart {
+	q.parts = readList(&r, ring.Partitions, 2, func() settlePart {
 		return settlePart{part: r.partition(), version: r.version()}
 	})
 	return decoded(&r, "settle request", q)
@@ -272,7 +273,7 @@ func appendSettleAnswer(b []byte, a *settleAnswer) []byte {
 func decodeSettleAnswer(b []byte) (settleAnswer, error) {
 	r := readControlAnswer(b, nil)
 	var a settleAnswer
-	if n := r.listLen(partitionCount, 1); n > 0 {
+	if n := r.listLen(ring.Partitions, 1); n > 0 {
 		a.settled = make([]uint16, n)
 	}
 	for i := range a.settled {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -291,9 +292,9 @@ func TestControlRefusesWhatCannotBe(t *testing.T) {
 		"active out of order":        {request[kindReplica], ids(2, second(1), second(0))},
 		"an ordinal too high":        {request[kindReplica], ids(1, second(0), second(MaxLimits))},
 		"a long key":                 {request[kindReplica], replicaOf(bucketImage{limiter: "api", key: strings.Repeat("k", MaxKeyLen+1)})},
-		"no such partition":          {request[kindSettle], settleRequest{"a", []settlePart{{part: partitionCount}}}},
-		"too many partitions":        {request[kindSettle], settleRequest{"a", make([]settlePart, partitionCount+1)}},
-		"too many settled":           {answer[kindSettle], settleAnswer{make([]uint16, partitionCount+1)}},
+		"no such partition":          {request[kindSettle], settleRequest{"a", []settlePart{{part: ring.Partitions}}}},
+		"too many partitions":        {request[kindSettle], settleRequest{"a", make([]settlePart, ring.Partitions+1)}},
+		"too many settled":           {answer[kindSettle], settleAnswer{make([]uint16, ring.Partitions+1)}},
 		"too many members":           {request[kindVerdict], verdictRequest{names: slices.Repeat([]string{"a"}, maxKnownNames+1)}},
 		"a long name":                {request[kindVerdict], verdictRequest{names: []string{strings.Repeat("a", maxIdentityLen+1)}}},
 		"an empty name":              {answer[kindPing], pong{known: []string{""}}},
@@ -394,7 +395,7 @@ func TestControlQuestionIsSmall(t *testing.T) {
 	for i := range 100 {
 		q.known = append(q.known, fmt.Sprintf("peerlimit-%08x", i))
 	}
-	for part := range uint16(partitionCount) {
+	for part := range uint16(ring.Partitions) {
 		q.parts = append(q.parts, askedPart{part: part})
 	}
 	assert.Less(t, len(appendQuestion(nil, &q)), 25_000)

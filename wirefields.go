@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"encoding/binary"
 	"fmt"
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"math"
 	"slices"
 	"unsafe"
@@ -24,8 +25,8 @@ import (
 
 // Bounds of what a message may have in it. Lists of buckets are bounded by the size of a frame alone.
 const (
-	maxKnownNames = maxMembers // in a list of members, or marks of a partition
-	maxDictionary = 1 << 16    // names, or sets, of one message
+	maxKnownNames = ring.MaxMembers // in a list of members, or marks of a partition
+	maxDictionary = 1 << 16         // names, or sets, of one message
 )
 
 // plainSet finds the set that this node uses for a limiter's limits when nothing else is remembered; see rules.plainSet.
@@ -367,7 +368,7 @@ func (r *controlReader) nameList() []string {
 
 func (r *controlReader) partition() uint16 {
 	part := int64(r.part) + r.varint()
-	if part < 0 || part >= partitionCount {
+	if part < 0 || part >= ring.Partitions {
 		r.fail()
 		return 0
 	}
