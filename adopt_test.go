@@ -11,12 +11,12 @@ import (
 )
 
 // takeFrom takes cost from s under limits.
-func takeFrom(s *bucketState, set *limitSet, cost float64, now time.Duration) Decision {
+func takeFrom(s *bucketState, set *limitSet, cost float64, now time.Duration) coreDecision {
 	return s.decide(&ask{set: set, cost: cost}, int64(now))
 }
 
 func TestRaisedRateHelpsFromNowOn(t *testing.T) {
-	slow, fast := newLimitSet([]Limit{PerMinute(60)}), newLimitSet([]Limit{PerMinute(600).WithBurst(60)})
+	slow, fast := newLimitSet([]coreLimit{perMinute(60)}), newLimitSet([]coreLimit{withBurst(perMinute(600), 60)})
 	s := newBucketState(slow, 0)
 	require.True(t, takeFrom(&s, slow, 60, 0).Allowed)
 
@@ -30,7 +30,7 @@ func TestRaisedRateHelpsFromNowOn(t *testing.T) {
 }
 
 func TestLoweredRate(t *testing.T) {
-	fast, slow := newLimitSet([]Limit{PerMinute(600)}), newLimitSet([]Limit{PerMinute(60)})
+	fast, slow := newLimitSet([]coreLimit{perMinute(600)}), newLimitSet([]coreLimit{perMinute(60)})
 	s := newBucketState(fast, 0)
 	require.True(t, takeFrom(&s, fast, 600, 0).Allowed)
 
@@ -43,19 +43,19 @@ func TestLoweredRate(t *testing.T) {
 }
 
 func TestAddedLimitStartsFullOfTokens(t *testing.T) {
-	one, two := newLimitSet([]Limit{PerSecond(10)}), newLimitSet([]Limit{PerMinute(15), PerSecond(10)})
+	one, two := newLimitSet([]coreLimit{perSecond(10)}), newLimitSet([]coreLimit{perMinute(15), perSecond(10)})
 	s := newBucketState(one, 0)
 	require.True(t, takeFrom(&s, one, 10, 0).Allowed)
 	assert.False(t, takeFrom(&s, two, 1, 0).Allowed, "the old limit is still exhausted, though it is another one's turn now")
 	require.True(t, takeFrom(&s, two, 10, time.Second).Allowed)
 	d := takeFrom(&s, two, 10, 2*time.Second)
 	require.False(t, d.Allowed)
-	assert.Equal(t, PerMinute(15), d.Limit)
+	assert.Equal(t, perMinute(15), d.Limit)
 	assert.Equal(t, 5.25, d.Remaining, "what was taken before it came is not held against it")
 }
 
 func TestRemovedLimitNoLongerDenies(t *testing.T) {
-	two, one := newLimitSet([]Limit{PerSecond(10), PerMinute(10)}), newLimitSet([]Limit{PerSecond(10)})
+	two, one := newLimitSet([]coreLimit{perSecond(10), perMinute(10)}), newLimitSet([]coreLimit{perSecond(10)})
 	s := newBucketState(two, 0)
 	require.True(t, takeFrom(&s, two, 10, 0).Allowed)
 	require.False(t, takeFrom(&s, two, 10, time.Second).Allowed)
@@ -65,7 +65,7 @@ func TestRemovedLimitNoLongerDenies(t *testing.T) {
 // While versions of the code mix, those that know a limit enforce it whatever the others do: it keeps draining, and
 // takes of others are not charged to it.
 func TestAbsentLimitDrainsAndIsNotCharged(t *testing.T) {
-	two, one := newLimitSet([]Limit{PerSecond(10), PerMinute(12)}), newLimitSet([]Limit{PerSecond(10)})
+	two, one := newLimitSet([]coreLimit{perSecond(10), perMinute(12)}), newLimitSet([]coreLimit{perSecond(10)})
 	s := newBucketState(two, 0)
 	require.True(t, takeFrom(&s, two, 10, 0).Allowed)
 	for second := 1; second <= 5; second++ {
@@ -73,28 +73,28 @@ func TestAbsentLimitDrainsAndIsNotCharged(t *testing.T) {
 	}
 	d := takeFrom(&s, two, 10, 6*time.Second)
 	require.False(t, d.Allowed)
-	assert.Equal(t, PerMinute(12), d.Limit)
+	assert.Equal(t, perMinute(12), d.Limit)
 	assert.InDelta(t, 3.2, d.Remaining, 1e-9, "2 were left, and 6 seconds brought 1.2")
 }
 
 func TestLevelsFollowPeriodAlgorithmAndOrdinal(t *testing.T) {
-	base := []Limit{PerSecond(10), PerSecond(20), PerMinute(30), PerSecond(40).Leaky()}
+	base := []coreLimit{perSecond(10), perSecond(20), perMinute(30), leaky(perSecond(40))}
 	s := newBucketState(newLimitSet(base), 0)
 	for i := range base {
 		s.setLevel(i, float64(i+1))
 	}
 	tests := []struct {
 		name   string
-		limits []Limit
+		limits []coreLimit
 		want   []float64
 	}{
-		{"the same numbers", []Limit{PerSecond(10), PerSecond(20), PerMinute(30), PerSecond(40).Leaky()}, []float64{1, 2, 3, 4}},
-		{"other numbers", []Limit{PerSecond(99), PerSecond(98).WithBurst(5), PerMinute(97), PerSecond(96).Leaky()}, []float64{1, 2, 3, 4}},
-		{"another order", []Limit{PerSecond(40).Leaky(), PerMinute(30), PerSecond(10), PerSecond(20)}, []float64{4, 3, 1, 2}},
-		{"equals by their order", []Limit{PerSecond(20), PerSecond(10)}, []float64{1, 2}},
-		{"another period", []Limit{PerHour(10)}, []float64{0}},
-		{"another algorithm", []Limit{PerMinute(30).Leaky()}, []float64{0}},
-		{"one more equal", []Limit{PerSecond(1), PerSecond(1), PerSecond(1)}, []float64{1, 2, 0}},
+		{"the same numbers", []coreLimit{perSecond(10), perSecond(20), perMinute(30), leaky(perSecond(40))}, []float64{1, 2, 3, 4}},
+		{"other numbers", []coreLimit{perSecond(99), withBurst(perSecond(98), 5), perMinute(97), leaky(perSecond(96))}, []float64{1, 2, 3, 4}},
+		{"another order", []coreLimit{leaky(perSecond(40)), perMinute(30), perSecond(10), perSecond(20)}, []float64{4, 3, 1, 2}},
+		{"equals by their order", []coreLimit{perSecond(20), perSecond(10)}, []float64{1, 2}},
+		{"another period", []coreLimit{perHour(10)}, []float64{0}},
+		{"another algorithm", []coreLimit{leaky(perMinute(30))}, []float64{0}},
+		{"one more equal", []coreLimit{perSecond(1), perSecond(1), perSecond(1)}, []float64{1, 2, 0}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -113,8 +113,8 @@ func TestLevelsFollowPeriodAlgorithmAndOrdinal(t *testing.T) {
 
 // A level that is remembered keeps its ordinal when an equal one before it has drained and is forgotten.
 func TestRememberedLevelKeepsItsOrdinal(t *testing.T) {
-	three := newLimitSet([]Limit{PerSecond(10), PerSecond(1000).WithBurst(100), PerSecond(1).WithBurst(100)})
-	one := newLimitSet([]Limit{PerSecond(10)})
+	three := newLimitSet([]coreLimit{perSecond(10), withBurst(perSecond(1000), 100), withBurst(perSecond(1), 100)})
+	one := newLimitSet([]coreLimit{perSecond(10)})
 	s := newBucketState(three, 0)
 	for second := range 10 {
 		require.True(t, takeFrom(&s, three, 10, time.Duration(second)*time.Second).Allowed)
@@ -122,13 +122,13 @@ func TestRememberedLevelKeepsItsOrdinal(t *testing.T) {
 	require.True(t, takeFrom(&s, one, 1, 10*time.Second).Allowed, "only the third is still remembered")
 
 	d := s.peek(three, int64(10*time.Second))
-	assert.Equal(t, PerSecond(1).WithBurst(100), d.Limit)
+	assert.Equal(t, withBurst(perSecond(1), 100), d.Limit)
 	assert.Equal(t, 10.0, d.Remaining, "90 of its 100 have not drained")
 }
 
 // What is remembered costs nothing on each take, and is forgotten when it has drained.
 func TestRememberedLevelIsForgottenOnceDrained(t *testing.T) {
-	minute, hour := newLimitSet([]Limit{PerMinute(600)}), newLimitSet([]Limit{PerHour(600)})
+	minute, hour := newLimitSet([]coreLimit{perMinute(600)}), newLimitSet([]coreLimit{perHour(600)})
 	s := newBucketState(minute, 0)
 	require.True(t, takeFrom(&s, minute, 100, 0).Allowed)
 	require.True(t, takeFrom(&s, hour, 1, 0).Allowed)
@@ -140,7 +140,7 @@ func TestRememberedLevelIsForgottenOnceDrained(t *testing.T) {
 
 // Undoing a reservation turns the time back; levels that it does not know of would drain a second time.
 func TestReservationsBesideRememberedLevelsCannotBeUndone(t *testing.T) {
-	minute, hour := newLimitSet([]Limit{PerMinute(600)}), newLimitSet([]Limit{PerHour(600)})
+	minute, hour := newLimitSet([]coreLimit{perMinute(600)}), newLimitSet([]coreLimit{perHour(600)})
 	s := newBucketState(minute, 0)
 	require.True(t, takeFrom(&s, minute, 100, 0).Allowed)
 	require.True(t, takeFrom(&s, hour, 1, 0).Allowed)
@@ -151,7 +151,7 @@ func TestReservationsBesideRememberedLevelsCannotBeUndone(t *testing.T) {
 
 // A reservation that was made under another number of limits is void, and not remembered.
 func TestReservationUnderOtherLimitsCannotBeUndone(t *testing.T) {
-	one, two := newLimitSet([]Limit{PerMinute(10)}), newLimitSet([]Limit{PerMinute(10), PerHour(10)})
+	one, two := newLimitSet([]coreLimit{perMinute(10)}), newLimitSet([]coreLimit{perMinute(10), perHour(10)})
 	s := newBucketState(one, 0)
 	require.True(t, takeFrom(&s, one, 10, 0).Allowed)
 	d, u := s.reserve(&ask{set: one, cost: 5, reserve: true, maxDelay: time.Hour}, 0)
@@ -167,10 +167,10 @@ func TestReservationUnderOtherLimitsCannotBeUndone(t *testing.T) {
 
 // Whatever periods are asked for: what a bucket remembers is bounded, and forgotten once it is drained.
 func TestChangingPeriodsDoNotAccumulate(t *testing.T) {
-	last := newLimitSet([]Limit{PerSecond(1)})
+	last := newLimitSet([]coreLimit{perSecond(1)})
 	s := newBucketState(last, 0)
 	for i := range 1000 {
-		set := newLimitSet([]Limit{Per(1000, time.Hour+time.Duration(i)), Per(1000, 2*time.Hour+time.Duration(i))})
+		set := newLimitSet([]coreLimit{per(1000, time.Hour+time.Duration(i)), per(1000, 2*time.Hour+time.Duration(i))})
 		require.True(t, takeFrom(&s, set, 1, time.Duration(i)*time.Millisecond).Allowed)
 		require.LessOrEqual(t, len(s.set.meters), maxLevels)
 		assert.Equal(t, 999.0, s.peek(set, int64(i)*int64(time.Millisecond)).Remaining, "those asked for are enforced")
@@ -182,10 +182,10 @@ func TestChangingPeriodsDoNotAccumulate(t *testing.T) {
 
 // As many limits as there may be, and as many of another version.
 func TestTwoVersionsOfEightLimitsEach(t *testing.T) {
-	var a, b []Limit
-	for i := range MaxLimits {
-		a = append(a, Per(10, time.Hour+time.Duration(i)))
-		b = append(b, Per(20, 2*time.Hour+time.Duration(i)))
+	var a, b []coreLimit
+	for i := range maxCombined {
+		a = append(a, per(10, time.Hour+time.Duration(i)))
+		b = append(b, per(20, 2*time.Hour+time.Duration(i)))
 	}
 	first, second := newLimitSet(a), newLimitSet(b)
 	s := newBucketState(first, 0)
@@ -200,14 +200,14 @@ func TestTwoVersionsOfEightLimitsEach(t *testing.T) {
 // Any versions of a limiter's numbers, in any order on one bucket: each decides as the exact model does.
 func TestMixedVersionsMatchTheExactModel(t *testing.T) {
 	// Few periods and ordinals, so that versions share levels, and no more than a bucket remembers.
-	limit := rapid.Custom(func(t *rapid.T) Limit {
-		l := Limit{
+	limit := rapid.Custom(func(t *rapid.T) coreLimit {
+		l := coreLimit{
 			Tokens: rapid.SampledFrom([]float64{1, 3, 10, 60}).Draw(t, "tokens"),
 			Period: rapid.SampledFrom([]time.Duration{time.Second, time.Minute}).Draw(t, "period"),
 			Burst:  rapid.SampledFrom([]float64{0, 5, 20, 100}).Draw(t, "burst"),
 		}
 		if rapid.Bool().Draw(t, "leaky") {
-			l = l.Leaky()
+			l = leaky(l)
 		}
 		return l
 	})
@@ -234,10 +234,10 @@ func TestMixedVersionsAreBoundedByTheLargerOfEach(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		numbers := rapid.Float64Range(0.1, 100)
 		versions := []*limitSet{}
-		larger := Limit{Period: time.Second}
+		larger := coreLimit{Period: time.Second}
 		for range 2 {
-			l := PerSecond(numbers.Draw(t, "tokens")).WithBurst(numbers.Draw(t, "burst"))
-			versions = append(versions, newLimitSet([]Limit{l}))
+			l := withBurst(perSecond(numbers.Draw(t, "tokens")), numbers.Draw(t, "burst"))
+			versions = append(versions, newLimitSet([]coreLimit{l}))
 			larger.Tokens, larger.Burst = math.Max(larger.Tokens, l.Tokens), math.Max(larger.Burst, l.Burst)
 		}
 		s := newBucketState(versions[0], 0)

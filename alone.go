@@ -32,10 +32,10 @@ func (l *Limiter) decideAlone(r *rule, part uint16, m *message, cause error) (re
 
 // decideByShare answers m from this node's bucket of the share that the policy grants it.
 func (n *Node) decideByShare(policy fallback.Policy, r *rule, part uint16, m *message) reply {
-	origin, sharing := OriginFallback, 1
+	origin, sharing := originFallback, 1
 	copied, wasHolder := n.hasCopy(part)
 	if copied {
-		origin = OriginHeir
+		origin = originHeir
 	}
 	if wasHolder { // all in its reach ask it
 		sharing = n.reach.reachable(n.now())
@@ -170,7 +170,7 @@ func (r *rule) scaled(share float64) *rule {
 	if last := r.lastScaled.Load(); last != nil && last.share == share {
 		return last.rule
 	}
-	limits := make([]Limit, len(r.set.limits))
+	limits := make([]coreLimit, len(r.set.limits))
 	for i, l := range r.set.limits {
 		limits[i] = l
 		limits[i].Burst = math.Max(l.capacity()*share, math.SmallestNonzeroFloat64)
@@ -188,14 +188,14 @@ type scaledRule struct {
 }
 
 // unlimited is what an open fallback answers.
-func unlimited(set *limitSet) Decision {
-	return Decision{Allowed: true, Limit: set.limits[0], Remaining: set.meters[0].burst}
+func unlimited(set *limitSet) coreDecision {
+	return coreDecision{Allowed: true, Limit: set.limits[0], Remaining: set.meters[0].burst}
 }
 
 // refused is what a fallback without a share answers. Nobody here knows when the owner returns; the time in which the
 // limit earns the cost is when it is worth asking again.
-func refused(set *limitSet, cost float64) Decision {
-	d := Decision{RetryAfter: time.Millisecond}
+func refused(set *limitSet, cost float64) coreDecision {
+	d := coreDecision{RetryAfter: time.Millisecond}
 	d.Limit = set.limits[0]
 	for i := range set.meters[:set.active] {
 		m := &set.meters[i]

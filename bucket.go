@@ -27,10 +27,11 @@ type Bucket struct {
 
 // NewBucket returns a bucket of 1 to 8 limits. An error matches [ErrInvalidLimit].
 func NewBucket(limits ...Limit) (*Bucket, error) {
-	if err := validateLimits(limits); err != nil {
+	inner := coreLimits(nil, limits)
+	if err := validateLimits(inner); err != nil {
 		return nil, err
 	}
-	set := newLimitSet(limits)
+	set := newLimitSet(inner)
 	return &Bucket{set: set, base: time.Now(), state: newBucketState(set, 0)}, nil
 }
 
@@ -54,7 +55,7 @@ func (b *Bucket) Take(cost float64) (Decision, error) {
 	b.mu.Lock()
 	d := b.state.decide(&a, b.now())
 	b.mu.Unlock()
-	return d, nil
+	return decisionOf(&d), nil
 }
 
 // Peek tells how the bucket stands and takes nothing: Allowed says whether one token, or the burst where that is less,
@@ -62,7 +63,8 @@ func (b *Bucket) Take(cost float64) (Decision, error) {
 func (b *Bucket) Peek() Decision {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.state.peek(b.set, b.now())
+	d := b.state.peek(b.set, b.now())
+	return decisionOf(&d)
 }
 
 // Wait is WaitN with a cost of one token, or of the burst where that is less than one.
@@ -123,9 +125,9 @@ func (b *Bucket) reserve(cost, total float64, maxDelay time.Duration) (*Reservat
 	resets := b.resets
 	b.mu.Unlock()
 	if !d.Allowed {
-		return nil, d.Err()
+		return nil, decisionOf(&d).Err()
 	}
-	r := &Reservation{due: b.base.Add(time.Duration(now) + d.Delay), decision: d}
+	r := &Reservation{due: b.base.Add(time.Duration(now) + d.Delay), decision: decisionOf(&d)}
 	if u != nil {
 		r.cancel = func() {
 			b.mu.Lock()

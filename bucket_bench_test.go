@@ -63,7 +63,7 @@ func BenchmarkBucketPeek(b *testing.B) {
 
 // Two versions of a limiter's numbers on one bucket, in turns: what a key costs while a deployment is under way.
 func BenchmarkStateMixedVersions(b *testing.B) {
-	versions := [...]*limitSet{newLimitSet([]Limit{PerSecond(1e12)}), newLimitSet([]Limit{PerSecond(2e12)})}
+	versions := [...]*limitSet{newLimitSet([]coreLimit{perSecond(1e12)}), newLimitSet([]coreLimit{perSecond(2e12)})}
 	s := newBucketState(versions[0], 0)
 	b.ReportAllocs()
 	for i := int64(0); b.Loop(); i++ {

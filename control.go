@@ -1,7 +1,5 @@
 package peerlimit
 
-import "time"
-
 // What nodes say to each other about who decides, apart from takes: who is there (ping, verdict), who holds (question),
 // what the holder has (replica, settle), and what was spent elsewhere (report). Their bytes are in wirecontrol.go.
 
@@ -117,13 +115,6 @@ type bucketImage struct {
 	levels []float64 // one for each of the set; all zero, or none, says that the bucket is full of tokens
 
 	leases []movingLease // out at that moment: one for each set of limits
-}
-
-// movingLease is what is set aside for callers under one set of limits, when its bucket moves.
-type movingLease struct {
-	set    *limitSet
-	tokens float64
-	left   time.Duration // until it counts as used
 }
 
 // reportMark says which reports of a reporter have been charged to a partition.

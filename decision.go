@@ -33,6 +33,14 @@ type Decision struct {
 	Origin Origin
 }
 
+// decisionOf returns a decision of the arithmetic as callers get it.
+func decisionOf(d *coreDecision) Decision {
+	return Decision{
+		Allowed: d.Allowed, Limit: limitOf(d.Limit), Remaining: d.Remaining,
+		RetryAfter: d.RetryAfter, ResetAfter: d.ResetAfter, Delay: d.Delay, Origin: Origin(d.Origin),
+	}
+}
+
 // Err returns nil when allowed and otherwise a [*LimitedError] that holds the decision and matches [ErrLimited].
 func (d Decision) Err() error {
 	if d.Allowed {
@@ -46,31 +54,29 @@ type Origin uint8
 
 const (
 	// OriginLocal: this node, which holds the key. Every decision of a [Bucket] is local. It is the zero value.
-	OriginLocal Origin = iota
+	OriginLocal = Origin(originLocal)
 
 	// OriginRemote: the node that holds the key, asked over the network.
-	OriginRemote
+	OriginRemote = Origin(originRemote)
 
 	// OriginLease: this node, from tokens that the holder set aside for it.
-	OriginLease
+	OriginLease = Origin(originLease)
 
 	// OriginDenialCache: this node, which remembers a denial by the holder that still stands.
-	OriginDenialCache
+	OriginDenialCache = Origin(originDenialCache)
 
 	// OriginHeir: the node that keeps the replica, because the owner cannot be reached.
-	OriginHeir
+	OriginHeir = Origin(originHeir)
 
 	// OriginFallback: this node alone, by its fallback policy, because the key's owner cannot be reached.
-	OriginFallback
-
-	originCount
+	OriginFallback = Origin(originFallback)
 )
 
-var originNames = [originCount]string{"local", "remote", "lease", "denial-cache", "heir", "fallback"}
+var originNames = [originEnd]string{"local", "remote", "lease", "denial-cache", "heir", "fallback"}
 
 // String returns the origin in lower case, such as "local" or "denial-cache".
 func (o Origin) String() string {
-	if o < originCount {
+	if int(o) < len(originNames) {
 		return originNames[o]
 	}
 	return "Origin(" + strconv.Itoa(int(o)) + ")"

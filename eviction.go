@@ -123,7 +123,7 @@ func (t *table) placeNewest(own *partition, now int64) {
 	o.newest = nil
 	fullAt := now
 	if own.tryLockToo(t.homeOf(b)) {
-		fullAt = after(now, b.bucketState.fullIn(now))
+		fullAt = after(now, b.drainsIn(now))
 		own.unlockToo(t.homeOf(b))
 	}
 	o.push(evictionEntry{fullAt, b})

@@ -24,7 +24,7 @@ func TestFreshKeysDoNotPushOutExhaustedOnes(t *testing.T) {
 	for name, place := range places {
 		t.Run(name, func(t *testing.T) {
 			const maxKeys, exhausted, fresh = 1000, 200, 200_000
-			tab, set := newTable(maxKeys), newLimitSet([]Limit{PerHour(10)})
+			tab, set := newTable(maxKeys), newLimitSet([]coreLimit{perHour(10)})
 			take := func(part uint16, key string, now int64) bool {
 				return allowed(tab.decide(part, bucketKey{key, 1}, &ask{set: set, cost: 1}, now))
 			}
@@ -72,7 +72,7 @@ func requireCounted(t *testing.T, tab *table) {
 func TestDrainedBucketsGoFirst(t *testing.T) {
 	const maxKeys, drained = 1000, 50
 	tab := newTable(maxKeys)
-	quick, slow := newLimitSet([]Limit{PerSecond(10)}), newLimitSet([]Limit{PerHour(10)})
+	quick, slow := newLimitSet([]coreLimit{perSecond(10)}), newLimitSet([]coreLimit{perHour(10)})
 	for i := range maxKeys {
 		set := slow
 		if i%(maxKeys/drained) == 7 {
@@ -93,7 +93,7 @@ func TestDrainedBucketsGoFirst(t *testing.T) {
 // Of those that matter, the one that is full first goes, also when it is not the one that was made first.
 func TestTheFullestGoes(t *testing.T) {
 	const maxKeys = 500
-	tab, set := newTable(maxKeys), newLimitSet([]Limit{PerHour(1000)})
+	tab, set := newTable(maxKeys), newLimitSet([]coreLimit{perHour(1000)})
 	for i := range maxKeys {
 		tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &ask{set: set, cost: float64(2 + i*7%maxKeys)}, 0)
 	}
@@ -109,7 +109,7 @@ func TestTheFullestGoes(t *testing.T) {
 
 // A bucket is left alone while it is lent from, while its partition is frozen, and while that is locked by another.
 func TestWhatMayNotGoStays(t *testing.T) {
-	set := newLimitSet([]Limit{PerHour(1000)})
+	set := newLimitSet([]coreLimit{perHour(1000)})
 	cases := map[string]func(tab *table, id bucketKey) (undo func()){
 		"lent from": func(tab *table, id bucketKey) func() {
 			tab.members.Store(1)
@@ -147,7 +147,7 @@ func TestWhatMayNotGoStays(t *testing.T) {
 func TestALeaseDelaysEvictionOnlyWhileItIsOut(t *testing.T) {
 	tab, id := newTable(50), bucketKey{"lent from", 1}
 	tab.members.Store(1)
-	set, slow := newLimitSet([]Limit{PerSecond(1000)}), newLimitSet([]Limit{PerHour(1000)})
+	set, slow := newLimitSet([]coreLimit{perSecond(1000)}), newLimitSet([]coreLimit{perHour(1000)})
 	_, g, ok := tab.decideLending(1, id, &ask{set: set, cost: 1}, &borrowing{want: 10}, 0)
 	require.True(t, ok)
 	require.Positive(t, g.tokens)
@@ -163,7 +163,7 @@ func TestALeaseDelaysEvictionOnlyWhileItIsOut(t *testing.T) {
 
 // The bound gives way when nothing may go, and is kept again soon afterwards.
 func TestTheBoundComesBack(t *testing.T) {
-	tab, set := newTable(100), newLimitSet([]Limit{PerHour(10)})
+	tab, set := newTable(100), newLimitSet([]coreLimit{perHour(10)})
 	for i := range 100 {
 		tab.decide(1, bucketKey{fmt.Sprint(i), 1}, &ask{set: set, cost: 1}, 0)
 	}
@@ -183,7 +183,7 @@ func TestTheBoundComesBack(t *testing.T) {
 // What becomes of buckets in other ways is known to the order.
 func TestTheOrderFollowsTheTable(t *testing.T) {
 	tab := newTable(1000)
-	quick, slow := newLimitSet([]Limit{PerSecond(10)}), newLimitSet([]Limit{PerHour(10)})
+	quick, slow := newLimitSet([]coreLimit{perSecond(10)}), newLimitSet([]coreLimit{perHour(10)})
 	for i := range 600 {
 		set := quick
 		if i%3 == 0 {
@@ -204,7 +204,7 @@ func TestTheOrderFollowsTheTable(t *testing.T) {
 // Partitions that are inserted into, swept and cleared at the same time agree with the order afterwards.
 func TestEvictionFromSeveralGoroutines(t *testing.T) {
 	const maxKeys, goroutines, each = 300, 4, 3000
-	tab, set := newTable(maxKeys), newLimitSet([]Limit{PerSecond(10)})
+	tab, set := newTable(maxKeys), newLimitSet([]coreLimit{perSecond(10)})
 	var running sync.WaitGroup
 	for g := range goroutines {
 		running.Go(func() {
@@ -235,7 +235,7 @@ func TestEvictionFromSeveralGoroutines(t *testing.T) {
 // When the entries at the top are not as they were, others are compared with them.
 func TestEvictionIsNotMisledByWhatHasChanged(t *testing.T) {
 	const maxKeys = 400
-	tab, set := newTable(maxKeys), newLimitSet([]Limit{PerHour(1000)})
+	tab, set := newTable(maxKeys), newLimitSet([]coreLimit{perHour(1000)})
 	for i := range maxKeys {
 		cost := 1.0 // those that come to be exhausted look fuller than the others
 		if i >= maxKeys/2 {
@@ -261,7 +261,7 @@ func BenchmarkInsertWhenFull(b *testing.B) {
 		for name, place := range places {
 			b.Run(fmt.Sprintf("full=%v/%s", full, name), func(b *testing.B) {
 				const maxKeys = 100_000
-				tab, set := newTable(maxKeys), newLimitSet([]Limit{PerHour(10)})
+				tab, set := newTable(maxKeys), newLimitSet([]coreLimit{perHour(10)})
 				if !full {
 					tab.maxKeys = 1 << 40
 				}

@@ -16,7 +16,7 @@ type exactModel struct {
 
 type exactID struct {
 	period    time.Duration
-	algorithm Algorithm
+	algorithm coreAlgorithm
 	ordinal   int
 }
 
@@ -28,11 +28,11 @@ type exactLevel struct {
 
 func exact(f float64) *big.Rat { return new(big.Rat).SetFloat64(f) }
 
-func exactRate(l Limit) *big.Rat {
+func exactRate(l coreLimit) *big.Rat {
 	return new(big.Rat).Quo(exact(l.Tokens), new(big.Rat).SetInt64(int64(l.Period)))
 }
 
-func exactBurst(l Limit) *big.Rat {
+func exactBurst(l coreLimit) *big.Rat {
 	if l.Burst != 0 {
 		return exact(l.Burst)
 	}
@@ -52,7 +52,7 @@ func (e *exactLevel) levelAt(now int64) *big.Rat {
 }
 
 // find returns the levels that belong to limits. What drained until now did so at the rates known before.
-func (m *exactModel) find(limits []Limit, now int64) []*exactLevel {
+func (m *exactModel) find(limits []coreLimit, now int64) []*exactLevel {
 	if m.levels == nil {
 		m.levels = make(map[exactID]*exactLevel)
 	}
@@ -77,7 +77,7 @@ func (m *exactModel) find(limits []Limit, now int64) []*exactLevel {
 }
 
 // charge counts cost, which was admitted, on the levels of limits.
-func (m *exactModel) charge(limits []Limit, cost float64, now int64) {
+func (m *exactModel) charge(limits []coreLimit, cost float64, now int64) {
 	for _, e := range m.find(limits, now) {
 		e.level = e.levelAt(now)
 		e.level.Add(e.level, exact(cost))
@@ -86,7 +86,7 @@ func (m *exactModel) charge(limits []Limit, cost float64, now int64) {
 }
 
 // refund takes cost off the levels of limits.
-func (m *exactModel) refund(limits []Limit, cost float64, now int64) {
+func (m *exactModel) refund(limits []coreLimit, cost float64, now int64) {
 	for _, e := range m.find(limits, now) {
 		e.level = e.levelAt(now)
 		e.level.Sub(e.level, exact(cost))
@@ -99,7 +99,7 @@ func (m *exactModel) refund(limits []Limit, cost float64, now int64) {
 
 // exactCeiling is the burst and the promised allowance for rounding, a relative 2^-36, and nothing else. The allowance
 // is itself a float64: in the last digits of the burst it may be rounded.
-func exactCeiling(l Limit) *big.Rat {
+func exactCeiling(l coreLimit) *big.Rat {
 	factor := new(big.Rat).SetFrac64(1<<36+1, 1<<36)
 	ceiling := factor.Mul(factor, exactBurst(l))
 	ulp := exact(math.Nextafter(l.capacity(), 0))
@@ -133,7 +133,7 @@ func (j *judge) stray() *big.Rat {
 }
 
 // count notes one more operation with limits.
-func (j *judge) count(limits []Limit) {
+func (j *judge) count(limits []coreLimit) {
 	j.operations++
 	for _, l := range limits {
 		if ceiling := exactCeiling(l); ceiling.Cmp(j.highest) > 0 {
@@ -143,7 +143,7 @@ func (j *judge) count(limits []Limit) {
 }
 
 // take asks the state for cost, checks what it says and charges the model with what it admits.
-func (j *judge) take(set *limitSet, cost float64, now int64) Decision {
+func (j *judge) take(set *limitSet, cost float64, now int64) coreDecision {
 	j.count(set.limits)
 	before := j.state.clone()
 	levels := j.model.find(set.limits, now)
@@ -186,7 +186,7 @@ func (j *judge) checkDenied(set *limitSet, levels []*exactLevel, cost float64, n
 }
 
 // checkRetryAfter demands that a take passes after exactly RetryAfter, and not much earlier.
-func (j *judge) checkRetryAfter(set *limitSet, d Decision, cost float64, now int64) {
+func (j *judge) checkRetryAfter(set *limitSet, d coreDecision, cost float64, now int64) {
 	require.Positive(j.t, d.RetryAfter)
 	if d.RetryAfter > math.MaxInt64/4 {
 		return // centuries: the clock of the test ends here
@@ -206,7 +206,7 @@ func (j *judge) checkRetryAfter(set *limitSet, d Decision, cost float64, now int
 }
 
 // checkLevels compares the state's levels, and what d says of them, with the exact ones.
-func (j *judge) checkLevels(set *limitSet, levels []*exactLevel, d Decision, now int64) {
+func (j *judge) checkLevels(set *limitSet, levels []*exactLevel, d coreDecision, now int64) {
 	var reset *big.Rat
 	told := false
 	for i, l := range set.limits {

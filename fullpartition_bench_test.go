@@ -132,7 +132,7 @@ func (w *waits) take(from, holder *Node) {
 	for other == w.part || !holder.table.holds(other) {
 		other = (other + 1) % ring.Partitions
 	}
-	r, err := from.rules.find(appendRule(nil, "other", []Limit{PerHour(1e9)}))
+	r, err := from.rules.find(appendRule(nil, "other", []coreLimit{perHour(1e9)}))
 	if err != nil {
 		panic(err)
 	}

@@ -123,7 +123,7 @@ func TestAFullPartitionArrivesAtASmallTable(t *testing.T) {
 // While the buckets that were replaced are still in the order of eviction, room is made at the cost of what is there.
 func TestEvictionBetweenTheStepsOfAReplacement(t *testing.T) {
 	tab, rules := newTable(3000), newRules()
-	r := mustFind(t, rules, "api", []Limit{PerHour(1000)})
+	r := mustFind(t, rules, "api", []coreLimit{perHour(1000)})
 	take := func(part uint16, key string, cost float64) {
 		require.True(t, allowed(tab.decide(part, bucketKey{key, r.id}, &ask{set: r.set, cost: cost}, 0)))
 	}
@@ -161,7 +161,7 @@ func TestEvictionBetweenTheStepsOfAReplacement(t *testing.T) {
 func TestManyReportsAreChargedInSteps(t *testing.T) {
 	countHolds(t)
 	n := reportNode("self")
-	r, err := n.rules.find(appendRule(nil, "api", []Limit{PerHour(1e6)}))
+	r, err := n.rules.find(appendRule(nil, "api", []coreLimit{perHour(1e6)}))
 	require.NoError(t, err)
 	const part, reporters, reports, charges = 7, 3, 100, 30
 	p := &n.table.partitions[part]
@@ -208,7 +208,7 @@ func TestManyReportsAreChargedInSteps(t *testing.T) {
 // Who asks about a partition that something is being done to waits, and nobody behind it on the connection does.
 func TestAPartitionInWorkHoldsUpNoOther(t *testing.T) {
 	n := reportNode("self")
-	r, err := n.rules.find(appendRule(nil, "api", []Limit{PerHour(10)}))
+	r, err := n.rules.find(appendRule(nil, "api", []coreLimit{perHour(10)}))
 	require.NoError(t, err)
 	ask := func(key string) (reply []byte, later func(context.Context) []byte) {
 		m := message{kind: kindTake, rule: r.encoded, key: key, cost: 1}
@@ -250,7 +250,7 @@ func fullCluster(t testing.TB, size, keys int) (nodes []*Node, part uint16, r *r
 			break
 		}
 	}
-	r, err := nodes[0].rules.find(appendRule(nil, "api", []Limit{PerHour(1)}))
+	r, err := nodes[0].rules.find(appendRule(nil, "api", []coreLimit{perHour(1)}))
 	require.NoError(t, err)
 	for i := range keys {
 		id := bucketKey{fmt.Sprintf("user-%08d", i), r.id}

@@ -86,14 +86,14 @@ type borrowed struct {
 	left    atomic.Uint64 // tokens, as the bits of a float64; negative when the lease was given back
 	counted float64       // of what was used, what demand knows of; guarded by the key's mu
 
-	decision Decision // of the take that it came with
+	decision coreDecision // of the take that it came with
 }
 
 // denial is a denial that is remembered.
 type denial struct {
 	set      *limitSet
 	cost     float64
-	decision Decision
+	decision coreDecision
 	at       int64 // when it arrived
 	until    int64
 	asking   atomic.Bool // somebody is asking whether it still stands
@@ -110,13 +110,13 @@ func newHotKeys(t *table, leases, denials bool) *hotKeys {
 }
 
 // take decides a take here if it can: because a denial stands, or from a lease.
-func (h *hotKeys) take(id bucketKey, set *limitSet, cost float64, now int64) (Decision, bool) {
+func (h *hotKeys) take(id bucketKey, set *limitSet, cost float64, now int64) (coreDecision, bool) {
 	if h == nil {
-		return Decision{}, false
+		return coreDecision{}, false
 	}
 	k := h.find(id.hash(h.table.seed), id)
 	if k == nil {
-		return Decision{}, false
+		return coreDecision{}, false
 	}
 	if d := k.denial.Load(); d != nil && d.set == set && cost >= d.cost {
 		return d.answer(cost, now)
@@ -124,7 +124,7 @@ func (h *hotKeys) take(id bucketKey, set *limitSet, cost float64, now int64) (De
 	if l := k.lease.Load(); l != nil && l.set == set {
 		return l.take(cost, now)
 	}
-	return Decision{}, false
+	return coreDecision{}, false
 }
 
 // find returns what is remembered of a key, or nil.
@@ -142,18 +142,18 @@ func (h *hotKeys) find(hash uint64, id bucketKey) *hotKey {
 // is to ask for the next one.
 //
 // The clock was read before the tokens are taken. Whoever is held up in between takes them as of then: they were there.
-func (l *borrowed) take(cost float64, now int64) (Decision, bool) {
+func (l *borrowed) take(cost float64, now int64) (coreDecision, bool) {
 	if now >= l.until {
-		return Decision{}, false
+		return coreDecision{}, false
 	}
 	for {
 		bits := l.left.Load()
 		left := math.Float64frombits(bits)
 		if (now >= l.renewAt || left < l.low) && !l.renewing.Load() && l.renewing.CompareAndSwap(false, true) {
-			return Decision{}, false
+			return coreDecision{}, false
 		}
 		if left -= cost; left < 0 {
-			return Decision{}, false
+			return coreDecision{}, false
 		}
 		if l.left.CompareAndSwap(bits, math.Float64bits(left)) {
 			d := l.decision
@@ -169,9 +169,9 @@ func (l *borrowed) close() (unused float64) {
 }
 
 // answer denies a take because of a denial before, while that stands; then it has one caller ask.
-func (d *denial) answer(cost float64, now int64) (Decision, bool) {
+func (d *denial) answer(cost float64, now int64) (coreDecision, bool) {
 	if now >= d.until && (now >= d.until+int64(probeTime) || d.asking.CompareAndSwap(false, true)) {
-		return Decision{}, false
+		return coreDecision{}, false
 	}
 	age := time.Duration(now - d.at)
 	again := d.decision
@@ -181,14 +181,6 @@ func (d *denial) answer(cost float64, now int64) (Decision, bool) {
 		again.RetryAfter = addNanos(again.RetryAfter, d.set.earns(cost-d.cost))
 	}
 	return again, true
-}
-
-// earns returns how long it takes until a cost is earned under every limit.
-func (set *limitSet) earns(cost float64) (longest time.Duration) {
-	for i := range set.active {
-		longest = max(longest, set.meters[i].nanos(cost))
-	}
-	return longest
 }
 
 // asking notes that the holder is about to be asked for a take and adds to the question what is to be said and asked about
@@ -280,7 +272,7 @@ func (h *hotKeys) answered(k *hotKey, m *message, r *rule, ans *answer, err erro
 	if h == nil {
 		return
 	}
-	fromHolder := err == nil && (ans.decision.Origin == OriginRemote || ans.decision.Origin == OriginLocal)
+	fromHolder := err == nil && (ans.decision.Origin == originRemote || ans.decision.Origin == originLocal)
 	if k == nil && (!h.denials || !fromHolder || ans.decision.Allowed || ans.grant.stands <= 0) {
 		return
 	}
@@ -317,7 +309,7 @@ func (k *hotKey) noteDenial(cost float64, set *limitSet, ans *answer, now int64)
 		return
 	}
 	d := &denial{set: set, cost: cost, decision: ans.decision, at: now, until: now + int64(stands)}
-	d.decision.Origin = OriginDenialCache
+	d.decision.Origin = originDenialCache
 	k.denial.Store(d)
 }
 
@@ -331,7 +323,7 @@ func (k *hotKey) replaceLease(set *limitSet, ans *answer, sent, now int64) {
 		id: ans.grant.id, set: set, tokens: ans.grant.tokens, decision: ans.decision,
 		until: sent + int64(leaseTime), renewAt: sent + int64(leaseTime)*3/4, low: ans.grant.tokens / 4,
 	}
-	l.decision.Origin = OriginLease
+	l.decision.Origin = originLease
 	l.left.Store(math.Float64bits(l.tokens))
 	k.lease.Store(l)
 }

@@ -18,7 +18,7 @@ type hotCaller struct {
 	id   bucketKey
 }
 
-func newHotCaller(t *testing.T, limits ...Limit) *hotCaller {
+func newHotCaller(t *testing.T, limits ...coreLimit) *hotCaller {
 	t.Helper()
 	r, err := newRules().find(appendRule(nil, "api", limits))
 	require.NoError(t, err)
@@ -29,25 +29,25 @@ func newHotCaller(t *testing.T, limits ...Limit) *hotCaller {
 func (c *hotCaller) ask(ans answer, sent, now int64) *message {
 	m := &message{kind: kindTake, rule: c.rule.encoded, key: c.id.key, cost: 1}
 	k := c.asking(c.id, c.rule, 0, m, sent)
-	ans.decision.Origin = OriginRemote
+	ans.decision.Origin = originRemote
 	c.answered(k, m, c.rule, &ans, nil, sent, func() int64 { return now })
 	return m
 }
 
-func granted() answer { return answer{status: statusDecided, decision: Decision{Allowed: true}} }
+func granted() answer { return answer{status: statusDecided, decision: coreDecision{Allowed: true}} }
 
 func lent(tokens float64) answer {
-	return answer{status: statusDecided, decision: Decision{Allowed: true}, grant: grant{id: 7, tokens: tokens}}
+	return answer{status: statusDecided, decision: coreDecision{Allowed: true}, grant: grant{id: 7, tokens: tokens}}
 }
 
 const ms = int64(time.Millisecond)
 
 func TestLeasesAreAskedForWhenAKeyIsHot(t *testing.T) {
-	cold := newHotCaller(t, PerSecond(1000))
+	cold := newHotCaller(t, perSecond(1000))
 	for i := range int64(100) {
 		assert.Zero(t, cold.ask(granted(), 3*i*ms, 3*i*ms).borrow.want, "333 a second")
 	}
-	hot := newHotCaller(t, PerSecond(1000))
+	hot := newHotCaller(t, perSecond(1000))
 	wanted := 0
 	for i := range int64(10) {
 		if hot.ask(granted(), 2*i*ms, 2*i*ms).borrow.want > 0 {
@@ -58,15 +58,15 @@ func TestLeasesAreAskedForWhenAKeyIsHot(t *testing.T) {
 }
 
 func TestALeaseIsUsedUntilItEnds(t *testing.T) {
-	c := newHotCaller(t, PerSecond(1000))
+	c := newHotCaller(t, perSecond(1000))
 	c.ask(granted(), 0, 0) // once is nothing
 	c.ask(lent(100), 5*ms, 6*ms)
 	d, ok := c.take(c.id, c.rule.set, 30, 7*ms)
 	require.True(t, ok)
-	assert.Equal(t, Decision{Allowed: true, Origin: OriginLease, Remaining: 70}, d)
+	assert.Equal(t, coreDecision{Allowed: true, Origin: originLease, Remaining: 70}, d)
 	_, ok = c.take(c.id, c.rule.set, 71, 7*ms)
 	assert.False(t, ok, "too much for it")
-	_, ok = c.take(c.id, newLimitSet([]Limit{PerSecond(1000)}), 1, 7*ms)
+	_, ok = c.take(c.id, newLimitSet([]coreLimit{perSecond(1000)}), 1, 7*ms)
 	assert.False(t, ok, "by other limits")
 	_, ok = c.take(c.id, c.rule.set, 1, 5*ms+int64(leaseTime)*3/4)
 	assert.False(t, ok, "the first one late in its life asks for the next")
@@ -81,7 +81,7 @@ func TestALeaseIsUsedUntilItEnds(t *testing.T) {
 }
 
 func TestALeaseThatComesTooLateIsGivenBack(t *testing.T) {
-	c := newHotCaller(t, PerSecond(1000))
+	c := newHotCaller(t, perSecond(1000))
 	c.ask(granted(), 0, 0)
 	c.ask(lent(100), 5*ms, 5*ms+int64(leaseTime))
 	_, ok := c.take(c.id, c.rule.set, 1, 5*ms+int64(leaseTime))
@@ -93,7 +93,7 @@ func TestALeaseThatComesTooLateIsGivenBack(t *testing.T) {
 }
 
 func TestTheLeaseBeforeIsGivenBackWithTheNextQuestion(t *testing.T) {
-	c := newHotCaller(t, PerSecond(1000))
+	c := newHotCaller(t, perSecond(1000))
 	c.ask(granted(), 0, 0)
 	c.ask(lent(100), ms, ms)
 	next := lent(40)
@@ -134,19 +134,19 @@ func TestALeaseIsSharedByCallers(t *testing.T) {
 }
 
 func TestADenialIsRemembered(t *testing.T) {
-	c := newHotCaller(t, PerSecond(10).WithBurst(5))
-	denied := answer{status: statusDecided, decision: Decision{RetryAfter: 100 * time.Millisecond, ResetAfter: time.Second}}
+	c := newHotCaller(t, withBurst(perSecond(10), 5))
+	denied := answer{status: statusDecided, decision: coreDecision{RetryAfter: 100 * time.Millisecond, ResetAfter: time.Second}}
 	denied.grant.stands = 60 * time.Millisecond
 	c.ask(denied, 0, 0)
 	d, ok := c.take(c.id, c.rule.set, 1, 20*ms)
 	require.True(t, ok)
-	assert.Equal(t, Decision{RetryAfter: 80 * time.Millisecond, ResetAfter: 980 * time.Millisecond, Origin: OriginDenialCache}, d)
+	assert.Equal(t, coreDecision{RetryAfter: 80 * time.Millisecond, ResetAfter: 980 * time.Millisecond, Origin: originDenialCache}, d)
 	d, ok = c.take(c.id, c.rule.set, 3, 20*ms)
 	require.True(t, ok)
 	assert.Equal(t, 280*time.Millisecond, d.RetryAfter, "two more tokens take 200 ms more")
 	_, ok = c.take(c.id, c.rule.set, 0.5, 20*ms)
 	assert.False(t, ok, "less may pass")
-	_, ok = c.take(c.id, newLimitSet([]Limit{PerSecond(10)}), 1, 20*ms)
+	_, ok = c.take(c.id, newLimitSet([]coreLimit{perSecond(10)}), 1, 20*ms)
 	assert.False(t, ok, "so may other limits")
 
 	_, ok = c.take(c.id, c.rule.set, 1, 60*ms)
@@ -166,15 +166,15 @@ func TestADenialIsRemembered(t *testing.T) {
 }
 
 func TestDenialsByOthersThanTheHolderAreNotRemembered(t *testing.T) {
-	c := newHotCaller(t, PerSecond(10))
+	c := newHotCaller(t, perSecond(10))
 	m := &message{kind: kindTake, rule: c.rule.encoded, key: "k", cost: 1}
-	share := answer{status: statusDecided, decision: Decision{RetryAfter: time.Second, Origin: OriginHeir}, grant: grant{stands: time.Second}}
+	share := answer{status: statusDecided, decision: coreDecision{RetryAfter: time.Second, Origin: originHeir}, grant: grant{stands: time.Second}}
 	c.answered(nil, m, c.rule, &share, nil, 0, func() int64 { return 0 })
 	assert.Nil(t, c.find(c.id.hash(c.table.seed), c.id))
 }
 
 func TestHotKeysAreBounded(t *testing.T) {
-	c := newHotCaller(t, PerSecond(10))
+	c := newHotCaller(t, perSecond(10))
 	count := func() (keys int) {
 		for i := range c.sets {
 			for j := range c.sets[i] {
@@ -190,7 +190,7 @@ func TestHotKeysAreBounded(t *testing.T) {
 		c.ask(granted(), 0, 0)
 	}
 	assert.Zero(t, count(), "each was asked about once")
-	denied := answer{status: statusDecided, grant: grant{stands: time.Second}, decision: Decision{RetryAfter: time.Second}}
+	denied := answer{status: statusDecided, grant: grant{stands: time.Second}, decision: coreDecision{RetryAfter: time.Second}}
 	for i := range 100_000 {
 		c.id.key = fmt.Sprint(i)
 		c.ask(denied, int64(i), int64(i))
@@ -206,11 +206,11 @@ func TestHotKeysAreBounded(t *testing.T) {
 }
 
 func TestTakesByLeaseAndDenialAllocateNothing(t *testing.T) {
-	c := newHotCaller(t, PerSecond(1000))
+	c := newHotCaller(t, perSecond(1000))
 	c.ask(granted(), 0, 0)
 	c.ask(lent(1e6), 0, 0)
 	assert.Zero(t, testing.AllocsPerRun(100, func() { c.take(c.id, c.rule.set, 1, 1) }))
-	d := &denial{set: c.rule.set, cost: 1, until: 1 << 60, decision: Decision{RetryAfter: time.Hour}}
+	d := &denial{set: c.rule.set, cost: 1, until: 1 << 60, decision: coreDecision{RetryAfter: time.Hour}}
 	c.find(c.id.hash(c.table.seed), c.id).denial.Store(d)
 	assert.Zero(t, testing.AllocsPerRun(100, func() { c.take(c.id, c.rule.set, 1, 1) }))
 }

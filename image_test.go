@@ -12,7 +12,7 @@ import (
 )
 
 // mustFind returns the rule that requests with these limits use.
-func mustFind(t require.TestingT, known *rules, name string, limits []Limit) *rule {
+func mustFind(t require.TestingT, known *rules, name string, limits []coreLimit) *rule {
 	found, err := known.find(appendRule(nil, name, limits))
 	require.NoError(t, err)
 	return found
@@ -65,13 +65,13 @@ func sendPieces(t require.TestingT, from, to *table, knownFrom, knownTo *rules, 
 func TestMovedBucketsDecideTheSame(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const part = 5
-		limits := rapid.SliceOfN(rapid.SliceOfN(anyLimitOfFewKinds(), 1, MaxLimits), 1, 3).Draw(t, "versions")
+		limits := rapid.SliceOfN(rapid.SliceOfN(anyLimitOfFewKinds(), 1, maxCombined), 1, 3).Draw(t, "versions")
 		here, there := newTable(1000), newTable(1000)
 		knownHere, knownThere := newRules(), newRules()
-		mustFind(t, knownThere, "something else first", []Limit{PerSecond(1)}) // ids differ from node to node
+		mustFind(t, knownThere, "something else first", []coreLimit{perSecond(1)}) // ids differ from node to node
 		type request struct {
 			limiter, key string
-			limits       []Limit
+			limits       []coreLimit
 		}
 		draw := rapid.Custom(func(t *rapid.T) request {
 			return request{
@@ -80,7 +80,7 @@ func TestMovedBucketsDecideTheSame(t *testing.T) {
 				limits:  rapid.SampledFrom(limits).Draw(t, "version"),
 			}
 		})
-		take := func(tab *table, known *rules, q request, cost float64, now int64) Decision {
+		take := func(tab *table, known *rules, q request, cost float64, now int64) coreDecision {
 			r := mustFind(t, known, q.limiter, q.limits)
 			d, ok := tab.decide(part, bucketKey{q.key, r.id}, &ask{set: r.set, cost: cost}, now)
 			require.True(t, ok)
@@ -118,15 +118,15 @@ func TestMovedBucketsDecideTheSame(t *testing.T) {
 }
 
 // anyLimitOfFewKinds draws limits of which versions have some in common and some not.
-func anyLimitOfFewKinds() *rapid.Generator[Limit] {
-	return rapid.Custom(func(t *rapid.T) Limit {
-		l := Limit{
+func anyLimitOfFewKinds() *rapid.Generator[coreLimit] {
+	return rapid.Custom(func(t *rapid.T) coreLimit {
+		l := coreLimit{
 			Tokens: rapid.SampledFrom([]float64{1.0 / 7, 3, 10, 60}).Draw(t, "tokens"),
 			Period: rapid.SampledFrom([]time.Duration{time.Second, time.Minute, time.Hour}).Draw(t, "period"),
 			Burst:  rapid.SampledFrom([]float64{0, 5, 20}).Draw(t, "burst"),
 		}
 		if rapid.Bool().Draw(t, "leaky") {
-			l = l.Leaky()
+			l = leaky(l)
 		}
 		return l
 	})
@@ -135,7 +135,7 @@ func anyLimitOfFewKinds() *rapid.Generator[Limit] {
 // A level is remembered as the third of its kind; when it moves without the first two it is still the third. Were it
 // taken for the second, those that know all three would find the third full of tokens.
 func TestMovedLevelKeepsItsOrdinal(t *testing.T) {
-	three := []Limit{PerSecond(10), PerSecond(1000).WithBurst(100), PerSecond(1).WithBurst(100)}
+	three := []coreLimit{perSecond(10), withBurst(perSecond(1000), 100), withBurst(perSecond(1), 100)}
 	here, there, knownHere, knownThere := newTable(10), newTable(10), newRules(), newRules()
 	all, one := mustFind(t, knownHere, "api", three), mustFind(t, knownHere, "api", three[:1])
 	k := bucketKey{"k", all.id}
@@ -155,7 +155,7 @@ func TestMovedLevelKeepsItsOrdinal(t *testing.T) {
 // A large partition moves in pieces near the size asked for, and each bucket once.
 func TestCollectCutsIntoPieces(t *testing.T) {
 	here, there, known := newTable(10_000), newTable(10_000), newRules()
-	r := mustFind(t, known, "api", []Limit{PerHour(100)})
+	r := mustFind(t, known, "api", []coreLimit{perHour(100)})
 	for i := range 5000 {
 		here.decide(7, bucketKey{fmt.Sprintf("user-%015d", i), r.id}, &ask{set: r.set, cost: 0.1}, 0)
 	}
@@ -166,7 +166,7 @@ func TestCollectCutsIntoPieces(t *testing.T) {
 
 func TestCollectSkipsDrainedBuckets(t *testing.T) {
 	tab, known := newTable(10), newRules()
-	r := mustFind(t, known, "api", []Limit{PerSecond(10)})
+	r := mustFind(t, known, "api", []coreLimit{perSecond(10)})
 	tab.decide(7, bucketKey{"drained", r.id}, &ask{set: r.set, cost: 1}, 0)
 	tab.decide(7, bucketKey{"not yet", r.id}, &ask{set: r.set, cost: 10}, 0)
 	content, _, more := tab.collect(7, 0, 1000, known, int64(500*time.Millisecond))
@@ -177,7 +177,7 @@ func TestCollectSkipsDrainedBuckets(t *testing.T) {
 // One bucket larger than the piece is sent all the same, or the move would never end.
 func TestCollectAlwaysGoesOn(t *testing.T) {
 	tab, known := newTable(10), newRules()
-	r := mustFind(t, known, "api", []Limit{PerSecond(10)})
+	r := mustFind(t, known, "api", []coreLimit{perSecond(10)})
 	for i := range 3 {
 		tab.decide(7, bucketKey{fmt.Sprint(i), r.id}, &ask{set: r.set, cost: 1}, 0)
 	}
@@ -187,8 +187,8 @@ func TestCollectAlwaysGoesOn(t *testing.T) {
 // What is stored replaces what was there: a copy is never merged with another.
 func TestStoreReplaces(t *testing.T) {
 	tab, known := newTable(10), newRules()
-	r := mustFind(t, known, "api", []Limit{PerHour(10)})
-	two := mustFind(t, known, "api", []Limit{PerHour(20), PerMinute(20)})
+	r := mustFind(t, known, "api", []coreLimit{perHour(10)})
+	two := mustFind(t, known, "api", []coreLimit{perHour(20), perMinute(20)})
 	p := &tab.partitions[7]
 	keys := []bucketKey{{"more", r.id}, {"less", r.id}, {"zero", r.id}, {"none", r.id}, {"kept", r.id}}
 	for _, key := range keys {
@@ -225,7 +225,7 @@ func TestStoreReplaces(t *testing.T) {
 // The bound on keys holds for buckets that come from elsewhere as well.
 func TestStoreIsBounded(t *testing.T) {
 	tab, known := newTable(100), newRules()
-	r := mustFind(t, known, "api", []Limit{PerHour(10)})
+	r := mustFind(t, known, "api", []coreLimit{perHour(10)})
 	var images []bucketImage
 	for i := range 1000 {
 		images = append(images, bucketImage{limiter: "api", key: fmt.Sprint(i), set: r.set, levels: []float64{5}})
@@ -238,10 +238,10 @@ func TestStoreIsBounded(t *testing.T) {
 // A node knows so many names of limiters and no more; buckets of others are left out, and said to be.
 func TestStoreIgnoresNamesTooMany(t *testing.T) {
 	tab, known := newTable(100), newRules()
-	r := mustFind(t, known, "api", []Limit{PerHour(10)})
+	r := mustFind(t, known, "api", []coreLimit{perHour(10)})
 	known.count = maxNames - ownNames
 	foreign := []bucketImage{
-		{limiter: "one too many", key: "a", set: newLimitSet([]Limit{PerHour(1)}), levels: []float64{1}},
+		{limiter: "one too many", key: "a", set: newLimitSet([]coreLimit{perHour(1)}), levels: []float64{1}},
 		{limiter: "api", key: "b", set: r.set, levels: []float64{5}},
 		{limiter: "", key: "c", set: r.set, levels: []float64{5}},
 	}
@@ -256,14 +256,14 @@ func TestStoreIgnoresNamesTooMany(t *testing.T) {
 
 func TestRulesKnowNamesById(t *testing.T) {
 	known := newRules()
-	r := mustFind(t, known, "api", []Limit{PerHour(10)})
+	r := mustFind(t, known, "api", []coreLimit{perHour(10)})
 	id, err := known.idOf("api")
 	require.NoError(t, err)
 	assert.Equal(t, r.id, id)
 	other, err := known.idOf("other")
 	require.NoError(t, err)
 	assert.NotEqual(t, id, other)
-	assert.Equal(t, other, mustFind(t, known, "other", []Limit{PerHour(10)}).id)
+	assert.Equal(t, other, mustFind(t, known, "other", []coreLimit{perHour(10)}).id)
 	assert.Equal(t, "api", known.name(id))
 	assert.Equal(t, "other", known.name(other))
 	_, err = known.idOf("")

@@ -21,14 +21,13 @@ type borrower struct {
 // Whatever callers do with their leases, and wherever the bucket moves meanwhile, no window has more than B + R*w.
 func TestLeasesNeverAddTokens(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		limit := PerSecond(float64(rapid.IntRange(100, 20000).Draw(t, "rate"))).
-			WithBurst(float64(rapid.IntRange(50, 3000).Draw(t, "burst")))
+		limit := withBurst(perSecond(float64(rapid.IntRange(100, 20000).Draw(t, "rate"))), float64(rapid.IntRange(50, 3000).Draw(t, "burst")))
 		rules := newRules()
-		here, err := rules.find(appendRule(nil, "api", []Limit{limit}))
+		here, err := rules.find(appendRule(nil, "api", []coreLimit{limit}))
 		require.NoError(t, err)
-		other, err := rules.find(appendRule(nil, "api", []Limit{PerMinute(1e9)}))
+		other, err := rules.find(appendRule(nil, "api", []coreLimit{perMinute(1e9)}))
 		require.NoError(t, err)
-		tight, err := rules.find(appendRule(nil, "api", []Limit{limit, PerHour(1e9)}))
+		tight, err := rules.find(appendRule(nil, "api", []coreLimit{limit, perHour(1e9)}))
 		require.NoError(t, err)
 		table, members := newTable(10), rapid.Int64Range(1, 3).Draw(t, "members")
 		table.members.Store(members)
@@ -108,7 +107,7 @@ func TestLeasesNeverAddTokens(t *testing.T) {
 	})
 }
 
-func leasing(t *testing.T, limits ...Limit) (*table, *rule, bucketKey) {
+func leasing(t *testing.T, limits ...coreLimit) (*table, *rule, bucketKey) {
 	t.Helper()
 	rules := newRules()
 	r, err := rules.find(appendRule(nil, "api", limits))
@@ -119,7 +118,7 @@ func leasing(t *testing.T, limits ...Limit) (*table, *rule, bucketKey) {
 }
 
 func TestLeaseIsAnEqualPartOfWhatIsLeft(t *testing.T) {
-	tab, r, id := leasing(t, PerSecond(1000), PerHour(1_000_000))
+	tab, r, id := leasing(t, perSecond(1000), perHour(1_000_000))
 	_, g, _ := tab.decideLending(0, id, &ask{set: r.set, cost: 1}, &borrowing{want: 1e9}, 0)
 	assert.Equal(t, 166.0, g.tokens, "(1000 - 1) / 6")
 	_, second, _ := tab.decideLending(0, id, &ask{set: r.set, cost: 1}, &borrowing{want: 1e9}, 0)
@@ -132,15 +131,15 @@ func TestLeaseIsAnEqualPartOfWhatIsLeft(t *testing.T) {
 
 func TestNoLeaseWhere(t *testing.T) {
 	for name, test := range map[string]struct {
-		limit   Limit
+		limit   coreLimit
 		cost    float64
 		members int64
 	}{
-		"the limit is small":         {PerMinute(5), 1, 3},
-		"little is left for so many": {PerSecond(100), 1, 10},
-		"a take costs too much":      {PerSecond(1000), 50, 3},
-		"the bucket is leaky":        {PerSecond(10_000).Leaky(), 1, 3},
-		"nothing is lent":            {PerSecond(1000), 1, 0},
+		"the limit is small":         {perMinute(5), 1, 3},
+		"little is left for so many": {perSecond(100), 1, 10},
+		"a take costs too much":      {perSecond(1000), 50, 3},
+		"the bucket is leaky":        {leaky(perSecond(10_000)), 1, 3},
+		"nothing is lent":            {perSecond(1000), 1, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tab, r, id := leasing(t, test.limit)
@@ -153,7 +152,7 @@ func TestNoLeaseWhere(t *testing.T) {
 }
 
 func TestLeaseThatIsNotReturnedCountsAsUsed(t *testing.T) {
-	tab, r, id := leasing(t, PerSecond(1000))
+	tab, r, id := leasing(t, perSecond(1000))
 	_, g, _ := tab.decideLending(0, id, &ask{set: r.set, cost: 100}, &borrowing{want: 1e9}, 0)
 	require.Zero(t, g.tokens)
 	_, g, _ = tab.decideLending(0, id, &ask{set: r.set, cost: 1}, &borrowing{want: 1e9}, 0)
@@ -169,7 +168,7 @@ func TestLeaseThatIsNotReturnedCountsAsUsed(t *testing.T) {
 }
 
 func TestReturnedTokensAreThereAgain(t *testing.T) {
-	tab, r, id := leasing(t, PerHour(6006))
+	tab, r, id := leasing(t, perHour(6006))
 	_, g, _ := tab.decideLending(0, id, &ask{set: r.set, cost: 6}, &borrowing{want: 1e9}, 0)
 	require.Equal(t, 1000.0, g.tokens)
 	d, denied, _ := tab.decideLending(0, id, &ask{set: r.set, cost: 5001}, &borrowing{}, int64(time.Millisecond))
@@ -185,7 +184,7 @@ func TestReturnedTokensAreThereAgain(t *testing.T) {
 
 // A turn that was promised must be there even if every lease is used at its last moment.
 func TestTurnsReckonWithLeases(t *testing.T) {
-	tab, r, id := leasing(t, PerSecond(10_000).WithBurst(1000))
+	tab, r, id := leasing(t, withBurst(perSecond(10_000), 1000))
 	_, g, _ := tab.decideLending(0, id, &ask{set: r.set, cost: 100}, &borrowing{want: 1e9}, 0)
 	require.Zero(t, g.tokens)
 	_, g, _ = tab.decideLending(0, id, &ask{set: r.set, cost: 10}, &borrowing{want: 1e9}, 0)

@@ -2,13 +2,11 @@ package peerlimit
 
 import (
 	"fmt"
-	"math"
-	"strconv"
 	"time"
 )
 
 // MaxLimits is the greatest number of limits that one limiter or bucket may combine.
-const MaxLimits = 8
+const MaxLimits = maxCombined
 
 // Algorithm says what a limit does to requests that come faster than its rate.
 type Algorithm uint8
@@ -24,13 +22,7 @@ const (
 
 // String returns "token bucket" or "leaky bucket".
 func (a Algorithm) String() string {
-	switch a {
-	case TokenBucket:
-		return "token bucket"
-	case LeakyBucket:
-		return "leaky bucket"
-	}
-	return "Algorithm(" + strconv.Itoa(int(a)) + ")"
+	return coreAlgorithm(a).String()
 }
 
 // Limit is a rate and a capacity: Tokens are added every Period, continuously and not in steps, up to Burst. The zero
@@ -78,71 +70,59 @@ func (l Limit) Leaky() Limit {
 
 // Validate returns nil or an error that matches [ErrInvalidLimit] and names the field and its value.
 func (l Limit) Validate() error {
-	if problem := l.problem(); problem != "" {
+	if problem := l.core().problem(); problem != "" {
 		return fmt.Errorf("%w: %s", ErrInvalidLimit, problem)
 	}
 	return nil
 }
 
-// problem says which field is wrong, with its value; nothing when none is. The comparisons are such that NaN fails them.
-func (l Limit) problem() string {
-	switch {
-	case !(l.Tokens > 0) || math.IsInf(l.Tokens, 0):
-		return fmt.Sprintf("Tokens is %v; it must be positive and finite", l.Tokens)
-	case l.Period <= 0:
-		return fmt.Sprintf("Period is %v; it must be positive", l.Period)
-	case !(l.Burst >= 0) || math.IsInf(l.Burst, 0):
-		return fmt.Sprintf("Burst is %v; it must be positive and finite, or 0 for Tokens", l.Burst)
-	case l.Algorithm > LeakyBucket:
-		return fmt.Sprintf("Algorithm is %v; it must be TokenBucket or LeakyBucket", l.Algorithm)
-	case l.Tokens/float64(l.Period) < minRate:
-		return fmt.Sprintf("Tokens is %v in a Period of %v; that is less than a token in a million years", l.Tokens, l.Period)
-	}
-	return ""
-}
-
-// minRate, in tokens per nanosecond, keeps every quotient by a rate finite. It is about a token in three million years.
-const minRate = 1e-23
-
 // String returns, for example, "100 per 1m0s, burst 20" or "5 per 1s, burst 5, leaky bucket".
 func (l Limit) String() string {
-	s := fmt.Sprintf("%v per %v, burst %v", l.Tokens, l.Period, l.capacity())
+	s := fmt.Sprintf("%v per %v, burst %v", l.Tokens, l.Period, l.core().capacity())
 	if l.Algorithm != TokenBucket {
 		s += ", " + l.Algorithm.String()
 	}
 	return s
 }
 
-// capacity is Burst with its default filled in.
-func (l Limit) capacity() float64 {
-	if l.Burst == 0 {
-		return math.Max(l.Tokens, 1)
+// core returns the limit as the arithmetic has it.
+func (l Limit) core() coreLimit {
+	return coreLimit{Tokens: l.Tokens, Period: l.Period, Burst: l.Burst, Algorithm: coreAlgorithm(l.Algorithm)}
+}
+
+// limitOf is the inverse of Limit.core.
+func limitOf(l coreLimit) Limit {
+	return Limit{Tokens: l.Tokens, Period: l.Period, Burst: l.Burst, Algorithm: Algorithm(l.Algorithm)}
+}
+
+// coreLimits appends limits to some as the arithmetic has them.
+func coreLimits(some []coreLimit, limits []Limit) []coreLimit {
+	for _, l := range limits {
+		some = append(some, l.core())
 	}
-	return l.Burst
+	return some
+}
+
+// limitsOf returns limits as users have them.
+func limitsOf(limits []coreLimit) []Limit {
+	made := make([]Limit, len(limits))
+	for i, l := range limits {
+		made[i] = limitOf(l)
+	}
+	return made
 }
 
 // validateLimits checks what one limiter or bucket is made of.
-func validateLimits(limits []Limit) error {
-	if len(limits) == 0 {
-		return fmt.Errorf("%w: no limits; at least one is needed (there is no \"unlimited\")", ErrInvalidLimit)
-	}
-	if len(limits) > MaxLimits {
-		return fmt.Errorf("%w: %d limits; at most %d can be combined", ErrInvalidLimit, len(limits), MaxLimits)
-	}
-	for i, l := range limits {
-		if problem := l.problem(); problem != "" {
-			if len(limits) > 1 {
-				problem = fmt.Sprintf("limit %d of %d: %s", i+1, len(limits), problem)
-			}
-			return fmt.Errorf("%w: %s", ErrInvalidLimit, problem)
-		}
+func validateLimits(limits []coreLimit) error {
+	if problem := problemOf(limits); problem != "" {
+		return fmt.Errorf("%w: %s", ErrInvalidLimit, problem)
 	}
 	return nil
 }
 
 // validateCost refuses a cost that is not a positive finite number of tokens.
 func validateCost(cost float64) error {
-	if !(cost > 0) || math.IsInf(cost, 1) {
+	if !validCost(cost) {
 		return fmt.Errorf("%w: %v; it must be positive and finite", ErrInvalidCost, cost)
 	}
 	return nil

@@ -21,9 +21,9 @@ func TestLimitConstructors(t *testing.T) {
 }
 
 func TestLimitCapacity(t *testing.T) {
-	assert.Equal(t, 5.0, PerSecond(5).capacity())
-	assert.Equal(t, 1.0, PerSecond(0.01).capacity(), "at least one token by default, or nothing could ever pass")
-	assert.Equal(t, 0.5, PerSecond(5).WithBurst(0.5).capacity())
+	assert.Equal(t, 5.0, perSecond(5).capacity())
+	assert.Equal(t, 1.0, perSecond(0.01).capacity(), "at least one token by default, or nothing could ever pass")
+	assert.Equal(t, 0.5, withBurst(perSecond(5), 0.5).capacity())
 }
 
 func TestLimitString(t *testing.T) {
@@ -84,17 +84,17 @@ func TestInvalidSetsOfLimits(t *testing.T) {
 	require.ErrorIs(t, err, ErrInvalidLimit)
 	assert.ErrorContains(t, err, "no limits")
 
-	err = validateLimits(make([]Limit, MaxLimits+1))
+	err = validateLimits(make([]coreLimit, MaxLimits+1))
 	require.ErrorIs(t, err, ErrInvalidLimit)
 	assert.ErrorContains(t, err, "9 limits; at most 8")
 
-	err = validateLimits([]Limit{PerSecond(1), PerSecond(-2), PerSecond(3)})
+	err = validateLimits([]coreLimit{perSecond(1), perSecond(-2), perSecond(3)})
 	require.ErrorIs(t, err, ErrInvalidLimit)
 	assert.ErrorContains(t, err, "limit 2 of 3")
 	assert.ErrorContains(t, err, "Tokens is -2")
 	assert.True(t, strings.HasPrefix(err.Error(), "peerlimit: "), err.Error())
 
-	assert.NoError(t, validateLimits([]Limit{PerSecond(1), PerSecond(1)}), "twice the same is harmless")
+	assert.NoError(t, validateLimits([]coreLimit{perSecond(1), perSecond(1)}), "twice the same is harmless")
 }
 
 func TestValidateCost(t *testing.T) {

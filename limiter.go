@@ -57,13 +57,13 @@ func (l *Limiter) Take(ctx context.Context, key string, cost float64) (Decision,
 	}
 	if ok {
 		l.decided(key, cost, &d)
-		return d, nil
+		return decisionOf(&d), nil
 	}
 	m := &message{kind: kindTake, rule: r.encoded, key: key, cost: cost}
 	hot := n.hot.asking(id, r, part, m, now)
 	rep, err := l.ask(ctx, r, part, m, now)
 	n.hot.answered(hot, m, r, &rep.answer, err, now, n.now)
-	return rep.decision, err
+	return decisionOf(&rep.decision), err
 }
 
 // Peek tells how key's bucket stands and takes nothing: Allowed says whether one token, or the burst where that is less,
@@ -74,7 +74,7 @@ func (l *Limiter) Peek(ctx context.Context, key string) (Decision, error) {
 		return Decision{}, err
 	}
 	ans, err := l.send(ctx, r, &message{kind: kindPeek, rule: r.encoded, key: key})
-	return ans.decision, err
+	return decisionOf(&ans.decision), err
 }
 
 // Wait is WaitN with a cost of one token, or of the burst where that is less than one.
@@ -132,9 +132,9 @@ func (l *Limiter) reserve(ctx context.Context, r *rule, key string, cost, total 
 		return nil, err
 	}
 	if !ans.decision.Allowed {
-		return nil, ans.decision.Err()
+		return nil, decisionOf(&ans.decision).Err()
 	}
-	reservation := &Reservation{due: time.Now().Add(ans.decision.Delay), decision: ans.decision}
+	reservation := &Reservation{due: time.Now().Add(ans.decision.Delay), decision: decisionOf(&ans.decision)}
 	if ans.undo != nil {
 		reservation.cancel = func() {
 			ans.at.cancel(message{kind: kindCancel, rule: r.encoded, key: key, undo: ans.undo})
@@ -223,7 +223,8 @@ func (l *Limiter) prepare(ctx context.Context, key string) (*rule, error) {
 	if l.rule != nil {
 		return l.rule, nil
 	}
-	limits := l.limits(ctx, key)
+	var room [MaxLimits]coreLimit
+	limits := coreLimits(room[:0], l.limits(ctx, key))
 	var buf [maxRuleLen]byte
 	if len(limits) == 0 || len(limits) > MaxLimits {
 		return nil, validateLimits(limits)

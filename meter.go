@@ -34,7 +34,7 @@ type meter struct {
 
 const roundingAllowance = 1.0 / (1 << 36)
 
-func newMeter(l Limit) meter {
+func newMeter(l coreLimit) meter {
 	const scale = 1.0 / (1 << 64)
 	period := float64(l.Period)
 	if l.Period > 1<<53 {
@@ -46,7 +46,7 @@ func newMeter(l Limit) meter {
 		period:  period * scale,
 		burst:   burst,
 		ceiling: math.Min(burst+burst*roundingAllowance, math.MaxFloat64), // an infinite one would be no limit
-		leaky:   l.Algorithm == LeakyBucket,
+		leaky:   l.Algorithm == coreLeakyBucket,
 	}
 }
 

@@ -21,15 +21,15 @@ func FuzzMeter(f *testing.F) {
 	f.Add(math.MaxFloat64, int64(1), math.MaxFloat64, true, script(fuzzOperation{cost: math.MaxFloat64}, fuzzOperation{cost: 1, step: math.MaxInt64}))
 	f.Add(1.0/3, int64(1<<53+1), 1.0, false, script(fuzzOperation{cost: 1.0 / 3}, fuzzOperation{cost: 1, step: 1<<54 + 1}))
 
-	f.Fuzz(func(t *testing.T, tokens float64, period int64, burst float64, leaky bool, script []byte) {
-		l := Limit{Tokens: tokens, Period: time.Duration(period), Burst: burst}
-		if leaky {
-			l = l.Leaky()
+	f.Fuzz(func(t *testing.T, tokens float64, period int64, burst float64, leaks bool, script []byte) {
+		l := coreLimit{Tokens: tokens, Period: time.Duration(period), Burst: burst}
+		if leaks {
+			l = leaky(l)
 		}
-		if l.Validate() != nil || l.capacity() < 1e-280 { // below, the exact model is more exact than any float64
+		if l.problem() != "" || l.capacity() < 1e-280 { // below, the exact model is more exact than any float64
 			return
 		}
-		set := newLimitSet([]Limit{l})
+		set := newLimitSet([]coreLimit{l})
 		now := int64(0)
 		j := newJudge(t, set, now)
 		for count := 0; len(script) >= fuzzOperationLen && count < 64; count++ {
@@ -37,7 +37,7 @@ func FuzzMeter(f *testing.F) {
 			o, script = readFuzzOperation(script)
 			now = moveClock(now, o.step)
 			switch {
-			case validateCost(o.cost) != nil:
+			case !validCost(o.cost):
 				j.peek(set, now)
 			case o.refund:
 				j.refund(set, o.cost, now)

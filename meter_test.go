@@ -86,23 +86,23 @@ func TestRoundingAtTheEndOfTheNumbers(t *testing.T) {
 func TestDrain(t *testing.T) {
 	tests := []struct {
 		name    string
-		limit   Limit
+		limit   coreLimit
 		level   float64
 		elapsed time.Duration
 		want    float64
 	}{
-		{"half the time", PerSecond(10), 10, 500 * time.Millisecond, 5},
-		{"all the time", PerSecond(10), 10, time.Second, 0},
-		{"never below zero", PerSecond(10), 10, time.Hour, 0},
-		{"a nanosecond", PerSecond(1e9), 10, 1, 9},
-		{"no time", PerSecond(10), 10, 0, 10},
-		{"time that went back", PerSecond(10), 10, -time.Hour, 10},
-		{"nothing to drain", PerSecond(10), 0, time.Hour, 0},
-		{"above the burst", PerSecond(10), 25, time.Second, 15},
-		{"a day", Per(1, 24*time.Hour), 1, 12 * time.Hour, 0.5},
-		{"years", Per(1, 24*time.Hour), 1, 290 * 365 * 24 * time.Hour, 0},
-		{"more nanoseconds than a float64 can count", Per(1, 1), 1 << 54, 1<<53 + 3, 1<<53 - 2},
-		{"too little to see", Per(1, 24*time.Hour), 1 << 60, 1, 1 << 60},
+		{"half the time", perSecond(10), 10, 500 * time.Millisecond, 5},
+		{"all the time", perSecond(10), 10, time.Second, 0},
+		{"never below zero", perSecond(10), 10, time.Hour, 0},
+		{"a nanosecond", perSecond(1e9), 10, 1, 9},
+		{"no time", perSecond(10), 10, 0, 10},
+		{"time that went back", perSecond(10), 10, -time.Hour, 10},
+		{"nothing to drain", perSecond(10), 0, time.Hour, 0},
+		{"above the burst", perSecond(10), 25, time.Second, 15},
+		{"a day", per(1, 24*time.Hour), 1, 12 * time.Hour, 0.5},
+		{"years", per(1, 24*time.Hour), 1, 290 * 365 * 24 * time.Hour, 0},
+		{"more nanoseconds than a float64 can count", per(1, 1), 1 << 54, 1<<53 + 3, 1<<53 - 2},
+		{"too little to see", per(1, 24*time.Hour), 1 << 60, 1, 1 << 60},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -115,27 +115,27 @@ func TestDrain(t *testing.T) {
 // A period that a float64 cannot hold must not be taken for a shorter one.
 func TestPeriodIsRoundedUp(t *testing.T) {
 	for _, period := range []time.Duration{1<<53 + 1, 1<<60 + 1, math.MaxInt64 - 1} {
-		m := newMeter(Per(1, period))
+		m := newMeter(per(1, period))
 		assert.Positive(t, m.drain(1, int64(period)-1), "%v", period)
 	}
 }
 
 func TestNanosIsHowLongTokensTakeToDrain(t *testing.T) {
 	tests := []struct {
-		limit  Limit
+		limit  coreLimit
 		tokens float64
 		want   time.Duration
 	}{
-		{PerSecond(10), 1, 100 * time.Millisecond},
-		{PerSecond(3), 1, 333333334},
-		{PerSecond(10), 0, 0},
-		{PerSecond(10), -1, 0},
-		{PerSecond(1e9), 0.5, 1},
-		{Per(1, math.MaxInt64), 1, math.MaxInt64},
-		{Per(1, math.MaxInt64), 2, math.MaxInt64},
-		{PerHour(1), math.MaxFloat64, math.MaxInt64},
-		{PerHour(1), math.Inf(1), math.MaxInt64},
-		{PerSecond(math.MaxFloat64), math.MaxFloat64, time.Second},
+		{perSecond(10), 1, 100 * time.Millisecond},
+		{perSecond(3), 1, 333333334},
+		{perSecond(10), 0, 0},
+		{perSecond(10), -1, 0},
+		{perSecond(1e9), 0.5, 1},
+		{per(1, math.MaxInt64), 1, math.MaxInt64},
+		{per(1, math.MaxInt64), 2, math.MaxInt64},
+		{perHour(1), math.MaxFloat64, math.MaxInt64},
+		{perHour(1), math.Inf(1), math.MaxInt64},
+		{perSecond(math.MaxFloat64), math.MaxFloat64, time.Second},
 	}
 	for _, test := range tests {
 		m := newMeter(test.limit)
@@ -145,7 +145,7 @@ func TestNanosIsHowLongTokensTakeToDrain(t *testing.T) {
 
 func TestCeilingIsAHairAboveTheBurst(t *testing.T) {
 	for _, burst := range []float64{math.SmallestNonzeroFloat64, 0.1, 0.5, 1, 3, 1e9, 1e308, math.MaxFloat64} {
-		l := PerSecond(1).WithBurst(burst)
+		l := withBurst(perSecond(1), burst)
 		m := newMeter(l)
 		assert.GreaterOrEqual(t, m.ceiling, burst)
 		require.False(t, math.IsInf(m.ceiling, 1), "an infinite ceiling is no limit")

@@ -201,13 +201,14 @@ func (n *Node) Limiter(name string, limits ...Limit) (*Limiter, error) {
 	if err := validateName(name); err != nil {
 		return nil, err
 	}
-	if err := validateLimits(limits); err != nil {
+	inner := coreLimits(nil, limits)
+	if err := validateLimits(inner); err != nil {
 		return nil, fmt.Errorf("limiter %q: %w", name, err)
 	}
 	if err := n.rules.keep(name); err != nil {
 		return nil, err
 	}
-	r, err := n.rules.find(appendRule(nil, name, limits))
+	r, err := n.rules.find(appendRule(nil, name, inner))
 	if err != nil {
 		return nil, err
 	}

@@ -22,7 +22,7 @@ func BenchmarkReplication(b *testing.B) {
 func benchmarkReplication(b *testing.B, takes int) {
 	const keys = 100_000
 	holder, heir, known, knownThere := tableOfNode(), tableOfNode(), newRules(), newRules()
-	rule := mustFind(b, known, "api", []Limit{PerHour(1e9)})
+	rule := mustFind(b, known, "api", []coreLimit{perHour(1e9)})
 	for part := range uint16(ring.Partitions) {
 		p := &holder.partitions[part]
 		p.holding.hold(version{election: election{5, "node0-01234567"}, holder: "node0-01234567"})

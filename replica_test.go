@@ -62,7 +62,7 @@ func newReplicaRig(t require.TestingT, heirs ...string) *replicaRig {
 		holder: tableOfNode(), rules: newRules(), heirs: make(map[string]*rigHeir),
 		taken: make(map[string]float64), then: make(map[uint64]map[string]float64),
 	}
-	r.rule = mustFind(t, r.rules, "api", []Limit{PerHour(1000)})
+	r.rule = mustFind(t, r.rules, "api", []coreLimit{perHour(1000)})
 	holdIn(r.holder, "holder", 5)
 	for _, name := range heirs {
 		r.heirs[name] = &rigHeir{table: tableOfNode(), rules: newRules()}

@@ -34,7 +34,7 @@ func TestReportsAreChargedOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const part = 7
 		n := reportNode("self", "other")
-		r, err := n.rules.find(appendRule(nil, "api", []Limit{PerHour(1e6)}))
+		r, err := n.rules.find(appendRule(nil, "api", []coreLimit{perHour(1e6)}))
 		require.NoError(t, err)
 		p := &n.table.partitions[part]
 		from := newReporter("other")
@@ -84,7 +84,7 @@ func TestReportsAreChargedOnce(t *testing.T) {
 // A charge lifts no level above twice the burst, and lowers none.
 func TestChargesAreBounded(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		set := newLimitSet([]Limit{PerHour(10), PerMinute(3)})
+		set := newLimitSet([]coreLimit{perHour(10), perMinute(3)})
 		s := newBucketState(set, 0)
 		before := []float64{float64(rapid.IntRange(0, 30).Draw(t, "first")), float64(rapid.IntRange(0, 30).Draw(t, "second"))}
 		for i, level := range before {
@@ -100,7 +100,7 @@ func TestChargesAreBounded(t *testing.T) {
 
 func TestUnreportedIsBounded(t *testing.T) {
 	n := reportNode("self")
-	r, err := n.rules.find(appendRule(nil, "api", []Limit{PerHour(10)}))
+	r, err := n.rules.find(appendRule(nil, "api", []coreLimit{perHour(10)}))
 	require.NoError(t, err)
 	for i := range maxUnreported + 100 {
 		n.reporter.note(uint16(i/10), r, fmt.Sprint("user-", i), 1)
@@ -118,7 +118,7 @@ func TestUnreportedIsBounded(t *testing.T) {
 // A reservation that was taken back is not reported, unless it may have been already.
 func TestTakenBackIsNotReported(t *testing.T) {
 	n := reportNode("self")
-	r, err := n.rules.find(appendRule(nil, "api", []Limit{PerHour(10)}))
+	r, err := n.rules.find(appendRule(nil, "api", []coreLimit{perHour(10)}))
 	require.NoError(t, err)
 	n.reporter.note(1, r, "a", 3)
 	n.reporter.takeBack(1, r, "a", 3)
@@ -150,7 +150,7 @@ func TestMarksAreBounded(t *testing.T) {
 }
 
 func TestAnswersCarryReports(t *testing.T) {
-	rule := appendRule(nil, "api", []Limit{PerHour(10)})
+	rule := appendRule(nil, "api", []coreLimit{perHour(10)})
 	q := questionAnswer{heard: 3, parts: []partAnswer{
 		{part: 5, kind: answerNotHolding, reports: []report{
 			{reporter: "a", part: 5, seq: 2, charges: []charge{{rule, "k", 1}, {rule, "l", 2.5}}},

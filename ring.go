@@ -80,8 +80,8 @@ func (n *Node) decided(response []byte, err error) (answer, error) {
 	case statusNoEvidence:
 		return answer{}, errNoEvidence
 	}
-	if ans.decision.Origin == OriginLocal {
-		ans.decision.Origin = OriginRemote // local to the node that answered
+	if ans.decision.Origin == originLocal {
+		ans.decision.Origin = originRemote // local to the node that answered
 	}
 	return ans, nil
 }

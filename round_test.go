@@ -20,7 +20,7 @@ func pieceOf(kind answerKind, number uint64, key string, next uint32) *partAnswe
 var (
 	pieceTable   = newTable(100)
 	pieceRules   = newRules()
-	pieceRule, _ = pieceRules.find(appendRule(nil, "api", []Limit{PerHour(10)}))
+	pieceRule, _ = pieceRules.find(appendRule(nil, "api", []coreLimit{perHour(10)}))
 )
 
 func keysIn(whole *arrival) (keys []string) {

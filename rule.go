@@ -248,7 +248,7 @@ func (n *Node) forgetNames(ctx context.Context) {
 
 // plainSet returns the set of a limiter that has these limits and remembers no others: the one that requests with them
 // use, so that buckets which came from elsewhere need no comparing.
-func (r *rules) plainSet(limiter string, limits []Limit) (*limitSet, error) {
+func (r *rules) plainSet(limiter string, limits []coreLimit) (*limitSet, error) {
 	found, err := r.find(appendRule(make([]byte, 0, maxRuleLen), limiter, limits))
 	if err != nil {
 		return nil, err

@@ -8,12 +8,12 @@ import (
 
 // maxLevels bounds the levels that one bucket remembers: those of the limits now asked for, and those that other
 // versions of the code, still running elsewhere in the cluster, ask for under the same name.
-const maxLevels = 2 * MaxLimits
+const maxLevels = 2 * maxCombined
 
 // limitSet is what a request asks to be enforced, prepared once and shared by all buckets of a limiter: buckets whose
 // set is the same pointer need no comparing. It is immutable.
 type limitSet struct {
-	limits []Limit
+	limits []coreLimit
 	meters []meter
 	ids    []levelID
 
@@ -26,7 +26,7 @@ type limitSet struct {
 }
 
 // newLimitSet prepares valid limits.
-func newLimitSet(limits []Limit) *limitSet {
+func newLimitSet(limits []coreLimit) *limitSet {
 	set := &limitSet{active: len(limits)}
 	for i, l := range limits {
 		set.add(l, newMeter(l), identify(limits, i))
@@ -52,7 +52,7 @@ func (set *limitSet) remembering(old *limitSet, others []int) *limitSet {
 }
 
 // withOthers is remembering for levels that another node remembered: of its set only limits and identities have come.
-func (set *limitSet) withOthers(limits []Limit, ids []levelID) *limitSet {
+func (set *limitSet) withOthers(limits []coreLimit, ids []levelID) *limitSet {
 	extended := &limitSet{
 		limits: slices.Clone(set.limits), meters: slices.Clone(set.meters), ids: slices.Clone(set.ids),
 		active: set.active, base: set,
@@ -63,7 +63,7 @@ func (set *limitSet) withOthers(limits []Limit, ids []levelID) *limitSet {
 	return extended
 }
 
-func (set *limitSet) add(l Limit, m meter, id levelID) {
+func (set *limitSet) add(l coreLimit, m meter, id levelID) {
 	set.limits = append(set.limits, l)
 	set.meters = append(set.meters, m)
 	set.ids = append(set.ids, id)
@@ -88,16 +88,34 @@ func (set *limitSet) fits(cost float64) bool {
 	return true
 }
 
+// earns returns how long it takes until a cost is earned under every limit.
+func (set *limitSet) earns(cost float64) (longest time.Duration) {
+	for i := range set.active {
+		longest = max(longest, set.meters[i].nanos(cost))
+	}
+	return longest
+}
+
+// leakTime returns how long it takes until cost has left every leaky bucket of the set; 0 when none is leaky.
+func (set *limitSet) leakTime(cost float64) (longest time.Duration) {
+	for i := range set.meters[:set.active] {
+		if m := &set.meters[i]; m.leaky {
+			longest = max(longest, m.nanos(cost))
+		}
+	}
+	return longest
+}
+
 // levelID is what makes a level the same level when a limiter's numbers change: its period, its algorithm, and which of
 // those with equal ones it is. Rate and burst may change under it.
 type levelID struct {
 	period    time.Duration
-	algorithm Algorithm
+	algorithm coreAlgorithm
 	ordinal   int
 }
 
 // identify returns the identity of the i-th of limits.
-func identify(limits []Limit, i int) levelID {
+func identify(limits []coreLimit, i int) levelID {
 	id := levelID{period: limits[i].Period, algorithm: limits[i].Algorithm}
 	for _, earlier := range limits[:i] {
 		if earlier.Period == id.period && earlier.Algorithm == id.algorithm {
@@ -213,8 +231,12 @@ func (s *bucketState) advance(now int64) {
 	s.at = now
 }
 
-// drained reports whether all levels are zero at now: the bucket carries no information and can be dropped.
+// drained reports whether all levels are zero at now and nothing is set aside: the bucket carries no information and can be
+// dropped.
 func (s *bucketState) drained(now int64) bool {
+	if len(s.out()) > 0 {
+		return false
+	}
 	for i := range s.set.meters {
 		if s.set.meters[i].drain(s.level(i), now-s.at) > 0 {
 			return false
@@ -223,8 +245,17 @@ func (s *bucketState) drained(now int64) bool {
 	return true
 }
 
-// fullIn returns the time until every level is zero, from now: how much the bucket still matters.
+// fullIn returns the time until the bucket is full of tokens, from now: how much it still matters. While some are set aside
+// nobody knows it, and it is [math.MaxInt64].
 func (s *bucketState) fullIn(now int64) time.Duration {
+	if s.leased(now).tokens > 0 {
+		return math.MaxInt64
+	}
+	return s.drainsIn(now)
+}
+
+// drainsIn returns the time until every level is zero, from now, whatever is set aside.
+func (s *bucketState) drainsIn(now int64) time.Duration {
 	var longest time.Duration
 	for i := range s.set.meters {
 		m := &s.set.meters[i]
@@ -292,7 +323,7 @@ type ask struct {
 }
 
 // decide answers a, and takes the cost when the answer is yes: from all limits or from none.
-func (s *bucketState) decide(a *ask, now int64) Decision {
+func (s *bucketState) decide(a *ask, now int64) coreDecision {
 	if s.set != a.set {
 		s.adopt(a.set, now)
 	}
@@ -312,7 +343,7 @@ func (s *bucketState) decide(a *ask, now int64) Decision {
 // takeOne is decide for what most takes are: one limit, now, nothing set aside, and enough left; the bucket has a set of
 // just that limit. It does what the functions below do, without the room that several limits take (TestTakeOne). When not
 // ok, nothing was done.
-func (s *bucketState) takeOne(cost float64, now int64) (d Decision, ok bool) {
+func (s *bucketState) takeOne(cost float64, now int64) (d coreDecision, ok bool) {
 	m := &s.set.meters[0]
 	level := m.drain(s.first, now-s.at)
 	after := addUp(level, cost)
@@ -328,10 +359,12 @@ func (s *bucketState) takeOne(cost float64, now int64) (d Decision, ok bool) {
 }
 
 // peek answers as decide would for a take of one token, or of the burst where that is less, and changes nothing.
-func (s *bucketState) peek(set *limitSet, now int64) Decision { return s.peekBeside(aside{}, set, now) }
+func (s *bucketState) peek(set *limitSet, now int64) coreDecision {
+	return s.peekBeside(aside{}, set, now)
+}
 
 // peekBeside is peek where some tokens are set aside.
-func (s *bucketState) peekBeside(out aside, set *limitSet, now int64) Decision {
+func (s *bucketState) peekBeside(out aside, set *limitSet, now int64) coreDecision {
 	if s.set != set {
 		adopted := s.clone()
 		adopted.adopt(set, now)
@@ -348,10 +381,10 @@ func (s *bucketState) peekBeside(out aside, set *limitSet, now int64) Decision {
 // examination is what every active limit says to one question.
 type examination struct {
 	allowed bool
-	delay   time.Duration            // until the last limit lets the request go
-	finish  time.Duration            // until all instalments are through; at least delay
-	levels  [MaxLimits]float64       // drained up to now
-	waits   [MaxLimits]time.Duration // until the cost fits
+	delay   time.Duration              // until the last limit lets the request go
+	finish  time.Duration              // until all instalments are through; at least delay
+	levels  [maxCombined]float64       // drained up to now
+	waits   [maxCombined]time.Duration // until the cost fits
 }
 
 // examine asks every active limit and writes nothing.
@@ -421,8 +454,8 @@ func (s *bucketState) charge(cost float64, v *examination, now int64) {
 }
 
 // denial describes a question that was answered with no. Its RetryAfter is never 0.
-func (s *bucketState) denial(a *ask, v *examination) Decision {
-	d := Decision{RetryAfter: -1}
+func (s *bucketState) denial(a *ask, v *examination) coreDecision {
+	d := coreDecision{RetryAfter: -1}
 	for i := range s.set.meters[:s.set.active] {
 		m := &s.set.meters[i]
 		level := addUp(v.levels[i], a.aside.tokens)
@@ -440,8 +473,8 @@ func (s *bucketState) denial(a *ask, v *examination) Decision {
 }
 
 // admission describes a question that was answered with yes and the bucket after cost was taken.
-func (s *bucketState) admission(a *ask, cost float64, v *examination) Decision {
-	d := Decision{Allowed: true, Delay: v.delay}
+func (s *bucketState) admission(a *ask, cost float64, v *examination) coreDecision {
+	d := coreDecision{Allowed: true, Delay: v.delay}
 	scarcest := math.Inf(1)
 	for i := range s.set.meters[:s.set.active] {
 		m := &s.set.meters[i]

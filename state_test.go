@@ -21,8 +21,8 @@ func logarithmic(low, high float64) *rapid.Generator[float64] {
 
 // anyLimit draws limits from one token a day to ten million a second, with bursts from half a token to a thousand
 // million.
-func anyLimit() *rapid.Generator[Limit] {
-	return rapid.Custom(func(t *rapid.T) Limit {
+func anyLimit() *rapid.Generator[coreLimit] {
+	return rapid.Custom(func(t *rapid.T) coreLimit {
 		rate := rapid.OneOf(
 			logarithmic(1.0/86400, 1e7),
 			rapid.SampledFrom([]float64{1.0 / 86400, 1.0 / 60, 1, 3, 10, 1000, 1e7}),
@@ -35,9 +35,9 @@ func anyLimit() *rapid.Generator[Limit] {
 			rapid.SampledFrom([]float64{0, 0.5, 1, 10, 1e9}),
 			logarithmic(0.5, 1e9),
 		).Draw(t, "burst")
-		l := Limit{Tokens: rate * period.Seconds(), Period: period, Burst: burst}
+		l := coreLimit{Tokens: rate * period.Seconds(), Period: period, Burst: burst}
 		if rapid.Bool().Draw(t, "leaky") {
-			l = l.Leaky()
+			l = leaky(l)
 		}
 		return l
 	})
@@ -72,7 +72,7 @@ type spent struct {
 
 // requireNoWindowExceeds looks at every window of a run in turn: none may have more than the ceiling and what the rate
 // adds in that time. Of spending that was put off, the instants are rounded to the nanosecond: grain is 1 for those.
-func requireNoWindowExceeds(t require.TestingT, l Limit, run []spent, grain int64) {
+func requireNoWindowExceeds(t require.TestingT, l coreLimit, run []spent, grain int64) {
 	ceiling, rate := exactCeiling(l), exactRate(l)
 	for first := range run {
 		sum := new(big.Rat)
@@ -126,7 +126,7 @@ func TestStateMatchesTheExactModel(t *testing.T) {
 // What most takes are decided by decides as what all others are decided by, to the last bit.
 func TestTakeOne(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		set := newLimitSet([]Limit{anyLimit().Draw(t, "limit")})
+		set := newLimitSet([]coreLimit{anyLimit().Draw(t, "limit")})
 		now := rapid.Int64Range(0, math.MaxInt64/8).Draw(t, "start")
 		fast, general := newBucketState(set, now), newBucketState(set, now)
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
@@ -165,16 +165,16 @@ func TestRefundMatchesTheExactModel(t *testing.T) {
 // A caller that takes whatever it gets must get all there is, with steady steps and at any rate.
 func TestNeverStarved(t *testing.T) {
 	const steps, longest = 20_000, 1e9 // seconds: some thirty years
-	for _, perSecond := range []float64{1.0 / 86400, 1.0 / 7, 0.3, 1, 10, 1000, 1e6 / 3, 1e7} {
+	for _, rate := range []float64{1.0 / 86400, 1.0 / 7, 0.3, 1, 10, 1000, 1e6 / 3, 1e7} {
 		for _, burst := range []float64{0.5, 1, 10, 1e4, 1e9} {
-			for _, algorithm := range []Algorithm{TokenBucket, LeakyBucket} {
-				l := PerSecond(perSecond).WithBurst(burst)
+			for _, algorithm := range []coreAlgorithm{coreTokenBucket, coreLeakyBucket} {
+				l := withBurst(perSecond(rate), burst)
 				l.Algorithm = algorithm
 				t.Run(fmt.Sprintf("%v", l), func(t *testing.T) {
 					const takeEvery = 7 // steps: not a divisor of anything
-					cost := math.Min(burst/20, perSecond*longest/steps*takeEvery)
-					step := int64(math.Max(1, cost/perSecond*1e9/takeEvery))
-					set := newLimitSet([]Limit{l})
+					cost := math.Min(burst/20, rate*longest/steps*takeEvery)
+					step := int64(math.Max(1, cost/rate*1e9/takeEvery))
+					set := newLimitSet([]coreLimit{l})
 					s := newBucketState(set, 0)
 					require.True(t, s.decide(&ask{set: set, cost: burst}, 0).Allowed)
 					now, admitted := int64(0), burst
@@ -184,7 +184,7 @@ func TestNeverStarved(t *testing.T) {
 						}
 						now += step
 					}
-					assert.GreaterOrEqual(t, admitted, 0.999*(burst+perSecond*float64(now)/1e9))
+					assert.GreaterOrEqual(t, admitted, 0.999*(burst+rate*float64(now)/1e9))
 				})
 			}
 		}
@@ -193,7 +193,7 @@ func TestNeverStarved(t *testing.T) {
 
 // A small cost on a large level is below what a float64 can tell apart: it must be overcharged, not given away.
 func TestTinyCostsOnALargeLevelAreNotFree(t *testing.T) {
-	set := newLimitSet([]Limit{Per(1, 24*time.Hour).WithBurst(1e9)})
+	set := newLimitSet([]coreLimit{withBurst(per(1, 24*time.Hour), 1e9)})
 	s := newBucketState(set, 0)
 	require.True(t, s.decide(&ask{set: set, cost: 1e9 - 1e-3}, 0).Allowed)
 	admitted := 0
@@ -205,7 +205,7 @@ func TestTinyCostsOnALargeLevelAreNotFree(t *testing.T) {
 }
 
 func TestExactResultsStayExact(t *testing.T) {
-	set := newLimitSet([]Limit{PerSecond(10)})
+	set := newLimitSet([]coreLimit{perSecond(10)})
 	s := newBucketState(set, 0)
 	require.True(t, s.decide(&ask{set: set, cost: 10}, 0).Allowed)
 	assert.Equal(t, 0.0, s.peek(set, 0).Remaining)
@@ -235,7 +235,7 @@ func TestFractionsAddUpToTheBurst(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(fmt.Sprintf("%v of %v", test.cost, test.burst), func(t *testing.T) {
-			set := newLimitSet([]Limit{PerHour(1).WithBurst(test.burst)})
+			set := newLimitSet([]coreLimit{withBurst(perHour(1), test.burst)})
 			s := newBucketState(set, 0)
 			passed := 0
 			for s.decide(&ask{set: set, cost: test.cost}, 0).Allowed {
@@ -248,7 +248,7 @@ func TestFractionsAddUpToTheBurst(t *testing.T) {
 
 // A counter that starts again every minute would let both hundreds pass.
 func TestNoFixedWindowFlaw(t *testing.T) {
-	set := newLimitSet([]Limit{PerMinute(100)})
+	set := newLimitSet([]coreLimit{perMinute(100)})
 	s := newBucketState(set, 0)
 	take := func(now time.Duration) (admitted int) {
 		for range 100 {
@@ -265,10 +265,10 @@ func TestNoFixedWindowFlaw(t *testing.T) {
 
 // All limits or none: the strictest decides, and a denial costs nothing under the others.
 func TestSeveralLimits(t *testing.T) {
-	second, minute := PerSecond(10), PerMinute(30)
-	set := newLimitSet([]Limit{second, minute})
+	second, minute := perSecond(10), perMinute(30)
+	set := newLimitSet([]coreLimit{second, minute})
 	s := newBucketState(set, 0)
-	take := func(cost float64, now time.Duration) Decision {
+	take := func(cost float64, now time.Duration) coreDecision {
 		return s.decide(&ask{set: set, cost: cost}, int64(now))
 	}
 
@@ -295,8 +295,8 @@ func TestSeveralLimits(t *testing.T) {
 }
 
 func TestDecisionNamesTheScarcestLimit(t *testing.T) {
-	a, b := PerSecond(100), PerMinute(200)
-	set := newLimitSet([]Limit{a, b})
+	a, b := perSecond(100), perMinute(200)
+	set := newLimitSet([]coreLimit{a, b})
 	s := newBucketState(set, 0)
 	d := s.decide(&ask{set: set, cost: 50}, 0)
 	assert.Equal(t, a, d.Limit, "half is left of the first, three quarters of the second")
@@ -309,9 +309,9 @@ func TestDecisionNamesTheScarcestLimit(t *testing.T) {
 }
 
 func TestLeakyBucketPutsRequestsInAQueue(t *testing.T) {
-	set := newLimitSet([]Limit{PerSecond(10).WithBurst(3).Leaky()})
+	set := newLimitSet([]coreLimit{leaky(withBurst(perSecond(10), 3))})
 	s := newBucketState(set, 0)
-	take := func(now time.Duration) Decision { return s.decide(&ask{set: set, cost: 1}, int64(now)) }
+	take := func(now time.Duration) coreDecision { return s.decide(&ask{set: set, cost: 1}, int64(now)) }
 	for i := range 3 {
 		d := take(0)
 		assert.True(t, d.Allowed)
@@ -329,7 +329,7 @@ func TestLeakyBucketPutsRequestsInAQueue(t *testing.T) {
 
 // A clock that goes back must not make RetryAfter a lie: the level drains again only once the clock has caught up.
 func TestRetryAfterWhenTheClockWentBack(t *testing.T) {
-	set := newLimitSet([]Limit{PerSecond(1)})
+	set := newLimitSet([]coreLimit{perSecond(1)})
 	s := newBucketState(set, 0)
 	require.True(t, s.decide(&ask{set: set, cost: 1}, int64(10*time.Second)).Allowed)
 	d := s.decide(&ask{set: set, cost: 1}, int64(4*time.Second))
@@ -341,11 +341,11 @@ func TestExtremeLimits(t *testing.T) {
 	for _, tokens := range []float64{minRate, 1e-9, 1, 1e9, 1e300, math.MaxFloat64} {
 		for _, period := range []time.Duration{1, time.Second, 1<<53 + 1, math.MaxInt64} {
 			for _, burst := range []float64{0, 1e-280, 0.5, 1e9, 1e300, math.MaxFloat64} {
-				l := Limit{Tokens: tokens, Period: period, Burst: burst}
-				if l.Validate() != nil {
+				l := coreLimit{Tokens: tokens, Period: period, Burst: burst}
+				if l.problem() != "" {
 					continue
 				}
-				for _, algorithm := range []Algorithm{TokenBucket, LeakyBucket} {
+				for _, algorithm := range []coreAlgorithm{coreTokenBucket, coreLeakyBucket} {
 					l.Algorithm = algorithm
 					t.Run(fmt.Sprintf("%v", l), func(t *testing.T) { runExtreme(t, l) })
 				}
@@ -354,8 +354,8 @@ func TestExtremeLimits(t *testing.T) {
 	}
 }
 
-func runExtreme(t *testing.T, l Limit) {
-	set := newLimitSet([]Limit{l})
+func runExtreme(t *testing.T, l coreLimit) {
+	set := newLimitSet([]coreLimit{l})
 	j := newJudge(t, set, 0)
 	costs := []float64{math.SmallestNonzeroFloat64, 1e-9, 1, 1e300, math.MaxFloat64, l.capacity() / 2, l.capacity()}
 	for _, now := range []int64{0, 1, int64(time.Second), 1<<53 + 1, math.MaxInt64 / 2} {
@@ -375,7 +375,7 @@ func runExtreme(t *testing.T, l Limit) {
 
 // The smallest of all bursts: its thousandth part is zero.
 func TestSmallestBurst(t *testing.T) {
-	set := newLimitSet([]Limit{PerSecond(1).WithBurst(math.SmallestNonzeroFloat64)})
+	set := newLimitSet([]coreLimit{withBurst(perSecond(1), math.SmallestNonzeroFloat64)})
 	s := newBucketState(set, 0)
 	a := ask{set: set, cost: math.SmallestNonzeroFloat64}
 	require.True(t, s.decide(&a, 0).Allowed)

@@ -148,7 +148,7 @@ type counters struct {
 // decisionCounts counts decisions by origin and outcome. The counters are kept several times over, by goroutine, so that
 // processors rarely write to the same cache line, also when all decide about the same key.
 type decisionCounts [countStripes]struct {
-	by [originCount]struct{ denied, allowed atomic.Uint64 }
+	by [originEnd]struct{ denied, allowed atomic.Uint64 }
 	_  [64]byte // the next one's first line is another one's last otherwise
 }
 
@@ -162,8 +162,8 @@ func stripe() uintptr {
 	return uintptr(at >> 11 * golden >> 61)
 }
 
-func (c *decisionCounts) add(d *Decision) {
-	if d.Origin >= originCount {
+func (c *decisionCounts) add(d *coreDecision) {
+	if d.Origin >= originEnd {
 		return
 	}
 	count := &c[stripe()%countStripes].by[d.Origin]
@@ -177,8 +177,8 @@ func (c *decisionCounts) add(d *Decision) {
 func (c *decisionCounts) snapshot() LimiterStats {
 	s := LimiterStats{Allowed: make(map[Origin]uint64), Denied: make(map[Origin]uint64)}
 	for i := range c {
-		for origin := range originCount {
-			count := &c[i].by[origin]
+		for o := range originEnd {
+			count, origin := &c[i].by[o], Origin(o)
 			if n := count.allowed.Load(); n > 0 {
 				s.Allowed[origin] += n
 			}

@@ -79,7 +79,7 @@ func (n *Node) Status() Status {
 	for name, l := range n.limiters {
 		status := LimiterStatus{Name: name, LimiterStats: s.Stats.Limiters[name]}
 		if l.rule != nil {
-			status.Limits = slices.Clone(l.rule.set.limits)
+			status.Limits = limitsOf(l.rule.set.limits)
 		}
 		s.Limiters = append(s.Limiters, status)
 	}

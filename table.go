@@ -242,14 +242,14 @@ func (t *table) takeChanged(visit func(part uint16)) {
 // done. The key may be reused by the caller afterwards.
 
 // decide takes a's cost from a bucket, or says why not.
-func (t *table) decide(part uint16, id bucketKey, a *ask, now int64) (Decision, bool) {
+func (t *table) decide(part uint16, id bucketKey, a *ask, now int64) (coreDecision, bool) {
 	if t.fullUntil != nil && !t.holds(part) {
-		return Decision{}, false
+		return coreDecision{}, false
 	}
 	hash := id.hash(t.seed)
 	p := t.enter(part, now)
 	if p == nil {
-		return Decision{}, false
+		return coreDecision{}, false
 	}
 	b := p.buckets.find(hash, id)
 	if b == nil {
@@ -266,11 +266,11 @@ func (t *table) decide(part uint16, id bucketKey, a *ask, now int64) (Decision, 
 }
 
 // reserve is decide for a turn that may come later, and says how to undo it.
-func (t *table) reserve(part uint16, id bucketKey, a *ask, now int64) (Decision, *undo, bool) {
+func (t *table) reserve(part uint16, id bucketKey, a *ask, now int64) (coreDecision, *undo, bool) {
 	hash := id.hash(t.seed)
 	p := t.enter(part, now)
 	if p == nil {
-		return Decision{}, nil, false
+		return coreDecision{}, nil, false
 	}
 	defer p.mu.Unlock()
 	b := p.buckets.find(hash, id)
@@ -286,10 +286,10 @@ func (t *table) reserve(part uint16, id bucketKey, a *ask, now int64) (Decision,
 }
 
 // peek tells how a bucket stands and changes nothing.
-func (t *table) peek(part uint16, id bucketKey, set *limitSet, now int64) (Decision, bool) {
+func (t *table) peek(part uint16, id bucketKey, set *limitSet, now int64) (coreDecision, bool) {
 	p := t.enter(part, now)
 	if p == nil {
-		return Decision{}, false
+		return coreDecision{}, false
 	}
 	defer p.mu.Unlock()
 	if b := p.buckets.find(id.hash(t.seed), id); b != nil {

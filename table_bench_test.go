@@ -10,7 +10,7 @@ import (
 // included.
 func BenchmarkTableMemory(b *testing.B) {
 	known := newRules()
-	r := mustFind(b, known, "api", []Limit{PerHour(1000)})
+	r := mustFind(b, known, "api", []coreLimit{perHour(1000)})
 	for _, length := range []int{13, 20, 36} {
 		for _, keys := range []int{30_000, 100_000, 300_000, 1_000_000} {
 			b.Run(fmt.Sprintf("length=%d/keys=%d", length, keys), func(b *testing.B) {

@@ -144,7 +144,7 @@ func TestBucketsGiveMemoryBack(t *testing.T) {
 // A key that is done frees its memory without traffic, within a round of sweeping after it has drained.
 func TestSweepDropsWhatHasDrained(t *testing.T) {
 	tab := newTable(1000)
-	quick, slow := newLimitSet([]Limit{PerSecond(10)}), newLimitSet([]Limit{PerHour(10)})
+	quick, slow := newLimitSet([]coreLimit{perSecond(10)}), newLimitSet([]coreLimit{perHour(10)})
 	for i := range 200 {
 		set := quick
 		if i%2 == 0 {
@@ -167,7 +167,7 @@ func TestSweepDropsWhatHasDrained(t *testing.T) {
 // When there is no room the fullest go, and it is counted when that mattered.
 func TestTheTableIsBounded(t *testing.T) {
 	tab := newTable(100)
-	set := newLimitSet([]Limit{PerHour(1000)})
+	set := newLimitSet([]coreLimit{perHour(1000)})
 	exhausted := bucketKey{"exhausted", 1}
 	require.True(t, allowed(tab.decide(0, exhausted, &ask{set: set, cost: 1000}, 0)))
 	for i := range 10_000 {
@@ -181,7 +181,7 @@ func TestTheTableIsBounded(t *testing.T) {
 // The key of a request is in a buffer that is used again, so the table keeps a copy.
 func TestTheTableKeepsItsOwnKeys(t *testing.T) {
 	tab := newTable(10)
-	set := newLimitSet([]Limit{PerHour(1)})
+	set := newLimitSet([]coreLimit{perHour(1)})
 	big := strings.Repeat("x", 1<<20)
 	require.True(t, allowed(tab.decide(0, bucketKey{big[:5], 0}, &ask{set: set, cost: 1}, 0)))
 	kept := tab.partitions[0].buckets.find(bucketKey{"xxxxx", 0}.hash(tab.seed), bucketKey{"xxxxx", 0})
@@ -192,13 +192,13 @@ func TestTheTableKeepsItsOwnKeys(t *testing.T) {
 // The steady state of a take allocates nothing, here and on the way to the owner's table.
 func TestDecideAllocatesNothing(t *testing.T) {
 	tab := newTable(10)
-	a := &ask{set: newLimitSet([]Limit{PerSecond(1e9), PerHour(1e12)}), cost: 1}
+	a := &ask{set: newLimitSet([]coreLimit{perSecond(1e9), perHour(1e12)}), cost: 1}
 	now := int64(0)
 	require.Zero(t, testing.AllocsPerRun(1000, func() {
 		now += 1000
 		tab.decide(5, bucketKey{"k", 0}, a, now)
 	}))
-	m := message{kind: kindTake, rule: appendRule(nil, "api", []Limit{PerSecond(1)}), key: "k", cost: 1}
+	m := message{kind: kindTake, rule: appendRule(nil, "api", []coreLimit{perSecond(1)}), key: "k", cost: 1}
 	encoded := appendMessage(nil, &m)
 	known := newRules()
 	var out [128]byte
@@ -217,7 +217,7 @@ func TestDecideAllocatesNothing(t *testing.T) {
 	}))
 }
 
-func allowed(d Decision, ok bool) bool { return ok && d.Allowed }
+func allowed(d coreDecision, ok bool) bool { return ok && d.Allowed }
 
 // What every take touches lies in one cache line of the partition; what the first of a bucket since the last replication
 // touches besides, in another one.

@@ -169,7 +169,7 @@ func longestDenial(ctx context.Context, denied Decision, requests []Request, res
 
 // waitFor returns how long it takes until cost can be had, by what a peek has told: it asked for one token.
 func waitFor(cost float64, peeked Decision) time.Duration {
-	m := newMeter(peeked.Limit)
+	m := newMeter(peeked.Limit.core())
 	if peeked.Allowed {
 		return m.nanos(cost - peeked.Remaining)
 	}

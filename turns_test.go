@@ -124,7 +124,7 @@ func TestTurnsNeverExceedTheLimit(t *testing.T) {
 		var passed []spent
 		synctest.Test(t, func(t *testing.T) { passed = runTurns(t, limits, steps) })
 		for _, l := range limits {
-			requireNoWindowExceeds(rt, l, passed, 1)
+			requireNoWindowExceeds(rt, l.core(), passed, 1)
 		}
 	})
 }

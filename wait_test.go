@@ -163,7 +163,7 @@ func TestInstalmentsEndWithTheContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	calls := 0
-	err := waitInTurn(ctx, newLimitSet([]Limit{PerSecond(10)}), 1000, time.Hour,
+	err := waitInTurn(ctx, newLimitSet([]coreLimit{perSecond(10)}), 1000, time.Hour,
 		func(context.Context, float64, float64, time.Duration) (*Reservation, error) {
 			if calls++; calls == 3 {
 				cancel()

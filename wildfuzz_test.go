@@ -61,7 +61,7 @@ func (s *wildSpeaker) parts() []uint16 {
 
 func (s *wildSpeaker) content() partContent {
 	content := partContent{marks: []reportMark{{s.name(), s.uint()}}}
-	set := newLimitSet([]Limit{Per(s.number(), time.Hour), PerSecond(1)})
+	set := newLimitSet([]coreLimit{per(s.number(), time.Hour), perSecond(1)})
 	for i := range s.IntN(20) {
 		content.buckets = append(content.buckets, bucketImage{
 			limiter: fmt.Sprint("wild-", s.IntN(1000)), key: fmt.Sprint("wild-", i), set: set,
@@ -99,14 +99,14 @@ func (s *wildSpeaker) message() []byte {
 		}
 		return appendSettleRequest(nil, &q)
 	case 5:
-		rule := appendRule(nil, "wild", []Limit{Per(s.number(), time.Hour)})
+		rule := appendRule(nil, "wild", []coreLimit{per(s.number(), time.Hour)})
 		return appendReport(nil, &report{reporter: s.name(), part: uint16(s.IntN(ring.Partitions)), seq: s.uint(),
 			charges: []charge{{rule: rule, key: "wild", cost: s.number()}}})
 	case 6:
 		return appendRelay(nil, &relay{to: s.name(), from: s.name(), request: s.message()})
 	}
 	m := message{
-		kind: messageKind(1 + s.IntN(int(kindEnd)-1)), rule: appendRule(nil, fmt.Sprint("wild-", s.IntN(100)), []Limit{Per(s.number(), time.Hour)}),
+		kind: messageKind(1 + s.IntN(int(kindEnd)-1)), rule: appendRule(nil, fmt.Sprint("wild-", s.IntN(100)), []coreLimit{per(s.number(), time.Hour)}),
 		key: "wild", cost: s.number(), total: s.number(), maxDelay: time.Duration(s.uint() >> 1), hops: uint8(s.IntN(4)),
 		undo: &undo{}, borrow: borrowing{want: s.number(), returned: []leaseReturn{{id: s.uint(), unused: s.number()}}},
 	}

@@ -93,7 +93,7 @@ const (
 // answer is the response to a message.
 type answer struct {
 	status   status
-	decision Decision
+	decision coreDecision
 	undo     *undo // reserve, when allowed and it can be undone
 	grant    grant // take
 }
@@ -101,7 +101,7 @@ type answer struct {
 var errMalformed = errors.New("peerlimit: malformed message")
 
 // maxRuleLen bounds an encoded rule: a name, and limits of at most 29 bytes each.
-const maxRuleLen = 2 + MaxNameLen + 1 + MaxLimits*29
+const maxRuleLen = 2 + MaxNameLen + 1 + maxCombined*29
 
 func appendMessage(b []byte, m *message) []byte {
 	flags := m.hops&flagHops | boolByte(m.toHeir)*flagToHeir
@@ -224,8 +224,8 @@ func decodeAnswer(b []byte) (a answer, err error) {
 	d := &a.decision
 	flags := r.byte()
 	d.Allowed = flags&flagAllowed != 0
-	d.Origin = Origin(r.byte())
-	d.Limit.Algorithm = Algorithm(r.byte())
+	d.Origin = coreOrigin(r.byte())
+	d.Limit.Algorithm = coreAlgorithm(r.byte())
 	d.Limit.Tokens = r.number()
 	d.Limit.Period = r.duration()
 	d.Limit.Burst = r.number()
@@ -245,7 +245,7 @@ func decodeAnswer(b []byte) (a answer, err error) {
 	} else if tokens == 0 {
 		a.grant.id = 0 // it names nothing
 	}
-	if d.Origin >= originCount || d.Limit.Validate() != nil || !(d.Remaining >= 0) || math.IsInf(d.Remaining, 1) {
+	if d.Origin >= originEnd || d.Limit.problem() != "" || !(d.Remaining >= 0) || math.IsInf(d.Remaining, 1) {
 		return answer{}, fmt.Errorf("%w: a decision that cannot be", errMalformed)
 	}
 	return a, nil
@@ -253,7 +253,7 @@ func decodeAnswer(b []byte) (a answer, err error) {
 
 // appendRule encodes a limiter's name and limits: what every request about it begins with, and by what the receiver
 // finds again what it has already decoded once.
-func appendRule(b []byte, name string, limits []Limit) []byte {
+func appendRule(b []byte, name string, limits []coreLimit) []byte {
 	b = binary.AppendUvarint(b, uint64(len(name)))
 	b = append(b, name...)
 	b = append(b, byte(len(limits)))
@@ -267,16 +267,16 @@ func appendRule(b []byte, name string, limits []Limit) []byte {
 }
 
 // decodeRule decodes and validates what appendRule encoded.
-func decodeRule(b []byte) (name string, limits []Limit, err error) {
+func decodeRule(b []byte) (name string, limits []coreLimit, err error) {
 	r := reader{b: b}
 	name = string(r.bytes(MaxNameLen))
 	count := int(r.byte())
-	if count > MaxLimits {
+	if count > maxCombined {
 		return "", nil, fmt.Errorf("%w: %d limits", errMalformed, count)
 	}
 	for range count {
-		var l Limit
-		l.Algorithm = Algorithm(r.byte())
+		var l coreLimit
+		l.Algorithm = coreAlgorithm(r.byte())
 		l.Tokens = r.number()
 		l.Period = r.duration()
 		l.Burst = r.number()
@@ -439,7 +439,7 @@ func (r *reader) duration() time.Duration {
 
 func (r *reader) undo() *undo {
 	count := int(r.byte())
-	if count > MaxLimits {
+	if count > maxCombined {
 		r.fail()
 	}
 	if count == 0 || r.failed {

@@ -20,8 +20,8 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 // goldenMessages are requests as version 1 sends them. The bytes are a promise to every node of that version: a new
 // version may add a file, and never changes one.
 func goldenMessages() map[string]message {
-	one := appendRule(nil, "api", []Limit{PerSecond(100)})
-	two := appendRule(nil, "login", []Limit{PerMinute(5).WithBurst(2.5), Per(0.1, time.Hour).Leaky()})
+	one := appendRule(nil, "api", []coreLimit{perSecond(100)})
+	two := appendRule(nil, "login", []coreLimit{withBurst(perMinute(5), 2.5), leaky(per(0.1, time.Hour))})
 	return map[string]message{
 		"take":           {kind: kindTake, rule: one, key: "user-1234567890abcdef", cost: 1},
 		"take-passed-on": {kind: kindTake, hops: 1, rule: one, key: "\x00\xff", cost: 0.25},
@@ -40,9 +40,9 @@ func goldenMessages() map[string]message {
 }
 
 func goldenAnswers() map[string]answer {
-	allowed := Decision{Allowed: true, Limit: PerSecond(100), Remaining: 99, ResetAfter: 10 * time.Millisecond}
-	denied := Decision{
-		Limit: Per(0.1, time.Hour).WithBurst(3).Leaky(), Remaining: 0.125, Origin: OriginHeir,
+	allowed := coreDecision{Allowed: true, Limit: perSecond(100), Remaining: 99, ResetAfter: 10 * time.Millisecond}
+	denied := coreDecision{
+		Limit: leaky(withBurst(per(0.1, time.Hour), 3)), Remaining: 0.125, Origin: originHeir,
 		RetryAfter: time.Hour, ResetAfter: math.MaxInt64, Delay: 1,
 	}
 	return map[string]answer{
@@ -105,10 +105,10 @@ func TestWireSkipsWhatItDoesNotKnow(t *testing.T) {
 		require.NoError(t, err, name)
 		assert.Equal(t, a, decoded, name)
 	}
-	name, limits, err := decodeRule(append(appendRule(nil, "api", []Limit{PerSecond(5)}), 9, 9))
+	name, limits, err := decodeRule(append(appendRule(nil, "api", []coreLimit{perSecond(5)}), 9, 9))
 	require.NoError(t, err)
 	assert.Equal(t, "api", name)
-	assert.Equal(t, []Limit{PerSecond(5)}, limits)
+	assert.Equal(t, []coreLimit{perSecond(5)}, limits)
 }
 
 func TestWireRefusesWhatIsCutShort(t *testing.T) {
@@ -129,7 +129,7 @@ func TestWireRefusesWhatIsCutShort(t *testing.T) {
 }
 
 func TestWireRefusesWhatCannotBe(t *testing.T) {
-	rule := appendRule(nil, "api", []Limit{PerSecond(5)})
+	rule := appendRule(nil, "api", []coreLimit{perSecond(5)})
 	for name, m := range map[string]message{
 		"empty key":     {kind: kindTake, rule: rule, key: "", cost: 1},
 		"long key":      {kind: kindTake, rule: rule, key: strings.Repeat("k", MaxKeyLen+1), cost: 1},
@@ -146,11 +146,11 @@ func TestWireRefusesWhatCannotBe(t *testing.T) {
 		assert.ErrorIs(t, err, errMalformed, name)
 	}
 	for name, encoded := range map[string][]byte{
-		"no name":       appendRule(nil, "", []Limit{PerSecond(5)}),
-		"long name":     appendRule(nil, strings.Repeat("n", MaxNameLen+1), []Limit{PerSecond(5)}),
+		"no name":       appendRule(nil, "", []coreLimit{perSecond(5)}),
+		"long name":     appendRule(nil, strings.Repeat("n", MaxNameLen+1), []coreLimit{perSecond(5)}),
 		"no limits":     appendRule(nil, "api", nil),
-		"nine limits":   appendRule(nil, "api", make([]Limit, MaxLimits+1)),
-		"invalid limit": appendRule(nil, "api", []Limit{{Tokens: math.Inf(1), Period: time.Second}}),
+		"nine limits":   appendRule(nil, "api", make([]coreLimit, maxCombined+1)),
+		"invalid limit": appendRule(nil, "api", []coreLimit{{Tokens: math.Inf(1), Period: time.Second}}),
 	} {
 		_, _, err := decodeRule(encoded)
 		assert.ErrorIs(t, err, errMalformed, name)
@@ -173,9 +173,9 @@ func TestWireRefusesWhatCannotBe(t *testing.T) {
 
 // An unusual key or name costs what it must, and the usual take stays small.
 func TestWireTakeIsSmall(t *testing.T) {
-	m := message{kind: kindTake, rule: appendRule(nil, "api", []Limit{PerSecond(100)}), key: "user-1234567890abcde", cost: 1}
+	m := message{kind: kindTake, rule: appendRule(nil, "api", []coreLimit{perSecond(100)}), key: "user-1234567890abcde", cost: 1}
 	assert.LessOrEqual(t, len(appendMessage(nil, &m)), 48, "a 20-byte key and one limit")
-	a := answer{status: statusDecided, decision: Decision{Allowed: true, Limit: PerSecond(100), Remaining: 12.3, ResetAfter: time.Second}}
+	a := answer{status: statusDecided, decision: coreDecision{Allowed: true, Limit: perSecond(100), Remaining: 12.3, ResetAfter: time.Second}}
 	assert.LessOrEqual(t, len(appendAnswer(nil, &a)), 48)
 }
 

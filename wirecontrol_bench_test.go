@@ -7,7 +7,7 @@ import (
 
 func benchmarkReplica() (replicaRequest, *rules) {
 	known := newRules()
-	set, _ := known.plainSet("api", []Limit{PerSecond(100)})
+	set, _ := known.plainSet("api", []coreLimit{perSecond(100)})
 	var content partContent
 	for i := range 100 {
 		content.buckets = append(content.buckets, bucketImage{

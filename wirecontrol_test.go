@@ -101,8 +101,8 @@ func goldenControl() []controlGolden {
 }
 
 func goldenContent() partContent {
-	api, login := newLimitSet([]Limit{PerSecond(100)}), newLimitSet([]Limit{PerMinute(5).WithBurst(2.5), Per(0.1, time.Hour).Leaky()})
-	extended := api.withOthers([]Limit{PerSecond(1).WithBurst(100)}, []levelID{{time.Second, TokenBucket, 2}})
+	api, login := newLimitSet([]coreLimit{perSecond(100)}), newLimitSet([]coreLimit{withBurst(perMinute(5), 2.5), leaky(per(0.1, time.Hour))})
+	extended := api.withOthers([]coreLimit{withBurst(perSecond(1), 100)}, []levelID{{time.Second, coreTokenBucket, 2}})
 	return partContent{
 		buckets: []bucketImage{
 			{limiter: "api", key: "user-1234567890abcdef", set: api, levels: []float64{3}},
@@ -116,7 +116,7 @@ func goldenContent() partContent {
 }
 
 func leasedContent() partContent {
-	api, tight := newLimitSet([]Limit{PerSecond(100)}), newLimitSet([]Limit{PerSecond(100), PerHour(1000)})
+	api, tight := newLimitSet([]coreLimit{perSecond(100)}), newLimitSet([]coreLimit{perSecond(100), perHour(1000)})
 	return partContent{buckets: []bucketImage{{
 		limiter: "api", key: "k", set: api, levels: []float64{3},
 		leases: []movingLease{{set: api, tokens: 500, left: 20 * time.Millisecond}, {set: tight, tokens: 8}},
@@ -124,7 +124,7 @@ func leasedContent() partContent {
 }
 
 func goldenCharges() []charge {
-	api, login := appendRule(nil, "api", []Limit{PerSecond(100)}), appendRule(nil, "login", []Limit{PerMinute(5)})
+	api, login := appendRule(nil, "api", []coreLimit{perSecond(100)}), appendRule(nil, "login", []coreLimit{perMinute(5)})
 	return []charge{{api, "k", 1}, {login, "\x00", 0.25}, {api, "l", 1 << 53}, {login, "m", 3}}
 }
 
@@ -175,7 +175,7 @@ func TestControlSkipsWhatItDoesNotKnow(t *testing.T) {
 
 // Later versions add fields to a bucket, to a mark, to a partition and to a set.
 func TestControlSkipsUnknownFieldsOfRecords(t *testing.T) {
-	set := newLimitSet([]Limit{PerSecond(100)})
+	set := newLimitSet([]coreLimit{perSecond(100)})
 	w := beginControl(nil, byte(kindReplica))
 	w.setIndex(limiterSet{"api", set})
 	w.sets = appendBytes(nil, append(appendSet([]byte{1}, set), 9, 9, 9))
@@ -234,7 +234,7 @@ func TestControlAnswersCanBeRefusals(t *testing.T) {
 		_, err := codec.decode(refusal)
 		assert.ErrorIs(t, err, errRefused, "%d", kind)
 		assert.NotErrorIs(t, err, errMalformed, "%d", kind)
-		_, err = codec.decode(appendAnswer(nil, &answer{status: statusDecided, decision: Decision{Limit: PerSecond(1)}}))
+		_, err = codec.decode(appendAnswer(nil, &answer{status: statusDecided, decision: coreDecision{Limit: perSecond(1)}}))
 		assert.ErrorIs(t, err, errMalformed, "%d: an answer to something else", kind)
 	}
 	for _, g := range goldenControl() {
@@ -250,7 +250,7 @@ func TestControlAnswersCanBeRefusals(t *testing.T) {
 }
 
 func TestControlRefusesWhatCannotBe(t *testing.T) {
-	one := newLimitSet([]Limit{PerSecond(5)})
+	one := newLimitSet([]coreLimit{perSecond(5)})
 	levels := func(levels ...float64) any {
 		return replicaOf(bucketImage{limiter: "api", key: "k", set: one, levels: levels})
 	}
@@ -260,7 +260,7 @@ func TestControlRefusesWhatCannotBe(t *testing.T) {
 	ids := func(active int, ids ...levelID) any {
 		set := &limitSet{active: active, ids: ids}
 		for _, id := range ids {
-			set.limits = append(set.limits, Per(5, id.period))
+			set.limits = append(set.limits, per(5, id.period))
 		}
 		return limited(set)
 	}
@@ -282,15 +282,15 @@ func TestControlRefusesWhatCannotBe(t *testing.T) {
 		"a level too few":            {request[kindReplica], levels()},
 		"an empty key":               {request[kindReplica], replicaOf(bucketImage{limiter: "api", set: one, levels: []float64{1}})},
 		"no limiter":                 {request[kindReplica], replicaOf(bucketImage{key: "k", set: one, levels: []float64{1}})},
-		"a limit without tokens":     {request[kindReplica], limited(&limitSet{active: 1, limits: []Limit{PerSecond(0)}, ids: []levelID{second(0)}})},
-		"another algorithm":          {request[kindReplica], limited(&limitSet{active: 1, limits: []Limit{{1, 1, 1, 2}}, ids: []levelID{second(0)}})},
+		"a limit without tokens":     {request[kindReplica], limited(&limitSet{active: 1, limits: []coreLimit{perSecond(0)}, ids: []levelID{second(0)}})},
+		"another algorithm":          {request[kindReplica], limited(&limitSet{active: 1, limits: []coreLimit{{1, 1, 1, 2}}, ids: []levelID{second(0)}})},
 		"nothing active":             {request[kindReplica], ids(0, second(0))},
 		"more active than there are": {request[kindReplica], ids(2, second(0))},
-		"too many active":            {request[kindReplica], ids(MaxLimits+1, many[:MaxLimits+1]...)},
+		"too many active":            {request[kindReplica], ids(maxCombined+1, many[:maxCombined+1]...)},
 		"too many levels":            {request[kindReplica], ids(1, many...)},
 		"a level twice":              {request[kindReplica], ids(1, second(0), second(0))},
 		"active out of order":        {request[kindReplica], ids(2, second(1), second(0))},
-		"an ordinal too high":        {request[kindReplica], ids(1, second(0), second(MaxLimits))},
+		"an ordinal too high":        {request[kindReplica], ids(1, second(0), second(maxCombined))},
 		"a long key":                 {request[kindReplica], replicaOf(bucketImage{limiter: "api", key: strings.Repeat("k", MaxKeyLen+1)})},
 		"no such partition":          {request[kindSettle], settleRequest{"a", []settlePart{{part: ring.Partitions}}}},
 		"too many partitions":        {request[kindSettle], settleRequest{"a", make([]settlePart, ring.Partitions+1)}},
@@ -345,7 +345,7 @@ func TestDecodedSetsAreShared(t *testing.T) {
 	encoded := appendReplicaRequest(nil, &replicaRequest{[]replicaPart{{part: 1, content: content}}})
 	decoded, err := decodeReplicaRequest(encoded, known.plainSet)
 	require.NoError(t, err)
-	used, err := known.find(appendRule(nil, "api", []Limit{PerSecond(100)}))
+	used, err := known.find(appendRule(nil, "api", []coreLimit{perSecond(100)}))
 	require.NoError(t, err)
 	buckets := decoded.parts[0].content.buckets
 	assert.Same(t, used.set, buckets[0].set)
@@ -355,10 +355,10 @@ func TestDecodedSetsAreShared(t *testing.T) {
 
 // Where versions of the code mix, each bucket remembers by a set of its own; they are sent once.
 func TestEqualSetsAreSentOnce(t *testing.T) {
-	plain := newLimitSet([]Limit{PerSecond(100)})
+	plain := newLimitSet([]coreLimit{perSecond(100)})
 	var images []bucketImage
 	for i := range 100 {
-		set := plain.withOthers([]Limit{PerHour(1000)}, []levelID{{time.Hour, TokenBucket, 0}})
+		set := plain.withOthers([]coreLimit{perHour(1000)}, []levelID{{time.Hour, coreTokenBucket, 0}})
 		images = append(images, bucketImage{limiter: "api", key: fmt.Sprintf("%03d", i), set: set, levels: []float64{1, 2}})
 	}
 	encoded := appendReplicaRequest(nil, &replicaRequest{[]replicaPart{{content: partContent{buckets: images}}}})

@@ -30,7 +30,7 @@ const (
 )
 
 // plainSet finds the set that this node uses for a limiter's limits when nothing else is remembered; see rules.plainSet.
-type plainSet func(limiter string, limits []Limit) (*limitSet, error)
+type plainSet func(limiter string, limits []coreLimit) (*limitSet, error)
 
 // limiterSet is a set under a limiter: what the buckets of a message refer to. The set may be nil; see bucketImage.
 type limiterSet struct {
@@ -494,11 +494,11 @@ func (r *controlReader) limiterSet(plain plainSet) limiterSet {
 	if count == 0 && active == 0 {
 		return s
 	}
-	if active == 0 || active > min(count, MaxLimits) || count > maxLevels {
+	if active == 0 || active > min(count, maxCombined) || count > maxLevels {
 		r.fail()
 		return s
 	}
-	limits, ids := make([]Limit, count), make([]levelID, count)
+	limits, ids := make([]coreLimit, count), make([]levelID, count)
 	for i := range limits {
 		limits[i], ids[i] = r.limit()
 		if r.failed || slices.Contains(ids[:i], ids[i]) || i < active && ids[i] != identify(limits, i) {
@@ -517,14 +517,14 @@ func (r *controlReader) limiterSet(plain plainSet) limiterSet {
 	return s
 }
 
-func (r *controlReader) limit() (Limit, levelID) {
-	var l Limit
-	l.Algorithm = Algorithm(r.byte())
+func (r *controlReader) limit() (coreLimit, levelID) {
+	var l coreLimit
+	l.Algorithm = coreAlgorithm(r.byte())
 	id := levelID{algorithm: l.Algorithm, ordinal: int(r.byte())}
 	l.Tokens = r.number()
 	l.Period = r.duration()
 	l.Burst = r.number()
-	if id.period = l.Period; l.problem() != "" || id.ordinal >= MaxLimits {
+	if id.period = l.Period; l.problem() != "" || id.ordinal >= maxCombined {
 		r.fail()
 	}
 	return l, id
