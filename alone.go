@@ -3,7 +3,6 @@ package peerlimit
 import (
 	"fmt"
 	"math"
-	"time"
 
 	"github.com/peerlimit/peerlimit/fallback"
 	"github.com/peerlimit/peerlimit/internal/ring"
@@ -46,9 +45,9 @@ func (n *Node) decideByShare(policy fallback.Policy, r *rule, part uint16, m *me
 		rep.status = statusElsewhere // these change what only the holder has
 		return rep
 	case math.IsInf(share, 1):
-		rep.decision = unlimited(r.set)
+		rep.decision = r.set.unlimited()
 	case !(share > 0):
-		rep.decision = refused(r.set, m.cost)
+		rep.decision = r.set.refusal(m.cost)
 	default:
 		scaled := r.scaled(share)
 		ans, spent := n.spendShare(scaled, r, part, m, share, copied)
@@ -103,16 +102,14 @@ func (n *Node) seedShare(p *partition, scaled *rule, part uint16, id bucketKey, 
 	out := n.table.leased(b, now)
 	copied := b.clone()
 	copied.advance(now)
-	for i := range copied.set.meters {
-		copied.setLevel(i, addUp(copied.level(i), out.tokens)) // they may be used
-	}
+	copied.addToAll(out.tokens) // they may be used
 	n.alone.insertShare(part, id, scaled.set, &copied, share, now)
 }
 
 // decideShare answers m from this node's bucket of a share of r.
 func (n *Node) decideShare(scaled, r *rule, part uint16, m *message) answer {
 	if m.kind != kindPeek && !scaled.set.fits(m.cost) {
-		return answer{status: statusDecided, decision: refused(r.set, m.cost)}
+		return answer{status: statusDecided, decision: r.set.refusal(m.cost)}
 	}
 	ans, _ := n.alone.answer(scaled, part, m, n.now())
 	for i, l := range scaled.set.limits { // the caller knows its limits by their whole numbers
@@ -185,24 +182,4 @@ func (r *rule) scaled(share float64) *rule {
 type scaledRule struct {
 	share float64
 	rule  *rule
-}
-
-// unlimited is what an open fallback answers.
-func unlimited(set *limitSet) coreDecision {
-	return coreDecision{Allowed: true, Limit: set.limits[0], Remaining: set.meters[0].burst}
-}
-
-// refused is what a fallback without a share answers. Nobody here knows when the owner returns; the time in which the
-// limit earns the cost is when it is worth asking again.
-func refused(set *limitSet, cost float64) coreDecision {
-	d := coreDecision{RetryAfter: time.Millisecond}
-	d.Limit = set.limits[0]
-	for i := range set.meters[:set.active] {
-		m := &set.meters[i]
-		if retry := m.nanos(math.Max(cost, math.Min(1, m.burst))); retry > d.RetryAfter {
-			d.RetryAfter, d.Limit = retry, set.limits[i]
-		}
-		d.ResetAfter = max(d.ResetAfter, m.nanos(m.burst))
-	}
-	return d
 }

@@ -7,7 +7,7 @@ package peerlimit
 // levels has room for its levels.
 func (b *bucket) image(limiter string, levels []float64, now int64) bucketImage {
 	for i := range levels {
-		levels[i] = b.set.meters[i].drain(b.level(i), now-b.at)
+		levels[i] = b.levelAt(i, now)
 	}
 	return bucketImage{limiter: limiter, key: b.key(), set: b.set, levels: levels, leases: b.moving(now)}
 }
@@ -76,16 +76,16 @@ func (c *collector) step(p *partition, from uint32) (next uint32) {
 // add adds a bucket if there is room for it, or nothing else is there.
 func (c *collector) add(b *bucket) bool {
 	name := c.names.of(b.limiter)
-	cost := imageOverhead + len(b.key()) + levelSize*len(b.set.meters) + b.leasesSize()
+	cost := imageOverhead + len(b.key()) + levelSize*b.levels() + b.leasesSize()
 	if !c.sets[b.set] {
-		cost += imageOverhead + len(name) + limitSize*len(b.set.meters)
+		cost += imageOverhead + len(name) + limitSize*b.levels()
 	}
 	if n := len(c.content.buckets); n > 0 && (c.room < cost || n == answerBuckets) {
 		return false
 	}
 	c.room -= cost
 	c.sets[b.set] = true
-	c.content.buckets = append(c.content.buckets, b.image(name, make([]float64, len(b.set.meters)), c.now))
+	c.content.buckets = append(c.content.buckets, b.image(name, make([]float64, b.levels()), c.now))
 	return true
 }
 

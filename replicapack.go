@@ -90,9 +90,9 @@ func (s *shipment) size(b *bucket) int { return s.sizeAfter(b, nil) }
 
 // sizeAfter is size for a bucket that comes after one of a set.
 func (s *shipment) sizeAfter(b *bucket, last *limitSet) int {
-	size := imageOverhead + len(b.key()) + levelSize*len(b.set.meters) + b.leasesSize()
+	size := imageOverhead + len(b.key()) + levelSize*b.levels() + b.leasesSize()
 	if b.set != last && !s.sets[b.set] {
-		size += imageOverhead + MaxNameLen + limitSize*len(b.set.meters)
+		size += imageOverhead + MaxNameLen + limitSize*b.levels()
 	}
 	return size
 }
@@ -229,7 +229,7 @@ func (t *table) packBucket(s *shipment, p *partition, b *bucket, rules *rules, n
 	t.leased(current, now)
 	s.room -= s.size(current)
 	s.sets[current.set] = true
-	count := len(current.set.meters)
+	count := current.levels()
 	return current.image(s.limiter, roomIn(&s.levels, count)[:count], now)
 }
 

@@ -69,6 +69,9 @@ func (set *limitSet) add(l coreLimit, m meter, id levelID) {
 	set.ids = append(set.ids, id)
 }
 
+// levels returns how many levels a bucket with the set remembers.
+func (set *limitSet) levels() int { return len(set.meters) }
+
 // smallestBurst is the greatest cost that a single take can have.
 func (set *limitSet) smallestBurst() float64 {
 	smallest := math.Inf(1)
@@ -489,6 +492,30 @@ func (s *bucketState) admission(a *ask, cost float64, v *examination) coreDecisi
 		}
 	}
 	return d
+}
+
+// addToAll adds to every level, also those that are remembered for other versions, what may come to be spent.
+func (s *bucketState) addToAll(tokens float64) {
+	for i := range s.set.meters {
+		s.setLevel(i, addUp(s.level(i), tokens))
+	}
+}
+
+// levels returns how many levels the bucket remembers.
+func (s *bucketState) levels() int { return s.set.levels() }
+
+// levelAt returns what is left of a level at now.
+func (s *bucketState) levelAt(i int, now int64) float64 {
+	return s.set.meters[i].drain(s.level(i), now-s.at)
+}
+
+// reset makes the bucket full of tokens. What is set aside stays so: it can still be used.
+func (s *bucketState) reset(now int64) {
+	r := s.rare()
+	*s = newBucketState(s.set.base, now)
+	if r != nil && len(r.leases.list) > 0 {
+		s.makeRare().leases = r.leases
+	}
 }
 
 // refund gives cost back to every limit of set, at most down to zero.

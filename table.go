@@ -315,13 +315,7 @@ func (t *table) refund(part uint16, id bucketKey, set *limitSet, cost float64, n
 
 // reset makes a bucket full of tokens. What is set aside stays so: it can still be used.
 func (t *table) reset(part uint16, id bucketKey, now int64) bool {
-	return t.change(part, id, now, func(b *bucket) {
-		r := b.rare()
-		b.bucketState = newBucketState(b.set.base, now)
-		if r != nil && len(r.leases.list) > 0 {
-			b.makeRare().leases = r.leases
-		}
-	})
+	return t.change(part, id, now, func(b *bucket) { b.reset(now) })
 }
 
 // change applies a change to a bucket, if there is one.

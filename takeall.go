@@ -159,20 +159,12 @@ func longestDenial(ctx context.Context, denied Decision, requests []Request, res
 		if err != nil {
 			continue // a denial is at hand: that is the answer
 		}
-		if wait := waitFor(r.Cost, d); wait > denied.RetryAfter {
+		if wait := waitFor(r.Cost, &coreDecision{
+			Allowed: d.Allowed, Limit: d.Limit.core(), Remaining: d.Remaining, RetryAfter: d.RetryAfter,
+		}); wait > denied.RetryAfter {
 			d.Allowed, d.RetryAfter = false, wait
 			denied = d
 		}
 	}
 	return denied
-}
-
-// waitFor returns how long it takes until cost can be had, by what a peek has told: it asked for one token.
-func waitFor(cost float64, peeked Decision) time.Duration {
-	m := newMeter(peeked.Limit.core())
-	if peeked.Allowed {
-		return m.nanos(cost - peeked.Remaining)
-	}
-	asked := min(1, m.burst)
-	return addNanos(peeked.RetryAfter, m.nanos(cost-asked)) - m.nanos(asked-cost)
 }

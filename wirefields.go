@@ -452,7 +452,7 @@ func (r *controlReader) bucket() bucketImage {
 	s := r.sets[index-1]
 	image := bucketImage{limiter: s.limiter, key: r.key(), set: s.set}
 	if s.set != nil {
-		image.levels = r.levelList(len(s.set.meters))
+		image.levels = r.levelList(s.set.levels())
 	}
 	if len(r.b) > 0 {
 		image.leases = readList(r, maxLevels, 3, r.lease)
