@@ -77,6 +77,17 @@ func (s *bucketState) makeRare() *rare {
 	return s.more.rare
 }
 
+// hasMore reports whether the bucket has what few have; when not, nothing is set aside.
+func (s *bucketState) hasMore() bool { return s.more != nil }
+
+// cancelReserved gives the tokens of one reservation back, or remembers it until everything behind it was cancelled. exact
+// reports that they went back at once.
+func (s *bucketState) cancelReserved(u undo, now int64) (exact bool) {
+	exact = s.makeRare().undone.cancel(s, u, now)
+	s.tidyRare()
+	return exact
+}
+
 // out returns the leases of the bucket that are out.
 func (s *bucketState) out() []lease {
 	if r := s.rare(); r != nil {

@@ -254,7 +254,7 @@ func (t *table) decide(part uint16, id bucketKey, a *ask, now int64) (coreDecisi
 	b := p.buckets.find(hash, id)
 	if b == nil {
 		b = t.insert(p, hash, id, a.set, now)
-	} else if b.more != nil {
+	} else if b.hasMore() {
 		a.aside = t.leased(b, now)
 	}
 	d := b.decide(a, now)
@@ -302,8 +302,7 @@ func (t *table) peek(part uint16, id bucketKey, set *limitSet, now int64) (coreD
 // cancel gives a reservation's tokens back, as [Reservation.Cancel] describes. exact reports that it did so at once.
 func (t *table) cancel(part uint16, id bucketKey, u undo, now int64) (exact, ok bool) {
 	ok = t.change(part, id, now, func(b *bucket) {
-		exact = b.makeRare().undone.cancel(&b.bucketState, u, now)
-		b.tidyRare()
+		exact = b.cancelReserved(u, now)
 	})
 	return exact, ok
 }
