@@ -194,7 +194,9 @@ func TestStoreReplaces(t *testing.T) {
 	for _, key := range keys {
 		tab.decide(7, key, &ask{set: r.set, cost: 5}, 0)
 	}
-	tab.partitions[7].buckets.find(keys[0].hash(tab.seed), keys[0]).makeRare().undone.list = make([]undo, 1)
+	cancelled := undo{after: snapshot{count: 1, levels: [maxCombined]float64{99}}} // others stand behind it
+	tab.partitions[7].buckets.find(keys[0].hash(tab.seed), keys[0]).cancelReserved(cancelled, 0)
+	require.True(t, tab.partitions[7].buckets.find(keys[0].hash(tab.seed), keys[0]).hasMore())
 	image := func(key string, set *limitSet, levels ...float64) bucketImage {
 		return bucketImage{limiter: "api", key: key, set: set, levels: levels}
 	}
@@ -209,7 +211,7 @@ func TestStoreReplaces(t *testing.T) {
 		b := bucketOf(t, tab, 7, known, "api", key)
 		require.NotNil(t, b, key)
 		assert.Equal(t, want, b.level(0), key)
-		assert.Nil(t, b.rare(), "what was to be undone is not in what replaced it")
+		assert.False(t, b.hasMore(), "what was to be undone is not in what replaced it")
 	}
 	assert.Equal(t, 3.0, bucketOf(t, tab, 7, known, "api", "more").level(1))
 	assert.Equal(t, int64(100), bucketOf(t, tab, 7, known, "api", "new").at)

@@ -179,7 +179,7 @@ func TestReturnedTokensAreThereAgain(t *testing.T) {
 	assert.True(t, d.Allowed)
 	assert.InDelta(t, 90, d.Remaining, 0.01)
 	assert.Equal(t, 10.0, tab.leases.used)
-	assert.Nil(t, tab.partitions[0].buckets.find(id.hash(tab.seed), id).more, "nothing stays behind")
+	assert.False(t, tab.partitions[0].buckets.find(id.hash(tab.seed), id).hasMore(), "nothing stays behind")
 }
 
 // A turn that was promised must be there even if every lease is used at its last moment.
