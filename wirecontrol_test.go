@@ -102,7 +102,7 @@ func goldenControl() []controlGolden {
 
 func goldenContent() partContent {
 	api, login := newLimitSet([]coreLimit{perSecond(100)}), newLimitSet([]coreLimit{withBurst(perMinute(5), 2.5), leaky(per(0.1, time.Hour))})
-	extended := api.withOthers([]coreLimit{withBurst(perSecond(1), 100)}, []levelID{{time.Second, coreTokenBucket, 2}})
+	extended := api.withOthers([]coreLimit{withBurst(perSecond(1), 100)}, []levelID{{period: time.Second, ordinal: 2}})
 	return partContent{
 		buckets: []bucketImage{
 			{limiter: "api", key: "user-1234567890abcdef", set: api, levels: []float64{3}},
@@ -283,7 +283,7 @@ func TestControlRefusesWhatCannotBe(t *testing.T) {
 		"an empty key":               {request[kindReplica], replicaOf(bucketImage{limiter: "api", set: one, levels: []float64{1}})},
 		"no limiter":                 {request[kindReplica], replicaOf(bucketImage{key: "k", set: one, levels: []float64{1}})},
 		"a limit without tokens":     {request[kindReplica], limited(&limitSet{active: 1, limits: []coreLimit{perSecond(0)}, ids: []levelID{second(0)}})},
-		"another algorithm":          {request[kindReplica], limited(&limitSet{active: 1, limits: []coreLimit{{1, 1, 1, 2}}, ids: []levelID{second(0)}})},
+		"another algorithm":          {request[kindReplica], limited(&limitSet{active: 1, limits: []coreLimit{{Tokens: 1, Period: 1, Burst: 1, Algorithm: 2}}, ids: []levelID{second(0)}})},
 		"nothing active":             {request[kindReplica], ids(0, second(0))},
 		"more active than there are": {request[kindReplica], ids(2, second(0))},
 		"too many active":            {request[kindReplica], ids(maxCombined+1, many[:maxCombined+1]...)},
@@ -358,7 +358,7 @@ func TestEqualSetsAreSentOnce(t *testing.T) {
 	plain := newLimitSet([]coreLimit{perSecond(100)})
 	var images []bucketImage
 	for i := range 100 {
-		set := plain.withOthers([]coreLimit{perHour(1000)}, []levelID{{time.Hour, coreTokenBucket, 0}})
+		set := plain.withOthers([]coreLimit{perHour(1000)}, []levelID{{period: time.Hour}})
 		images = append(images, bucketImage{limiter: "api", key: fmt.Sprintf("%03d", i), set: set, levels: []float64{1, 2}})
 	}
 	encoded := appendReplicaRequest(nil, &replicaRequest{[]replicaPart{{content: partContent{buckets: images}}}})
