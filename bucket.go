@@ -41,8 +41,14 @@ func (b *Bucket) Allow() bool { return b.AllowN(1) }
 // AllowN takes cost tokens if they can be had now and reports whether they could. It is false for a cost that is not
 // valid or can never pass.
 func (b *Bucket) AllowN(cost float64) bool {
-	d, err := b.Take(cost)
-	return err == nil && d.Allowed
+	if !validCost(cost) || !b.set.fits(cost) {
+		return false
+	}
+	a := ask{set: b.set, cost: cost}
+	b.mu.Lock()
+	d := b.state.decide(&a, b.now())
+	b.mu.Unlock()
+	return d.Allowed
 }
 
 // Take takes cost tokens if they can be had now. An error matches [ErrInvalidCost] or [ErrExceedsBurst]; a denial is not

@@ -109,22 +109,22 @@ func newHotKeys(t *table, leases, denials bool) *hotKeys {
 	}
 }
 
-// take decides a take here if it can: because a denial stands, or from a lease.
-func (h *hotKeys) take(id bucketKey, set *limitSet, cost float64, now int64) (coreDecision, bool) {
+// take decides a take here if it can: because a denial stands, or from a lease. When it cannot, d is left as it is.
+func (h *hotKeys) take(id bucketKey, set *limitSet, cost float64, now int64, d *coreDecision) bool {
 	if h == nil {
-		return coreDecision{}, false
+		return false
 	}
 	k := h.find(id.hash(h.table.seed), id)
 	if k == nil {
-		return coreDecision{}, false
+		return false
 	}
-	if d := k.denial.Load(); d != nil && d.set == set && cost >= d.cost {
-		return d.answer(cost, now)
+	if denial := k.denial.Load(); denial != nil && denial.set == set && cost >= denial.cost {
+		return denial.answer(cost, now, d)
 	}
 	if l := k.lease.Load(); l != nil && l.set == set {
-		return l.take(cost, now)
+		return l.take(cost, now, d)
 	}
-	return coreDecision{}, false
+	return false
 }
 
 // find returns what is remembered of a key, or nil.
@@ -142,23 +142,23 @@ func (h *hotKeys) find(hash uint64, id bucketKey) *hotKey {
 // is to ask for the next one.
 //
 // The clock was read before the tokens are taken. Whoever is held up in between takes them as of then: they were there.
-func (l *borrowed) take(cost float64, now int64) (coreDecision, bool) {
+func (l *borrowed) take(cost float64, now int64, d *coreDecision) bool {
 	if now >= l.until {
-		return coreDecision{}, false
+		return false
 	}
 	for {
 		bits := l.left.Load()
 		left := math.Float64frombits(bits)
 		if (now >= l.renewAt || left < l.low) && !l.renewing.Load() && l.renewing.CompareAndSwap(false, true) {
-			return coreDecision{}, false
+			return false
 		}
 		if left -= cost; left < 0 {
-			return coreDecision{}, false
+			return false
 		}
 		if l.left.CompareAndSwap(bits, math.Float64bits(left)) {
-			d := l.decision
+			*d = l.decision
 			d.Remaining = left
-			return d, true
+			return true
 		}
 	}
 }
@@ -169,18 +169,18 @@ func (l *borrowed) close() (unused float64) {
 }
 
 // answer denies a take because of a denial before, while that stands; then it has one caller ask.
-func (d *denial) answer(cost float64, now int64) (coreDecision, bool) {
+func (d *denial) answer(cost float64, now int64, again *coreDecision) bool {
 	if now >= d.until && (now >= d.until+int64(probeTime) || d.asking.CompareAndSwap(false, true)) {
-		return coreDecision{}, false
+		return false
 	}
 	age := time.Duration(now - d.at)
-	again := d.decision
+	*again = d.decision
 	again.RetryAfter = max(again.RetryAfter-age, time.Millisecond)
 	again.ResetAfter = max(again.ResetAfter-age, 0)
 	if cost > d.cost {
 		again.RetryAfter = addNanos(again.RetryAfter, d.set.earns(cost-d.cost))
 	}
-	return again, true
+	return true
 }
 
 // asking notes that the holder is about to be asked for a take and adds to the question what is to be said and asked about

@@ -25,6 +25,12 @@ func newHotCaller(t *testing.T, limits ...coreLimit) *hotCaller {
 	return &hotCaller{newHotKeys(newTable(10), true, true), r, bucketKey{"k", r.id}}
 }
 
+// decide decides a take as the node does.
+func (c *hotCaller) decide(set *limitSet, cost float64, now int64) (d coreDecision, ok bool) {
+	ok = c.take(c.id, set, cost, now, &d)
+	return d, ok
+}
+
 // ask asks for a token, gets that answer, and returns the question.
 func (c *hotCaller) ask(ans answer, sent, now int64) *message {
 	m := &message{kind: kindTake, rule: c.rule.encoded, key: c.id.key, cost: 1}
@@ -61,18 +67,18 @@ func TestALeaseIsUsedUntilItEnds(t *testing.T) {
 	c := newHotCaller(t, perSecond(1000))
 	c.ask(granted(), 0, 0) // once is nothing
 	c.ask(lent(100), 5*ms, 6*ms)
-	d, ok := c.take(c.id, c.rule.set, 30, 7*ms)
+	d, ok := c.decide(c.rule.set, 30, 7*ms)
 	require.True(t, ok)
 	assert.Equal(t, coreDecision{Allowed: true, Origin: originLease, Remaining: 70}, d)
-	_, ok = c.take(c.id, c.rule.set, 71, 7*ms)
+	_, ok = c.decide(c.rule.set, 71, 7*ms)
 	assert.False(t, ok, "too much for it")
-	_, ok = c.take(c.id, newLimitSet([]coreLimit{perSecond(1000)}), 1, 7*ms)
+	_, ok = c.decide(newLimitSet([]coreLimit{perSecond(1000)}), 1, 7*ms)
 	assert.False(t, ok, "by other limits")
-	_, ok = c.take(c.id, c.rule.set, 1, 5*ms+int64(leaseTime)*3/4)
+	_, ok = c.decide(c.rule.set, 1, 5*ms+int64(leaseTime)*3/4)
 	assert.False(t, ok, "the first one late in its life asks for the next")
-	_, ok = c.take(c.id, c.rule.set, 1, 5*ms+int64(leaseTime)-1)
+	_, ok = c.decide(c.rule.set, 1, 5*ms+int64(leaseTime)-1)
 	assert.True(t, ok, "while others go on")
-	_, ok = c.take(c.id, c.rule.set, 1, 5*ms+int64(leaseTime))
+	_, ok = c.decide(c.rule.set, 1, 5*ms+int64(leaseTime))
 	assert.False(t, ok, "it counts from the asking")
 
 	m := c.ask(granted(), 16*ms, 16*ms)
@@ -84,7 +90,7 @@ func TestALeaseThatComesTooLateIsGivenBack(t *testing.T) {
 	c := newHotCaller(t, perSecond(1000))
 	c.ask(granted(), 0, 0)
 	c.ask(lent(100), 5*ms, 5*ms+int64(leaseTime))
-	_, ok := c.take(c.id, c.rule.set, 1, 5*ms+int64(leaseTime))
+	_, ok := c.decide(c.rule.set, 1, 5*ms+int64(leaseTime))
 	assert.False(t, ok)
 	var returned []leaseReturn
 	more := c.giveBackEnded(16*ms, func(_ *hotKey, _ *rule, back []leaseReturn) { returned = append(returned, back...) })
@@ -99,7 +105,7 @@ func TestTheLeaseBeforeIsGivenBackWithTheNextQuestion(t *testing.T) {
 	next := lent(40)
 	next.grant.id = 8
 	c.ask(next, 2*ms, 2*ms)
-	d, ok := c.take(c.id, c.rule.set, 1, 3*ms)
+	d, ok := c.decide(c.rule.set, 1, 3*ms)
 	assert.True(t, ok)
 	assert.Equal(t, 39.0, d.Remaining)
 	assert.Equal(t, []leaseReturn{{7, 100}}, c.ask(granted(), 4*ms, 4*ms).borrow.returned)
@@ -115,7 +121,8 @@ func TestALeaseIsSharedByCallers(t *testing.T) {
 	for range 4 {
 		callers.Go(func() {
 			for {
-				if _, ok := l.take(1, 0); !ok {
+				var d coreDecision
+				if !l.take(1, 0, &d) {
 					return
 				}
 				spent.Add(1)
@@ -138,30 +145,30 @@ func TestADenialIsRemembered(t *testing.T) {
 	denied := answer{status: statusDecided, decision: coreDecision{RetryAfter: 100 * time.Millisecond, ResetAfter: time.Second}}
 	denied.grant.stands = 60 * time.Millisecond
 	c.ask(denied, 0, 0)
-	d, ok := c.take(c.id, c.rule.set, 1, 20*ms)
+	d, ok := c.decide(c.rule.set, 1, 20*ms)
 	require.True(t, ok)
 	assert.Equal(t, coreDecision{RetryAfter: 80 * time.Millisecond, ResetAfter: 980 * time.Millisecond, Origin: originDenialCache}, d)
-	d, ok = c.take(c.id, c.rule.set, 3, 20*ms)
+	d, ok = c.decide(c.rule.set, 3, 20*ms)
 	require.True(t, ok)
 	assert.Equal(t, 280*time.Millisecond, d.RetryAfter, "two more tokens take 200 ms more")
-	_, ok = c.take(c.id, c.rule.set, 0.5, 20*ms)
+	_, ok = c.decide(c.rule.set, 0.5, 20*ms)
 	assert.False(t, ok, "less may pass")
-	_, ok = c.take(c.id, newLimitSet([]coreLimit{perSecond(10)}), 1, 20*ms)
+	_, ok = c.decide(newLimitSet([]coreLimit{perSecond(10)}), 1, 20*ms)
 	assert.False(t, ok, "so may other limits")
 
-	_, ok = c.take(c.id, c.rule.set, 1, 60*ms)
+	_, ok = c.decide(c.rule.set, 1, 60*ms)
 	assert.False(t, ok, "one asks whether it still stands")
-	_, ok = c.take(c.id, c.rule.set, 1, 61*ms)
+	_, ok = c.decide(c.rule.set, 1, 61*ms)
 	assert.True(t, ok, "the others wait for that")
-	_, ok = c.take(c.id, c.rule.set, 1, 60*ms+int64(probeTime))
+	_, ok = c.decide(c.rule.set, 1, 60*ms+int64(probeTime))
 	assert.False(t, ok, "but not for long")
 	c.ask(granted(), 120*ms, 120*ms)
-	_, ok = c.take(c.id, c.rule.set, 1, 120*ms)
+	_, ok = c.decide(c.rule.set, 1, 120*ms)
 	assert.False(t, ok, "it is over")
 
 	c.ask(denied, 130*ms, 130*ms)
 	c.forget(c.id)
-	_, ok = c.take(c.id, c.rule.set, 1, 131*ms)
+	_, ok = c.decide(c.rule.set, 1, 131*ms)
 	assert.False(t, ok)
 }
 
@@ -209,8 +216,8 @@ func TestTakesByLeaseAndDenialAllocateNothing(t *testing.T) {
 	c := newHotCaller(t, perSecond(1000))
 	c.ask(granted(), 0, 0)
 	c.ask(lent(1e6), 0, 0)
-	assert.Zero(t, testing.AllocsPerRun(100, func() { c.take(c.id, c.rule.set, 1, 1) }))
+	assert.Zero(t, testing.AllocsPerRun(100, func() { c.decide(c.rule.set, 1, 1) }))
 	d := &denial{set: c.rule.set, cost: 1, until: 1 << 60, decision: coreDecision{RetryAfter: time.Hour}}
 	c.find(c.id.hash(c.table.seed), c.id).denial.Store(d)
-	assert.Zero(t, testing.AllocsPerRun(100, func() { c.take(c.id, c.rule.set, 1, 1) }))
+	assert.Zero(t, testing.AllocsPerRun(100, func() { c.decide(c.rule.set, 1, 1) }))
 }

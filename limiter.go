@@ -53,7 +53,7 @@ func (l *Limiter) Take(ctx context.Context, key string, cost float64) (Decision,
 	part, id, now := r.hash.Partition(key), bucketKey{key, r.id}, n.now()
 	d, ok := n.table.decide(part, id, &ask{set: r.set, cost: cost}, now)
 	if !ok {
-		d, ok = n.hot.take(id, r.set, cost, now)
+		ok = n.hot.take(id, r.set, cost, now, &d)
 	}
 	if ok {
 		l.decided(key, cost, &d)
