@@ -26,7 +26,6 @@ const (
 	noteVersion        = 1
 	sectionDepartures  = 1
 	sectionKnown       = 2
-	maxIdentityLen     = 255 // what a handshake can carry
 	maxRememberSeconds = 1 << 32
 )
 

@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"context"
+	"hash/maphash"
 	"math"
 	"slices"
 	"sync"
@@ -41,8 +42,8 @@ const (
 
 // hotKeys are the keys of other holders that this node remembers.
 type hotKeys struct {
-	table           *table // has the seed of the hashes, and what this node holds itself by now
-	leases, denials bool   // which of the two are in use
+	seed            maphash.Seed // of the hashes of keys
+	leases, denials bool         // which of the two are in use
 
 	sets [hotSets][hotWays]atomic.Pointer[hotKey]
 	seen [hotSets]atomic.Uint64 // hashes of keys that were asked about once
@@ -99,12 +100,12 @@ type denial struct {
 	asking   atomic.Bool // somebody is asking whether it still stands
 }
 
-func newHotKeys(t *table, leases, denials bool) *hotKeys {
+func newHotKeys(seed maphash.Seed, leases, denials bool) *hotKeys {
 	if !leases && !denials {
 		return nil
 	}
 	return &hotKeys{
-		table: t, leases: leases, denials: denials,
+		seed: seed, leases: leases, denials: denials,
 		lent: make(map[*hotKey]struct{}), wakeUp: make(chan struct{}, 1),
 	}
 }
@@ -114,7 +115,7 @@ func (h *hotKeys) take(id bucketKey, set *limitSet, cost float64, now int64, d *
 	if h == nil {
 		return false
 	}
-	k := h.find(id.hash(h.table.seed), id)
+	k := h.find(id.hash(h.seed), id)
 	if k == nil {
 		return false
 	}
@@ -189,7 +190,7 @@ func (h *hotKeys) asking(id bucketKey, r *rule, part uint16, m *message, now int
 	if h == nil {
 		return nil
 	}
-	hash := id.hash(h.table.seed)
+	hash := id.hash(h.seed)
 	k := h.find(hash, id)
 	if k == nil {
 		if seen := &h.seen[hash%hotSets]; seen.Swap(hash) != hash {
@@ -278,7 +279,7 @@ func (h *hotKeys) answered(k *hotKey, m *message, r *rule, ans *answer, err erro
 	}
 	now := clock()
 	if k == nil {
-		k = h.add(bucketKey{m.key, r.id}.hash(h.table.seed), bucketKey{m.key, r.id}, r.hash.Partition(m.key))
+		k = h.add(bucketKey{m.key, r.id}.hash(h.seed), bucketKey{m.key, r.id}, r.hash.Partition(m.key))
 		k.asked.Store(now)
 	}
 	if h.denials && fromHolder {
@@ -358,7 +359,7 @@ func (h *hotKeys) forget(id bucketKey) {
 	if h == nil {
 		return
 	}
-	if k := h.find(id.hash(h.table.seed), id); k != nil {
+	if k := h.find(id.hash(h.seed), id); k != nil {
 		k.denial.Store(nil)
 	}
 }
@@ -437,22 +438,5 @@ func (h *hotKeys) forgetIdle(now int64) {
 				h.sets[i][j].CompareAndSwap(k, nil)
 			}
 		}
-	}
-}
-
-// giveBack tells the holder which leases of a key this node is done with. It is sent once: what does not arrive counts as
-// used, which is the safe side.
-func (n *Node) giveBack(k *hotKey, r *rule, returned []leaseReturn) {
-	id := bucketKey{k.key, r.id}
-	if n.table.giveBack(k.part, id, returned, n.now()) {
-		return
-	}
-	owner := n.route.Load().owner(k.part)
-	if owner == nil {
-		return
-	}
-	m := message{kind: kindReturn, rule: r.encoded, key: k.key, borrow: borrowing{returned: returned}}
-	if err := n.client.Post(owner.Peer, appendMessage(nil, &m)); err != nil {
-		n.log.Debug("a lease was not given back", "owner", owner.Name, "error", err)
 	}
 }

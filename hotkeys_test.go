@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"fmt"
+	"hash/maphash"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -22,7 +23,7 @@ func newHotCaller(t *testing.T, limits ...coreLimit) *hotCaller {
 	t.Helper()
 	r, err := newRules().find(appendRule(nil, "api", limits))
 	require.NoError(t, err)
-	return &hotCaller{newHotKeys(newTable(10), true, true), r, bucketKey{"k", r.id}}
+	return &hotCaller{newHotKeys(maphash.MakeSeed(), true, true), r, bucketKey{"k", r.id}}
 }
 
 // decide decides a take as the node does.
@@ -177,7 +178,7 @@ func TestDenialsByOthersThanTheHolderAreNotRemembered(t *testing.T) {
 	m := &message{kind: kindTake, rule: c.rule.encoded, key: "k", cost: 1}
 	share := answer{status: statusDecided, decision: coreDecision{RetryAfter: time.Second, Origin: originHeir}, grant: grant{stands: time.Second}}
 	c.answered(nil, m, c.rule, &share, nil, 0, func() int64 { return 0 })
-	assert.Nil(t, c.find(c.id.hash(c.table.seed), c.id))
+	assert.Nil(t, c.find(c.id.hash(c.seed), c.id))
 }
 
 func TestHotKeysAreBounded(t *testing.T) {
@@ -204,7 +205,7 @@ func TestHotKeysAreBounded(t *testing.T) {
 	}
 	assert.LessOrEqual(t, count(), hotSets*hotWays)
 	assert.Greater(t, count(), hotSets*hotWays*9/10)
-	last := c.find(c.id.hash(c.table.seed), c.id)
+	last := c.find(c.id.hash(c.seed), c.id)
 	require.NotNil(t, last, "the last one has its place")
 	c.forgetIdle(int64(forgetTime))
 	assert.NotZero(t, count())
@@ -218,6 +219,6 @@ func TestTakesByLeaseAndDenialAllocateNothing(t *testing.T) {
 	c.ask(lent(1e6), 0, 0)
 	assert.Zero(t, testing.AllocsPerRun(100, func() { c.decide(c.rule.set, 1, 1) }))
 	d := &denial{set: c.rule.set, cost: 1, until: 1 << 60, decision: coreDecision{RetryAfter: time.Hour}}
-	c.find(c.id.hash(c.table.seed), c.id).denial.Store(d)
+	c.find(c.id.hash(c.seed), c.id).denial.Store(d)
 	assert.Zero(t, testing.AllocsPerRun(100, func() { c.decide(c.rule.set, 1, 1) }))
 }

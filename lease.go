@@ -3,7 +3,6 @@ package peerlimit
 import (
 	"math"
 	"sync"
-	"time"
 )
 
 // The table's part: under a partition's lock.
@@ -39,30 +38,6 @@ func (t *table) leased(b *bucket, now int64) aside {
 		t.leases.add(0, uint64(ended), 0, tokens, 0)
 	}
 	return b.leased(now)
-}
-
-// borrowing is what a take says and asks about leases.
-type borrowing struct {
-	want     float64       // tokens to be set aside for the caller; 0 for none
-	returned []leaseReturn // leases that the caller is done with
-}
-
-// leaseReturn ends a lease.
-type leaseReturn struct {
-	id     uint64
-	unused float64
-}
-
-// maxReturns is how many leases one message ends at most.
-const maxReturns = 8
-
-// grant is what the holder answers.
-type grant struct {
-	id     uint64
-	tokens float64 // 0: no lease
-
-	// stands is for how long a denial is known to stand if nobody gives tokens back by a refund or a reset.
-	stands time.Duration
 }
 
 // decideLending is decide for a caller that can use leases.

@@ -93,7 +93,7 @@ func Start(cfg Config) (*Node, error) {
 	n.reach = newReach(s.identity, n.lapse)
 	n.table.longestTurn = max(minLongestTurn, s.MaxWait)
 	n.table.fullUntil, n.table.replicates, n.table.piece = &n.reach.fullUntil, s.ReplicaInterval > 0, s.pieces.replica
-	n.hot = newHotKeys(n.table, !s.NoLeases, !s.NoDenialCache)
+	n.hot = newHotKeys(n.table.seed, !s.NoLeases, !s.NoDenialCache)
 	n.keeper, n.replicator, n.reporter = newKeeper(n), newReplicator(n), newReporter(s.identity)
 	n.evidence = newEvidence(n.reach, n.witnessing(), func() { n.membership.again() })
 	n.route.Store(&route{ring: n.rings.Build(nil)})

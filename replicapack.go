@@ -73,16 +73,6 @@ func (s *shipment) reset() {
 	}
 }
 
-// roomIn returns an empty slice with room for count more elements, taken from memory that is handed out piece by piece.
-func roomIn[T any](memory *[]T, count int) []T {
-	if cap(*memory)-len(*memory) < count {
-		*memory = make([]T, 0, max(count, 2*cap(*memory), 64)) // what was handed out stays where it is
-	}
-	begin := len(*memory)
-	*memory = (*memory)[:begin+count]
-	return (*memory)[begin : begin : begin+count]
-}
-
 func (s *shipment) empty() bool { return len(s.sent) == 0 }
 
 // size returns what a bucket takes in this message, at most.
@@ -92,7 +82,7 @@ func (s *shipment) size(b *bucket) int { return s.sizeAfter(b, nil) }
 func (s *shipment) sizeAfter(b *bucket, last *limitSet) int {
 	size := imageOverhead + len(b.key()) + levelSize*b.levels() + b.leasesSize()
 	if b.set != last && !s.sets[b.set] {
-		size += imageOverhead + MaxNameLen + limitSize*b.levels()
+		size += imageOverhead + maxNameLen + limitSize*b.levels()
 	}
 	return size
 }

@@ -87,7 +87,6 @@ func (n *Node) decided(response []byte, err error) (answer, error) {
 }
 
 var (
-	errRefused   = errors.New("peerlimit: the owner refused to answer")
 	errElsewhere = errors.New("peerlimit: who was asked does not hold the key")
 )
 

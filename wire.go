@@ -101,7 +101,7 @@ type answer struct {
 var errMalformed = errors.New("peerlimit: malformed message")
 
 // maxRuleLen bounds an encoded rule: a name, and limits of at most 29 bytes each.
-const maxRuleLen = 2 + MaxNameLen + 1 + maxCombined*29
+const maxRuleLen = 2 + maxNameLen + 1 + maxCombined*29
 
 func appendMessage(b []byte, m *message) []byte {
 	flags := m.hops&flagHops | boolByte(m.toHeir)*flagToHeir
@@ -143,7 +143,7 @@ func decodeMessage(b []byte) (m message, err error) {
 	flags := r.byte()
 	m.hops, m.toHeir = flags&flagHops, flags&flagToHeir != 0
 	m.rule = r.bytes(maxRuleLen)
-	key := r.bytes(MaxKeyLen)
+	key := r.bytes(maxKeyLen)
 	m.key = unsafe.String(unsafe.SliceData(key), len(key)) // #nosec G103 -- nobody writes into a request
 	switch m.kind {
 	case kindTake:
@@ -170,16 +170,16 @@ func decodeMessage(b []byte) (m message, err error) {
 	}
 	switch m.kind {
 	case kindTake, kindRefund, kindReserve:
-		if err := validateCost(m.cost); err != nil {
-			return message{}, fmt.Errorf("%w: %w", errMalformed, err)
+		if !validCost(m.cost) {
+			return message{}, fmt.Errorf("%w: a cost of %v", errMalformed, m.cost)
 		}
 	}
 	if want := m.borrow.want; !(want >= 0) || math.IsInf(want, 1) {
 		return message{}, fmt.Errorf("%w: a lease of %v tokens", errMalformed, want)
 	}
 	if m.kind == kindReserve {
-		if err := validateCost(m.total); err != nil {
-			return message{}, fmt.Errorf("%w: total: %w", errMalformed, err)
+		if !validCost(m.total) {
+			return message{}, fmt.Errorf("%w: a total of %v", errMalformed, m.total)
 		}
 	}
 	return m, nil
@@ -269,7 +269,7 @@ func appendRule(b []byte, name string, limits []coreLimit) []byte {
 // decodeRule decodes and validates what appendRule encoded.
 func decodeRule(b []byte) (name string, limits []coreLimit, err error) {
 	r := reader{b: b}
-	name = string(r.bytes(MaxNameLen))
+	name = string(r.bytes(maxNameLen))
 	count := int(r.byte())
 	if count > maxCombined {
 		return "", nil, fmt.Errorf("%w: %d limits", errMalformed, count)
@@ -285,11 +285,11 @@ func decodeRule(b []byte) (name string, limits []coreLimit, err error) {
 	if r.failed {
 		return "", nil, fmt.Errorf("%w: a rule that is cut short", errMalformed)
 	}
-	if err := validateName(name); err != nil {
-		return "", nil, fmt.Errorf("%w: %w", errMalformed, err)
+	if problem := nameProblem(name); problem != "" {
+		return "", nil, fmt.Errorf("%w: a limiter's name: %s", errMalformed, problem)
 	}
-	if err := validateLimits(limits); err != nil {
-		return "", nil, fmt.Errorf("%w: %w", errMalformed, err)
+	if problem := problemOf(limits); problem != "" {
+		return "", nil, fmt.Errorf("%w: %s", errMalformed, problem)
 	}
 	return name, limits, nil
 }

@@ -371,7 +371,7 @@ func (r *controlReader) charges() []charge {
 			return charge{}
 		}
 		c := charge{rule: rules[index-1], key: r.key(), cost: r.number()}
-		if validateCost(c.cost) != nil {
+		if !validCost(c.cost) {
 			r.fail()
 		}
 		return c

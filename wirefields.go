@@ -414,7 +414,7 @@ func (r *controlReader) version() version {
 
 // key reads a bucket's key. It shares the memory of the message.
 func (r *controlReader) key() string {
-	key := r.bytes(MaxKeyLen)
+	key := r.bytes(maxKeyLen)
 	if len(key) == 0 {
 		r.fail()
 	}

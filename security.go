@@ -1,0 +1,77 @@
+package peerlimit
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+)
+
+// checkSecurity refuses what would leave a cluster open by mistake, and prepares the keys. No secret is in any error.
+func (s *settings) checkSecurity() (err error) {
+	if s.Secret != nil && len(s.Secret) < minSecretLen {
+		return fmt.Errorf("a Secret must be at least %d random bytes; this one has %d bytes", minSecretLen, len(s.Secret))
+	}
+	if len(s.AcceptSecrets) > 0 && s.Secret == nil {
+		return fmt.Errorf("AcceptSecrets has %d secrets and Secret is empty: there must be one to encrypt with", len(s.AcceptSecrets))
+	}
+	if len(s.AcceptSecrets) > maxAccepted {
+		return fmt.Errorf("AcceptSecrets has %d secrets; at most %d are allowed", len(s.AcceptSecrets), maxAccepted)
+	}
+	for i, accepted := range s.AcceptSecrets {
+		if len(accepted) < minSecretLen {
+			return fmt.Errorf("AcceptSecrets[%d] is %d bytes long; it must be at least %d", i, len(accepted), minSecretLen)
+		}
+	}
+	if err := checkTLS(s.TLS); err != nil {
+		return err
+	}
+	if s.Secret == nil && !s.Insecure {
+		if err := s.checkLoopback(); err != nil {
+			return err
+		}
+	}
+	if s.encryption, err = encryptionFor(s.Cluster, s.Secret, s.AcceptSecrets, s.TLS); err != nil {
+		return fmt.Errorf("the keys of Secret: %w", err)
+	}
+	return nil
+}
+
+// checkTLS refuses a configuration of the caller's that is not mutual.
+func checkTLS(config *tls.Config) error {
+	switch {
+	case config == nil:
+		return nil
+	case len(config.Certificates) == 0 && config.GetCertificate == nil && config.GetConfigForClient == nil:
+		return errors.New("neither TLS.Certificates nor TLS.GetCertificate is set: a member has to show who it is")
+	case len(config.Certificates) == 0 && config.GetClientCertificate == nil:
+		return errors.New("neither TLS.Certificates nor TLS.GetClientCertificate is set: a member has to show who it is when it dials")
+	case config.ClientAuth != tls.RequireAndVerifyClientCert && config.VerifyConnection == nil:
+		return fmt.Errorf("TLS.ClientAuth is %v and there is no VerifyConnection: set RequireAndVerifyClientCert, or anybody can take", config.ClientAuth)
+	case config.InsecureSkipVerify && config.VerifyConnection == nil:
+		return errors.New("without VerifyConnection, TLS.InsecureSkipVerify must be false: anybody could answer takes")
+	}
+	return nil
+}
+
+// checkLoopback refuses addresses that others can reach while gossip, or all, is in the clear.
+func (s *settings) checkLoopback() error {
+	for _, field := range []struct {
+		name string
+		addr string
+		safe bool
+	}{
+		{"BindAddr", s.gossip.String(), s.gossip.Addr().IsLoopback()},
+		{"RPCAddr", s.rpc.String(), s.rpc.Addr().IsLoopback()},
+	} {
+		if field.safe {
+			continue
+		}
+		if s.TLS != nil {
+			return fmt.Errorf("%s is %s, which is not loopback, and TLS is set without Secret, so gossip is not encrypted: set Secret, or Insecure to accept that",
+				field.name, field.addr)
+		}
+		return fmt.Errorf("%s is %s, which is not loopback, and nothing is encrypted: set Secret, bind 127.0.0.1, or set Insecure to accept that",
+			field.name, field.addr)
+	}
+	return nil
+}
