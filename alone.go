@@ -160,26 +160,3 @@ func (n *Node) share(policy fallback.Policy, r *rule, key string, sharing int) f
 	}
 	return all / holders
 }
-
-// scaled returns the rule with all rates and bursts multiplied by share. The last one is kept: shares change only when
-// members do.
-func (r *rule) scaled(share float64) *rule {
-	if last := r.lastScaled.Load(); last != nil && last.share == share {
-		return last.rule
-	}
-	limits := make([]coreLimit, len(r.set.limits))
-	for i, l := range r.set.limits {
-		limits[i] = l
-		limits[i].Burst = math.Max(l.capacity()*share, math.SmallestNonzeroFloat64)
-		limits[i].Tokens = math.Max(l.Tokens*share, minRate*float64(l.Period))
-	}
-	scaled := &rule{name: r.name, id: r.id, set: newLimitSet(limits), encoded: r.encoded, hash: r.hash}
-	r.lastScaled.Store(&scaledRule{share: share, rule: scaled})
-	return scaled
-}
-
-// scaledRule is a rule under a share.
-type scaledRule struct {
-	share float64
-	rule  *rule
-}

@@ -2,7 +2,6 @@ package peerlimit
 
 import (
 	"github.com/peerlimit/peerlimit/internal/ring"
-	"hash/maphash"
 	"math"
 	"unsafe"
 )
@@ -63,18 +62,6 @@ func (b *bucket) key() string {
 
 // name returns what the bucket is found by.
 func (b *bucket) name() bucketKey { return bucketKey{b.key(), b.limiter} }
-
-// bucketKey names a bucket.
-type bucketKey struct {
-	key     string
-	limiter limiterID
-}
-
-// hash is seeded in each process: whoever chooses the keys can aim at a partition, whose formula is public, and
-// still not at a slot.
-func (k bucketKey) hash(seed maphash.Seed) uint64 {
-	return maphash.String(seed, k.key) + uint64(k.limiter)*0x9E3779B97F4A7C15
-}
 
 // newBucket returns a bucket with a copy of its key.
 func newBucket(id bucketKey) (b *bucket) {

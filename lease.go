@@ -25,11 +25,11 @@ func (c *leaseCounts) add(granted, expired uint64, leased, used, returned float6
 	c.returned += returned
 }
 
-func (c *leaseCounts) fill(s *Stats) {
+// sums returns how many leases were granted and expired, and how many tokens were leased, used and returned.
+func (c *leaseCounts) sums() (granted, expired uint64, leased, used, returned float64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s.LeasesGranted, s.LeasesExpired = c.granted, c.expired
-	s.TokensLeased, s.TokensUsed, s.TokensReturned = c.leased, c.used, c.returned
+	return c.granted, c.expired, c.leased, c.used, c.returned
 }
 
 // leased charges what has ended of a bucket's leases and returns what is set aside. The caller holds the partition's mu.

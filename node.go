@@ -350,7 +350,7 @@ func (n *Node) Stats() Stats {
 	}
 	n.countPartitions(&s, r)
 	n.countLinks(&s, r)
-	n.table.leases.fill(&s)
+	s.LeasesGranted, s.LeasesExpired, s.TokensLeased, s.TokensUsed, s.TokensReturned = n.table.leases.sums()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for name, l := range n.limiters {
