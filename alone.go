@@ -39,11 +39,12 @@ func (n *Node) decideByShare(policy fallback.Policy, r *rule, part uint16, m *me
 	if wasHolder { // all in its reach ask it
 		sharing = n.reach.reachable(n.now())
 	}
+	switch m.kind {
+	case kindRefund, kindReset, kindCancel, kindReturn:
+		return reply{answer: answer{status: statusElsewhere}} // these change what only the holder has
+	}
 	rep := reply{answer: answer{status: statusDecided}}
 	switch share := n.share(policy, r, m.key, sharing); {
-	case m.kind == kindRefund || m.kind == kindReset || m.kind == kindCancel || m.kind == kindReturn:
-		rep.status = statusElsewhere // these change what only the holder has
-		return rep
 	case math.IsInf(share, 1):
 		rep.decision = r.set.unlimited()
 	case !(share > 0):
@@ -153,10 +154,9 @@ func (n *Node) share(policy fallback.Policy, r *rule, key string, sharing int) f
 	}
 	rank := ring.NewRank(n.identity, key)
 	for i := range view.members {
-		rank.Beside(view.members[i].Name)
-	}
-	if float64(rank.Before()) >= holders {
-		return 0
+		if rank.Beside(view.members[i].Name); float64(rank.Before()) >= holders {
+			return 0 // most members find that after a few names: this is on the way of every denial from afar
+		}
 	}
 	return all / holders
 }

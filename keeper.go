@@ -163,10 +163,9 @@ func (k *keeper) wants(h *holding, owner bool) bool {
 	return h.attempt == nil && (h.refused || owner && !h.holds)
 }
 
-// begin starts a round for the partitions that are still wanted.
-func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
+// newRound returns a round of all that this node knows, with an election above all that it has heard of.
+func (k *keeper) newRound(ctx context.Context, known *knownNames, now int64) *round {
 	n := k.node
-	known, route := n.membership.everyone(), n.route.Load()
 	r := &round{
 		election: election{number: n.reach.heard.Load() + 1, by: n.identity},
 		gone:     n.membership.departed(), knows: known.generation,
@@ -181,8 +180,16 @@ func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
 		}
 	}
 	n.reach.hear(r.election.number)
+	return r
+}
+
+// begin starts a round for the partitions that are still wanted.
+func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
+	n := k.node
+	known, route := n.membership.everyone(), n.route.Load()
+	r := k.newRound(ctx, known, now)
 	first := make(map[string][]uint16) // by whom to ask first
-	var alone gains
+	var gained gains                   // of what nobody has to be asked about
 	for _, part := range parts {
 		began := false
 		n.table.inSteps(part, func(p *partition) (more bool) {
@@ -195,7 +202,7 @@ func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
 				h.begin(r)
 				r.parts = append(r.parts, part)
 			}
-			if more = h.attempt.of(r) && k.takeOver(part, p, r, &alone); !more && h.attempt.of(r) {
+			if more = h.attempt.of(r) && k.takeOver(part, p, r, &gained); !more && h.attempt.of(r) {
 				askee := k.previousOwner(part)
 				if h.holds || r.gone[askee] || !known.isAsked(askee) {
 					askee = "" // or it was on a ring by mistake
@@ -215,9 +222,7 @@ func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
 	for peer, group := range first {
 		k.asking.Go(func() { k.askFirst(r, peer, peers, group) })
 	}
-	if len(first) == 0 { // alone
-		k.report(&gains{empty: len(r.parts)})
-	}
+	k.report(&gained)
 }
 
 // previousOwner returns the other node that owned a partition before, or "". While one ring follows another, what is noted

@@ -465,7 +465,9 @@ func (n *Node) connectPeers(view *memberView) map[string]*peer {
 		}
 		p := n.peers[m.Name]
 		if p == nil || p.Addr != m.RPCAddr {
-			p = &peer{Peer: transport.Peer{Name: m.Name, Addr: m.RPCAddr}}
+			moved := &peer{Peer: transport.Peer{Name: m.Name, Addr: m.RPCAddr}}
+			moved.alone.Store(p != nil && p.alone.Load()) // what began with the old address ends with the new one
+			p = moved
 		}
 		peers[m.Name] = p
 		n.client.Connect(p.Peer)

@@ -122,3 +122,24 @@ func TestCopiesThatNobodyNeedsAreDropped(t *testing.T) {
 		require.Equal(t, 2*len(keys), kept)
 	})
 }
+
+// Of two nodes one goes without handing over: the other starts from its replicas and asks nobody, for there is nobody.
+func TestTheLastOneKnowsWhereItsCopiesCameFrom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := peerlimittest.NewCluster(t, 2)
+		keys := manyKeys(50)
+		limiter := cluster.Limiters("api", slowly)[0]
+		exhaust(t, limiter, keys)
+		time.Sleep(3 * peerlimit.DefaultReplicaInterval)
+		last, gone := cluster.Node(0), cluster.Node(1).Stats().PartitionsHeld
+		require.Positive(t, gone)
+		before := last.Stats()
+		require.NoError(t, cluster.Node(1).Close())
+		time.Sleep(5 * time.Second)
+		after := last.Stats()
+		require.Equal(t, before.PartitionsHeld+gone, after.PartitionsHeld)
+		require.Equal(t, uint64(gone), after.GainedReplica-before.GainedReplica)
+		require.Zero(t, after.GainedEmpty-before.GainedEmpty, "nobody got a fresh bucket")
+		require.Zero(t, admitted(t, limiter, keys))
+	})
+}
