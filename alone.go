@@ -14,8 +14,9 @@ import (
 // node holds for the cluster. They are not reset when the owner returns: an owner that comes and goes would hand out
 // their burst each time.
 
-// decideAlone answers m without its holder, which could not be reached because of cause.
-func (l *Limiter) decideAlone(r *rule, part uint16, m *message, cause error) (reply, error) {
+// decideAlone answers m without its holder: owner could not be reached because of cause. It is nil when it is this node, which
+// does not hold.
+func (l *Limiter) decideAlone(r *rule, part uint16, m *message, owner *peer, cause error) (reply, error) {
 	n := l.node
 	switch m.kind {
 	case kindRefund:
@@ -25,6 +26,7 @@ func (l *Limiter) decideAlone(r *rule, part uint16, m *message, cause error) (re
 		return reply{}, fmt.Errorf("%w: %w", ErrUnreachable, cause)
 	}
 	rep := n.decideByShare(l.policy, r, part, m)
+	n.noteAnswer(owner, &rep, cause)
 	l.answered(m, &rep.answer)
 	return rep, nil
 }

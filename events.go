@@ -36,24 +36,26 @@ type EventKind uint8
 
 // The kinds of events.
 const (
-	EventMemberJoined   EventKind = 1 + iota // a member was seen for the first time, or again
-	EventMemberLeaving                       // a member announced that it is going
-	EventMemberLeft                          // a member went as announced
-	EventMemberLost                          // a member went without a word
-	EventRing                                // the owners of partitions changed
-	EventLinkUp                              // takes can be sent to a member
-	EventLinkDown                            // takes cannot be sent to a member
-	EventFallbackBegan                       // takes on a member's keys are decided here, because it cannot be reached
-	EventFallbackEnded                       // the member decides again, or others have taken over
-	EventEvidenceLapsed                      // this node lost touch with most of its witnesses, and decides by shares
-	EventAcquired                            // this node has acquired partitions
+	EventMemberJoined    EventKind = 1 + iota // a member was seen for the first time, or again
+	EventMemberLeaving                        // a member announced that it is going
+	EventMemberLeft                           // a member went as announced
+	EventMemberLost                           // a member went without a word
+	EventRing                                 // the owners of partitions changed
+	EventLinkUp                               // takes can be sent to a member
+	EventLinkDown                             // takes cannot be sent to a member
+	EventDegraded                             // takes on a member's keys are decided by shares, because no holder can be reached
+	EventRecovered                            // the member's keys are decided in full again, by that member or by others
+	EventQuorumLost                           // this node hears from no majority of its witnesses any more, and decides by shares
+	EventAcquired                             // this node has acquired partitions
+	EventQuorumRegained                       // this node hears from a majority again
+	EventMemberForgotten                      // a member that had failed is no longer one of those that limits are divided by
 )
 
 var eventNames = map[EventKind]string{
 	EventMemberJoined: "member joined", EventMemberLeaving: "member leaving", EventMemberLeft: "member left",
-	EventEvidenceLapsed: "evidence lapsed", EventAcquired: "acquired",
+	EventQuorumLost: "quorum lost", EventQuorumRegained: "quorum regained", EventAcquired: "acquired",
 	EventMemberLost: "member lost", EventRing: "ring changed", EventLinkUp: "link up", EventLinkDown: "link down",
-	EventFallbackBegan: "fallback began", EventFallbackEnded: "fallback ended",
+	EventDegraded: "degraded", EventRecovered: "recovered", EventMemberForgotten: "member forgotten",
 }
 
 // String returns the kind in lower case, such as "member lost".

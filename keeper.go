@@ -121,6 +121,7 @@ func (k *keeper) step(ctx context.Context) time.Duration {
 	k.review(now)
 	again := evidencePoll
 	if full {
+		k.node.quorumFull()
 		var wanted []uint16
 		if wanted, again = k.wanted(now); len(wanted) > 0 {
 			k.begin(ctx, wanted, now)

@@ -274,6 +274,7 @@ func (l *Limiter) ask(ctx context.Context, r *rule, part uint16, m *message, beg
 	n := l.node
 	patience := n.patience(ctx)
 	rep, owner, err := n.askHolder(ctx, r, part, m, began, patience)
+	var cause error // why it was not the owner that answered
 	again := errors.Is(err, errElsewhere)
 	if err != nil && ctx.Err() == nil {
 		if neverSent(err) {
@@ -282,10 +283,9 @@ func (l *Limiter) ask(ctx context.Context, r *rule, part uint16, m *message, beg
 				return earlier, nil
 			}
 		}
-		n.fallbackBegan(owner, err)
 		heirsReply, heirsErr := n.askHeir(ctx, l, r, part, m, err, n.patience(ctx))
 		if heirsErr == nil {
-			rep, err, owner = heirsReply, nil, nil
+			rep, cause, err = heirsReply, err, nil
 		}
 		again = again || errors.Is(err, transport.ErrTimeout) && heirsErr == errNoHeir
 	}
@@ -304,9 +304,7 @@ func (l *Limiter) ask(ctx context.Context, r *rule, part uint16, m *message, beg
 	}
 	switch {
 	case err == nil:
-		if owner != nil {
-			n.fallbackEnded(owner)
-		}
+		n.noteAnswer(owner, &rep, cause)
 		if m.kind == kindTake && !rep.decision.Allowed {
 			l.rememberDenial(r, part, m.key)
 		}
@@ -317,7 +315,7 @@ func (l *Limiter) ask(ctx context.Context, r *rule, part uint16, m *message, beg
 	case n.closed.Load():
 		return reply{}, ErrClosed
 	}
-	return l.decideAlone(r, part, m, err)
+	return l.decideAlone(r, part, m, owner, err)
 }
 
 // localCanceller takes back a reservation that a table of this node made.

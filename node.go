@@ -65,6 +65,8 @@ type Node struct {
 
 	unproved []memberInfo // of the last view: there are links to them as well
 
+	quorumLost atomic.Bool // and not regained; what was told of it is true
+
 	stop    chan struct{}      // closed to end the goroutines below
 	halt    context.CancelFunc // likewise
 	running sync.WaitGroup     // of the sweepers, the keeper, the replicator and the reporter
@@ -146,10 +148,18 @@ func (n *Node) lapse() {
 		p.mu.Unlock()
 	}
 	if ended > 0 {
-		n.counters.evidenceLapses.Add(1)
-		n.events.emit(EventEvidenceLapsed, "", fmt.Sprintf("%d partitions are decided by shares", ended))
+		n.counters.quorumLosses.Add(1)
+		n.quorumLost.Store(true)
+		n.events.emit(EventQuorumLost, "", fmt.Sprintf("%d partitions are decided by shares", ended))
 	}
 	n.keeper.wake()
+}
+
+// quorumFull notes that this node's evidence is fresh.
+func (n *Node) quorumFull() {
+	if n.quorumLost.Load() && n.quorumLost.CompareAndSwap(true, false) {
+		n.events.emit(EventQuorumRegained, "", "it acquires again what it owns")
+	}
 }
 
 // holdingChanged is called when this node has begun or ceased to hold something.
@@ -338,8 +348,8 @@ func (n *Node) Stats() Stats {
 		Members: len(r.peers), Known: view.known, Reachable: view.reachable,
 		RingChanges: c.ringChanges.Load(),
 		ReplicaLag:  n.replicator.lag(n.now()),
-		Fallbacks:   c.fallbacks.Load(), EvidenceLapses: c.evidenceLapses.Load(),
-		MaxKeys: n.settings.MaxKeys, Keys: int(n.table.keys.Load()), Alone: int(n.alone.keys.Load()), Evicted: n.table.evicted.Load(),
+		HasQuorum:   n.reach.isFull(n.now()), QuorumLosses: c.quorumLosses.Load(), Degraded: c.degraded.Load(),
+		MaxKeys: n.settings.MaxKeys, Keys: int(n.table.keys.Load()), DegradedKeys: int(n.alone.keys.Load()), Evicted: n.table.evicted.Load(),
 		Served: c.served.Load(), PassedOn: c.passedOn.Load(),
 		Refused:   c.refused.Load() + n.membership.gate.malformed.Load(),
 		Strangers: c.strangers.Load() + n.membership.gate.strangers.Load(),
@@ -404,7 +414,7 @@ func (n *Node) rebuild(view *memberView) {
 	for name, p := range old {
 		if n.peers[name] == nil { // and no route leads there any more
 			n.disconnect(name)
-			n.fallbackEnded(p)
+			n.parted(p)
 		}
 	}
 	for i := range unproved {
@@ -466,7 +476,9 @@ func (n *Node) connectPeers(view *memberView) map[string]*peer {
 		p := n.peers[m.Name]
 		if p == nil || p.Addr != m.RPCAddr {
 			moved := &peer{Peer: transport.Peer{Name: m.Name, Addr: m.RPCAddr}}
-			moved.alone.Store(p != nil && p.alone.Load()) // what began with the old address ends with the new one
+			if p != nil {
+				moved.degradedAt.Store(p.degradedAt.Load()) // what began with the old address ends with the new one
+			}
 			p = moved
 		}
 		peers[m.Name] = p
@@ -529,8 +541,12 @@ func (n *Node) tellChanges(view *memberView) {
 		}
 	}
 	for name, m := range n.members {
-		// A member that was lost is listed while it counts; one that is not listed any more has left, or was lost before.
-		if _, still := current[name]; !still && m.State != MemberLost {
+		// A member that has failed is listed while it counts.
+		switch _, still := current[name]; {
+		case still:
+		case m.State == MemberLost:
+			n.events.emit(EventMemberForgotten, name, m.Addr)
+		default:
 			n.events.emit(EventMemberLeft, name, m.Addr)
 		}
 	}

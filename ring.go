@@ -22,7 +22,9 @@ type route struct {
 // peer is another member that owns partitions.
 type peer struct {
 	transport.Peer
-	alone atomic.Bool // takes on its keys are being decided here, because it cannot be reached
+
+	// degradedAt is when a take on its keys was last decided by a share, and 0 since it has recovered.
+	degradedAt atomic.Int64
 }
 
 // owner returns the member to ask about a partition, or nil when this node decides: it is the owner, or there is no
@@ -116,17 +118,44 @@ func (n *Node) countFailure(err error) {
 	}
 }
 
-// fallbackBegan notes that a take on p's keys is decided without it. Nil stands for this node.
-func (n *Node) fallbackBegan(p *peer, cause error) {
-	if p != nil && !p.alone.Load() && p.alone.CompareAndSwap(false, true) {
-		n.counters.fallbacks.Add(1)
-		n.events.emit(EventFallbackBegan, p.Name, cause.Error())
+// recoverAfter is how long no decision was made without a member before an answer of that member ends its event: one that
+// comes and goes would otherwise be reported many times a second.
+const recoverAfter = time.Second
+
+// noteAnswer notes how a take on the keys of owner was decided, by owner itself when cause is nil. A nil owner stands for this
+// node, about which EventQuorumLost tells.
+func (n *Node) noteAnswer(owner *peer, rep *reply, cause error) {
+	switch byShare := rep.decision.Origin == originHeir || rep.decision.Origin == originFallback; {
+	case byShare:
+		n.degraded(owner, cause)
+	case owner != nil && cause == nil:
+		n.recovered(owner)
 	}
 }
 
-// fallbackEnded notes that p has answered, or is gone.
-func (n *Node) fallbackEnded(p *peer) {
-	if p.alone.Load() && p.alone.CompareAndSwap(true, false) {
-		n.events.emit(EventFallbackEnded, p.Name, "")
+// degraded notes that a take on p's keys was decided by a share.
+func (n *Node) degraded(p *peer, cause error) {
+	n.counters.degraded.Add(1)
+	if p == nil || p.degradedAt.Swap(max(1, n.now())) != 0 {
+		return
+	}
+	detail := "it answers, and does not hold them"
+	if cause != nil {
+		detail = cause.Error()
+	}
+	n.events.emit(EventDegraded, p.Name, detail)
+}
+
+// recovered notes that p has answered.
+func (n *Node) recovered(p *peer) {
+	if at := p.degradedAt.Load(); at != 0 && n.now()-at >= int64(recoverAfter) && p.degradedAt.CompareAndSwap(at, 0) {
+		n.events.emit(EventRecovered, p.Name, "")
+	}
+}
+
+// parted notes that p is gone: others own its keys by now.
+func (n *Node) parted(p *peer) {
+	if p.degradedAt.Swap(0) != 0 {
+		n.events.emit(EventRecovered, p.Name, "the member is gone; others own its keys")
 	}
 }

@@ -31,13 +31,16 @@ type Stats struct {
 	// trip when all is well: what changes is sent every Config.ReplicaInterval.
 	ReplicaLag time.Duration
 
-	Fallbacks      uint64 // times that takes on a member's keys began to be decided without it
-	EvidenceLapses uint64 // times that this node had to cease to decide in full, because it heard from no majority
+	// HasQuorum says that this node hears from a majority of its witnesses and so may decide in full. It follows within half a
+	// second, long before gossip gives a member up.
+	HasQuorum    bool
+	QuorumLosses uint64 // times that this node lost its quorum while it held partitions
+	Degraded     uint64 // decisions that callers of this node got by a share of the limit
 
-	MaxKeys int    // Config.MaxKeys, for each of the next two
-	Keys    int    // buckets kept for the cluster
-	Alone   int    // buckets kept for deciding alone
-	Evicted uint64 // buckets dropped for want of room while they still mattered
+	MaxKeys      int    // Config.MaxKeys, for each of the next two
+	Keys         int    // buckets kept for the cluster
+	DegradedKeys int    // buckets kept for decisions by a share
+	Evicted      uint64 // buckets dropped for want of room while they still mattered
 
 	// Of leases that this node has granted to others on keys it holds. What was neither used nor returned is still out, or
 	// has moved with its partition.
@@ -141,7 +144,7 @@ type counters struct {
 	refused, strangers                atomic.Uint64
 	timeouts, unreachable, overloaded atomic.Uint64
 	lostRefunds                       atomic.Uint64
-	fallbacks, evidenceLapses         atomic.Uint64
+	degraded, quorumLosses            atomic.Uint64
 	questionTimes                     durations
 }
 

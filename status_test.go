@@ -101,7 +101,7 @@ func TestStatus(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		s = node.Status()
 		require.False(t, s.Majority)
-		require.Equal(t, peerlimit.EventEvidenceLapsed, kindOfFirst(s.Events, peerlimit.EventEvidenceLapsed))
+		require.Equal(t, peerlimit.EventQuorumLost, kindOfFirst(s.Events, peerlimit.EventQuorumLost))
 	})
 }
 

@@ -38,11 +38,11 @@ func TestEveryFigureIsTold(t *testing.T) {
 	f := &fake{
 		stats: peerlimit.Stats{
 			Members: 1, Known: 2, Reachable: 3, PartitionsOwned: 4, PartitionsHeld: 5, RingChanges: 6,
-			GainedGiven: 7, GainedReplica: 8, GainedEmpty: 9, Keys: 10, Alone: 11, Evicted: 12,
+			GainedGiven: 7, GainedReplica: 8, GainedEmpty: 9, Keys: 10, DegradedKeys: 11, Evicted: 12,
 			LeasesGranted: 13, LeasesExpired: 14, TokensLeased: 15.5, TokensUsed: 16.5, TokensReturned: 17.5,
 			Served: 18, PassedOn: 19, Refused: 20, Timeouts: 21, Unreachable: 22, Overloaded: 23,
 			LostRefunds: 24, LostReports: 25, EventsDropped: 26, Strangers: 30,
-			LinksUp: 31, LinksSuspect: 32, LinksDown: 33, ReplicaLag: 1500 * time.Millisecond, Fallbacks: 34, EvidenceLapses: 35, MaxKeys: 36,
+			LinksUp: 31, LinksSuspect: 32, LinksDown: 33, ReplicaLag: 1500 * time.Millisecond, Degraded: 34, QuorumLosses: 35, MaxKeys: 36,
 			QuestionTimes: peerlimit.Histogram{
 				Bounds: []time.Duration{time.Millisecond, time.Second}, Counts: []uint64{3, 2, 1}, Sum: 5 * time.Second,
 			},

@@ -238,7 +238,7 @@ func figures(s *peerlimit.Stats) []figureGroup {
 		}},
 		{"Buckets", []figure{
 			{"for the cluster", fmt.Sprintf("%d of at most %d", s.Keys, s.MaxKeys), s.Keys >= s.MaxKeys},
-			{"for deciding alone", fmt.Sprint(s.Alone), false},
+			{"for deciding alone", fmt.Sprint(s.DegradedKeys), false},
 			bad("dropped while they mattered", s.Evicted),
 			count("leases granted", s.LeasesGranted),
 			count("leases not returned in time", s.LeasesExpired),
@@ -253,8 +253,8 @@ func figures(s *peerlimit.Stats) []figureGroup {
 			bad("connections of strangers", s.Strangers),
 		}},
 		{"Deciding without the owner", []figure{
-			bad("times that began", s.Fallbacks),
-			bad("times without a majority", s.EvidenceLapses),
+			bad("decisions by a share", s.Degraded),
+			bad("times without a majority", s.QuorumLosses),
 			bad("refunds that were lost", s.LostRefunds),
 			bad("reports that were lost", s.LostReports),
 		}},

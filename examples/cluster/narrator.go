@@ -198,8 +198,8 @@ var noticeTexts = map[peerlimit.EventKind]string{
 	peerlimit.EventMemberLeft:    "%s has left",
 	peerlimit.EventMemberLost:    "%s is given up for lost",
 	peerlimit.EventLinkDown:      "the connection to %s is down",
-	peerlimit.EventFallbackBegan: "no decisions from %s: shares of the limit until others take over",
-	peerlimit.EventFallbackEnded: "%s decides again",
+	peerlimit.EventDegraded:      "no decisions from %s: shares of the limit until others take over",
+	peerlimit.EventRecovered:     "%s decides again",
 }
 
 // String tells the notice in words, if there are any for it.
@@ -208,7 +208,7 @@ func (x notice) String() string {
 	switch x.kind {
 	case peerlimit.EventAcquired:
 		return x.gains.by(list(slices.Sorted(slices.Values(x.from))))
-	case peerlimit.EventEvidenceLapsed:
+	case peerlimit.EventQuorumLost:
 		return fmt.Sprintf("no answers from most others in time: only shares of the limits, for a while (%s)", from)
 	}
 	text, ok := noticeTexts[x.kind]

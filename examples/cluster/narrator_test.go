@@ -103,8 +103,8 @@ func TestWhatIsTakenOverIsAddedUp(t *testing.T) {
 		gain("node-3", gains{}) // was told with the one before
 		time.Sleep(2 * gathering)
 		gain("node-3", gains{})
-		n.hear("node-1", nodeEvent{Kind: peerlimit.EventEvidenceLapsed})
-		n.hear("node-2", nodeEvent{Kind: peerlimit.EventEvidenceLapsed})
+		n.hear("node-1", nodeEvent{Kind: peerlimit.EventQuorumLost})
+		n.hear("node-2", nodeEvent{Kind: peerlimit.EventQuorumLost})
 	})
 	assert.Equal(t, []string{
 		"node-1 and node-2 took over partitions: 5 handed over and 5 from replicas",

@@ -167,7 +167,7 @@ func logEvent(e peerlimit.Event) {
 	switch e.Kind {
 	case peerlimit.EventRing:
 		slog.Info(e.String())
-	case peerlimit.EventFallbackBegan, peerlimit.EventFallbackEnded:
+	case peerlimit.EventDegraded, peerlimit.EventRecovered:
 		slog.Warn(e.String())
 	}
 }
