@@ -81,7 +81,7 @@ var _ = peerlimit.Decision{
 }
 
 var _ = []peerlimit.Origin{
-	peerlimit.OriginLocal, peerlimit.OriginRemote, peerlimit.OriginLease, peerlimit.OriginDenialCache, peerlimit.OriginHeir,
+	peerlimit.OriginLocal, peerlimit.OriginRemote, peerlimit.OriginLease, peerlimit.OriginDenialCache, peerlimit.OriginStandby,
 	peerlimit.OriginFallback,
 }
 

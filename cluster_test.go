@@ -368,7 +368,7 @@ func TestFallbackPolicies(t *testing.T) {
 }
 
 // byShare are the origins of decisions by a share.
-var byShare = []peerlimit.Origin{peerlimit.OriginHeir, peerlimit.OriginFallback}
+var byShare = []peerlimit.Origin{peerlimit.OriginStandby, peerlimit.OriginFallback}
 
 // No call takes longer than two RPC timeouts.
 func TestCallsReturnInTimeWhenTheOwnerIsCutOff(t *testing.T) {

@@ -109,6 +109,3 @@ func (n *Node) String() string {
 
 // Format implements [fmt.Formatter].
 func (n *Node) Format(f fmt.State, verb rune) { format(f, verb, n.String()) }
-
-// Format keeps derived keys out of whatever is printed.
-func (secretKeys) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "(keys)") }

@@ -65,8 +65,8 @@ const (
 	// OriginDenialCache: this node, which remembers a denial by the holder that still stands.
 	OriginDenialCache = Origin(originDenialCache)
 
-	// OriginHeir: the node that keeps the replica, because the owner cannot be reached.
-	OriginHeir = Origin(originHeir)
+	// OriginStandby: the node that keeps the replica, because the owner cannot be reached.
+	OriginStandby = Origin(originHeir)
 
 	// OriginFallback: this node alone, by its fallback policy, because the key's owner cannot be reached.
 	OriginFallback = Origin(originFallback)

@@ -96,11 +96,11 @@ func deploy(t *testing.T, before, after []peerlimit.Limit) {
 	}
 	var gained peerlimit.Stats
 	for _, node := range cluster.Nodes() {
-		gained.GainedGiven += node.Stats().GainedGiven
-		gained.GainedReplica += node.Stats().GainedReplica
-		gained.GainedEmpty += node.Stats().GainedEmpty
+		gained.AcquiredByTransfer += node.Stats().AcquiredByTransfer
+		gained.AcquiredFromReplica += node.Stats().AcquiredFromReplica
+		gained.AcquiredEmpty += node.Stats().AcquiredEmpty
 	}
-	require.Positive(t, gained.GainedGiven)
-	require.Zero(t, gained.GainedEmpty, "nobody got a fresh bucket")
-	require.Zero(t, gained.GainedReplica, "everything was handed over")
+	require.Positive(t, gained.AcquiredByTransfer)
+	require.Zero(t, gained.AcquiredEmpty, "nobody got a fresh bucket")
+	require.Zero(t, gained.AcquiredFromReplica, "everything was handed over")
 }

@@ -39,7 +39,7 @@ const (
 	EventMemberJoined    EventKind = 1 + iota // a member was seen for the first time, or again
 	EventMemberLeaving                        // a member announced that it is going
 	EventMemberLeft                           // a member went as announced
-	EventMemberLost                           // a member went without a word
+	EventMemberFailed                           // a member went without a word
 	EventRing                                 // the owners of partitions changed
 	EventLinkUp                               // takes can be sent to a member
 	EventLinkDown                             // takes cannot be sent to a member
@@ -54,11 +54,11 @@ const (
 var eventNames = map[EventKind]string{
 	EventMemberJoined: "member joined", EventMemberLeaving: "member leaving", EventMemberLeft: "member left",
 	EventQuorumLost: "quorum lost", EventQuorumRegained: "quorum regained", EventAcquired: "acquired",
-	EventMemberLost: "member lost", EventRing: "ring changed", EventLinkUp: "link up", EventLinkDown: "link down",
+	EventMemberFailed: "member failed", EventRing: "ring changed", EventLinkUp: "link up", EventLinkDown: "link down",
 	EventDegraded: "degraded", EventRecovered: "recovered", EventMemberForgotten: "member forgotten",
 }
 
-// String returns the kind in lower case, such as "member lost".
+// String returns the kind in lower case, such as "member failed".
 func (k EventKind) String() string {
 	if name, ok := eventNames[k]; ok {
 		return name

@@ -115,7 +115,7 @@ func TestStreamsOfUnauthenticatedPeersHaveOneBudget(t *testing.T) {
 	var system runtime.MemStats
 	runtime.ReadMemStats(&system)
 	t.Logf("%d streams sent %d bytes each: the heap was %.1f MB before and is %.1f now; it was at most %.1f MB; refused: %d",
-		*floodStreams, *floodBytes, float64(heap)/1e6, float64(during)/1e6, float64(system.HeapSys)/1e6, nodes[0].Stats().Strangers)
+		*floodStreams, *floodBytes, float64(heap)/1e6, float64(during)/1e6, float64(system.HeapSys)/1e6, nodes[0].Stats().Unauthenticated)
 	assert.Less(t, during, heap+64<<20, "%d bytes before", heap)
 	inFull(t, nodes)
 	close(conns)
@@ -163,7 +163,7 @@ func TestAJoinerGetsInDuringAFlood(t *testing.T) {
 			_, _ = conn.Write(announces(1000)[:1+i%16])
 		}
 	})
-	assert.Eventually(t, func() bool { return nodes[0].Stats().Strangers > 100 }, 30*time.Second, 10*time.Millisecond,
+	assert.Eventually(t, func() bool { return nodes[0].Stats().Unauthenticated > 100 }, 30*time.Second, 10*time.Millisecond,
 		"the flood is under way")
 	began := time.Now()
 	newcomer := start(3)
@@ -171,7 +171,7 @@ func TestAJoinerGetsInDuringAFlood(t *testing.T) {
 	inFull(t, append(nodes, newcomer))
 	stop.Store(true)
 	attackers.Wait()
-	t.Logf("of %d strangers there are %d lines in the log", nodes[0].Stats().Strangers, strings.Count(logs.String(), "\n"))
+	t.Logf("of %d strangers there are %d lines in the log", nodes[0].Stats().Unauthenticated, strings.Count(logs.String(), "\n"))
 	assert.Less(t, strings.Count(logs.String(), "\n"), 100)
 	// A third node has some goroutines more than two.
 	assert.Eventually(t, func() bool { return runtime.NumGoroutine() <= goroutines*3/2+20 }, 20*time.Second, 50*time.Millisecond)

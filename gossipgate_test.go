@@ -372,7 +372,7 @@ func TestAMemberCannotEndAnotherByGossip(t *testing.T) {
 			}
 			assert.Eventually(t, func() bool {
 				s := nodes[0].Stats()
-				return s.Refused+s.Strangers >= uint64(bad)
+				return s.Refused+s.Unauthenticated >= uint64(bad)
 			}, 20*time.Second, 10*time.Millisecond, "%d were sent", bad)
 			for _, n := range nodes {
 				require.NoError(t, n.WaitReady(ctx, 2))

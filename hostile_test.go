@@ -115,7 +115,7 @@ func sizeUnlessRacing(size int) int {
 	return size
 }
 
-// Strangers do what they like to a live cluster that has a secret: it keeps serving, says in its log whom it refused, and
+// Unauthenticated do what they like to a live cluster that has a secret: it keeps serving, says in its log whom it refused, and
 // is as it was when they are gone.
 func TestStrangersDisturbNobody(t *testing.T) {
 	logs := new(safeBuffer)
@@ -212,6 +212,6 @@ func TestStrangersDisturbNobody(t *testing.T) {
 	assert.Contains(t, logs.String(), "refused a connection")
 	assert.Contains(t, logs.String(), "remote=127.0.0.1:")
 	assert.Less(t, strings.Count(logs.String(), "refused a connection"), 10, "one in ten seconds")
-	assert.Greater(t, nodes[0].Stats().Strangers, uint64(100))
+	assert.Greater(t, nodes[0].Stats().Unauthenticated, uint64(100))
 	assert.NotContains(t, logs.String(), string(oldSecret))
 }

@@ -174,7 +174,7 @@ func (c *lossCluster) admitted() int {
 					if d.Allowed {
 						admitted.Add(1)
 					}
-					if d.Origin != peerlimit.OriginFallback && d.Origin != peerlimit.OriginHeir {
+					if d.Origin != peerlimit.OriginFallback && d.Origin != peerlimit.OriginStandby {
 						break
 					}
 					time.Sleep(10 * time.Millisecond)

@@ -352,10 +352,10 @@ func (n *Node) Stats() Stats {
 		MaxKeys: n.settings.MaxKeys, Keys: int(n.table.keys.Load()), DegradedKeys: int(n.alone.keys.Load()), Evicted: n.table.evicted.Load(),
 		Served: c.served.Load(), PassedOn: c.passedOn.Load(),
 		Refused:   c.refused.Load() + n.membership.gate.malformed.Load(),
-		Strangers: c.strangers.Load() + n.membership.gate.strangers.Load(),
+		Unauthenticated: c.strangers.Load() + n.membership.gate.strangers.Load(),
 		Timeouts:  c.timeouts.Load(), Unreachable: c.unreachable.Load(), Overloaded: c.overloaded.Load(),
-		QuestionTimes: c.questionTimes.histogram(),
-		LostRefunds:   c.lostRefunds.Load(), LostReports: n.reporter.lost.Load(), EventsDropped: n.events.dropped.Load(),
+		RequestTimes: c.questionTimes.histogram(),
+		LostRefunds:   c.lostRefunds.Load(), DroppedDebts: n.reporter.lost.Load(), EventsDropped: n.events.dropped.Load(),
 		Limiters: make(map[string]LimiterStats),
 	}
 	n.countPartitions(&s, r)
@@ -380,7 +380,7 @@ func (n *Node) countPartitions(s *Stats, r *route) {
 			s.PartitionsHeld++
 		}
 	}
-	s.GainedGiven, s.GainedReplica, s.GainedEmpty = n.keeper.given.Load(), n.keeper.fromReplica.Load(), n.keeper.empty.Load()
+	s.AcquiredByTransfer, s.AcquiredFromReplica, s.AcquiredEmpty = n.keeper.given.Load(), n.keeper.fromReplica.Load(), n.keeper.empty.Load()
 }
 
 // now is the node's clock: nanoseconds on the monotonic clock since it started. No other clock decides anything.
@@ -535,7 +535,7 @@ func (n *Node) tellChanges(view *memberView) {
 		case m.State == MemberLeaving:
 			n.events.emit(EventMemberLeaving, m.Name, m.Addr)
 		case m.State == MemberLost:
-			n.events.emit(EventMemberLost, m.Name, m.Addr)
+			n.events.emit(EventMemberFailed, m.Name, m.Addr)
 		case !known || old.State == MemberLost:
 			n.events.emit(EventMemberJoined, m.Name, m.Addr)
 		}

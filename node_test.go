@@ -320,7 +320,7 @@ func TestEvents(t *testing.T) {
 		cluster.WaitReady()
 		key := keyOwnedBy(t, l, joined.Self().Name, "k")
 		cluster.Freeze(2)
-		require.Contains(t, []peerlimit.Origin{peerlimit.OriginHeir, peerlimit.OriginFallback}, mustTake(t, l, key).Origin)
+		require.Contains(t, []peerlimit.Origin{peerlimit.OriginStandby, peerlimit.OriginFallback}, mustTake(t, l, key).Origin)
 		cluster.Thaw(2)
 		time.Sleep(time.Second)
 		require.Equal(t, peerlimit.OriginRemote, mustTake(t, l, key).Origin)
@@ -344,7 +344,7 @@ func TestEvents(t *testing.T) {
 			return kinds
 		}
 		require.Equal(t, []string{"link up", "member joined", "fallback began", "fallback ended", "member leaving", "member left"}, about(joined.Self().Name))
-		require.Equal(t, []string{"link up", "member joined", "member lost"}, about(crashed.Self().Name))
+		require.Equal(t, []string{"link up", "member joined", "member failed"}, about(crashed.Self().Name))
 		require.Contains(t, about(""), "ring changed")
 	})
 }

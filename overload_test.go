@@ -78,7 +78,7 @@ func TestFloodOfAnOwnerThatDoesNothing(t *testing.T) {
 		}
 		share := limit.Tokens / 3
 		allowed := stats().Limiters["api"].Allowed
-		given := allowed[peerlimit.OriginFallback] + allowed[peerlimit.OriginHeir]
+		given := allowed[peerlimit.OriginFallback] + allowed[peerlimit.OriginStandby]
 		assert.Positive(t, given)
 		assert.LessOrEqual(t, given, uint64(2*share), "the heir's share, and the caller's when there was no room on the way to the heir: each once")
 		requireHeld(t, o, 0)

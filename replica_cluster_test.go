@@ -138,8 +138,8 @@ func TestTheLastOneKnowsWhereItsCopiesCameFrom(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		after := last.Stats()
 		require.Equal(t, before.PartitionsHeld+gone, after.PartitionsHeld)
-		require.Equal(t, uint64(gone), after.GainedReplica-before.GainedReplica)
-		require.Zero(t, after.GainedEmpty-before.GainedEmpty, "nobody got a fresh bucket")
+		require.Equal(t, uint64(gone), after.AcquiredFromReplica-before.AcquiredFromReplica)
+		require.Zero(t, after.AcquiredEmpty-before.AcquiredEmpty, "nobody got a fresh bucket")
 		require.Zero(t, admitted(t, limiter, keys))
 	})
 }

@@ -139,10 +139,10 @@ func (s *scaleRun) counted() (c scaleCounts) {
 	for _, node := range s.cluster.Nodes() {
 		stats := node.Stats()
 		c.ringChanges += stats.RingChanges
-		c.gainedEmpty += stats.GainedEmpty
+		c.gainedEmpty += stats.AcquiredEmpty
 		for _, l := range stats.Limiters {
 			for _, counts := range []map[peerlimit.Origin]uint64{l.Allowed, l.Denied} {
-				c.byShare += counts[peerlimit.OriginHeir] + counts[peerlimit.OriginFallback]
+				c.byShare += counts[peerlimit.OriginStandby] + counts[peerlimit.OriginFallback]
 			}
 		}
 	}

@@ -136,7 +136,7 @@ func (c *caller) reserve(k *keyRun) (open bool) {
 
 // decided writes a decision down, for use after a delay.
 func (c *caller) decided(made call, delay time.Duration) {
-	alone := made.origin == peerlimit.OriginFallback || made.origin == peerlimit.OriginHeir
+	alone := made.origin == peerlimit.OriginFallback || made.origin == peerlimit.OriginStandby
 	if alone && !c.mayFallBack() {
 		c.saw("decided without the holder", made.key, "%.3fs: %v on node%d, by %v", made.start.Seconds(), made.key, made.node, made.origin)
 	}

@@ -141,7 +141,7 @@ func TestFailuresAreReported(t *testing.T) {
 	r.note("something was done")
 	for i := range 500 {
 		at := r.began.Add(time.Duration(i) * 30 * time.Millisecond)
-		r.noted = append(r.noted, noted{at: at, node: i % 5, kind: peerlimit.EventMemberLost, member: fmt.Sprintf("node%d", i)})
+		r.noted = append(r.noted, noted{at: at, node: i % 5, kind: peerlimit.EventMemberFailed, member: fmt.Sprintf("node%d", i)})
 	}
 	failure := r.failure()
 	for _, part := range []string{

@@ -178,7 +178,7 @@ func (r *run) judge() {
 		r.judgeRate(k)
 	}
 	for _, c := range r.calls {
-		alone := c.origin == peerlimit.OriginFallback || c.origin == peerlimit.OriginHeir
+		alone := c.origin == peerlimit.OriginFallback || c.origin == peerlimit.OriginStandby
 		if alone && c.start > r.settled+calmAfter {
 			r.saw("still deciding alone", c.key, "%.3fs: %v on node%d, by %v", c.start.Seconds(), c.key, c.node, c.origin)
 		}

@@ -30,7 +30,7 @@ func (t *tally) add(r *run, failed bool) {
 	for _, c := range r.calls {
 		t.calls++
 		switch c.origin {
-		case peerlimit.OriginFallback, peerlimit.OriginHeir:
+		case peerlimit.OriginFallback, peerlimit.OriginStandby:
 			t.alone++
 		case peerlimit.OriginLease:
 			t.leased++

@@ -10,6 +10,8 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"time"
@@ -37,6 +39,9 @@ type secretKeys struct {
 	gossip []byte // AES-256
 	takes  ed25519.PrivateKey
 }
+
+// Format keeps derived keys out of whatever is printed.
+func (secretKeys) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "(keys)") }
 
 func deriveKeys(cluster string, secret []byte) (*secretKeys, error) {
 	gossip, err := hkdf.Key(sha256.New, secret, []byte(cluster), "peerlimit gossip 1", 32)

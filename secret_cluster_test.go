@@ -86,7 +86,7 @@ func TestSecretIsChangedWithoutDowntime(t *testing.T) {
 					if assert.NoError(t, err) && d.Allowed {
 						oracles[i%keys].Admit(oracle.Take{Start: start, End: time.Since(began), Cost: 1})
 					}
-					assert.NotContains(t, []peerlimit.Origin{peerlimit.OriginFallback, peerlimit.OriginHeir}, d.Origin)
+					assert.NotContains(t, []peerlimit.Origin{peerlimit.OriginFallback, peerlimit.OriginStandby}, d.Origin)
 					time.Sleep(5 * time.Millisecond)
 				}
 			})

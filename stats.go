@@ -23,9 +23,9 @@ type Stats struct {
 	PartitionsHeld  int    // that this node decides about in full
 	RingChanges     uint64 // times the owners changed
 
-	GainedGiven   uint64 // partitions acquired with all their state, from who held them
-	GainedReplica uint64 // partitions acquired from a replica, because who held them was gone
-	GainedEmpty   uint64 // partitions acquired empty, because nobody had anything of them
+	AcquiredByTransfer   uint64 // partitions acquired with all their state, from who held them
+	AcquiredFromReplica uint64 // partitions acquired from a replica, because who held them was gone
+	AcquiredEmpty   uint64 // partitions acquired empty, because nobody had anything of them
 
 	// ReplicaLag is for how long the heir that is furthest behind has acknowledged nothing of what it was sent. About a round
 	// trip when all is well: what changes is sent every Config.ReplicaInterval.
@@ -54,19 +54,19 @@ type Stats struct {
 	PassedOn uint64 // questions of other nodes sent on to the owner
 	Refused  uint64 // questions of other nodes, and their gossip, that made no sense
 
-	// Strangers counts what unauthenticated peers sent: connections that ended in or before the handshake, and streams and
+	// Unauthenticated counts what unauthenticated peers sent: connections that ended in or before the handshake, and streams and
 	// packets of gossip, of a peer that is not of this cluster, has not its secret, or does not speak its protocol.
 	// Connections that end without having sent anything, as probes do, and those that made room for others do not count.
-	Strangers uint64
+	Unauthenticated uint64
 
 	Timeouts    uint64 // questions to other nodes that were not answered in time
 	Unreachable uint64 // questions to other nodes that could not be sent
 	Overloaded  uint64 // questions to other nodes for which there was no room, here or there
 
-	QuestionTimes Histogram // how long questions to other nodes about takes lasted, unanswered ones too
+	RequestTimes Histogram // how long questions to other nodes about takes lasted, unanswered ones too
 
 	LostRefunds   uint64 // refunds and cancellations that did not reach the owner
-	LostReports   uint64 // keys of which it was not reported what was spent by a share, because there were too many
+	DroppedDebts   uint64 // keys of which it was not reported what was spent by a share, because there were too many
 	EventsDropped uint64 // events that Config.OnEvent was too slow for
 
 	// Limiters has an entry for every limiter that was used on this node, by name.

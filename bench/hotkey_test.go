@@ -216,5 +216,5 @@ func TestHotKeyIsExactAcrossProcesses(t *testing.T) {
 	t.Logf("%v; by %v", report, origins)
 	assert.True(t, report.Within(0), "%v", report)
 	assert.Positive(t, origins[peerlimit.OriginLease])
-	assert.Zero(t, origins[peerlimit.OriginHeir]+origins[peerlimit.OriginFallback], "the owner was there all the time")
+	assert.Zero(t, origins[peerlimit.OriginStandby]+origins[peerlimit.OriginFallback], "the owner was there all the time")
 }

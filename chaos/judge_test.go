@@ -149,7 +149,7 @@ func (r *run) judgeKeys(result *Result, kind string, l limit, records []record, 
 func (r *run) shares(admitted []record) string {
 	var b strings.Builder
 	for _, c := range admitted {
-		if c.why == peerlimit.OriginFallback.String() || c.why == peerlimit.OriginHeir.String() {
+		if c.why == peerlimit.OriginFallback.String() || c.why == peerlimit.OriginStandby.String() {
 			fmt.Fprintf(&b, "; a share (%s) at %s, %.0f to %.0f ms", c.why, c.node, milliseconds(c.start-r.began), milliseconds(c.end-r.began))
 		}
 	}

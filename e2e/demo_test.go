@@ -110,7 +110,7 @@ func TestDemoPage(t *testing.T) {
 
 	b.click("#split")
 	b.waitFor("the split", `[...document.querySelectorAll("#nodes tbody tr")].some((r) => r.children[2].textContent === "cut off")`)
-	b.waitFor("shares of the limit", `document.querySelector("#by-origin-text").textContent.match(/heir|fallback/)`+` !== null`)
+	b.waitFor("shares of the limit", `document.querySelector("#by-origin-text").textContent.match(/standby|fallback/)`+` !== null`)
 	b.click("#split")
 	b.waitFor("the end of the split", contains("#events", "after the split of"))
 	b.waitFor("no node cut off", `![...document.querySelectorAll("#nodes tbody tr")].some((r) => r.children[2].textContent === "cut off")`)

@@ -99,9 +99,9 @@ var singles = []single{
 		func(s *peerlimit.Stats) int { return s.PartitionsHeld }),
 	counter("ring_changes_total", "Times the owners of partitions changed.",
 		func(s *peerlimit.Stats) uint64 { return s.RingChanges }),
-	labelled(gained, "given", func(s *peerlimit.Stats) uint64 { return s.GainedGiven }),
-	labelled(gained, "replica", func(s *peerlimit.Stats) uint64 { return s.GainedReplica }),
-	labelled(gained, "empty", func(s *peerlimit.Stats) uint64 { return s.GainedEmpty }),
+	labelled(gained, "given", func(s *peerlimit.Stats) uint64 { return s.AcquiredByTransfer }),
+	labelled(gained, "replica", func(s *peerlimit.Stats) uint64 { return s.AcquiredFromReplica }),
+	labelled(gained, "empty", func(s *peerlimit.Stats) uint64 { return s.AcquiredEmpty }),
 
 	labelledGauge(links, "up", func(s *peerlimit.Stats) int { return s.LinksUp }),
 	labelledGauge(links, "suspect", func(s *peerlimit.Stats) int { return s.LinksSuspect }),
@@ -113,7 +113,7 @@ var singles = []single{
 	counter("evidence_lapses_total", "Times that this node had to cease to decide in full, because it heard from no majority.",
 		func(s *peerlimit.Stats) uint64 { return s.QuorumLosses }),
 
-	gauge("max_keys", "The bound of peerlimit_keys, and of peerlimit_alone_keys.",
+	gauge("max_keys", "The bound of peerlimit_keys, and of peerlimit_degraded_keys.",
 		func(s *peerlimit.Stats) int { return s.MaxKeys }),
 	gauge("keys", "Buckets kept for the cluster, held and replicas.",
 		func(s *peerlimit.Stats) int { return s.Keys }),
@@ -140,7 +140,7 @@ var singles = []single{
 	counter("questions_refused_total", "Questions of other nodes that made no sense.",
 		func(s *peerlimit.Stats) uint64 { return s.Refused }),
 	counter("strangers_total", "Connections for takes that did not get through the handshake.",
-		func(s *peerlimit.Stats) uint64 { return s.Strangers }),
+		func(s *peerlimit.Stats) uint64 { return s.Unauthenticated }),
 	labelled(failures, "timeout", func(s *peerlimit.Stats) uint64 { return s.Timeouts }),
 	labelled(failures, "unreachable", func(s *peerlimit.Stats) uint64 { return s.Unreachable }),
 	labelled(failures, "overloaded", func(s *peerlimit.Stats) uint64 { return s.Overloaded }),
@@ -148,7 +148,7 @@ var singles = []single{
 	counter("lost_refunds_total", "Refunds and cancellations that did not reach the owner.",
 		func(s *peerlimit.Stats) uint64 { return s.LostRefunds }),
 	counter("lost_reports_total", "Keys of which it was not reported what was spent by a share.",
-		func(s *peerlimit.Stats) uint64 { return s.LostReports }),
+		func(s *peerlimit.Stats) uint64 { return s.DroppedDebts }),
 	counter("dropped_events_total", "Events that Config.OnEvent was too slow for.",
 		func(s *peerlimit.Stats) uint64 { return s.EventsDropped }),
 }
@@ -187,7 +187,7 @@ func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 	for _, m := range singles {
 		metrics <- prometheus.MustNewConstMetric(m.desc, m.kind, m.value(&stats), m.label...)
 	}
-	metrics <- histogram(&stats.QuestionTimes)
+	metrics <- histogram(&stats.RequestTimes)
 	c.collectDecisions(metrics, stats.Limiters)
 	c.collectPeers(metrics)
 }

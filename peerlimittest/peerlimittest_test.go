@@ -55,7 +55,7 @@ func exercise(t *testing.T) {
 }
 
 // alone are the origins of decisions by a share.
-var alone = []peerlimit.Origin{peerlimit.OriginHeir, peerlimit.OriginFallback}
+var alone = []peerlimit.Origin{peerlimit.OriginStandby, peerlimit.OriginFallback}
 
 func take(t *testing.T, l *peerlimit.Limiter) peerlimit.Decision {
 	t.Helper()

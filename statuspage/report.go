@@ -231,9 +231,9 @@ func figures(s *peerlimit.Stats) []figureGroup {
 			{"partitions owned, of 4,093", fmt.Sprint(s.PartitionsOwned), false},
 			{"partitions decided about in full", fmt.Sprint(s.PartitionsHeld), s.PartitionsHeld < s.PartitionsOwned},
 			count("times the owners changed", s.RingChanges),
-			count("partitions gained with all state", s.GainedGiven),
-			count("partitions gained from a replica", s.GainedReplica),
-			{"partitions gained empty", fmt.Sprint(s.GainedEmpty), false},
+			count("partitions gained with all state", s.AcquiredByTransfer),
+			count("partitions gained from a replica", s.AcquiredFromReplica),
+			{"partitions gained empty", fmt.Sprint(s.AcquiredEmpty), false},
 			{"replica lag", s.ReplicaLag.Round(time.Millisecond).String(), s.ReplicaLag > time.Second},
 		}},
 		{"Buckets", []figure{
@@ -250,13 +250,13 @@ func figures(s *peerlimit.Stats) []figureGroup {
 			bad("that could not be sent", s.Unreachable),
 			bad("for which there was no room", s.Overloaded),
 			bad("refused: they made no sense", s.Refused),
-			bad("connections of strangers", s.Strangers),
+			bad("connections of strangers", s.Unauthenticated),
 		}},
 		{"Deciding without the owner", []figure{
 			bad("decisions by a share", s.Degraded),
 			bad("times without a majority", s.QuorumLosses),
 			bad("refunds that were lost", s.LostRefunds),
-			bad("reports that were lost", s.LostReports),
+			bad("reports that were lost", s.DroppedDebts),
 		}},
 	}
 }

@@ -263,7 +263,7 @@ func (s *service) onEvent(e peerlimit.Event) {
 // more when another event is on its way, which then tells nothing.
 func (s *service) newGains() gains {
 	stats := s.node.Stats()
-	now := gains{Given: stats.GainedGiven, Replica: stats.GainedReplica, Empty: stats.GainedEmpty}
+	now := gains{Given: stats.AcquiredByTransfer, Replica: stats.AcquiredFromReplica, Empty: stats.AcquiredEmpty}
 	old := s.gained
 	s.gained = now
 	return gains{Given: now.Given - old.Given, Replica: now.Replica - old.Replica, Empty: now.Empty - old.Empty}

@@ -61,12 +61,12 @@ func TestNoticesOfOneThingAreToldOnce(t *testing.T) {
 	d := narrate(t, func(n *narrator) {
 		time.Sleep(100 * time.Millisecond)
 		n.did("KILL node-3")
-		lost := nodeEvent{Kind: peerlimit.EventMemberLost, Member: "node-3"}
+		lost := nodeEvent{Kind: peerlimit.EventMemberFailed, Member: "node-3"}
 		n.hear("node-1", lost)
 		time.Sleep(100 * time.Millisecond)
 		n.hear("node-2", lost)
 		n.hear("node-2", lost)
-		n.hear("node-2", nodeEvent{Kind: peerlimit.EventMemberLost, Member: "node-4"})
+		n.hear("node-2", nodeEvent{Kind: peerlimit.EventMemberFailed, Member: "node-4"})
 		n.hear("node-2", nodeEvent{Kind: peerlimit.EventLinkUp, Member: "node-4"}) // is no news
 		time.Sleep(2 * gathering)
 		n.hear("node-4", lost) // is late, and told on its own
@@ -116,7 +116,7 @@ func TestWhatIsTakenOverIsAddedUp(t *testing.T) {
 func TestSamplesAndEventsComeInOrder(t *testing.T) {
 	d := narrate(t, func(n *narrator) {
 		time.Sleep(950 * time.Millisecond)
-		n.hear("node-1", nodeEvent{Kind: peerlimit.EventMemberLost, Member: "node-3"})
+		n.hear("node-1", nodeEvent{Kind: peerlimit.EventMemberFailed, Member: "node-3"})
 		time.Sleep(100 * time.Millisecond)
 		n.came("all agree")
 		n.recorder.add(call{key: "bob", node: "node-1", admitted: true, origin: "remote"})

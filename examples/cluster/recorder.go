@@ -169,7 +169,7 @@ func (r *recorder) judge(c call) {
 	r.count(c)
 	if c.admitted {
 		r.judges[c.key].AdmitBetween(instant(c.start), instant(c.end), 1)
-		byOwner := c.origin != peerlimit.OriginHeir.String() && c.origin != peerlimit.OriginFallback.String()
+		byOwner := c.origin != peerlimit.OriginStandby.String() && c.origin != peerlimit.OriginFallback.String()
 		r.admitted[c.key] = append(r.admitted[c.key], admission{c.start, c.end, byOwner})
 	}
 }

@@ -64,27 +64,27 @@ var scenarios = map[string][]scenario{
 		{"nothing at all", `peerlimit_decisions_total{@,a,origin="local"} 5x40; peerlimit_decisions_total{@,a,origin="heir"} 5x40`, nil},
 	},
 	"PeerlimitTimeouts": {
-		{"none", `peerlimit_question_failures_total{@,a,reason="timeout"} 7x60; peerlimit_ring_changes_total{@,a} 3x60`, nil},
-		{"some", `peerlimit_question_failures_total{@,a,reason="timeout"} 0+10x60; peerlimit_ring_changes_total{@,a} 3x60`, []string{"a"}},
-		{"in deploys", `peerlimit_question_failures_total{@,a,reason="timeout"} 0+10x60; peerlimit_ring_changes_total{@,a} 3+1x60`, nil},
-		{"others", `peerlimit_question_failures_total{@,a,reason="unreachable"} 0+10x60; peerlimit_ring_changes_total{@,a} 3x60`, nil},
+		{"none", `peerlimit_request_failures_total{@,a,reason="timeout"} 7x60; peerlimit_ring_changes_total{@,a} 3x60`, nil},
+		{"some", `peerlimit_request_failures_total{@,a,reason="timeout"} 0+10x60; peerlimit_ring_changes_total{@,a} 3x60`, []string{"a"}},
+		{"in deploys", `peerlimit_request_failures_total{@,a,reason="timeout"} 0+10x60; peerlimit_ring_changes_total{@,a} 3+1x60`, nil},
+		{"others", `peerlimit_request_failures_total{@,a,reason="unreachable"} 0+10x60; peerlimit_ring_changes_total{@,a} 3x60`, nil},
 	},
 	"PeerlimitOverloaded": {
-		{"none", `peerlimit_question_failures_total{@,a,reason="overloaded"} 4x60`, nil},
-		{"some", `peerlimit_question_failures_total{@,b,reason="overloaded"} 0+10x60`, []string{"b"}},
+		{"none", `peerlimit_request_failures_total{@,a,reason="overloaded"} 4x60`, nil},
+		{"some", `peerlimit_request_failures_total{@,b,reason="overloaded"} 0+10x60`, []string{"b"}},
 	},
 	"PeerlimitEvictions": {
 		{"none", `peerlimit_evictions_total{@,a} 900x40`, nil},
 		{"some", `peerlimit_evictions_total{@,a} 0x30 1 2 3x8`, []string{"a"}},
 	},
 	"PeerlimitRefused": {
-		{"none", `peerlimit_questions_refused_total{@,a} 0x40`, nil},
-		{"one", `peerlimit_questions_refused_total{@,a} 0x30 1x10`, []string{"a"}},
+		{"none", `peerlimit_requests_refused_total{@,a} 0x40`, nil},
+		{"one", `peerlimit_requests_refused_total{@,a} 0x30 1x10`, []string{"a"}},
 	},
 	"PeerlimitForgot": {
-		{"the first node starts", `peerlimit_partitions_gained_total{@,a,source="empty"} 0 4093x40; peerlimit_members{@,a} 1 1 2 3x38`, nil},
-		{"a join", `peerlimit_partitions_gained_total{@,b,source="given"} 0 1364x40; peerlimit_members{@,b} 3x41`, nil},
-		{"two die", `peerlimit_partitions_gained_total{@,a,source="empty"} 9x30 400x10; peerlimit_members{@,a} 5x30 3x10`, []string{"a"}},
+		{"the first node starts", `peerlimit_partitions_acquired_total{@,a,source="empty"} 0 4093x40; peerlimit_members{@,a} 1 1 2 3x38`, nil},
+		{"a join", `peerlimit_partitions_acquired_total{@,b,source="transfer"} 0 1364x40; peerlimit_members{@,b} 3x41`, nil},
+		{"two die", `peerlimit_partitions_acquired_total{@,a,source="empty"} 9x30 400x10; peerlimit_members{@,a} 5x30 3x10`, []string{"a"}},
 	},
 	"PeerlimitManyKeys": {
 		{"few", `peerlimit_keys{@,a} 700000x40; peerlimit_max_keys{@,a} 1000000x40`, nil},
