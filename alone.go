@@ -36,7 +36,7 @@ func (n *Node) decideByShare(policy fallback.Policy, r *rule, part uint16, m *me
 	origin, sharing := originFallback, 1
 	copied, wasHolder := n.hasCopy(part)
 	if copied {
-		origin = originHeir
+		origin = originStandby
 	}
 	if wasHolder { // all in its reach ask it
 		sharing = n.reach.reachable(n.now())

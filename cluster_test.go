@@ -248,7 +248,7 @@ func TestWaitEndsWithItsContextAndSpendsNothing(t *testing.T) {
 	})
 }
 
-// An owner that is cut off is replaced within a second. Until then its heir decides by a share, which is charged when it
+// An owner that is cut off is replaced within a second. Until then its standby decides by a share, which is charged when it
 // begins to hold: not a token is given out twice, also when a share is less than one.
 func TestOwnerCutOffIsReplaced(t *testing.T) {
 	for _, size := range sizes(3, 5, 9) {
@@ -293,7 +293,7 @@ func TestFallbackRemembersDenials(t *testing.T) {
 		for range 31 {
 			caller.Allow(ctx, "k")
 		}
-		time.Sleep(3 * peerlimit.DefaultReplicaInterval) // or the owner is gone with what it has not told its heir
+		time.Sleep(3 * peerlimit.DefaultReplicaInterval) // or the owner is gone with what it has not told its standby
 		cluster.Isolate(owner)
 		for range 20 {
 			d, err := caller.Take(ctx, "k", 1)

@@ -123,7 +123,7 @@ type reportMark struct {
 	seq      uint64
 }
 
-// replicaPart is what a holder sends its heir of one partition.
+// replicaPart is what a holder sends its standby of one partition.
 type replicaPart struct {
 	part    uint16
 	version version // of the holder, with everything up to this message in it
@@ -140,7 +140,7 @@ type replicaPart struct {
 
 type replicaRequest struct{ parts []replicaPart }
 
-// replicaStatus is what the heir says of one partition.
+// replicaStatus is what the standby says of one partition.
 type replicaStatus uint8
 
 const (
@@ -170,7 +170,7 @@ type settlePart struct {
 	version version
 }
 
-// settleAnswer names the partitions whose holder's present heir, another node than the asker, has everything.
+// settleAnswer names the partitions whose holder's present standby, another node than the asker, has everything.
 type settleAnswer struct{ settled []uint16 }
 
 // report charges a holder's buckets with what was spent elsewhere while it could not be asked.

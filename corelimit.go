@@ -117,7 +117,7 @@ const (
 	originRemote                        // the holder, asked over the network
 	originLease                         // this node, from tokens that the holder set aside for it
 	originDenialCache                   // this node, by a denial of the holder's that still stands
-	originHeir                          // a node that keeps a replica
+	originStandby                       // a node that keeps a replica
 	originFallback                      // this node, by its fallback policy
 	originEnd
 )

@@ -66,13 +66,13 @@ const (
 	OriginDenialCache = Origin(originDenialCache)
 
 	// OriginStandby: the node that keeps the replica, because the owner cannot be reached.
-	OriginStandby = Origin(originHeir)
+	OriginStandby = Origin(originStandby)
 
 	// OriginFallback: this node alone, by its fallback policy, because the key's owner cannot be reached.
 	OriginFallback = Origin(originFallback)
 )
 
-var originNames = [originEnd]string{"local", "remote", "lease", "denial-cache", "heir", "fallback"}
+var originNames = [originEnd]string{"local", "remote", "lease", "denial-cache", "standby", "fallback"}
 
 // String returns the origin in lower case, such as "local" or "denial-cache".
 func (o Origin) String() string {

@@ -31,7 +31,7 @@ func TestOriginNames(t *testing.T) {
 	assert.Equal(t, OriginLocal, Decision{}.Origin)
 	for origin, name := range map[Origin]string{
 		OriginLocal: "local", OriginRemote: "remote", OriginLease: "lease", OriginDenialCache: "denial-cache",
-		OriginStandby: "heir", OriginFallback: "fallback", Origin(originEnd): "Origin(6)",
+		OriginStandby: "standby", OriginFallback: "fallback", Origin(originEnd): "Origin(6)",
 	} {
 		assert.Equal(t, name, origin.String())
 	}

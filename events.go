@@ -39,7 +39,7 @@ const (
 	EventMemberJoined    EventKind = 1 + iota // a member was seen for the first time, or again
 	EventMemberLeaving                        // a member announced that it is going
 	EventMemberLeft                           // a member went as announced
-	EventMemberFailed                           // a member went without a word
+	EventMemberFailed                         // a member went without a word
 	EventRing                                 // the owners of partitions changed
 	EventLinkUp                               // takes can be sent to a member
 	EventLinkDown                             // takes cannot be sent to a member

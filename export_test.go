@@ -76,7 +76,7 @@ func HasCopy(n *Node, partition uint16) bool {
 	return copied
 }
 
-// MoveInPieces has a node move partitions in pieces of so many bytes of buckets: to who acquires, and to heirs.
+// MoveInPieces has a node move partitions in pieces of so many bytes of buckets: to who acquires, and to standbys.
 func MoveInPieces(c *Config, answer, replica int) { c.pieces = pieceSizes{answer, replica} }
 
 // Forgotten says what a copy of a partition that another node keeps knows better than this node, which holds it: buckets

@@ -41,9 +41,9 @@ func benchmarkHolds(b *testing.B, keys int) {
 		b.ReportMetric(float64(longest)/1e6, what+"-ms")
 	}
 
-	r := newReplicaRig(b, "heir")
-	heir := r.heirs["heir"].table
-	r.holder.maxKeys, heir.maxKeys = 4<<20, 4<<20
+	r := newReplicaRig(b, "standby")
+	standby := r.standbys["standby"].table
+	r.holder.maxKeys, standby.maxKeys = 4<<20, 4<<20
 	names := make([]string, keys)
 	for i := range names {
 		names[i] = fmt.Sprintf("user-%08d", i)
@@ -70,41 +70,41 @@ func benchmarkHolds(b *testing.B, keys int) {
 		}
 	})
 	measure("drop", func() {
-		idle, _ := heir.idleCopy(rigPart)
-		heir.dropCopy(idle)
+		idle, _ := standby.idleCopy(rigPart)
+		standby.dropCopy(idle)
 		boundary()
-		heir.tidy(rigPart, 0)
+		standby.tidy(rigPart, 0)
 	})
 	measure("drained", func() { r.holder.sweep(rigPart, int64(2*time.Hour)) })
 }
 
-// shipAll sends the rig's heir all that it lacks.
+// shipAll sends the rig's standby all that it lacks.
 func shipAll(b *testing.B, r *replicaRig, boundary func(), began *time.Duration) {
-	heir := r.heirs["heir"]
+	standby := r.standbys["standby"]
 	var rest *transfer
 	for more := true; more; {
 		s := newShipment()
 		if rest != nil {
-			if !r.holder.packNext(s, rest, "heir", r.rules, 0) {
+			if !r.holder.packNext(s, rest, "standby", r.rules, 0) {
 				rest = nil
 			}
 		} else {
 			more = false
 			r.holder.markChanged(rigPart)
-			r.holder.takeChanged(func(part uint16) { _, rest = r.holder.pack(s, part, "heir", r.rules, 0) })
+			r.holder.takeChanged(func(part uint16) { _, rest = r.holder.pack(s, part, "standby", r.rules, 0) })
 		}
 		if s.empty() {
 			continue
 		}
 		more = true
-		q, err := decodeReplicaRequest(appendReplicaRequest(nil, &s.request), heir.rules.plainSet)
+		q, err := decodeReplicaRequest(appendReplicaRequest(nil, &s.request), standby.rules.plainSet)
 		if err != nil {
 			b.Fatal(err)
 		}
 		*began = threadTime(b) // no lock was held
-		ack, _ := heir.table.takeReplica(&q.parts[0], true, heir.rules, 0)
-		heir.table.tidy(rigPart, 0)
-		r.holder.delivered(s, 0, "heir", ack, false, 0)
+		ack, _ := standby.table.takeReplica(&q.parts[0], true, standby.rules, 0)
+		standby.table.tidy(rigPart, 0)
+		r.holder.delivered(s, 0, "standby", ack, false, 0)
 		boundary()
 	}
 }

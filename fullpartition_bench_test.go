@@ -74,18 +74,18 @@ func benchmarkFullPartition(b *testing.B) {
 	})
 }
 
-// awaitReplica returns when the heir of a partition has all of it.
+// awaitReplica returns when the standby of a partition has all of it.
 func awaitReplica(b *testing.B, n *Node, part uint16) {
 	p := &n.table.partitions[part]
 	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) {
 		p.mu.Lock()
 		r := &p.holding.replication
-		done := p.holding.holds && r.heir != "" && !r.needsAll() && len(p.dirty) == 0
+		done := p.holding.holds && r.standby != "" && !r.needsAll() && len(p.dirty) == 0
 		p.mu.Unlock()
 		if done {
 			return
 		}
-		require.Less(b, time.Since(began), time.Minute, "the heir gets it never")
+		require.Less(b, time.Since(began), time.Minute, "the standby gets it never")
 	}
 }
 

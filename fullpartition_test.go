@@ -42,24 +42,24 @@ func TestNoHoldGoesOverAWholePartition(t *testing.T) {
 		r.take(t, fmt.Sprint(i))
 		requireShort(t, "inserting")
 	}
-	heir := r.heirs["a"].table
+	standby := r.standbys["a"].table
 	r.holder.sweep(rigPart, 0)
 	requireShort(t, "looking at what has not drained")
 	r.finish(t, "a")
 	requireShort(t, "sending everything")
-	require.Equal(t, r.taken, levels(heir, r.rules))
-	requireCounted(t, heir)
+	require.Equal(t, r.taken, levels(standby, r.rules))
+	requireCounted(t, standby)
 	requireShort(t, "")
 
-	sent := len(r.heirs["a"].wire)
+	sent := len(r.standbys["a"].wire)
 	for i := range keys {
 		r.take(t, fmt.Sprint(i))
 		holds.released()
 	}
 	r.finish(t, "a")
 	requireShort(t, "sending changes of every key")
-	require.Equal(t, r.taken, levels(heir, r.rules))
-	require.Less(t, len(r.heirs["a"].wire), sent+keys/900, "once")
+	require.Equal(t, r.taken, levels(standby, r.rules))
+	require.Less(t, len(r.standbys["a"].wire), sent+keys/900, "once")
 	require.Empty(t, r.part().dirty)
 
 	for i := range keys {
@@ -73,8 +73,8 @@ func TestNoHoldGoesOverAWholePartition(t *testing.T) {
 	r.take(t, "while none is listed")
 	r.finish(t, "a")
 	requireShort(t, "sending everything once more")
-	require.Equal(t, r.taken, levels(heir, r.rules))
-	requireCounted(t, heir)
+	require.Equal(t, r.taken, levels(standby, r.rules))
+	requireCounted(t, standby)
 	r.take(t, "7")
 	require.Len(t, r.part().dirty, 1, "changes are listed again")
 
@@ -82,13 +82,13 @@ func TestNoHoldGoesOverAWholePartition(t *testing.T) {
 		_, from, more = r.holder.collect(rigPart, from, answerBudget, r.rules, 0)
 	}
 	requireShort(t, "answering")
-	idle, any := heir.idleCopy(rigPart)
+	idle, any := standby.idleCopy(rigPart)
 	require.True(t, any)
-	require.True(t, heir.dropCopy(idle))
-	heir.tidyAll(func() int64 { return 0 })
+	require.True(t, standby.dropCopy(idle))
+	standby.tidyAll(func() int64 { return 0 })
 	requireShort(t, "dropping a copy")
-	requireCounted(t, heir)
-	require.Zero(t, heir.keys.Load())
+	requireCounted(t, standby)
+	require.Zero(t, standby.keys.Load())
 	r.holder.sweep(rigPart, int64(2*time.Hour))
 	requireShort(t, "sweeping")
 	require.Zero(t, r.holder.keys.Load())
@@ -99,11 +99,11 @@ func TestNoHoldGoesOverAWholePartition(t *testing.T) {
 func TestAFullPartitionArrivesAtASmallTable(t *testing.T) {
 	countHolds(t)
 	r := newReplicaRig(t, "a")
-	heir := r.heirs["a"].table
-	heir.maxKeys = 5000
+	standby := r.standbys["a"].table
+	standby.maxKeys = 5000
 	for i := range 4000 {
 		set := r.rule.set
-		heir.insert(&heir.partitions[rigPart], bucketKey{fmt.Sprint("old-", i), r.rule.id}.hash(heir.seed), bucketKey{fmt.Sprint("old-", i), r.rule.id}, set, 0)
+		standby.insert(&standby.partitions[rigPart], bucketKey{fmt.Sprint("old-", i), r.rule.id}.hash(standby.seed), bucketKey{fmt.Sprint("old-", i), r.rule.id}, set, 0)
 		holds.released()
 	}
 	for i := range 30_000 {
@@ -112,10 +112,10 @@ func TestAFullPartitionArrivesAtASmallTable(t *testing.T) {
 	}
 	r.finish(t, "a")
 	requireShort(t, "evicting")
-	require.EqualValues(t, 5000, heir.keys.Load())
-	require.EqualValues(t, 25_000, heir.evicted.Load())
-	requireCounted(t, heir)
-	for key := range levels(heir, r.rules) {
+	require.EqualValues(t, 5000, standby.keys.Load())
+	require.EqualValues(t, 25_000, standby.evicted.Load())
+	requireCounted(t, standby)
+	for key := range levels(standby, r.rules) {
 		require.NotContains(t, key, "old-")
 	}
 }

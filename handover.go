@@ -128,7 +128,7 @@ func (t *table) replace(p *partition, a *arrival) {
 	p.holding.setMarks(a.marks)
 }
 
-// markChanged has a partition looked at for the heir, whether or not something was decided. The caller holds its mu.
+// markChanged has a partition looked at for the standby, whether or not something was decided. The caller holds its mu.
 func (t *table) markChanged(part uint16) {
 	t.changed[part/64].Or(1 << (part % 64))
 }

@@ -20,20 +20,20 @@ type holding struct {
 	// somebody else acquires, it decides for those in its reach by their share.
 	lapsed bool
 
-	// refused says that the heir refused a replica because of a higher promise or copy: the holder must acquire anew,
+	// refused says that the standby refused a replica because of a higher promise or copy: the holder must acquire anew,
 	// while it goes on deciding [RefusedHolderReacquires].
 	refused bool
 
-	// heirless says that replication is noHeir. It stands here because every take looks at it.
-	heirless bool
+	// unreplicated says that replication is noStandby. It stands here because every take looks at it.
+	unreplicated bool
 
-	// unlisted says that changes are not noted for now: the heir gets everything, but not yet. See forgetChanges.
+	// unlisted says that changes are not noted for now: the standby gets everything, but not yet. See forgetChanges.
 	unlisted bool
 
 	// copy is the version of the buckets kept here, authoritative or not; zero when there is no copy.
 	copy version
 
-	// replication is what the heir has; of use while holds.
+	// replication is what the standby has; of use while holds.
 	replication replication
 
 	// promised is the highest election that this node has answered with "not holding", or begun itself. It answers
@@ -152,7 +152,7 @@ func (h *holding) start(v version) {
 	}
 }
 
-// renew ends the attempt of a node that held all the while: it raises its term, and its heir needs everything anew.
+// renew ends the attempt of a node that held all the while: it raises its term, and its standby needs everything anew.
 func (h *holding) renew(v version) {
 	h.attempt, h.refused = nil, false
 	h.copy = v
@@ -194,31 +194,31 @@ func (h *holding) takeReplica(v version) {
 	h.taken++
 }
 
-// replication is what a holder knows of its heir's replica. The zero value knows nothing: the heir needs everything.
+// replication is what a holder knows of its standby's replica. The zero value knows nothing: the standby needs everything.
 type replication struct {
-	acked    uint64            // the heir has everything up to this seq
+	acked    uint64            // the standby has everything up to this seq
 	marks    map[string]uint64 // and these marks; never changed, so that it can be a copy's
-	heir     string            // whom it is sent to; none when there is no other node, and nothing is
+	standby  string            // whom it is sent to; none when there is no other node, and nothing is
 	complete bool              // it has had all of the partition in this term
 
-	// again says that the heir needs everything, although it has had it: it has lost it, or is too far behind.
+	// again says that the standby needs everything, although it has had it: it has lost it, or is too far behind.
 	again bool
 
-	// pieces says that everything is on its way to the heir, in pieces.
+	// pieces says that everything is on its way to the standby, in pieces.
 	pieces bool
 }
 
 // needsAll reports whether everything is to be sent, and not just what has changed.
 func (r *replication) needsAll() bool { return !r.complete || r.again }
 
-// replicate begins replication anew, from what the heir is known to have.
+// replicate begins replication anew, from what the standby is known to have.
 func (h *holding) replicate(from replication) {
-	h.replication, h.heirless = from, from.acked == noHeir.acked
+	h.replication, h.unreplicated = from, from.acked == noStandby.acked
 }
 
-// noHeir is what is known when there is no heir: whatever will be decided is as safe as it can be, and changes need not be
+// noStandby is what is known when there is no standby: whatever will be decided is as safe as it can be, and changes need not be
 // noted.
-var noHeir = replication{complete: true, acked: math.MaxUint64}
+var noStandby = replication{complete: true, acked: math.MaxUint64}
 
 // outdo has a holder acquire anew, with an election above one that another node has promised or has a copy of
 // [RefusedHolderReacquires].
@@ -253,7 +253,7 @@ func (h *holding) drop() {
 	h.gift.round = election{}
 }
 
-// settled reports whether the heir has all that a copy of that version has, so that the copy can be dropped. What the
+// settled reports whether the standby has all that a copy of that version has, so that the copy can be dropped. What the
 // holder has decided since is not in the copy, and does not matter for it.
 func (h *holding) settled(v version) bool {
 	if !h.holds || h.copy.below(v) || !h.replication.complete {

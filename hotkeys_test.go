@@ -176,7 +176,7 @@ func TestADenialIsRemembered(t *testing.T) {
 func TestDenialsByOthersThanTheHolderAreNotRemembered(t *testing.T) {
 	c := newHotCaller(t, perSecond(10))
 	m := &message{kind: kindTake, rule: c.rule.encoded, key: "k", cost: 1}
-	share := answer{status: statusDecided, decision: coreDecision{RetryAfter: time.Second, Origin: originHeir}, grant: grant{stands: time.Second}}
+	share := answer{status: statusDecided, decision: coreDecision{RetryAfter: time.Second, Origin: originStandby}, grant: grant{stands: time.Second}}
 	c.answered(nil, m, c.rule, &share, nil, 0, func() int64 { return 0 })
 	assert.Nil(t, c.find(c.id.hash(c.seed), c.id))
 }

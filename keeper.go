@@ -28,7 +28,7 @@ type keeper struct {
 	previous  [ring.Partitions]atomic.Pointer[string]
 	ringSince atomic.Int64
 
-	// before is the ring before the last change: a new heir may not have a replica yet, which the one before has.
+	// before is the ring before the last change: a new standby may not have a replica yet, which the one before has.
 	before atomic.Pointer[ring.Ring]
 
 	// leaving says that this node is going: it acquires nothing any more [LeavingAcquiresNothing], but anew what it holds.
@@ -157,7 +157,7 @@ func (k *keeper) wanted(now int64) (parts []uint16, again time.Duration) {
 	return parts, again
 }
 
-// wants reports whether a round should be begun: the ring names this node and it does not hold, or its heir has refused
+// wants reports whether a round should be begun: the ring names this node and it does not hold, or its standby has refused
 // a replica. The latter also when this node is leaving, which otherwise acquires nothing: it could not hand over. The model
 // has such a leaver go on replicating instead, its RefusedLeaverReplicates; either way it meets whoever else holds.
 func (k *keeper) wants(h *holding, owner bool) bool {

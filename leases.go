@@ -204,7 +204,7 @@ func (s *bucketState) firstBack(now int64) time.Duration {
 	return time.Duration(max(0, out[0].end-int64(leaseReturnTime)-now))
 }
 
-// moving returns what is set aside when the bucket is sent elsewhere, or to an heir: as much, for as long, and for the
+// moving returns what is set aside when the bucket is sent elsewhere, or to a standby: as much, for as long, and for the
 // same limits. Who has it is not told; what comes back after a move comes too late, and counts as used.
 func (s *bucketState) moving(now int64) (moving []movingLease) {
 	out := s.out()

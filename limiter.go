@@ -182,9 +182,9 @@ type Placement struct {
 	// Owner decides, as far as this node knows.
 	Owner Member
 
-	// Heir owns the partition if the owner goes, and keeps a replica until then. It is the zero Member when there is no
-	// other member.
-	Heir Member
+	// Standbys keep a replica, in the order in which they own the partition once those before them have gone. It is empty
+	// when there is no other member.
+	Standbys []Member
 }
 
 // Placement returns where the buckets of key are, as far as this node knows. It asks nobody.
@@ -193,8 +193,8 @@ func (l *Limiter) Placement(key string) Placement {
 	part := hash.Partition(key)
 	route := l.node.route.Load()
 	p := Placement{Partition: int(part), Owner: l.node.memberOf(route.owner(part))}
-	if heir, ok := route.heir(part); ok {
-		p.Heir = l.node.memberOf(heir)
+	if standby, ok := route.standby(part); ok {
+		p.Standbys = []Member{l.node.memberOf(standby)}
 	}
 	return p
 }
@@ -269,7 +269,7 @@ func (l *Limiter) send(ctx context.Context, r *rule, m *message) (reply, error) 
 }
 
 // ask asks those who may decide about a key that this node does not hold: the owner, by whom the question gets to the
-// holder if that is another; when it cannot be reached its heir; and when neither can, this node decides alone.
+// holder if that is another; when it cannot be reached its standby; and when neither can, this node decides alone.
 func (l *Limiter) ask(ctx context.Context, r *rule, part uint16, m *message, began int64) (reply, error) {
 	n := l.node
 	patience := n.patience(ctx)
@@ -283,15 +283,15 @@ func (l *Limiter) ask(ctx context.Context, r *rule, part uint16, m *message, beg
 				return earlier, nil
 			}
 		}
-		heirsReply, heirsErr := n.askHeir(ctx, l, r, part, m, err, n.patience(ctx))
-		if heirsErr == nil {
-			rep, cause, err = heirsReply, err, nil
+		standbysReply, standbysErr := n.askStandby(ctx, l, r, part, m, err, n.patience(ctx))
+		if standbysErr == nil {
+			rep, cause, err = standbysReply, err, nil
 		}
-		again = again || errors.Is(err, transport.ErrTimeout) && heirsErr == errNoHeir
+		again = again || errors.Is(err, transport.ErrTimeout) && standbysErr == errNoStandby
 	}
 	if err != nil && again && ctx.Err() == nil {
 		// Nobody failed: it is on its way from one node to another, and will be decided in full when it has arrived. Or the owner
-		// is slow and has no heir in reach: then the heir's time is for the previous owner, which may still hold, and for
+		// is slow and has no standby in reach: then the standby's time is for the previous owner, which may still hold, and for
 		// the owner. If the owner has spent the tokens already they are spent twice, the safe side.
 		if earlier, previousErr := n.askPrevious(ctx, part, m, patience); previousErr == nil {
 			l.answered(m, &earlier.answer)

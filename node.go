@@ -44,7 +44,7 @@ type Node struct {
 	reach      *reach      // whether this node may decide in full, and who is lost
 	evidence   *evidence   // what keeps reach fresh
 	keeper     *keeper     // acquires partitions
-	replicator *replicator // sends what is held to the heirs
+	replicator *replicator // sends what is held to the standbys
 	reporter   *reporter   // has what was spent by shares charged where it belongs
 
 	replicaMemories sync.Pool // of *replicaMemory
@@ -351,11 +351,11 @@ func (n *Node) Stats() Stats {
 		HasQuorum:   n.reach.isFull(n.now()), QuorumLosses: c.quorumLosses.Load(), Degraded: c.degraded.Load(),
 		MaxKeys: n.settings.MaxKeys, Keys: int(n.table.keys.Load()), DegradedKeys: int(n.alone.keys.Load()), Evicted: n.table.evicted.Load(),
 		Served: c.served.Load(), PassedOn: c.passedOn.Load(),
-		Refused:   c.refused.Load() + n.membership.gate.malformed.Load(),
+		Refused:         c.refused.Load() + n.membership.gate.malformed.Load(),
 		Unauthenticated: c.strangers.Load() + n.membership.gate.strangers.Load(),
-		Timeouts:  c.timeouts.Load(), Unreachable: c.unreachable.Load(), Overloaded: c.overloaded.Load(),
+		Timeouts:        c.timeouts.Load(), Unreachable: c.unreachable.Load(), Overloaded: c.overloaded.Load(),
 		RequestTimes: c.questionTimes.histogram(),
-		LostRefunds:   c.lostRefunds.Load(), DroppedDebts: n.reporter.lost.Load(), EventsDropped: n.events.dropped.Load(),
+		LostRefunds:  c.lostRefunds.Load(), DroppedDebts: n.reporter.lost.Load(), EventsDropped: n.events.dropped.Load(),
 		Limiters: make(map[string]LimiterStats),
 	}
 	n.countPartitions(&s, r)

@@ -80,7 +80,7 @@ func TestFloodOfAnOwnerThatDoesNothing(t *testing.T) {
 		allowed := stats().Limiters["api"].Allowed
 		given := allowed[peerlimit.OriginFallback] + allowed[peerlimit.OriginStandby]
 		assert.Positive(t, given)
-		assert.LessOrEqual(t, given, uint64(2*share), "the heir's share, and the caller's when there was no room on the way to the heir: each once")
+		assert.LessOrEqual(t, given, uint64(2*share), "the standby's share, and the caller's when there was no room on the way to the standby: each once")
 		requireHeld(t, o, 0)
 	})
 }

@@ -17,18 +17,18 @@ func TestPlacementNamesWhoIsNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := peerlimittest.NewCluster(t, 3)
 		limiters := cluster.Limiters("api", peerlimit.PerSecond(1))
-		time.Sleep(3 * time.Second) // heirs are computed a second after the last change
 		before := make(map[string]peerlimit.Placement)
 		for i := range 100 {
 			key := fmt.Sprint("user-", i)
 			p := limiters[0].Placement(key)
 			before[key] = p
 			require.Equal(t, limiters[0].Owner(key), p.Owner)
-			require.NotEmpty(t, p.Heir.Name)
-			require.NotEqual(t, p.Owner.Name, p.Heir.Name)
+			require.Len(t, p.Standbys, 1)
+			require.NotEmpty(t, p.Standbys[0].Name)
+			require.NotEqual(t, p.Owner.Name, p.Standbys[0].Name)
 			for _, l := range limiters {
 				require.Equal(t, p.Partition, l.Placement(key).Partition)
-				require.Equal(t, p.Heir.Name, l.Placement(key).Heir.Name)
+				require.Equal(t, p.Standbys[0].Name, l.Placement(key).Standbys[0].Name)
 			}
 		}
 		gone := cluster.Node(2).Self().Name
@@ -37,14 +37,14 @@ func TestPlacementNamesWhoIsNext(t *testing.T) {
 		for key, p := range before {
 			next := p.Owner.Name
 			if next == gone {
-				next = p.Heir.Name
+				next = p.Standbys[0].Name
 			}
 			require.Equal(t, next, limiters[0].Placement(key).Owner.Name)
 		}
 	})
 }
 
-func TestPlacementWithoutOthersHasNoHeir(t *testing.T) {
+func TestPlacementWithoutOthersHasNoStandby(t *testing.T) {
 	node, err := peerlimit.Start(peerlimit.Config{})
 	require.NoError(t, err)
 	defer node.Close()
@@ -52,5 +52,5 @@ func TestPlacementWithoutOthersHasNoHeir(t *testing.T) {
 	require.NoError(t, err)
 	p := limiter.Placement("user")
 	require.True(t, p.Owner.Self)
-	require.Zero(t, p.Heir)
+	require.Empty(t, p.Standbys)
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// BenchmarkReplication is what replication costs each take: a node that holds 100 000 keys sends its heir what random
+// BenchmarkReplication is what replication costs each take: a node that holds 100 000 keys sends its standby what random
 // takes have changed, as many as come in one interval. ns/take is the holder's part of it, sending aside, B/take what is
-// sent, and heir-ns/take the heir's part.
+// sent, and standby-ns/take the standby's part.
 func BenchmarkReplication(b *testing.B) {
 	for _, takes := range []int{100, 2000, 20000} {
 		b.Run(fmt.Sprintf("%d takes at once", takes), func(b *testing.B) { benchmarkReplication(b, takes) })
@@ -21,14 +21,14 @@ func BenchmarkReplication(b *testing.B) {
 
 func benchmarkReplication(b *testing.B, takes int) {
 	const keys = 100_000
-	holder, heir, known, knownThere := tableOfNode(), tableOfNode(), newRules(), newRules()
+	holder, standby, known, knownThere := tableOfNode(), tableOfNode(), newRules(), newRules()
 	rule := mustFind(b, known, "api", []coreLimit{perHour(1e9)})
 	for part := range uint16(ring.Partitions) {
 		p := &holder.partitions[part]
 		p.holding.hold(version{election: election{5, "node0-01234567"}, holder: "node0-01234567"})
-		p.holding.replicate(replication{heir: "heir", complete: true})
+		p.holding.replicate(replication{standby: "standby", complete: true})
 		holder.noteHolding(part, p)
-		heir.partitions[part].holding.copy = p.holding.copy
+		standby.partitions[part].holding.copy = p.holding.copy
 	}
 	type place struct {
 		part uint16
@@ -56,7 +56,7 @@ func benchmarkReplication(b *testing.B, takes int) {
 			began = time.Now()
 			s := newShipment()
 			for len(parts) > 0 {
-				if result, _ := holder.pack(s, parts[0], "heir", known, now); result == packedLater {
+				if result, _ := holder.pack(s, parts[0], "standby", known, now); result == packedLater {
 					break
 				}
 				parts = parts[1:]
@@ -70,19 +70,19 @@ func benchmarkReplication(b *testing.B, takes int) {
 			require.NoError(b, err)
 			acks := make([]replicaAck, len(q.parts))
 			for i := range q.parts {
-				acks[i], _ = heir.takeReplica(&q.parts[i], true, knownThere, now)
+				acks[i], _ = standby.takeReplica(&q.parts[i], true, knownThere, now)
 			}
 			taking += time.Since(began)
 
 			began = time.Now()
 			for i := range acks {
-				holder.delivered(s, i, "heir", acks[i], false, now)
+				holder.delivered(s, i, "standby", acks[i], false, now)
 			}
 			packing += time.Since(began)
 		}
 	}
 	all := float64(b.N * takes)
 	b.ReportMetric(float64(packing)/all, "ns/take")
-	b.ReportMetric(float64(taking)/all, "heir-ns/take")
+	b.ReportMetric(float64(taking)/all, "standby-ns/take")
 	b.ReportMetric(float64(sent)/all, "B/take")
 }

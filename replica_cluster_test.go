@@ -51,7 +51,7 @@ func replicating(every time.Duration) peerlimittest.Option {
 	return func(c *peerlimit.Config) { c.ReplicaInterval = every }
 }
 
-// Whoever dies, its heirs know what was taken; and those of the heirs, when they have had the time to send it on.
+// Whoever dies, its standbys know what was taken; and those of the standbys, when they have had the time to send it on.
 func TestKilledNodesTakeNothingWithThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := peerlimittest.NewCluster(t, 5)
@@ -85,7 +85,7 @@ func TestReplicationCanBeTurnedOff(t *testing.T) {
 	})
 }
 
-// When a leave has ended, what was held is with its new holder and with an heir: the crash of either loses nothing.
+// When a leave has ended, what was held is with its new holder and with a standby: the crash of either loses nothing.
 func TestCrashRightAfterALeaveLosesNothing(t *testing.T) {
 	for dies := range 3 {
 		t.Run(fmt.Sprint(dies), func(t *testing.T) {
@@ -104,7 +104,7 @@ func TestCrashRightAfterALeaveLosesNothing(t *testing.T) {
 	}
 }
 
-// What nobody needs any more is dropped: each bucket is kept by its holder and its heir.
+// What nobody needs any more is dropped: each bucket is kept by its holder and its standby.
 func TestCopiesThatNobodyNeedsAreDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := peerlimittest.NewCluster(t, 2)

@@ -16,28 +16,28 @@ import (
 	"pgregory.net/rapid"
 )
 
-// A holder and its heirs as plain tables, with a link between them that loses, delays, doubles and reorders messages.
+// A holder and its standbys as plain tables, with a link between them that loses, delays, doubles and reorders messages.
 // Time stands still, so a level is what was taken.
 
 const rigPart = 7
 
 type replicaRig struct {
-	holder *table
-	rules  *rules
-	rule   *rule
-	heirs  map[string]*rigHeir
+	holder   *table
+	rules    *rules
+	rule     *rule
+	standbys map[string]*rigStandby
 
 	taken map[string]float64            // by key
 	then  map[uint64]map[string]float64 // taken, as of each seq
 }
 
-// rigHeir is an heir and the link to it.
-type rigHeir struct {
+// rigStandby is a standby and the link to it.
+type rigStandby struct {
 	table *table
 	rules *rules
 	wire  [][]byte // all that was ever sent: any of it may arrive, at any time and more than once
 
-	// What the holder's sender to this heir remembers.
+	// What the holder's sender to this standby remembers.
 	flying *shipment
 	ack    *replicaAck // the answer to flying, if it has not been lost
 	rest   *transfer
@@ -57,15 +57,15 @@ func holdIn(t *table, name string, number uint64) {
 	t.noteHolding(rigPart, p)
 }
 
-func newReplicaRig(t require.TestingT, heirs ...string) *replicaRig {
+func newReplicaRig(t require.TestingT, standbys ...string) *replicaRig {
 	r := &replicaRig{
-		holder: tableOfNode(), rules: newRules(), heirs: make(map[string]*rigHeir),
+		holder: tableOfNode(), rules: newRules(), standbys: make(map[string]*rigStandby),
 		taken: make(map[string]float64), then: make(map[uint64]map[string]float64),
 	}
 	r.rule = mustFind(t, r.rules, "api", []coreLimit{perHour(1000)})
 	holdIn(r.holder, "holder", 5)
-	for _, name := range heirs {
-		r.heirs[name] = &rigHeir{table: tableOfNode(), rules: newRules()}
+	for _, name := range standbys {
+		r.standbys[name] = &rigStandby{table: tableOfNode(), rules: newRules()}
 	}
 	return r
 }
@@ -89,9 +89,9 @@ func (r *replicaRig) remember() {
 	r.then[r.part().holding.copy.seq] = state
 }
 
-// send sends what an heir lacks, unless something is on its way to it. It reports whether there was something.
+// send sends what a standby lacks, unless something is on its way to it. It reports whether there was something.
 func (r *replicaRig) send(name string) bool {
-	h := r.heirs[name]
+	h := r.standbys[name]
 	if h.flying != nil {
 		return true
 	}
@@ -100,7 +100,7 @@ func (r *replicaRig) send(name string) bool {
 		h.rest = nil
 	}
 	if s.empty() {
-		if r.part().holding.replication.heir != name { // as the survey of heirs would see
+		if r.part().holding.replication.standby != name { // as the survey of standbys would see
 			r.holder.markChanged(rigPart)
 		}
 		r.holder.takeChanged(func(part uint16) { _, h.rest = r.holder.pack(s, part, name, r.rules, 0) })
@@ -114,9 +114,9 @@ func (r *replicaRig) send(name string) bool {
 	return true
 }
 
-// arrive has the i-th message arrive at an heir. The answer to the one that is under way waits to be heard.
+// arrive has the i-th message arrive at a standby. The answer to the one that is under way waits to be heard.
 func (r *replicaRig) arrive(t require.TestingT, name string, i int) replicaAck {
-	h := r.heirs[name]
+	h := r.standbys[name]
 	q, err := decodeReplicaRequest(h.wire[i], h.rules.plainSet)
 	require.NoError(t, err)
 	ack, _ := h.table.takeReplica(&q.parts[0], true, h.rules, 0)
@@ -127,9 +127,9 @@ func (r *replicaRig) arrive(t require.TestingT, name string, i int) replicaAck {
 	return ack
 }
 
-// arriveTogether has two messages arrive at an heir at the same time, and stores them in steps, in some order.
+// arriveTogether has two messages arrive at a standby at the same time, and stores them in steps, in some order.
 func (r *replicaRig) arriveTogether(t require.TestingT, name string, first, second int, random *rand.Rand) {
-	h := r.heirs[name]
+	h := r.standbys[name]
 	p := &h.table.partitions[rigPart]
 	type arriving struct {
 		storing
@@ -159,7 +159,7 @@ func (r *replicaRig) arriveTogether(t require.TestingT, name string, first, seco
 
 // answer has the holder hear the answer to what is under way, or hear that there is none.
 func (r *replicaRig) answer(name string) {
-	h := r.heirs[name]
+	h := r.standbys[name]
 	if h.flying == nil {
 		return
 	}
@@ -179,8 +179,8 @@ func (r *replicaRig) finish(t require.TestingT, name string) {
 		if !r.send(name) {
 			return
 		}
-		if len(r.heirs[name].wire) > 0 {
-			r.arrive(t, name, len(r.heirs[name].wire)-1)
+		if len(r.standbys[name].wire) > 0 {
+			r.arrive(t, name, len(r.standbys[name].wire)-1)
 		}
 		r.answer(name)
 	}
@@ -198,16 +198,16 @@ func levels(t *table, rules *rules) map[string]float64 {
 	return found
 }
 
-// check fails when an heir's copy lacks something of what its version says it has, or the holder believes it has more.
+// check fails when a standby's copy lacks something of what its version says it has, or the holder believes it has more.
 func (r *replicaRig) check(t require.TestingT) {
 	mine := r.part().holding
-	for name, h := range r.heirs {
+	for name, h := range r.standbys {
 		theirs := h.table.partitions[rigPart].holding
 		if theirs.copy == (version{}) || !theirs.copy.sameTerm(mine.copy) {
-			assert.False(t, mine.replication.heir == name && mine.replication.complete)
+			assert.False(t, mine.replication.standby == name && mine.replication.complete)
 			continue
 		}
-		if mine.replication.heir == name && mine.replication.complete {
+		if mine.replication.standby == name && mine.replication.complete {
 			require.LessOrEqual(t, mine.replication.acked, theirs.copy.seq)
 		}
 		have := levels(h.table, h.rules)
@@ -225,7 +225,7 @@ func longKey(i int) string { return fmt.Sprintf("%04d", i) + strings.Repeat("x",
 func TestReplicasLoseNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := newReplicaRig(t, "a", "b")
-		heir := "a"
+		standby := "a"
 		random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 		term := uint64(5)
 		for range rapid.IntRange(0, 150).Draw(t, "keys at first") {
@@ -242,33 +242,33 @@ func TestReplicasLoseNothing(t *testing.T) {
 					r.take(t, longKey(i))
 				}
 			},
-			"send": func(t *rapid.T) { r.send(heir) },
+			"send": func(t *rapid.T) { r.send(standby) },
 			"nothing goes wrong for a while": func(t *rapid.T) {
-				r.answer(heir)
-				r.finish(t, heir)
+				r.answer(standby)
+				r.finish(t, standby)
 			},
 			"a message is lost": func(t *rapid.T) {
-				r.answer(heir)
+				r.answer(standby)
 				r.take(t, longKey(random.IntN(200)))
-				r.send(heir)
-				r.answer(heir)
+				r.send(standby)
+				r.answer(standby)
 			},
 			"an answer is lost": func(t *rapid.T) {
-				r.answer(heir)
-				if r.send(heir) {
-					r.arrive(t, heir, len(r.heirs[heir].wire)-1)
+				r.answer(standby)
+				if r.send(standby) {
+					r.arrive(t, standby, len(r.standbys[standby].wire)-1)
 				}
-				r.heirs[heir].ack = nil
-				r.answer(heir)
+				r.standbys[standby].ack = nil
+				r.answer(standby)
 			},
 			"arrive": func(t *rapid.T) {
-				if n := len(r.heirs[heir].wire); n > 0 {
-					r.arrive(t, heir, n-1)
+				if n := len(r.standbys[standby].wire); n > 0 {
+					r.arrive(t, standby, n-1)
 				}
 			},
 			"arrive late, or again": func(t *rapid.T) {
 				name := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "at")
-				if n := len(r.heirs[name].wire); n > 0 {
+				if n := len(r.standbys[name].wire); n > 0 {
 					r.arrive(t, name, rapid.IntRange(0, n-1).Draw(t, "message"))
 				}
 			},
@@ -279,12 +279,12 @@ func TestReplicasLoseNothing(t *testing.T) {
 			},
 			"arrive at the same time": func(t *rapid.T) {
 				name := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "at")
-				if n := len(r.heirs[name].wire); n > 1 {
+				if n := len(r.standbys[name].wire); n > 1 {
 					first, second := max(0, n-1-random.IntN(3)), max(0, n-1-random.IntN(3))
 					r.arriveTogether(t, name, first, second, random)
 				}
 			},
-			"answer": func(t *rapid.T) { r.answer(heir) },
+			"answer": func(t *rapid.T) { r.answer(standby) },
 			"answers to both": func(t *rapid.T) {
 				r.answer("a")
 				r.answer("b")
@@ -295,7 +295,7 @@ func TestReplicasLoseNothing(t *testing.T) {
 				p.holding.replication.again = true
 				r.holder.markChanged(rigPart)
 			},
-			"change the heir": func(t *rapid.T) { heir = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "heir") },
+			"change the standby": func(t *rapid.T) { standby = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "standby") },
 			"raise the term": func(t *rapid.T) {
 				term++
 				h := &r.part().holding
@@ -306,9 +306,9 @@ func TestReplicasLoseNothing(t *testing.T) {
 			},
 			"": func(t *rapid.T) { r.check(t) },
 		})
-		r.answer(heir)
-		r.finish(t, heir)
-		require.Equal(t, r.taken, levels(r.heirs[heir].table, r.heirs[heir].rules))
+		r.answer(standby)
+		r.finish(t, standby)
+		require.Equal(t, r.taken, levels(r.standbys[standby].table, r.standbys[standby].rules))
 		require.Empty(t, r.part().dirty)
 		require.True(t, r.part().holding.settled(r.part().holding.copy))
 	})
@@ -323,11 +323,11 @@ func TestChangesFollowTheWhole(t *testing.T) {
 	r.finish(t, "a")
 	r.take(t, "3")
 	require.True(t, r.send("a"))
-	part := r.heirs["a"].flying.request.parts[0]
+	part := r.standbys["a"].flying.request.parts[0]
 	require.False(t, part.full)
 	require.Len(t, part.content.buckets, 1)
 	r.finish(t, "a")
-	require.Equal(t, r.taken, levels(r.heirs["a"].table, r.rules))
+	require.Equal(t, r.taken, levels(r.standbys["a"].table, r.rules))
 	require.False(t, r.send("a"), "nothing is left to send")
 }
 
@@ -339,40 +339,40 @@ func TestLostAnswerIsMadeUpFor(t *testing.T) {
 	r.take(t, "k")
 	r.send("a")
 	require.Equal(t, replicaTaken, r.arrive(t, "a", 1).status)
-	r.heirs["a"].ack = nil
+	r.standbys["a"].ack = nil
 	r.answer("a")
 	r.take(t, "l")
 	r.send("a")
-	part := r.heirs["a"].flying.request.parts[0]
+	part := r.standbys["a"].flying.request.parts[0]
 	require.False(t, part.full)
 	require.Len(t, part.content.buckets, 2)
 	require.Equal(t, replicaTaken, r.arrive(t, "a", 2).status)
 	require.Equal(t, replicaMissing, r.arrive(t, "a", 1).status, "overtaken")
-	require.Equal(t, r.taken, levels(r.heirs["a"].table, r.rules))
+	require.Equal(t, r.taken, levels(r.standbys["a"].table, r.rules))
 }
 
-// An heir that has lost its copy asks for everything.
-func TestHeirThatMissesSomethingGetsEverything(t *testing.T) {
+// A standby that has lost its copy asks for everything.
+func TestStandbyThatMissesSomethingGetsEverything(t *testing.T) {
 	r := newReplicaRig(t, "a")
 	r.take(t, "k")
 	r.finish(t, "a")
-	heir := r.heirs["a"].table
-	idle, _ := heir.idleCopy(rigPart)
-	require.True(t, heir.dropCopy(idle))
+	standby := r.standbys["a"].table
+	idle, _ := standby.idleCopy(rigPart)
+	require.True(t, standby.dropCopy(idle))
 	r.take(t, "l")
 	r.send("a")
 	require.Equal(t, replicaMissing, r.arrive(t, "a", 1).status)
 	older := version{election: election{4, "z"}, holder: "z", seq: 99}
 	require.True(t, r.part().holding.settled(older))
 	r.answer("a")
-	require.False(t, r.part().holding.settled(older), "nobody may drop a copy that the heir is known not to have")
+	require.False(t, r.part().holding.settled(older), "nobody may drop a copy that the standby is known not to have")
 	r.finish(t, "a")
 	require.True(t, r.part().holding.settled(older))
-	require.Equal(t, r.taken, levels(heir, r.rules))
+	require.Equal(t, r.taken, levels(standby, r.rules))
 }
 
-// What the holder has dropped or reset, the heir drops; also when the change was to a bucket that is gone by now.
-func TestDroppedBucketsAreDroppedAtTheHeir(t *testing.T) {
+// What the holder has dropped or reset, the standby drops; also when the change was to a bucket that is gone by now.
+func TestDroppedBucketsAreDroppedAtTheStandby(t *testing.T) {
 	r := newReplicaRig(t, "a")
 	for _, key := range []string{"kept", "reset", "evicted"} {
 		r.take(t, key)
@@ -388,10 +388,10 @@ func TestDroppedBucketsAreDroppedAtTheHeir(t *testing.T) {
 		return true
 	})
 	r.finish(t, "a")
-	require.Equal(t, map[string]float64{"kept": 1}, levels(r.heirs["a"].table, r.rules))
+	require.Equal(t, map[string]float64{"kept": 1}, levels(r.standbys["a"].table, r.rules))
 }
 
-// A list of changes never outgrows what there is to change, however long the heir is away.
+// A list of changes never outgrows what there is to change, however long the standby is away.
 func TestChangesAreBounded(t *testing.T) {
 	r := newReplicaRig(t, "a")
 	r.finish(t, "a")
@@ -404,7 +404,7 @@ func TestChangesAreBounded(t *testing.T) {
 	r.taken = map[string]float64{}
 	r.take(t, "k")
 	r.finish(t, "a")
-	require.Equal(t, r.taken, levels(r.heirs["a"].table, r.rules))
+	require.Equal(t, r.taken, levels(r.standbys["a"].table, r.rules))
 }
 
 // An answer that comes when evidence has lapsed makes nothing safe.
@@ -418,7 +418,7 @@ func TestAnswersCountOnlyWhileEvidenceIsFresh(t *testing.T) {
 	require.False(t, r.part().holding.replication.complete)
 }
 
-// Refusals: a higher promise to somebody else, a higher version, and an heir that holds.
+// Refusals: a higher promise to somebody else, a higher version, and a standby that holds.
 func TestRefusedHoldersAcquireAnewAndYieldToTheOwner(t *testing.T) {
 	for name, c := range map[string]struct {
 		prepare         func(*holding)
@@ -438,11 +438,11 @@ func TestRefusedHoldersAcquireAnewAndYieldToTheOwner(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newReplicaRig(t, "a")
 			r.take(t, "k")
-			c.prepare(&r.heirs["a"].table.partitions[rigPart].holding)
+			c.prepare(&r.standbys["a"].table.partitions[rigPart].holding)
 			r.send("a")
 			ack := r.arrive(t, "a", 0)
 			require.Equal(t, c.status, ack.status)
-			h := r.heirs["a"]
+			h := r.standbys["a"]
 			refused, yielded := r.holder.delivered(h.flying, 0, "a", ack, c.isOwner, 0)
 			require.Equal(t, c.refused, refused)
 			require.Equal(t, c.yields, yielded)
@@ -451,16 +451,16 @@ func TestRefusedHoldersAcquireAnewAndYieldToTheOwner(t *testing.T) {
 			require.Equal(t, !c.yields, mine.holds)
 			require.Equal(t, !c.yields, r.holder.holds(rigPart))
 			if c.refused {
-				require.False(t, mine.promised.below(election{9, "a"}), "it acquires above what the heir has")
+				require.False(t, mine.promised.below(election{9, "a"}), "it acquires above what the standby has")
 			}
 		})
 	}
 }
 
-// The marks of reports are with the heir as well, and changed ones follow.
+// The marks of reports are with the standby as well, and changed ones follow.
 func TestMarksTravelWithReplicas(t *testing.T) {
 	r := newReplicaRig(t, "a")
-	mine, theirs := &r.part().holding, &r.heirs["a"].table.partitions[rigPart].holding
+	mine, theirs := &r.part().holding, &r.standbys["a"].table.partitions[rigPart].holding
 	mine.marks = map[string]uint64{"x": 1}
 	r.take(t, "k")
 	r.finish(t, "a")
@@ -487,56 +487,56 @@ func TestDroppedCopyStillNamesItsReceiver(t *testing.T) {
 	require.Zero(t, a.version)
 }
 
-// "It is safe" may come late: the one that had it may have gone, and this node be the heir again, of the same version.
+// "It is safe" may come late: the one that had it may have gone, and this node be the standby again, of the same version.
 func TestACopyThatWasSentAgainIsNotDropped(t *testing.T) {
 	r := newReplicaRig(t, "a")
 	r.take(t, "k")
 	r.finish(t, "a")
-	heir := r.heirs["a"].table
-	idle, any := heir.idleCopy(rigPart)
+	standby := r.standbys["a"].table
+	idle, any := standby.idleCopy(rigPart)
 	require.True(t, any)
-	h := &heir.partitions[rigPart].holding
+	h := &standby.partitions[rigPart].holding
 	h.takeReplica(h.copy)
-	require.False(t, heir.dropCopy(idle))
-	idle, _ = heir.idleCopy(rigPart)
-	require.True(t, heir.dropCopy(idle), "asked about since")
-	_, any = heir.idleCopy(rigPart)
+	require.False(t, standby.dropCopy(idle))
+	idle, _ = standby.idleCopy(rigPart)
+	require.True(t, standby.dropCopy(idle), "asked about since")
+	_, any = standby.idleCopy(rigPart)
 	require.False(t, any)
 }
 
-func TestSettledNeedsTheHeir(t *testing.T) {
+func TestSettledNeedsTheStandby(t *testing.T) {
 	r := newReplicaRig(t, "a")
 	r.take(t, "k")
 	h := &r.part().holding
 	older := version{election: election{4, "z"}, holder: "z", seq: 99}
-	require.False(t, h.settled(older), "the heir has nothing")
+	require.False(t, h.settled(older), "the standby has nothing")
 	r.finish(t, "a")
 	require.True(t, h.settled(older))
 	require.True(t, h.settled(h.copy))
 	r.take(t, "k")
-	require.False(t, h.settled(h.copy), "the heir has not had the last take")
+	require.False(t, h.settled(h.copy), "the standby has not had the last take")
 	require.True(t, h.settled(older))
 	require.False(t, h.settled(version{election: election{6, "z"}, holder: "z"}), "a newer one")
 	r.holder.nobodyToSendTo(rigPart)
-	require.True(t, h.settled(h.copy), "there is no heir")
+	require.True(t, h.settled(h.copy), "there is no standby")
 }
 
-// Where more changes than an heir should get, each bucket is sent less often; where little does, nothing rests.
+// Where more changes than a standby should get, each bucket is sent less often; where little does, nothing rests.
 func TestManyChangesRest(t *testing.T) {
 	for changed, rest := range map[int]time.Duration{0: 0, 100: 2 * time.Millisecond, 1000: 20 * time.Millisecond, 1_000_000: restMax} {
 		t.Run(fmt.Sprint(changed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := &Node{began: time.Now(), log: slog.New(slog.DiscardHandler), settings: new(settings)}
-				n.route.Store(&route{others: map[string]*peer{"heir": {}}})
+				n.route.Store(&route{others: map[string]*peer{"standby": {}}})
 				r := newReplicator(n)
-				require.True(t, r.take("heir", n.now()))
-				r.release("heir", n.now(), changed)
+				require.True(t, r.take("standby", n.now()))
+				r.release("standby", n.now(), changed)
 				time.Sleep(rest)
 				require.Zero(t, r.lag(n.now()), "it has everything")
 				if rest > 0 {
-					require.False(t, r.take("heir", n.now()-1), "it rests")
+					require.False(t, r.take("standby", n.now()-1), "it rests")
 				}
-				require.True(t, r.take("heir", n.now()))
+				require.True(t, r.take("standby", n.now()))
 				time.Sleep(time.Second)
 				require.Equal(t, time.Second, r.lag(n.now()), "since it was sent something")
 			})

@@ -2,7 +2,7 @@ package peerlimit
 
 import "maps"
 
-// What a holder sends its heir, as plain state of the table: no I/O. A shipment is filled with what the heir lacks of one
+// What a holder sends its standby, as plain state of the table: no I/O. A shipment is filled with what the standby lacks of one
 // partition after another, and what it says to that is worked in afterwards. Nothing is lost when a shipment is:
 // whatever was in it is to be sent again, as changes or as a whole.
 
@@ -20,7 +20,7 @@ const (
 	markSize        = 16
 )
 
-// shipment is one message to an heir, being filled or under way.
+// shipment is one message to a standby, being filled or under way.
 type shipment struct {
 	request replicaRequest
 	sent    []sentPart // one for each part of the request
@@ -37,10 +37,10 @@ type shipment struct {
 	id      limiterID
 }
 
-// sentPart is what is remembered of a part of a shipment until the heir has answered.
+// sentPart is what is remembered of a part of a shipment until the standby has answered.
 type sentPart struct {
 	changed []*bucket         // what it was made from, if it has changes only
-	marks   map[string]uint64 // what the heir has as marks if it has taken this
+	marks   map[string]uint64 // what the standby has as marks if it has taken this
 }
 
 // transfer is a partition that is sent in pieces, in the order of its buckets. What is inserted meanwhile is sent as a
@@ -53,7 +53,7 @@ type transfer struct {
 	sent    uint64 // how many buckets were
 
 	// marks are those of the beginning. They go with the last piece: a report that comes meanwhile has marked them before
-	// its charges are all with the heir, and is better charged twice than not at all.
+	// its charges are all with the standby, and is better charged twice than not at all.
 	marks map[string]uint64
 }
 
@@ -93,7 +93,7 @@ func (s *shipment) add(part replicaPart, sent sentPart) {
 	s.room -= replicaOverhead + markSize*len(part.content.marks)
 }
 
-// packed says what became of an attempt to put what an heir lacks into a shipment.
+// packed says what became of an attempt to put what a standby lacks into a shipment.
 type packed uint8
 
 const (
@@ -103,27 +103,27 @@ const (
 	packedLater               // nothing is, for want of room: another message has it
 )
 
-// pack puts what the heir lacks of a partition into a shipment. A partition whose holder is going to acquire anew is put
-// off: the heir would refuse it. The transfer is for the pieces that follow the first.
-func (t *table) pack(s *shipment, part uint16, heir string, rules *rules, now int64) (result packed, tr *transfer) {
+// pack puts what the standby lacks of a partition into a shipment. A partition whose holder is going to acquire anew is put
+// off: the standby would refuse it. The transfer is for the pieces that follow the first.
+func (t *table) pack(s *shipment, part uint16, standby string, rules *rules, now int64) (result packed, tr *transfer) {
 	t.inSteps(part, func(p *partition) (more bool) {
 		if p.listAgain() {
 			return true
 		}
-		result, tr = t.packChanged(s, part, p, heir, rules, now)
+		result, tr = t.packChanged(s, part, p, standby, rules, now)
 		return tr != nil && p.holding.unlisted // the list was long: nothing can be sent yet
 	})
 	if tr == nil {
 		return result, nil
 	}
-	if !t.packNext(s, tr, heir, rules, now) {
+	if !t.packNext(s, tr, standby, rules, now) {
 		tr = nil
 	}
 	return result, tr
 }
 
 // packChanged puts what has changed into a shipment, or begins a transfer of everything. The caller holds p.mu.
-func (t *table) packChanged(s *shipment, part uint16, p *partition, heir string, rules *rules, now int64) (packed, *transfer) {
+func (t *table) packChanged(s *shipment, part uint16, p *partition, standby string, rules *rules, now int64) (packed, *transfer) {
 	h := &p.holding
 	if !h.holds {
 		return packedAll, nil
@@ -133,8 +133,8 @@ func (t *table) packChanged(s *shipment, part uint16, p *partition, heir string,
 		return packedAll, nil
 	}
 	r := &h.replication
-	if r.heir != heir {
-		h.replicate(replication{heir: heir})
+	if r.standby != standby {
+		h.replicate(replication{standby: standby})
 	}
 	if r.needsAll() {
 		return t.beginAll(s, part, p)
@@ -176,7 +176,7 @@ func (t *table) packChanges(s *shipment, part uint16, p *partition, rules *rules
 }
 
 // packSome puts the first changes of a partition into a shipment, where all are too many. They have the version that the
-// heir has acknowledged: its copy then contains more than that, and those that follow, the last of them with the holder's
+// standby has acknowledged: its copy then contains more than that, and those that follow, the last of them with the holder's
 // version, build on the same. The caller holds p.mu.
 func (t *table) packSome(s *shipment, part uint16, p *partition, count int, rules *rules, now int64) {
 	h := &p.holding
@@ -241,11 +241,11 @@ func (t *table) beginAll(s *shipment, part uint16, p *partition) (packed, *trans
 
 // packNext puts the next piece of a transfer into a shipment that has room for it. It reports whether there are more; when
 // it has put nothing in, the transfer has come to an end before its time.
-func (t *table) packNext(s *shipment, tr *transfer, heir string, rules *rules, now int64) (more bool) {
+func (t *table) packNext(s *shipment, tr *transfer, standby string, rules *rules, now int64) (more bool) {
 	piece := replicaPart{part: tr.part, version: tr.version, since: tr.sent, full: true, first: !tr.begun}
 	size, whole := 0, false // whole says that the piece is
 	t.inSteps(tr.part, func(p *partition) (more bool) {
-		if h := &p.holding; !h.repliesTo(tr.version, heir) || h.refused || h.replication.again {
+		if h := &p.holding; !h.repliesTo(tr.version, standby) || h.refused || h.replication.again {
 			h.replication.pieces = false
 			t.markChanged(tr.part)
 			whole = false
@@ -281,21 +281,21 @@ func (t *table) packNext(s *shipment, tr *transfer, heir string, rules *rules, n
 	return !piece.last
 }
 
-// repliesTo reports whether an heir's answer about a version is one to this holder as it is now.
-func (h *holding) repliesTo(v version, heir string) bool {
-	return h.holds && h.copy.sameTerm(v) && h.replication.heir == heir
+// repliesTo reports whether a standby's answer about a version is one to this holder as it is now.
+func (h *holding) repliesTo(v version, standby string) bool {
+	return h.holds && h.copy.sameTerm(v) && h.replication.standby == standby
 }
 
-// delivered works in what an heir has said to the i-th part of a shipment; a status of 0 stands for no answer. isOwner
-// says that this node's ring names the heir as the owner. refused reports that the partition must be acquired anew, and
+// delivered works in what a standby has said to the i-th part of a shipment; a status of 0 stands for no answer. isOwner
+// says that this node's ring names the standby as the owner. refused reports that the partition must be acquired anew, and
 // yielded that this node holds it no longer.
-func (t *table) delivered(s *shipment, i int, heir string, ack replicaAck, isOwner bool, now int64) (refused, yielded bool) {
+func (t *table) delivered(s *shipment, i int, standby string, ack replicaAck, isOwner bool, now int64) (refused, yielded bool) {
 	part, sent := &s.request.parts[i], &s.sent[i]
 	p := &t.partitions[part.part]
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := &p.holding
-	if !h.repliesTo(part.version, heir) {
+	if !h.repliesTo(part.version, standby) {
 		return false, false
 	}
 	status := ack.status
@@ -317,13 +317,13 @@ func (t *table) delivered(s *shipment, i int, heir string, ack replicaAck, isOwn
 		t.noteHolding(part.part, p)
 		refused = true
 	case status == replicaMissing:
-		h.replication.complete = false // until the heir has taken everything anew, nobody drops a copy on its account
+		h.replication.complete = false // until the standby has taken everything anew, nobody drops a copy on its account
 	}
 	t.sendAgain(part.part, p, sent.changed, part.full || status == replicaMissing)
 	return refused, false
 }
 
-// taken notes that the heir has taken a part.
+// taken notes that the standby has taken a part.
 func (r *replication) taken(part *replicaPart, sent *sentPart) {
 	if part.full && !part.last {
 		return
@@ -334,7 +334,7 @@ func (r *replication) taken(part *replicaPart, sent *sentPart) {
 	r.complete, r.acked, r.marks = true, max(r.acked, part.version.seq), sent.marks
 }
 
-// sendAgain has changes sent again that the heir may not have, or all of the partition. The caller holds p.mu.
+// sendAgain has changes sent again that the standby may not have, or all of the partition. The caller holds p.mu.
 func (t *table) sendAgain(part uint16, p *partition, changed []*bucket, all bool) {
 	r := &p.holding.replication
 	if all {
@@ -362,7 +362,7 @@ func (p *partition) reuse(changed []*bucket) {
 }
 
 // boundChanges gives up the list of a partition's changes when it has become longer than what there is to change: those
-// that were dropped meanwhile are in it, too. Everything is sent when the heir takes something again.
+// that were dropped meanwhile are in it, too. Everything is sent when the standby takes something again.
 func (t *table) boundChanges(part uint16) {
 	p := &t.partitions[part]
 	p.mu.Lock()
@@ -373,7 +373,7 @@ func (t *table) boundChanges(part uint16) {
 	}
 }
 
-// nobodyToSendTo notes that a partition has no heir.
+// nobodyToSendTo notes that a partition has no standby.
 func (t *table) nobodyToSendTo(part uint16) {
 	if !t.holds(part) {
 		return
@@ -382,13 +382,13 @@ func (t *table) nobodyToSendTo(part uint16) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.holding.holds {
-		p.holding.replicate(noHeir)
+		p.holding.replicate(noStandby)
 		p.forgetChanges()
 	}
 }
 
-// lacks reports whether an heir has not had all of a partition that this node holds.
-func (t *table) lacks(part uint16, heir string) bool {
+// lacks reports whether a standby has not had all of a partition that this node holds.
+func (t *table) lacks(part uint16, standby string) bool {
 	if !t.holds(part) {
 		return false
 	}
@@ -396,7 +396,7 @@ func (t *table) lacks(part uint16, heir string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := &p.holding
-	return h.holds && (h.replication.heir != heir || h.replication.needsAll())
+	return h.holds && (h.replication.standby != standby || h.replication.needsAll())
 }
 
 // markList returns marks as they travel.

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Taking replicas, as the heir. Who sends them is in their version: a request may have come through another member, so
+// Taking replicas, as the standby. Who sends them is in their version: a request may have come through another member, so
 // the link it came by says nothing.
 
 // arrivalTime is how long the pieces of a replica are kept when no more come.

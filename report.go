@@ -394,7 +394,7 @@ func (n *Node) charge(p *partition, q *report, now int64) {
 		n.table.spend(q.part, p, bucketKey{c.key, r.id}, r.set, c.cost, now)
 	}
 	if p.holding.holds { // or else the copy would seem to have more of what its holder has decided than it has
-		p.holding.copy.seq++ // the mark alone is news for the heir
+		p.holding.copy.seq++ // the mark alone is news for the standby
 		n.table.markChanged(q.part)
 	}
 }

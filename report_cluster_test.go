@@ -53,8 +53,8 @@ func TestIsolatedNodeReportsOnce(t *testing.T) {
 	})
 }
 
-// The owner dies; until it is given up its heir gives out a share, and starts with that charged.
-func TestHeirStartsWithItsShareCharged(t *testing.T) {
+// The owner dies; until it is given up its standby gives out a share, and starts with that charged.
+func TestStandbyStartsWithItsShareCharged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := peerlimittest.NewCluster(t, 5)
 		limiters := cluster.Limiters("api", slowly)
@@ -114,7 +114,7 @@ func TestNewHolderStartsWithTheSharesOfOthersCharged(t *testing.T) {
 		limiters = cluster.Limiters("api", slowly)
 		spent := 0
 		for _, l := range limiters {
-			own := l.WithFallback(nil) // no heir decides for it
+			own := l.WithFallback(nil) // no standby decides for it
 			for {
 				d, err := own.Take(t.Context(), "k", 5)
 				require.NoError(t, err)

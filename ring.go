@@ -36,9 +36,9 @@ func (r *route) owner(partition uint16) *peer {
 	return r.peers[r.ring.OwnerIndex(partition)]
 }
 
-// heir returns the member that owns a partition when its owner does not, or nil when that is this node; ok is false when
+// standby returns the member that owns a partition when its owner does not, or nil when that is this node; ok is false when
 // there is no other member.
-func (r *route) heir(partition uint16) (heir *peer, ok bool) {
+func (r *route) standby(partition uint16) (standby *peer, ok bool) {
 	name := r.ring.Successor(partition, 1)
 	if name == "" {
 		return nil, false
@@ -125,7 +125,7 @@ const recoverAfter = time.Second
 // noteAnswer notes how a take on the keys of owner was decided, by owner itself when cause is nil. A nil owner stands for this
 // node, about which EventQuorumLost tells.
 func (n *Node) noteAnswer(owner *peer, rep *reply, cause error) {
-	switch byShare := rep.decision.Origin == originHeir || rep.decision.Origin == originFallback; {
+	switch byShare := rep.decision.Origin == originStandby || rep.decision.Origin == originFallback; {
 	case byShare:
 		n.degraded(owner, cause)
 	case owner != nil && cause == nil:

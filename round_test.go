@@ -35,18 +35,18 @@ func keysIn(whole *arrival) (keys []string) {
 // of the first, and the last piece of that passed for all of it.
 func TestPiecesOfTwoPeersAreKeptApart(t *testing.T) {
 	var a attempt
-	const holder, heir = 0, 1
+	const holder, standby = 0, 1
 	for i, from := range []uint32{0, 10, 20} {
 		whole := a.stage(holder, from, pieceOf(answerGiven, 2, fmt.Sprint("given", i), from+10))
 		require.Nil(t, whole)
-		whole = a.stage(heir, from, pieceOf(answerNotHolding, 1, fmt.Sprint("replica", i), from+10))
+		whole = a.stage(standby, from, pieceOf(answerNotHolding, 1, fmt.Sprint("replica", i), from+10))
 		require.Nil(t, whole)
 	}
 	require.Equal(t, uint32(30), a.place(holder))
 	whole := a.stage(holder, 30, pieceOf(answerGiven, 2, "given3", 0))
 	require.NotNil(t, whole)
 	require.ElementsMatch(t, []string{"given0", "given1", "given2", "given3"}, keysIn(whole))
-	whole = a.stage(heir, 30, pieceOf(answerNotHolding, 1, "replica3", 0))
+	whole = a.stage(standby, 30, pieceOf(answerNotHolding, 1, "replica3", 0))
 	require.NotNil(t, whole)
 	require.ElementsMatch(t, []string{"replica0", "replica1", "replica2", "replica3"}, keysIn(whole))
 	require.Empty(t, a.stages)

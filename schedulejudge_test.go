@@ -30,7 +30,7 @@ const (
 	// nobody decides by a share any more.
 	rejoin = 10 * time.Second
 
-	// together is how close two crashes must be for the second to strike before the new holder had an heir of its own.
+	// together is how close two crashes must be for the second to strike before the new holder had a standby of its own.
 	together = 3 * time.Second
 
 	// fullRate is the part of a limit that must be given out under saturation.
@@ -69,7 +69,7 @@ func burstOf(l peerlimit.Limit) float64 {
 }
 
 // A killed holder takes with it what it admitted or lent since its last acknowledged replication. Who was killed together with it
-// may have been its heir: then all that the bucket knew, one burst, is lost too.
+// may have been its standby: then all that the bucket knew, one burst, is lost too.
 func (r *run) killAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
 	if !k.heldBy(1<<e.node, e.at-unreplicated, e.at) {
 		return 0
@@ -84,7 +84,7 @@ func (r *run) killAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
 }
 
 // A frozen holder is as a killed one; what was on its way to it when it stopped is decided when it goes on. Until it is
-// known to be lost, which a freeze may be too short for and which needs a majority, its heir gives out a share of 1/N. And
+// known to be lost, which a freeze may be too short for and which needs a majority, its standby gives out a share of 1/N. And
 // whoever is frozen while it waits for an answer has given up on it when it goes on; it then decides by its share until its
 // links, which the others have given up, are up again.
 func (r *run) freezeAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
@@ -118,7 +118,7 @@ func withoutMajority(l peerlimit.Limit, largestSide, members int) float64 {
 	return grown(l, evidence) + apart*(grown(l, rejoin)-burstOf(l))
 }
 
-// Of a cut link each end may decide by a share of 1/N, when it reaches neither the holder nor its heir. Between two nodes
+// Of a cut link each end may decide by a share of 1/N, when it reaches neither the holder nor its standby. Between two nodes
 // it is a split.
 func (r *run) cutAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
 	if !k.heldBy(1<<e.node|1<<e.peer, e.at-evidence, e.end()+rejoin) {
@@ -151,7 +151,7 @@ func (r *run) splitAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
 		tokens += r.admitted(k, e.at-unreplicated, e.at+evidence) + r.admittedByLease(k, e.at+evidence, e.at+evidence+leaseTime)
 	}
 	if copies, noted := k.replicated[e.at]; noted && copies&^minority == 0 {
-		tokens += burstOf(l) // to the majority it is as if holder and heir had been killed together
+		tokens += burstOf(l) // to the majority it is as if holder and standby had been killed together
 	}
 	return tokens
 }

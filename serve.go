@@ -56,8 +56,8 @@ func (n *Node) answerElsewhere(ctx context.Context, from string, r *rule, part u
 	var err error
 	// The caller waits for one RPC timeout. It is better told before that nobody was found.
 	patience := n.settings.RPCTimeout * 3 / 4
-	if m.toHeir {
-		rep, err = n.decideAsHeir(ctx, r, part, m, from, patience)
+	if m.toStandby {
+		rep, err = n.decideAsStandby(ctx, r, part, m, from, patience)
 	} else {
 		n.counters.passedOn.Add(1)
 		rep, err = n.seek(ctx, r, part, m, from, patience)

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Settling: a copy that a node does not hold by is dropped only when the holder has said that its present heir, which is
+// Settling: a copy that a node does not hold by is dropped only when the holder has said that its present standby, which is
 // another node, has everything that is in the copy.
 
 const (
@@ -21,7 +21,7 @@ const (
 )
 
 // tidyCopies drops, from time to time until ctx ends, what this node need not keep: copies of partitions of which it is
-// neither the owner nor the heir, and pieces of replicas of which no more have come.
+// neither the owner nor the standby, and pieces of replicas of which no more have come.
 func (n *Node) tidyCopies(ctx context.Context) {
 	ticker := time.NewTicker(tidyInterval)
 	defer ticker.Stop()
@@ -32,22 +32,22 @@ func (n *Node) tidyCopies(ctx context.Context) {
 		case <-ticker.C:
 		}
 		now, route := n.now(), n.route.Load()
-		heirs := n.replicator.heirsOn(route)
+		standbys := n.replicator.standbysOn(route)
 		for part := range uint16(ring.Partitions) {
 			n.table.dropArrived(part, now)
-			if n.table.holds(part) && route.owner(part) != nil && !heirs.inGrace(part) {
+			if n.table.holds(part) && route.owner(part) != nil && !standbys.inGrace(part) {
 				n.table.repeatReplica(part)
 			}
 		}
 		n.settle(ctx, func(part uint16) bool {
-			heir, known := route.heir(part) // nil for this node
-			return !known || heir != nil
+			standby, known := route.standby(part) // nil for this node
+			return !known || standby != nil
 		})
 	}
 }
 
-// repeatReplica has all of a partition sent to its heir again. A holder that its ring does not name does so from time to time:
-// the heir is then the owner, who should have acquired. If it holds as well, because two clusters have met, that is how
+// repeatReplica has all of a partition sent to its standby again. A holder that its ring does not name does so from time to time:
+// the standby is then the owner, who should have acquired. If it holds as well, because two clusters have met, that is how
 // they find out [UnnamedHolderRepeats].
 func (t *table) repeatReplica(part uint16) {
 	p := &t.partitions[part]
@@ -60,7 +60,7 @@ func (t *table) repeatReplica(part uint16) {
 }
 
 // settleCopies asks about all copies that this node keeps without holding by them, be it what it gave away
-// [LeaveWaitsForHeir] or a replica [LeaverKeepsReplicas], and returns how many it still has to keep: a leaver goes when
+// [LeaveWaitsForStandby] or a replica [LeaverKeepsReplicas], and returns how many it still has to keep: a leaver goes when
 // there are none.
 func (n *Node) settleCopies(ctx context.Context) (kept int) {
 	return n.settle(ctx, func(uint16) bool { return true })
@@ -152,7 +152,7 @@ func (t *table) idleCopy(part uint16) (idle idleCopy, any bool) {
 
 // dropCopy drops a copy that is safe elsewhere, unless it may be needed to acquire the partition, or has been replaced
 // since it was asked about. By one of the same version as well [ReplicaVoidsSettling]: the holder has sent it because this
-// node is its heir by now, and what was the heir then may be gone.
+// node is its standby by now, and what was the standby then may be gone.
 func (t *table) dropCopy(idle idleCopy) bool {
 	p := &t.partitions[idle.part]
 	p.mu.Lock()
@@ -170,14 +170,14 @@ func (t *table) dropCopy(idle idleCopy) bool {
 // that one [NewerCopyOffered].
 func (n *Node) onSettle(q *settleRequest) *settleAnswer {
 	n.reach.check(n.now())
-	heirs := n.replicator.heirsOn(n.route.Load())
+	standbys := n.replicator.standbysOn(n.route.Load())
 	ans := &settleAnswer{}
 	newer := false
 	for _, asked := range q.parts {
 		if !n.reach.hear(asked.version.election.number) {
 			continue // there is no such copy
 		}
-		heir := heirs.of(asked.part)
+		standby := standbys.of(asked.part)
 		p := &n.table.partitions[asked.part]
 		p.mu.Lock()
 		h := &p.holding
@@ -187,7 +187,7 @@ func (n *Node) onSettle(q *settleRequest) *settleAnswer {
 			h.outdo(asked.version.election)
 			n.table.noteHolding(asked.part, p)
 			newer = true
-		case heir != q.by && heir == h.replication.heir && h.settled(asked.version):
+		case standby != q.by && standby == h.replication.standby && h.settled(asked.version):
 			ans.settled = append(ans.settled, asked.part)
 		}
 		p.mu.Unlock()

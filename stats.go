@@ -23,11 +23,11 @@ type Stats struct {
 	PartitionsHeld  int    // that this node decides about in full
 	RingChanges     uint64 // times the owners changed
 
-	AcquiredByTransfer   uint64 // partitions acquired with all their state, from who held them
+	AcquiredByTransfer  uint64 // partitions acquired with all their state, from who held them
 	AcquiredFromReplica uint64 // partitions acquired from a replica, because who held them was gone
-	AcquiredEmpty   uint64 // partitions acquired empty, because nobody had anything of them
+	AcquiredEmpty       uint64 // partitions acquired empty, because nobody had anything of them
 
-	// ReplicaLag is for how long the heir that is furthest behind has acknowledged nothing of what it was sent. About a round
+	// ReplicaLag is for how long the standby that is furthest behind has acknowledged nothing of what it was sent. About a round
 	// trip when all is well: what changes is sent every Config.ReplicaInterval.
 	ReplicaLag time.Duration
 
@@ -66,7 +66,7 @@ type Stats struct {
 	RequestTimes Histogram // how long questions to other nodes about takes lasted, unanswered ones too
 
 	LostRefunds   uint64 // refunds and cancellations that did not reach the owner
-	DroppedDebts   uint64 // keys of which it was not reported what was spent by a share, because there were too many
+	DroppedDebts  uint64 // keys of which it was not reported what was spent by a share, because there were too many
 	EventsDropped uint64 // events that Config.OnEvent was too slow for
 
 	// Limiters has an entry for every limiter that was used on this node, by name.

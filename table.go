@@ -25,7 +25,7 @@ type table struct {
 	// without them.
 	held [(ring.Partitions + 63) / 64]atomic.Uint64
 
-	// refused has a bit for each partition whose holder, this node, was refused by its heir; likewise.
+	// refused has a bit for each partition whose holder, this node, was refused by its standby; likewise.
 	refused [(ring.Partitions + 63) / 64]atomic.Uint64
 
 	// inWork has a bit for each partition that something is being done to in steps, see inSteps.
@@ -36,13 +36,13 @@ type table struct {
 	untidy      [(ring.Partitions + 63) / 64]atomic.Uint64
 	wakeSweeper chan struct{}
 
-	// replicates says that changes are noted for the heir.
+	// replicates says that changes are noted for the standby.
 	replicates bool
 
 	// piece bounds what is taken from one partition at a time to be replicated, in bytes.
 	piece int
 
-	// changed has a bit for each partition with changes that were not sent to the heir yet.
+	// changed has a bit for each partition with changes that were not sent to the standby yet.
 	changed [(ring.Partitions + 63) / 64]atomic.Uint64
 
 	// arrivingSize is how many bytes the pieces of replicas take up that are not all there.
@@ -81,10 +81,10 @@ type partition struct {
 	// underway is what is being done in steps, see steps.go; nil when nothing is.
 	underway *underway
 
-	// dirty are the buckets that have changed and were not sent to the heir yet, each once.
+	// dirty are the buckets that have changed and were not sent to the standby yet, each once.
 	dirty []*bucket
 
-	// spare is an empty list for the changes that come while those before are on their way to the heir.
+	// spare is an empty list for the changes that come while those before are on their way to the standby.
 	spare []*bucket
 
 	// frozenUntil is until when no bucket may be dropped, because the copy is being sent in pieces.
@@ -167,7 +167,7 @@ func (t *table) touch(part uint16, p *partition, b *bucket) {
 		return
 	}
 	p.holding.copy.seq++
-	if b.dirty || !t.replicates || p.holding.heirless || p.holding.unlisted {
+	if b.dirty || !t.replicates || p.holding.unreplicated || p.holding.unlisted {
 		return
 	}
 	if len(p.dirty) == maxChanges {

@@ -29,7 +29,7 @@ type Request struct {
 }
 
 // giveBackTimeout bounds how long TakeAll gives tokens back after its caller's context has ended: longer than the way
-// to an owner takes at the default RPC timeout, the way by its heir included.
+// to an owner takes at the default RPC timeout, the way by its standby included.
 const giveBackTimeout = time.Second
 
 // TakeAll takes from all of the requests' buckets or from none. The decision is the strictest: of those that allowed the one

@@ -59,7 +59,7 @@ func inWildCluster(t *testing.T, test func(c *wildCluster)) {
 			}
 		}
 		c.requireExhausted()
-		time.Sleep(100 * time.Millisecond) // it is with the heirs
+		time.Sleep(100 * time.Millisecond) // it is with the standbys
 		test(c)
 	})
 }
@@ -150,7 +150,7 @@ func (c *wildCluster) requireAsBefore() {
 		require.Less(c.t, n.Stats().ReplicaLag, 200*time.Millisecond, "what is decided is replicated")
 		for part := range uint16(ring.Partitions) {
 			if h := &n.table.partitions[part].holding; n.table.holds(part) {
-				require.True(c.t, h.replication.complete && !h.replication.again, "the heir has all of partition %d", part)
+				require.True(c.t, h.replication.complete && !h.replication.again, "the standby has all of partition %d", part)
 				require.False(c.t, h.copy.worn())
 			}
 		}

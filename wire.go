@@ -42,9 +42,9 @@ const (
 
 // Bits of a message's third byte.
 const (
-	flagHops    = 3
-	flagToHeir  = 4
-	flagBorrows = 8 // a take says and asks something about leases
+	flagHops      = 3
+	flagToStandby = 4
+	flagBorrows   = 8 // a take says and asks something about leases
 )
 
 // Bits of the third byte of an answer that holds a decision.
@@ -64,8 +64,8 @@ type message struct {
 	// hops is how many nodes that do not hold the key have sent it on; see maxHops.
 	hops uint8
 
-	// toHeir says that the owner cannot be reached from where the question comes, so its heir is asked.
-	toHeir bool
+	// toStandby says that the owner cannot be reached from where the question comes, so its standby is asked.
+	toStandby bool
 
 	// rule is the encoded name and limits; see appendRule.
 	rule []byte
@@ -104,7 +104,7 @@ var errMalformed = errors.New("peerlimit: malformed message")
 const maxRuleLen = 2 + maxNameLen + 1 + maxCombined*29
 
 func appendMessage(b []byte, m *message) []byte {
-	flags := m.hops&flagHops | boolByte(m.toHeir)*flagToHeir
+	flags := m.hops&flagHops | boolByte(m.toStandby)*flagToStandby
 	if m.borrow.want > 0 || len(m.borrow.returned) > 0 {
 		flags |= flagBorrows
 	}
@@ -141,7 +141,7 @@ func decodeMessage(b []byte) (m message, err error) {
 		return message{}, fmt.Errorf("%w: kind %d, version %d", errMalformed, m.kind, version)
 	}
 	flags := r.byte()
-	m.hops, m.toHeir = flags&flagHops, flags&flagToHeir != 0
+	m.hops, m.toStandby = flags&flagHops, flags&flagToStandby != 0
 	m.rule = r.bytes(maxRuleLen)
 	key := r.bytes(maxKeyLen)
 	m.key = unsafe.String(unsafe.SliceData(key), len(key)) // #nosec G103 -- nobody writes into a request

@@ -42,7 +42,7 @@ func goldenMessages() map[string]message {
 func goldenAnswers() map[string]answer {
 	allowed := coreDecision{Allowed: true, Limit: perSecond(100), Remaining: 99, ResetAfter: 10 * time.Millisecond}
 	denied := coreDecision{
-		Limit: leaky(withBurst(per(0.1, time.Hour), 3)), Remaining: 0.125, Origin: originHeir,
+		Limit: leaky(withBurst(per(0.1, time.Hour), 3)), Remaining: 0.125, Origin: originStandby,
 		RetryAfter: time.Hour, ResetAfter: math.MaxInt64, Delay: 1,
 	}
 	return map[string]answer{

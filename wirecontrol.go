@@ -186,7 +186,7 @@ func decodeReplicaRequest(b []byte, plain plainSet) (replicaRequest, error) {
 	return (&replicaMemory{message: slices.Clone(b)}).decode(plain)
 }
 
-// replicaMemory is what a replica is read into that an heir gets fifty times a second: the message, and all that is decoded
+// replicaMemory is what a replica is read into that a standby gets fifty times a second: the message, and all that is decoded
 // from it, which is worthless when the memory is used again.
 type replicaMemory struct {
 	message []byte

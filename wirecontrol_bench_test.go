@@ -18,7 +18,7 @@ func benchmarkReplica() (replicaRequest, *rules) {
 	return replicaRequest{[]replicaPart{{part: 2000, version: v, since: 99_990, content: content}}}, known
 }
 
-// BenchmarkReplica is what a holder and its heir do for 100 changed buckets of 20-byte keys and one limit.
+// BenchmarkReplica is what a holder and its standby do for 100 changed buckets of 20-byte keys and one limit.
 func BenchmarkReplica(b *testing.B) {
 	q, known := benchmarkReplica()
 	encoded := appendReplicaRequest(nil, &q)

@@ -161,7 +161,7 @@ func BenchmarkHotKey(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			l, key, owner := threeProcesses(b, !leases, peerlimit.PerSecond(1e12))
 			ctx := context.Background()
-			time.Sleep(2 * time.Second) // everything has its owner and its heir by then, and the owner works for takes alone
+			time.Sleep(2 * time.Second) // everything has its owner and its standby by then, and the owner works for takes alone
 			here, there := processorTime(), owner.used()
 			b.ReportAllocs()
 			b.ResetTimer()

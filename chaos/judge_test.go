@@ -15,7 +15,7 @@ import (
 
 const (
 	// unreplicated is how much of the past a sudden end may lose: an interval of replication, and as long again until the
-	// heir's acknowledgement is there, on a machine where nine processes share two processors.
+	// standby's acknowledgement is there, on a machine where nine processes share two processors.
 	unreplicated = 5 * peerlimit.DefaultReplicaInterval
 
 	// fullAgain is how soon after the end of one of five nodes the whole limit must be given out again.

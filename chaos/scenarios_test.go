@@ -22,7 +22,7 @@ var scenarios = []scenario{
 		allow: lostOnly,
 	},
 	{
-		name: "KillTwoOfFive", guarantee: "as for one; where one was the other's heir, a burst",
+		name: "KillTwoOfFive", guarantee: "as for one; where one was the other's standby, a burst",
 		nodes: 5, hot: hundred,
 		do: func(r *run) {
 			owner := r.owner("hot")
@@ -86,7 +86,7 @@ var scenarios = []scenario{
 	splitInto("SplitTwoTwo", 4, 2, 8*time.Second, false),
 	splitInto("SplitForLongerThanGossipRemembers", 5, 2, 70*time.Second, false),
 	{
-		name: "CutOneWay", guarantee: "B + R·w, and a share of 1/N for the end that reaches neither the owner nor its heir; and what a sudden end loses",
+		name: "CutOneWay", guarantee: "B + R·w, and a share of 1/N for the end that reaches neither the owner nor its standby; and what a sudden end loses",
 		nodes: 3, hot: hundred, network: true,
 		do: func(r *run) {
 			owner := r.owner("hot")
@@ -102,9 +102,9 @@ var scenarios = []scenario{
 		allow: shares(2),
 	},
 	{
-		name: "CutTheOwnerFromOneAtATime", guarantee: "B + R·w, and a share of 1/N for each end that reaches neither the owner nor its heir; and what a sudden end loses",
+		name: "CutTheOwnerFromOneAtATime", guarantee: "B + R·w, and a share of 1/N for each end that reaches neither the owner nor its standby; and what a sudden end loses",
 		nodes: 4, hot: hundred, network: true, ci: true,
-		do: func(r *run) { // one of the others is its heir, and all are callers
+		do: func(r *run) { // one of the others is its standby, and all are callers
 			owner := r.owner("hot")
 			for _, other := range r.others(owner) {
 				r.note(true, "nothing between %s and %s", owner.name, other.name)
@@ -201,7 +201,7 @@ func freezeFor(name string, pause time.Duration, ci bool) scenario {
 // splitInto cuts a few nodes off from the rest, the owner of the saturated key among them.
 func splitInto(name string, nodes, few int, lasts time.Duration, ci bool) scenario {
 	return scenario{
-		name: name, guarantee: "(B + R·w)·(1 + m/N) with m nodes apart from a majority, and what the owner admitted before its evidence lapsed, and a burst where the owner's heir is apart with it; less than twice without a majority",
+		name: name, guarantee: "(B + R·w)·(1 + m/N) with m nodes apart from a majority, and what the owner admitted before its evidence lapsed, and a burst where the owner's standby is apart with it; less than twice without a majority",
 		nodes: nodes, hot: hundred, network: true, ci: ci,
 		do: func(r *run) {
 			owner := r.owner("hot")

@@ -85,7 +85,7 @@ func TestDemoPage(t *testing.T) {
 	d := startDemo(t)
 	b := openTab(t, d.page)
 	b.waitFor("the verdict", held)
-	b.waitFor("owner and heir", `[...document.querySelectorAll("#keys tbody tr")].every((r) => r.children[3].textContent.startsWith("node-") && r.children[4].textContent.startsWith("node-"))`)
+	b.waitFor("owner and standby", `[...document.querySelectorAll("#keys tbody tr")].every((r) => r.children[3].textContent.startsWith("node-") && r.children[4].textContent.startsWith("node-"))`)
 	before := eval[string](b, drawing)
 	time.Sleep(2 * time.Second)
 	assert.NotEqual(t, before, eval[string](b, drawing), "the plot moves")

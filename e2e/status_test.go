@@ -64,7 +64,7 @@ func TestStatusPage(t *testing.T) {
 	server := httptest.NewServer(page)
 	defer server.Close()
 	c.attack(t)
-	time.Sleep(2 * time.Second) // the heirs are known a second after the last join
+	time.Sleep(2 * time.Second) // the standbys are known a second after the last join
 
 	b := openTab(t, server.URL)
 	b.waitFor("health", contains("#health-h", "Healthy"))
@@ -82,7 +82,7 @@ func TestStatusPage(t *testing.T) {
 	} else {
 		b.waitFor("who", contains(".answer", place.Owner.Name))
 	}
-	b.waitFor("who is next", contains(".answer", place.Heir.Name))
+	b.waitFor("who is next", contains(".answer", place.Standbys[0].Name))
 	b.inEachLook("status")
 
 	// The page keeps itself up to date, here when a node says goodbye.

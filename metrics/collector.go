@@ -70,15 +70,15 @@ func labelledGauge(desc *prometheus.Desc, label string, value func(*peerlimit.St
 }
 
 var (
-	gained = describe("partitions_gained_total",
+	acquired = describe("partitions_acquired_total",
 		"Partitions acquired, by what they came from: given by their holder, a replica, or empty.", "source")
-	failures = describe("question_failures_total",
+	failures = describe("request_failures_total",
 		"Questions to other nodes that failed: timeout, unreachable, or overloaded here or there.", "reason")
 	decisions = describe("decisions_total",
 		"Decisions given to callers on this node, by limiter, by who decided and by what was decided.", "limiter", "origin", "outcome")
 	links = describe("links",
 		"Connections to other members, by state: questions go over those that are up; suspect ones have not answered lately.", "state")
-	questions = describe("question_duration_seconds",
+	questions = describe("request_duration_seconds",
 		"How long questions to other nodes about takes lasted, unanswered ones too.")
 	peers = describe("peers",
 		"Other members, by what this node knows of them; suspect are those it gets no answer from.", "state")
@@ -99,25 +99,32 @@ var singles = []single{
 		func(s *peerlimit.Stats) int { return s.PartitionsHeld }),
 	counter("ring_changes_total", "Times the owners of partitions changed.",
 		func(s *peerlimit.Stats) uint64 { return s.RingChanges }),
-	labelled(gained, "given", func(s *peerlimit.Stats) uint64 { return s.AcquiredByTransfer }),
-	labelled(gained, "replica", func(s *peerlimit.Stats) uint64 { return s.AcquiredFromReplica }),
-	labelled(gained, "empty", func(s *peerlimit.Stats) uint64 { return s.AcquiredEmpty }),
+	labelled(acquired, "transfer", func(s *peerlimit.Stats) uint64 { return s.AcquiredByTransfer }),
+	labelled(acquired, "replica", func(s *peerlimit.Stats) uint64 { return s.AcquiredFromReplica }),
+	labelled(acquired, "empty", func(s *peerlimit.Stats) uint64 { return s.AcquiredEmpty }),
 
 	labelledGauge(links, "up", func(s *peerlimit.Stats) int { return s.LinksUp }),
 	labelledGauge(links, "suspect", func(s *peerlimit.Stats) int { return s.LinksSuspect }),
 	labelledGauge(links, "down", func(s *peerlimit.Stats) int { return s.LinksDown }),
-	{describe("replica_lag_seconds", "For how long the heir that is furthest behind has acknowledged nothing of what it was sent."),
+	{describe("replica_lag_seconds", "For how long the standby that is furthest behind has acknowledged nothing of what it was sent."),
 		prometheus.GaugeValue, nil, func(s *peerlimit.Stats) float64 { return s.ReplicaLag.Seconds() }},
-	counter("fallbacks_total", "Times that takes on a member's keys began to be decided without it.",
+	gauge("quorum", "1 while this node hears from a majority of its witnesses and so may decide in full, 0 while it does not.",
+		func(s *peerlimit.Stats) int {
+			if s.HasQuorum {
+				return 1
+			}
+			return 0
+		}),
+	counter("degraded_total", "Decisions that callers of this node got by a share of the limit.",
 		func(s *peerlimit.Stats) uint64 { return s.Degraded }),
-	counter("evidence_lapses_total", "Times that this node had to cease to decide in full, because it heard from no majority.",
+	counter("quorum_losses_total", "Times that this node lost its quorum while it held partitions.",
 		func(s *peerlimit.Stats) uint64 { return s.QuorumLosses }),
 
 	gauge("max_keys", "The bound of peerlimit_keys, and of peerlimit_degraded_keys.",
 		func(s *peerlimit.Stats) int { return s.MaxKeys }),
 	gauge("keys", "Buckets kept for the cluster, held and replicas.",
 		func(s *peerlimit.Stats) int { return s.Keys }),
-	gauge("alone_keys", "Buckets kept for deciding alone.",
+	gauge("degraded_keys", "Buckets kept for decisions by a share.",
 		func(s *peerlimit.Stats) int { return s.DegradedKeys }),
 	counter("evictions_total", "Buckets dropped for want of room while they still mattered.",
 		func(s *peerlimit.Stats) uint64 { return s.Evicted }),
@@ -133,13 +140,13 @@ var singles = []single{
 	tokens("lease_tokens_returned_total", "Tokens of leases that were returned unused.",
 		func(s *peerlimit.Stats) float64 { return s.TokensReturned }),
 
-	counter("questions_served_total", "Questions of other nodes answered here.",
+	counter("requests_served_total", "Questions of other nodes answered here.",
 		func(s *peerlimit.Stats) uint64 { return s.Served }),
-	counter("questions_passed_on_total", "Questions of other nodes sent on to the owner.",
+	counter("requests_passed_on_total", "Questions of other nodes sent on to the owner.",
 		func(s *peerlimit.Stats) uint64 { return s.PassedOn }),
-	counter("questions_refused_total", "Questions of other nodes that made no sense.",
+	counter("requests_refused_total", "Questions of other nodes that made no sense.",
 		func(s *peerlimit.Stats) uint64 { return s.Refused }),
-	counter("strangers_total", "Connections for takes that did not get through the handshake.",
+	counter("unauthenticated_total", "Connections for takes that did not get through the handshake.",
 		func(s *peerlimit.Stats) uint64 { return s.Unauthenticated }),
 	labelled(failures, "timeout", func(s *peerlimit.Stats) uint64 { return s.Timeouts }),
 	labelled(failures, "unreachable", func(s *peerlimit.Stats) uint64 { return s.Unreachable }),
@@ -147,7 +154,7 @@ var singles = []single{
 
 	counter("lost_refunds_total", "Refunds and cancellations that did not reach the owner.",
 		func(s *peerlimit.Stats) uint64 { return s.LostRefunds }),
-	counter("lost_reports_total", "Keys of which it was not reported what was spent by a share.",
+	counter("dropped_debts_total", "Keys of which it was not reported what was spent by a share.",
 		func(s *peerlimit.Stats) uint64 { return s.DroppedDebts }),
 	counter("dropped_events_total", "Events that Config.OnEvent was too slow for.",
 		func(s *peerlimit.Stats) uint64 { return s.EventsDropped }),

@@ -42,7 +42,7 @@ func TestEveryFigureIsTold(t *testing.T) {
 			LeasesGranted: 13, LeasesExpired: 14, TokensLeased: 15.5, TokensUsed: 16.5, TokensReturned: 17.5,
 			Served: 18, PassedOn: 19, Refused: 20, Timeouts: 21, Unreachable: 22, Overloaded: 23,
 			LostRefunds: 24, DroppedDebts: 25, EventsDropped: 26, Unauthenticated: 30,
-			LinksUp: 31, LinksSuspect: 32, LinksDown: 33, ReplicaLag: 1500 * time.Millisecond, Degraded: 34, QuorumLosses: 35, MaxKeys: 36,
+			LinksUp: 31, LinksSuspect: 32, LinksDown: 33, ReplicaLag: 1500 * time.Millisecond, Degraded: 34, QuorumLosses: 35, HasQuorum: true, MaxKeys: 36,
 			RequestTimes: peerlimit.Histogram{
 				Bounds: []time.Duration{time.Millisecond, time.Second}, Counts: []uint64{3, 2, 1}, Sum: 5 * time.Second,
 			},
@@ -72,11 +72,11 @@ func TestEveryFigureIsTold(t *testing.T) {
 		`peerlimit_request_failures_total{reason="overloaded"} 23`, "peerlimit_lost_refunds_total 24",
 		"peerlimit_dropped_debts_total 25", "peerlimit_dropped_events_total 26", "peerlimit_unauthenticated_total 30",
 		`peerlimit_links{state="up"} 31`, `peerlimit_links{state="suspect"} 32`, `peerlimit_links{state="down"} 33`,
-		"peerlimit_replica_lag_seconds 1.5", "peerlimit_degraded_total 34", "peerlimit_quorum_losses_total 35", "peerlimit_max_keys 36",
+		"peerlimit_replica_lag_seconds 1.5", "peerlimit_degraded_total 34", "peerlimit_quorum 1", "peerlimit_quorum_losses_total 35", "peerlimit_max_keys 36",
 		`peerlimit_request_duration_seconds_bucket{le="0.001"} 3`, `peerlimit_request_duration_seconds_bucket{le="1"} 5`,
 		`peerlimit_request_duration_seconds_bucket{le="+Inf"} 6`, "peerlimit_request_duration_seconds_sum 5",
 		`peerlimit_decisions_total{limiter="api",origin="local",outcome="allowed"} 27`,
-		`peerlimit_decisions_total{limiter="api",origin="heir",outcome="allowed"} 28`,
+		`peerlimit_decisions_total{limiter="api",origin="standby",outcome="allowed"} 28`,
 		`peerlimit_decisions_total{limiter="api",origin="denial-cache",outcome="denied"} 29`,
 		`peerlimit_decisions_total{limiter="api",origin="fallback",outcome="denied"} 0`,
 		`peerlimit_peers{state="alive"} 2`, `peerlimit_peers{state="suspect"} 1`,
@@ -86,7 +86,7 @@ func TestEveryFigureIsTold(t *testing.T) {
 	for _, line := range strings.Split(values, "\n") {
 		assert.Contains(t, told, "\n"+line+"\n")
 	}
-	assert.Equal(t, 35+12+4, testutil.CollectAndCount(mustNewCollector(t, f)), "each once")
+	assert.Equal(t, 36+12+4, testutil.CollectAndCount(mustNewCollector(t, f)), "each once")
 }
 
 // exposition is what a scrape would see.

@@ -114,7 +114,7 @@ func TestAKeyIsAskedAbout(t *testing.T) {
 		for range 2 { // asking takes nothing
 			question := asJSON(t, page, "/?limiter=api&key=alice")["question"].(map[string]any)
 			require.Equal(t, limiters[0].Owner("alice").Name, question["owner"])
-			require.Equal(t, limiters[0].Placement("alice").Heir.Name, question["heir"])
+			require.Equal(t, limiters[0].Placement("alice").Standbys[0].Name, question["standby"])
 			require.Equal(t, false, question["allowed"])
 			require.InDelta(t, 1000, question["retry_after_ms"], 100)
 			require.Equal(t, "60 per 1m0s, burst 2", question["limit"])

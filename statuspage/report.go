@@ -69,8 +69,8 @@ type answer struct {
 	Fault        string  `json:"fault,omitempty"` // why nothing can be said
 	Owner        string  `json:"owner,omitempty"`
 	OwnerAddr    string  `json:"owner_addr,omitempty"`
-	Here         bool    `json:"here,omitempty"` // the owner is this node
-	Heir         string  `json:"heir,omitempty"` // decides if the owner goes
+	Here         bool    `json:"here,omitempty"`    // the owner is this node
+	Standby      string  `json:"standby,omitempty"` // decides if the owner goes
 	Limit        string  `json:"limit,omitempty"`
 	Allowed      bool    `json:"allowed"`
 	Remaining    float64 `json:"remaining"`
@@ -202,7 +202,10 @@ func (p *Page) ask(ctx context.Context, limiterName, key string) *answer {
 		return a
 	}
 	place := l.Placement(key)
-	a.Owner, a.OwnerAddr, a.Here, a.Heir = printable.Text(place.Owner.Name), place.Owner.RPCAddr, place.Owner.Self, printable.Text(place.Heir.Name)
+	a.Owner, a.OwnerAddr, a.Here = printable.Text(place.Owner.Name), place.Owner.RPCAddr, place.Owner.Self
+	if len(place.Standbys) > 0 {
+		a.Standby = printable.Text(place.Standbys[0].Name)
+	}
 	a.Limit, a.Allowed, a.Remaining = d.Limit.String(), d.Allowed, d.Remaining
 	a.RetryAfterMS, a.ResetAfterMS = milliseconds(d.RetryAfter), milliseconds(d.ResetAfter)
 	a.DecidedBy = d.Origin.String()

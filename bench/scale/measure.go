@@ -39,7 +39,7 @@ func measureProcesses(n int, lasts time.Duration) (result processesResult, err e
 	if _, err := c[0].tell(order{Do: "fill", Keys: loadKeys}); err != nil {
 		return result, err
 	}
-	time.Sleep(3 * time.Second) // heirs and replicas
+	time.Sleep(3 * time.Second) // standbys and replicas
 
 	load := order{Do: "load", Callers: loadCallers / n, Keys: loadKeys, Lasts: lasts}
 	reports, err := c.all(load)
@@ -121,7 +121,7 @@ type moveResult struct {
 type latencies struct {
 	Calls         int
 	P50, P99, Max time.Duration
-	ByShare       int // decided by an heir or alone
+	ByShare       int // decided by a standby or alone
 }
 
 const probeRate = 1000
@@ -190,7 +190,7 @@ func latenciesOf(calls []call, from, to time.Duration) (l latencies) {
 			continue
 		}
 		took = append(took, c.Took)
-		if c.Origin == "heir" || c.Origin == "fallback" {
+		if c.Origin == "standby" || c.Origin == "fallback" {
 			l.ByShare++
 		}
 	}

@@ -97,7 +97,7 @@ var sections = []section{
 	{
 		table: tableLocal, title: "Local decisions",
 		text: "The node that is asked decides itself; as many callers as GOMAXPROCS. Time is that of a caller per decision, the choice of a key included; " +
-			"where heirs keep replicas they want processors as well, and the time goes up with it. The percentiles are of one decision in 16, and include " +
+			"where standbys keep replicas they want processors as well, and the time goes up with it. The percentiles are of one decision in 16, and include " +
 			"looking at the clock twice.",
 		charts: []chart{localChart},
 		columns: [][]column{{

@@ -251,7 +251,7 @@ func (s *service) onEvent(e peerlimit.Event) {
 	switch e.Kind {
 	case peerlimit.EventRing:
 		s.reportView()
-		time.AfterFunc(heirsKnown, s.reportView)
+		time.AfterFunc(standbysKnown, s.reportView)
 		return
 	case peerlimit.EventAcquired:
 		report.Gains = s.newGains()
@@ -270,8 +270,8 @@ func (s *service) newGains() gains {
 }
 
 const (
-	// heirsKnown is how long after a change of the ring all heirs are known, with some to spare.
-	heirsKnown = 2500 * time.Millisecond
+	// standbysKnown is how long after a change of the ring all standbys are known, with some to spare.
+	standbysKnown = 2500 * time.Millisecond
 
 	// arcCount is in how many parts the ring is told. Gossip lists a member that has crashed for seconds after the others
 	// have taken over; who owns none of so many parts is not on the ring.
@@ -303,23 +303,31 @@ func (s *service) reportView() {
 	stats := s.node.Stats()
 	view := ringView{
 		Version: stats.RingChanges, Size: stats.Members,
-		Owners: make(map[string]string), Heirs: make(map[string]string), Parts: make(map[string]int),
+		Owners: make(map[string]string), Standbys: make(map[string]string), Parts: make(map[string]int),
 	}
 	members := make(map[string]bool)
 	for _, key := range s.arcs() {
 		place := s.limiter.Placement(key)
-		view.Arcs = append(view.Arcs, arc{shortName(place.Owner.Name), shortName(place.Heir.Name)})
+		view.Arcs = append(view.Arcs, arc{shortName(place.Owner.Name), firstStandby(place)})
 		members[shortName(place.Owner.Name)] = true
 	}
 	view.Members = slices.Sorted(maps.Keys(members))
 	for _, key := range s.keys {
 		place := s.limiter.Placement(key)
 		view.Owners[key], view.Parts[key] = shortName(place.Owner.Name), place.Partition
-		if place.Heir.Name != "" {
-			view.Heirs[key] = shortName(place.Heir.Name)
+		if standby := firstStandby(place); standby != "" {
+			view.Standbys[key] = standby
 		}
 	}
 	s.report(nodeReport{View: &view})
+}
+
+// firstStandby returns the name of the member that is next, or "" when there is no other.
+func firstStandby(p peerlimit.Placement) string {
+	if len(p.Standbys) == 0 {
+		return ""
+	}
+	return shortName(p.Standbys[0].Name)
 }
 
 func (s *service) report(r nodeReport) {

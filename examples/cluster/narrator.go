@@ -196,7 +196,7 @@ var noticeTexts = map[peerlimit.EventKind]string{
 	peerlimit.EventMemberJoined:  "%s is a member now",
 	peerlimit.EventMemberLeaving: "%s says that it is leaving",
 	peerlimit.EventMemberLeft:    "%s has left",
-	peerlimit.EventMemberFailed:    "%s is given up for lost",
+	peerlimit.EventMemberFailed:  "%s is given up for lost",
 	peerlimit.EventLinkDown:      "the connection to %s is down",
 	peerlimit.EventDegraded:      "no decisions from %s: shares of the limit until others take over",
 	peerlimit.EventRecovered:     "%s decides again",

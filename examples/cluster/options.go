@@ -59,7 +59,7 @@ shows every second:
   local      those admitted, by who decided: the process that was asked, because it owns the key,
   remote     or the key's owner, which the process asked over the network,
   fallback   or the process alone, with its small share of the limit: the owner is out of reach
-  heir       (at the end of a line) or the process that has a replica of what the owner knew
+  standby       (at the end of a line) or the process that has a replica of what the owner knew
 
 Meanwhile the owner of the hottest key is killed (SIGKILL), some seconds later another process is
 started, and in the end the owner of the hottest key is asked to leave (SIGTERM). Lines with >> tell

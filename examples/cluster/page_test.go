@@ -61,12 +61,12 @@ func (v *visitor) waitFor(what string, is func(pageState) bool) (s pageState) {
 
 func TestPageObeysAndTheLimitIsHeld(t *testing.T) {
 	p, v := visit(t, "-nodes", "3", "-rate", "50", "-burst", "20")
-	s := v.waitFor("the load, the owners and their heirs", func(s pageState) bool {
-		return s.Judged > 1 && s.Held && s.Keys[0].Owner != "" && s.Keys[0].Heir != ""
+	s := v.waitFor("the load, the owners and their standbys", func(s pageState) bool {
+		return s.Judged > 1 && s.Held && s.Keys[0].Owner != "" && s.Keys[0].Standby != ""
 	})
 	assert.Len(t, s.Nodes, 3)
 	assert.Len(t, s.Arcs, arcCount)
-	assert.NotEqual(t, s.Keys[0].Owner, s.Keys[0].Heir)
+	assert.NotEqual(t, s.Keys[0].Owner, s.Keys[0].Standby)
 	for _, c := range []struct{ command, why string }{
 		{`{"do":"dance"}`, `do is "dance"`},
 		{`{"do":"kill","node":"node-9"}`, `node is "node-9"`},
@@ -102,7 +102,7 @@ func TestPageObeysAndTheLimitIsHeld(t *testing.T) {
 	_, why := v.do(`{"do":"start"}`)
 	assert.Contains(t, why, "heal it before")
 	v.waitFor("the split", func(s pageState) bool {
-		return s.Split && len(s.Points) > 0 && s.Points[len(s.Points)-1].Origins["heir"] > 0
+		return s.Split && len(s.Points) > 0 && s.Points[len(s.Points)-1].Origins["standby"] > 0
 	})
 	done(`{"do":"heal"}`)
 	agreed("split of ")

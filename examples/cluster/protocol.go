@@ -48,19 +48,19 @@ type nodeReady struct {
 
 // ringView is the ring as one node sees it.
 type ringView struct {
-	Version uint64            // higher is later
-	Size    int               // members that own keys
-	Members []string          // their short names
-	Owners  map[string]string // of the demo's keys, by short name
-	Heirs   map[string]string // of the demo's keys; without those that are not known yet
-	Parts   map[string]int    // the partitions of the demo's keys
-	Arcs    []arc             // the ring, in parts of equal length
+	Version  uint64            // higher is later
+	Size     int               // members that own keys
+	Members  []string          // their short names
+	Owners   map[string]string // of the demo's keys, by short name
+	Standbys map[string]string // of the demo's keys; without those that are not known yet
+	Parts    map[string]int    // the partitions of the demo's keys
+	Arcs     []arc             // the ring, in parts of equal length
 }
 
 // arc is a part of the ring.
 type arc struct {
-	Owner string // of the partition in its middle, by short name
-	Heir  string // or "" when it is not known yet
+	Owner   string // of the partition in its middle, by short name
+	Standby string // or "" when it is not known yet
 }
 
 // limitOrder is the body of POST /limit, and cutOrder that of POST /cut.

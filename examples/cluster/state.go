@@ -34,7 +34,7 @@ type pageKey struct {
 	Name     string   `json:"name"`
 	Times    float64  `json:"times"` // of the limit that are asked for
 	Owner    string   `json:"owner"`
-	Heir     string   `json:"heir"`
+	Standby  string   `json:"standby"`
 	Place    float64  `json:"place"` // on the ring, from 0 to 1
 	From     float64  `json:"from"`
 	To       float64  `json:"to"`
@@ -53,8 +53,8 @@ type pageNode struct {
 }
 
 type pageArc struct {
-	Owner string `json:"o"`
-	Heir  string `json:"h"`
+	Owner   string `json:"o"`
+	Standby string `json:"h"`
 }
 
 type pageExtra struct {
@@ -139,7 +139,7 @@ func (d *demo) pageState() pageState {
 	view, _ := d.timeline.view(names)
 	for _, x := range demands {
 		s.Keys = append(s.Keys, pageKey{
-			Name: x.key, Times: x.times, Owner: view.Owners[x.key], Heir: view.Heirs[x.key], Problems: []string{},
+			Name: x.key, Times: x.times, Owner: view.Owners[x.key], Standby: view.Standbys[x.key], Problems: []string{},
 			Place: float64(view.Parts[x.key]) / partitionCount,
 		})
 	}

@@ -36,12 +36,12 @@ type disturbance struct {
 	Done  bool            // all nodes had taken it in
 	Moved map[string]move // keys that have another owner because of it
 
-	Apart    int             // of a split: how many are on the smaller side
-	Of       int             // how many there were
-	Stranded bool            // nobody has a majority after it, unless it is one of those that are gone
-	HeirToo  map[string]bool // keys that have lost both owner and heir, by this one and another sudden one shortly before
-	wasHeir  map[string]bool // keys that a node of it was the heir of
-	held     bool            // it goes on, whatever the nodes report
+	Apart      int             // of a split: how many are on the smaller side
+	Of         int             // how many there were
+	Stranded   bool            // nobody has a majority after it, unless it is one of those that are gone
+	StandbyToo map[string]bool // keys that have lost both owner and standby, by this one and another sudden one shortly before
+	wasStandby map[string]bool // keys that a node of it was the standby of
+	held       bool            // it goes on, whatever the nodes report
 }
 
 // move is the change of a key's owner.
@@ -65,11 +65,11 @@ func (d *disturbance) concerns(v ringView) {
 	for key, owner := range v.Owners {
 		if d.isOf(owner) {
 			d.Moved[key] = move{}
-			if d.isOf(v.Heirs[key]) {
-				d.HeirToo[key] = true
+			if d.isOf(v.Standbys[key]) {
+				d.StandbyToo[key] = true
 			}
-		} else if d.isOf(v.Heirs[key]) {
-			d.wasHeir[key] = true
+		} else if d.isOf(v.Standbys[key]) {
+			d.wasStandby[key] = true
 		}
 	}
 }
@@ -108,7 +108,7 @@ func (t *timeline) expect(node string) {
 	t.live[node] = true
 }
 
-// shortlyAfter is how long after a sudden end everything has an heir again that knows all, with some to spare.
+// shortlyAfter is how long after a sudden end everything has a standby again that knows all, with some to spare.
 const shortlyAfter = 3 * time.Second
 
 // begin says that something is about to be done to nodes: one, or those on the smaller side of a split.
@@ -117,7 +117,7 @@ func (t *timeline) begin(kind disturbanceKind, nodes ...string) {
 	defer t.mu.Unlock()
 	d := &disturbance{
 		Kind: kind, Node: strings.Join(nodes, ", "), At: t.elapsed(), Gone: never,
-		Moved: make(map[string]move), HeirToo: make(map[string]bool), wasHeir: make(map[string]bool),
+		Moved: make(map[string]move), StandbyToo: make(map[string]bool), wasStandby: make(map[string]bool),
 		Apart: len(nodes), Of: len(t.live), held: kind == split,
 	}
 	for _, v := range t.views {
@@ -156,21 +156,21 @@ func (t *timeline) counted(now time.Duration) (n int) {
 	return n
 }
 
-// addUpWith notes that what another sudden one has taken an owner from may have been with an heir that is gone now. The
+// addUpWith notes that what another sudden one has taken an owner from may have been with a standby that is gone now. The
 // caller holds mu.
 func (t *timeline) addUpWith(d *disturbance) {
 	for _, old := range slices.Concat(t.closed, t.open) {
 		if !old.Kind.isSudden() || old.Done && d.At-old.At >= shortlyAfter {
 			continue
 		}
-		for key := range d.wasHeir {
+		for key := range d.wasStandby {
 			if _, moved := old.Moved[key]; moved {
-				d.Moved[key], d.HeirToo[key] = move{}, true
+				d.Moved[key], d.StandbyToo[key] = move{}, true
 			}
 		}
 		for key := range d.Moved {
-			if _, moved := old.Moved[key]; moved || old.wasHeir[key] {
-				d.HeirToo[key] = true
+			if _, moved := old.Moved[key]; moved || old.wasStandby[key] {
+				d.StandbyToo[key] = true
 			}
 		}
 	}

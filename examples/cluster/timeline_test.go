@@ -66,7 +66,7 @@ func TestCrashLastsUntilTheLastNodeKnows(t *testing.T) {
 	require.Len(t, s.settled, 1)
 	want := disturbance{
 		Kind: killed, Node: "node-1", At: 4 * time.Second, Gone: 4100 * time.Millisecond, Until: 7 * time.Second, Done: true,
-		Moved: map[string]move{"alice": {From: "node-1", To: "node-3"}}, HeirToo: map[string]bool{}, wasHeir: map[string]bool{},
+		Moved: map[string]move{"alice": {From: "node-1", To: "node-3"}}, StandbyToo: map[string]bool{}, wasStandby: map[string]bool{},
 		Apart: 1, Of: 3,
 	}
 	assert.Equal(t, want, s.settled[0])
@@ -198,22 +198,22 @@ func TestWhetherThereIsAMajority(t *testing.T) {
 	assert.True(t, s.until(s.now)[1].Stranded, "one of the two that it has not forgotten")
 }
 
-// A key may begin anew when its owner and its heir go within the time that it takes to make another heir.
-func TestOwnerAndHeirTogether(t *testing.T) {
+// A key may begin anew when its owner and its standby go within the time that it takes to make another standby.
+func TestOwnerAndStandbyTogether(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		second string
 		after  time.Duration
 		lost   bool
 	}{
-		{"the heir, at once", "node-3", time.Second, true},
+		{"the standby, at once", "node-3", time.Second, true},
 		{"another one, at once", "node-2", time.Second, false},
-		{"the heir, when there is another", "node-3", 10 * time.Second, false},
+		{"the standby, when there is another", "node-3", 10 * time.Second, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newStage()
 			v := s.views["node-1"]
-			v.Heirs = map[string]string{"alice": "node-3", "bob": "node-1"}
+			v.Standbys = map[string]string{"alice": "node-3", "bob": "node-1"}
 			for _, node := range []string{"node-1", "node-2", "node-3"} {
 				s.update(node, v)
 			}
@@ -223,8 +223,8 @@ func TestOwnerAndHeirTogether(t *testing.T) {
 			}
 			s.now = c.after
 			s.begin(killed, c.second)
-			assert.Equal(t, c.lost, s.until(s.now)[1].HeirToo["alice"])
-			assert.Equal(t, c.second == "node-2", s.until(s.now)[1].HeirToo["bob"], "whose heir was killed first")
+			assert.Equal(t, c.lost, s.until(s.now)[1].StandbyToo["alice"])
+			assert.Equal(t, c.second == "node-2", s.until(s.now)[1].StandbyToo["bob"], "whose standby was killed first")
 		})
 	}
 }

@@ -21,7 +21,7 @@ type term struct {
 // Who joins or leaves takes over, or hands over, all that was spent: nothing more is admitted. A crash, or a node that
 // stops, takes with it what the node had decided and not yet sent to the node that replaces it. That is no more than what
 // was admitted of the key within one ReplicaInterval before, as far as the driver saw it; the owner on the smaller side of a
-// split goes on until its evidence has lapsed. When the heir goes with it, the key may begin anew. Who is without the others
+// split goes on until its evidence has lapsed. When the standby goes with it, the key may begin anew. Who is without the others
 // decides by its share of the limit, and when nobody has a majority everybody is.
 func allowance(d disturbance, key string, limit peerlimit.Limit) []term {
 	var terms []term
@@ -32,8 +32,8 @@ func allowance(d disturbance, key string, limit peerlimit.Limit) []term {
 		}
 		terms = append(terms, term{float64(m.Unsent), "admitted " + when})
 	}
-	if d.HeirToo[key] {
-		terms = append(terms, term{limit.Burst, "because owner and heir went together"})
+	if d.StandbyToo[key] {
+		terms = append(terms, term{limit.Burst, "because owner and standby went together"})
 	}
 	whole := allowed(limit, d.Until-d.At)
 	switch {

@@ -55,14 +55,14 @@ func disturb(kind disturbanceKind, from, until float64, moves bool) disturbance 
 	return d
 }
 
-// stranded and withHeir make it one after which nobody has a majority, or one that took the key's heir as well.
+// stranded and withStandby make it one after which nobody has a majority, or one that took the key's standby as well.
 func stranded(d disturbance) disturbance {
 	d.Stranded = true
 	return d
 }
 
-func withHeir(d disturbance) disturbance {
-	d.HeirToo = map[string]bool{testKey: true}
+func withStandby(d disturbance) disturbance {
+	d.StandbyToo = map[string]bool{testKey: true}
 	return d
 }
 
@@ -175,12 +175,12 @@ var testCases = []testCase{
 		done: []disturbance{stranded(disturb(killed, 4, 6, false))}, add: map[time.Duration]int{at(5): 26}, wrong: "1.0 more",
 	},
 	{
-		name: "owner and heir together may lose all that was spent: a burst",
-		done: []disturbance{withHeir(disturb(killed, 4, 5, true))}, add: map[time.Duration]int{at(4.5): 2 + testBurst},
+		name: "owner and standby together may lose all that was spent: a burst",
+		done: []disturbance{withStandby(disturb(killed, 4, 5, true))}, add: map[time.Duration]int{at(4.5): 2 + testBurst},
 	},
 	{
-		name: "more than a burst by owner and heir",
-		done: []disturbance{withHeir(disturb(killed, 4, 5, true))}, add: map[time.Duration]int{at(4.5): 3 + testBurst}, wrong: "1.0 more",
+		name: "more than a burst by owner and standby",
+		done: []disturbance{withStandby(disturb(killed, 4, 5, true))}, add: map[time.Duration]int{at(4.5): 3 + testBurst}, wrong: "1.0 more",
 	},
 	{
 		name:  "starved",
@@ -309,11 +309,11 @@ func TestCrashAllowsWhatItCanHaveMadeForgotten(t *testing.T) {
 	assert.Equal(t, 3, r.admittedIn(testKey, at(4)-replicaInterval, at(4.05)))
 }
 
-// After a kill, what an heir lets through does not mean that there is an owner again.
+// After a kill, what a standby lets through does not mean that there is an owner again.
 func TestOwnerIsThereWhenItAdmits(t *testing.T) {
 	r := newRecorder(testLimit)
 	assert.Equal(t, never, r.resumed(testKey, 0))
-	for seconds, origin := range map[float64]string{1: "local", 2.5: "heir", 2.6: "fallback", 2.9: "remote", 3: "local"} {
+	for seconds, origin := range map[float64]string{1: "local", 2.5: "standby", 2.6: "fallback", 2.9: "remote", 3: "local"} {
 		r.add(call{key: testKey, start: at(seconds), end: at(seconds), admitted: true, origin: origin})
 	}
 	assert.Equal(t, at(2.9), r.resumed(testKey, at(2)))

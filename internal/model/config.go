@@ -21,7 +21,7 @@ type Config struct {
 
 // LowestFirst is the ring that names the lowest number. It and the ring that names the highest are consistent: the owner of
 // a set owns the partition in every part of the set that contains it, so a holder that is not the owner replicates to
-// the owner. In an arbitrary ring it may not, and two clusters that meet may keep two holders whose heir is a third node.
+// the owner. In an arbitrary ring it may not, and two clusters that meet may keep two holders whose standby is a third node.
 const LowestFirst = 1<<64 - 1
 
 // owners is the ring: the owner of the partition for each set of members.
@@ -51,8 +51,8 @@ func newOwners(seed uint64) owners {
 
 func (o *owners) owner(set nodes) node { return o[set] }
 
-// heir returns the owner in the ring without holder: who keeps holder's replica.
-func (o *owners) heir(set nodes, holder node) node { return o[set.without(holder)] }
+// standby returns the owner in the ring without holder: who keeps holder's replica.
+func (o *owners) standby(set nodes, holder node) node { return o[set.without(holder)] }
 
 // machine is a configuration made ready to run.
 type machine struct {

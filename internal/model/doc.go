@@ -8,9 +8,9 @@
 //   - S1: never do two nodes decide in full. A paused node counts: a take may already be past the check.
 //   - S2: a node that starts as holder while nobody is missing has every take that was decided; nodes that left in peace
 //     excuse nothing.
-//   - S3: while one node is missing, it has every take that was acknowledged by an heir.
+//   - S3: while one node is missing, it has every take that was acknowledged by a standby.
 //   - Liveness: from every state in which more than half of the known nodes live, a good state can be reached without
-//     further faults: one ring, its owner alone holding and deciding in full, its heir up to date, no leaver left behind.
+//     further faults: one ring, its owner alone holding and deciding in full, its standby up to date, no leaver left behind.
 //     This is "can always be reached", not "will be reached": it finds deadlocks, and no endless races.
 //
 // A search may also begin with two clusters that have not met, such as two nodes that were each alone, or two halves that

@@ -1,9 +1,9 @@
 package model
 
-// needless tells whether n keeps a copy for no reason: its ring makes it neither the owner nor the heir.
+// needless tells whether n keeps a copy for no reason: its ring makes it neither the owner nor the standby.
 func (m *machine) needless(q *member, n node) bool {
 	owner := m.owners.owner(q.ring)
-	return m.Tidy && q.copy.exists() && !q.holding && !q.round.running() && owner != n && m.owners.heir(q.ring, owner) != n
+	return m.Tidy && q.copy.exists() && !q.holding && !q.round.running() && owner != n && m.owners.standby(q.ring, owner) != n
 }
 
 // asksToSettle tells whether n would ask about the copy it keeps, because it is leaving or has no use for it, and whom: the
@@ -27,7 +27,7 @@ func (s *State) asksAboutCopy(n node) bool {
 	return false
 }
 
-// hearSettle answers one who asks about its copy, if the heir, which must be another node, has all that is in it. A copy
+// hearSettle answers one who asks about its copy, if the standby, which must be another node, has all that is in it. A copy
 // newer than its own makes the holder acquire anew, and so get that one.
 func (m *machine) hearSettle(s *State, q message) {
 	n := &s.members[q.to]
@@ -41,18 +41,18 @@ func (m *machine) hearSettle(s *State, q message) {
 		}
 		return
 	}
-	if heir := m.currentHeir(s, q.to); heir != q.from && m.heirHasAllOf(n, heir, q.copy) {
+	if standby := m.currentStandby(s, q.to); standby != q.from && m.standbyHasAllOf(n, standby, q.copy) {
 		s.send(message{kind: settled, from: q.to, to: q.from, copy: q.copy})
 	}
 }
 
-// heirHasAllOf tells whether the heir, if there is one, has acknowledged what is in a copy. All that is in one of a lower
+// standbyHasAllOf tells whether the standby, if there is one, has acknowledged what is in a copy. All that is in one of a lower
 // term was in the holder's from the beginning, so any acknowledgement will do for that.
-func (m *machine) heirHasAllOf(holder *member, heir node, v version) bool {
+func (m *machine) standbyHasAllOf(holder *member, standby node, v version) bool {
 	switch {
-	case heir == nobody:
+	case standby == nobody:
 		return true
-	case holder.ackedBy != only(heir):
+	case holder.ackedBy != only(standby):
 		return false
 	case m.Rules.SettleNamesVersion && !holder.sameTerm(v):
 		return true

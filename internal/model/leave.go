@@ -5,7 +5,7 @@ func (m *machine) mayLeave(n *member) bool {
 	if n.life != up || !n.leaving || n.holding || n.round.running() {
 		return false
 	}
-	return !m.Rules.LeaveWaitsForHeir || !n.owes || !n.copy.exists()
+	return !m.Rules.LeaveWaitsForStandby || !n.owes || !n.copy.exists()
 }
 
 // leave makes n leave for good.

@@ -1,7 +1,7 @@
 package model
 
 // good is a state the cluster should always find its way back to: everybody up sees the same ring, its owner alone holds
-// and decides in full, its heir has everything, nobody is acquiring or about to leave.
+// and decides in full, its standby has everything, nobody is acquiring or about to leave.
 func (m *machine) good(s *State) bool {
 	staying := s.staying()
 	holder := nobody
@@ -20,7 +20,7 @@ func (m *machine) good(s *State) bool {
 			holder = n
 		}
 	}
-	return holder != nobody && holder == m.owners.owner(staying) && s.decidesInFull(holder) && m.heirHasEverything(s, holder)
+	return holder != nobody && holder == m.owners.owner(staying) && s.decidesInFull(holder) && m.standbyHasEverything(s, holder)
 }
 
 // staying returns the nodes alive that are not leaving.

@@ -150,7 +150,7 @@ func TestWithoutSwitchesOffOneRule(t *testing.T) {
 }
 
 func TestTheSameSeedTakesTheSameWalk(t *testing.T) {
-	c := model.Config{Nodes: 3, Members: 3, Messages: 2, Takes: 1, Events: anything, Rules: model.AllRules().Without("LeaveWaitsForHeir")}
+	c := model.Config{Nodes: 3, Members: 3, Messages: 2, Takes: 1, Events: anything, Rules: model.AllRules().Without("LeaveWaitsForStandby")}
 	w := model.Walks{Seed: 1, Count: 100, Length: 100, Muted: true}
 	first, second := model.Walk(c, w), model.Walk(c, w)
 	require.NotNil(t, first.Violation)

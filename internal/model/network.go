@@ -13,8 +13,8 @@ const (
 	replicated      // kept (copy)
 	refuse          // not kept, or newer here (copy, promise)
 	held            // not kept, because the receiver is holding itself (copy, promise)
-	settled         // my heir has all that is in that copy (copy)
-	settle          // does your heir have all that is in my copy? (copy)
+	settled         // my standby has all that is in that copy (copy)
+	settle          // does your standby have all that is in my copy? (copy)
 )
 
 var kindNames = [...]string{"", "question", "not holding", "copy", "behind", "replica", "acknowledgement", "refusal", "refusal as a holder", "all clear", "question about its copy"}

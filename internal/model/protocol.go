@@ -65,11 +65,11 @@ func (x *explorer) holders() {
 }
 
 func (x *explorer) replication(n node) {
-	q, heir := &x.s.members[n], x.currentHeir(x.s, n)
+	q, standby := &x.s.members[n], x.currentStandby(x.s, n)
 	putOff := q.refused && !(q.leaving && x.Rules.RefusedLeaverReplicates)
-	again := x.Rules.UnnamedHolderRepeats && heir != nobody && x.owners.owner(q.ring) != n
-	if (again || !x.heirHasEverything(x.s, n)) && !putOff && !x.s.underway(replicate, n, heir) {
-		x.do(sendsReplica, n, heir, func(t *State) { t.send(message{kind: replicate, from: n, to: heir, copy: q.copy}) })
+	again := x.Rules.UnnamedHolderRepeats && standby != nobody && x.owners.owner(q.ring) != n
+	if (again || !x.standbyHasEverything(x.s, n)) && !putOff && !x.s.underway(replicate, n, standby) {
+		x.do(sendsReplica, n, standby, func(t *State) { t.send(message{kind: replicate, from: n, to: standby, copy: q.copy}) })
 	}
 }
 

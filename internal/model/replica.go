@@ -1,13 +1,15 @@
 package model
 
-// currentHeir returns who keeps n's replica by n's ring: the owner in the ring without n. A holder the ring does not
+// currentStandby returns who keeps n's replica by n's ring: the owner in the ring without n. A holder the ring does not
 // name replicates to the owner itself.
-func (m *machine) currentHeir(s *State, n node) node { return m.owners.heir(s.members[n].ring, n) }
+func (m *machine) currentStandby(s *State, n node) node {
+	return m.owners.standby(s.members[n].ring, n)
+}
 
-// heirHasEverything tells whether n's heir, if there is one, has acknowledged all n has decided.
-func (m *machine) heirHasEverything(s *State, n node) bool {
-	q, heir := &s.members[n], m.currentHeir(s, n)
-	return heir == nobody || q.ackedBy == only(heir) && q.acked == q.copy.takes
+// standbyHasEverything tells whether n's standby, if there is one, has acknowledged all n has decided.
+func (m *machine) standbyHasEverything(s *State, n node) bool {
+	q, standby := &s.members[n], m.currentStandby(s, n)
+	return standby == nobody || q.ackedBy == only(standby) && q.acked == q.copy.takes
 }
 
 // hearReplica keeps a replica, or refuses it.

@@ -36,7 +36,7 @@ type Rules struct {
 	// GiftVoidOnAnswer: having told a later round "not holding", a giver no longer sends the copy to the earlier receiver.
 	GiftVoidOnAnswer bool
 	// PieceContinues: an asker keeps the pieces of each peer's copy apart, and takes one only where it continues them: asked
-	// for where they end, of the same version. Without it a piece of the heir's replica takes the place of the holder's first
+	// for where they end, of the same version. Without it a piece of the standby's replica takes the place of the holder's first
 	// one, and the holder's last one passes for the whole copy.
 	PieceContinues bool
 
@@ -86,9 +86,9 @@ type Rules struct {
 	// it a take is acknowledged by a node that has already told the next holder what it has.
 	ReplicaPromise bool
 	// StaleReplicaRefused: a replica of a lower version than the receiver's copy is refused. Without it a message that
-	// was overtaken rolls the heir back.
+	// was overtaken rolls the standby back.
 	StaleReplicaRefused bool
-	// RefusedHolderReacquires: a holder whose replica was refused acquires anew while still holding. Without it its heir
+	// RefusedHolderReacquires: a holder whose replica was refused acquires anew while still holding. Without it its standby
 	// refuses it for ever and its takes are never safe.
 	RefusedHolderReacquires bool
 
@@ -101,11 +101,11 @@ type Rules struct {
 	GiftTellsNotHolding bool
 
 	// UnnamedHolderRepeats: a holder that its own ring does not name as the owner replicates to the owner again, even when
-	// everything was acknowledged. Without it one of two holders whose heir has acknowledged both, and then begun to hold
+	// everything was acknowledged. Without it one of two holders whose standby has acknowledged both, and then begun to hold
 	// by the other's copy, never meets the new holder and so yields to nobody.
 	UnnamedHolderRepeats bool
 	// RefusedLeaverReplicates: a leaving holder goes on replicating after a refusal, which it cannot answer by acquiring.
-	// Without it one whose heir of the moment refuses it never meets the other holder, yields to nobody and never goes.
+	// Without it one whose standby of the moment refuses it never meets the other holder, yields to nobody and never goes.
 	RefusedLeaverReplicates bool
 
 	// GoodbyeAfterSilence: a leaver says goodbye only when it has answered no ping for as long as an answer stays fresh.
@@ -117,19 +117,19 @@ type Rules struct {
 	GoodbyeNamesKnown bool
 	// LeavingAcquiresNothing: a leaving node begins no round. Without it the copy comes back to the node that is going.
 	LeavingAcquiresNothing bool
-	// SettleByAsking: a node drops a copy for which it is neither the owner nor the heir only when the holder has said that
-	// its heir has everything in it. Without it the only copy of what a dead holder had decided is dropped.
+	// SettleByAsking: a node drops a copy for which it is neither the owner nor the standby only when the holder has said that
+	// its standby has everything in it. Without it the only copy of what a dead holder had decided is dropped.
 	SettleByAsking bool
 	// SettleNamesVersion: it asks about one version, and drops no other. Without it an answer frees it of a copy that it
 	// got only later, or that the holder does not have.
 	SettleNamesVersion bool
 	// ReplicaVoidsSettling: an answer to a question from before the last replica drops nothing. Without it one who has
-	// become the heir meanwhile, and was sent the same version again, drops what the holder now counts on.
+	// become the standby meanwhile, and was sent the same version again, drops what the holder now counts on.
 	ReplicaVoidsSettling bool
-	// LeaveWaitsForHeir: a leaver goes only when the holder has said, for every copy it keeps, that the heir has
+	// LeaveWaitsForStandby: a leaver goes only when the holder has said, for every copy it keeps, that the standby has
 	// everything. Without it a crash right after a leave loses what only the leaver had kept.
-	LeaveWaitsForHeir bool
-	// LeaverKeepsReplicas: the same wait holds for replicas. Without it a leaving heir takes the only replica with it.
+	LeaveWaitsForStandby bool
+	// LeaverKeepsReplicas: the same wait holds for replicas. Without it a leaving standby takes the only replica with it.
 	LeaverKeepsReplicas bool
 	// NewerCopyOffered: a holder that is asked about a copy newer than its own acquires anew. Without it a leaver waits for
 	// ever for a holder that cannot speak for so new a version.

@@ -93,7 +93,7 @@ func (s *State) isGiven(n node) bool {
 }
 
 // judgeStart is S2 and S3, judged when a node starts on a copy without an answer from missing. Nodes that left in peace
-// excuse nothing. One lost node excuses what it had not replicated, two lost nodes (holder and heir) excuse anything;
+// excuse nothing. One lost node excuses what it had not replicated, two lost nodes (holder and standby) excuse anything;
 // what was excused once is not asked for again.
 func (s *State) judgeStart(has takes, missing nodes) error {
 	if s.apart {

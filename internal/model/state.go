@@ -121,7 +121,7 @@ type member struct {
 	gift    gift
 	round   round
 
-	ackedBy nodes // the heir that acknowledged, or none
+	ackedBy nodes // the standby that acknowledged, or none
 	acked   takes // what it acknowledged
 }
 
@@ -137,7 +137,7 @@ type State struct {
 
 	// What an onlooker remembers, for the safety properties only.
 	taken   uint8 // number of takes decided
-	acked   takes // acknowledged by an heir while the holder decided in full
+	acked   takes // acknowledged by a standby while the holder decided in full
 	excused takes // lost with a cause that permits the loss
 	missed  nodes // were forgotten by somebody
 	apart   bool  // two clusters that began without knowing of each other have not yet become one

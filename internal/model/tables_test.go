@@ -157,7 +157,7 @@ var removals = []removal{
 		walks:   model.Walks{Seed: 1, Count: 400, Length: 100, LiveEvery: 40},
 	},
 	{
-		rule: "LeaveWaitsForHeir", property: model.ErrTakeLost,
+		rule: "LeaveWaitsForStandby", property: model.ErrTakeLost,
 		cluster: model.Config{Nodes: 3, Members: 2, Messages: 2, Takes: 2, Events: anything},
 		walks:   model.Walks{Seed: 1, Count: 400, Length: 100, LiveEvery: 40},
 	},

@@ -62,7 +62,7 @@ func BenchmarkBuild(b *testing.B) {
 }
 
 // BenchmarkChange is what one join or leave costs a node: the new ring, and the one without the node itself, which names
-// its heirs. The rings that a process remembers, in case that a member comes back, are forgotten before.
+// its standbys. The rings that a process remembers, in case that a member comes back, are forgotten before.
 func BenchmarkChange(b *testing.B) {
 	for _, members := range []int{3, 10, 100, 300, 1000} {
 		b.Run(fmt.Sprint(members), func(b *testing.B) {
@@ -94,7 +94,7 @@ type setting struct {
 
 // BenchmarkSettings measures what the choice of load and virtualNodes was made from. "lifted" is a load
 // bound that never binds. Each figure is taken over several rings of random host names; percentages of moved partitions
-// are of all partitions, those of heirs are of the partitions whose owner went.
+// are of all partitions, those of standbys are of the partitions whose owner went.
 //
 //	go test -run '^$' -bench BenchmarkSettings -benchtime 1x .
 func BenchmarkSettings(b *testing.B) {
@@ -125,7 +125,7 @@ type figures struct {
 	joinSurvivors []float64 // share that moved between two members that were there before and after
 	leaveMoved    []float64
 	leaveStayers  []float64
-	secondDeath   []float64 // of partitions whose heir survives a second death: the heir owns them after both
+	secondDeath   []float64 // of partitions whose standby survives a second death: the standby owns them after both
 	build, step   []float64 // milliseconds: New; one Add or Remove
 }
 
@@ -174,16 +174,16 @@ func measureSetting(setting setting, members int) *figures {
 	return figures
 }
 
-// addSecondDeath counts, of the first dead member's partitions whose heir outlives the second death too, those that the
-// heir then owns: the others have their replica on one member and their owner is another.
-func (f *figures) addSecondDeath(before, heirs, after []string, first, second string) {
+// addSecondDeath counts, of the first dead member's partitions whose standby outlives the second death too, those that the
+// standby then owns: the others have their replica on one member and their owner is another.
+func (f *figures) addSecondDeath(before, standbys, after []string, first, second string) {
 	var survived, kept float64
 	for p := range before {
-		if before[p] != first || heirs[p] == second {
+		if before[p] != first || standbys[p] == second {
 			continue
 		}
 		survived++
-		if after[p] == heirs[p] {
+		if after[p] == standbys[p] {
 			kept++
 		}
 	}
@@ -211,8 +211,8 @@ func (f *figures) report(b *testing.B) {
 		{f.leaveMoved, median, 100, "%leave-moved"},
 		{f.leaveStayers, median, 100, "%leave-between-survivors"},
 		{f.leaveStayers, highest, 100, "%leave-between-survivors-worst"},
-		{f.secondDeath, median, 100, "%heir-owns-after-2-deaths"},
-		{f.secondDeath, lowest, 100, "%heir-owns-after-2-deaths-worst"},
+		{f.secondDeath, median, 100, "%standby-owns-after-2-deaths"},
+		{f.secondDeath, lowest, 100, "%standby-owns-after-2-deaths-worst"},
 		{f.build, median, 1, "ms-build"},
 		{f.step, median, 1, "ms-step"},
 	} {

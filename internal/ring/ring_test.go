@@ -321,7 +321,7 @@ func TestPartitionOutOfRange(t *testing.T) {
 	}
 }
 
-// Nothing moves between members that stay, so an heir that lives inherits however many others die with the owner.
+// Nothing moves between members that stay, so a standby that lives inherits however many others die with the owner.
 func TestMovesOnlyWhatItMust(t *testing.T) {
 	pool := testNames(rand.New(rand.NewPCG(9, 10)), 6)
 	rapid.Check(t, func(t *rapid.T) {
@@ -338,16 +338,16 @@ func TestMovesOnlyWhatItMust(t *testing.T) {
 		}
 		require.Equal(t, slices.Sorted(slices.Values(members[len(dead):])), after.Members())
 		for p := range uint16(Partitions) {
-			owner, heir := before.Owner(p), before.Successor(p, 1)
-			if heir == owner || heir != before.Without(owner).Owner(p) || owner != before.Members()[before.OwnerIndex(p)] {
-				t.Fatalf("partition %d: owner %q, heir %q", p, owner, heir)
+			owner, standby := before.Owner(p), before.Successor(p, 1)
+			if standby == owner || standby != before.Without(owner).Owner(p) || owner != before.Members()[before.OwnerIndex(p)] {
+				t.Fatalf("partition %d: owner %q, standby %q", p, owner, standby)
 			}
 			if now := joined.Owner(p); now != owner && now != newcomer {
 				t.Fatalf("partition %d went from %q to %q when %q joined", p, owner, now, newcomer)
 			}
 			next := owner
 			if !after.Contains(owner) {
-				next = heir
+				next = standby
 			}
 			if now := after.Owner(p); after.Contains(next) && now != next {
 				t.Fatalf("partition %d went from %q to %q, not %q, when %q died", p, owner, now, next, dead)

@@ -47,11 +47,9 @@ var scenarios = map[string][]scenario{
 		{"a deploy", `peerlimit_members{@,a} 3 4 4 3x37; peerlimit_members{@,b} 3x40; peerlimit_members{@,c} 3x40`, nil},
 		{"another service", `peerlimit_members{@,a} 1x40; peerlimit_members{job="other",b} 1x40`, nil},
 	},
-	"PeerlimitNoMajority": {
-		{"all", `peerlimit_reachable_members{@,a} 3x40; peerlimit_known_members{@,a} 3x40`, nil},
-		{"one alone", `peerlimit_reachable_members{@,a} 1x40; peerlimit_known_members{@,a} 1x40`, nil},
-		{"half", `peerlimit_reachable_members{@,a} 2x40; peerlimit_known_members{@,a} 4x40`, []string{"a"}},
-		{"most", `peerlimit_reachable_members{@,a} 3x40; peerlimit_known_members{@,a} 4x40`, nil},
+	"PeerlimitNoQuorum": {
+		{"all have it", `peerlimit_quorum{@,a} 1x40; peerlimit_quorum{@,b} 1x40`, nil},
+		{"one has none", `peerlimit_quorum{@,a} 1x40; peerlimit_quorum{@,b} 0x40`, []string{"b"}},
 	},
 	"PeerlimitPartitionsNotHeld": {
 		{"all", `peerlimit_partitions_held{@,a} 1364x40; peerlimit_partitions_owned{@,a} 1364x40`, nil},
@@ -59,9 +57,9 @@ var scenarios = map[string][]scenario{
 		{"none", `peerlimit_partitions_held{@,a} 0x40; peerlimit_partitions_owned{@,a} 1364x40`, []string{"a"}},
 	},
 	"PeerlimitDecidesByShare": {
-		{"exact", `peerlimit_decisions_total{@,a,origin="local"} 0+1000x40; peerlimit_decisions_total{@,a,origin="heir"} 5x40`, nil},
+		{"exact", `peerlimit_decisions_total{@,a,origin="local"} 0+1000x40; peerlimit_decisions_total{@,a,origin="standby"} 5x40`, nil},
 		{"by shares", `peerlimit_decisions_total{@,a,origin="local"} 0+1000x40; peerlimit_decisions_total{@,b,origin="fallback"} 0+2x40`, []string{""}},
-		{"nothing at all", `peerlimit_decisions_total{@,a,origin="local"} 5x40; peerlimit_decisions_total{@,a,origin="heir"} 5x40`, nil},
+		{"nothing at all", `peerlimit_decisions_total{@,a,origin="local"} 5x40; peerlimit_decisions_total{@,a,origin="standby"} 5x40`, nil},
 	},
 	"PeerlimitTimeouts": {
 		{"none", `peerlimit_request_failures_total{@,a,reason="timeout"} 7x60; peerlimit_ring_changes_total{@,a} 3x60`, nil},

@@ -3,7 +3,7 @@
   const $ = (id) => document.getElementById(id);
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const nodeVariable = (name) => "--n" + ((Number(name.replace("node-", "")) - 1) % 8);
-  const originVariable = { local: "--n0", remote: "--n2", lease: "--n6", heir: "--n1", fallback: "--n4" };
+  const originVariable = { local: "--n0", remote: "--n2", lease: "--n6", standby: "--n1", fallback: "--n4" };
   const rate = (x) => (x >= 10 ? Math.round(x) : Math.round(10 * x) / 10).toLocaleString("en");
   const text = (element, value) => { if (element.textContent !== value) element.textContent = value; };
   const element = (tag, properties = {}, ...children) => {
@@ -110,7 +110,7 @@
     draw("total", points, ["offered", "admitted", "limit"], ["--offered", "--admitted", "--limit"], (p, n) => p[n], false);
     const nodes = state.nodes.map((n) => n.name).filter((name) => points.some((p) => p.nodes[name]));
     draw("by-node", points, nodes, nodes.map(nodeVariable), (p, n) => p.nodes[n] ?? 0, true);
-    const origins = ["local", "remote", "lease", "heir", "fallback"].filter((o) => o === "local" || o === "remote" || points.some((p) => p.origins[o]));
+    const origins = ["local", "remote", "lease", "standby", "fallback"].filter((o) => o === "local" || o === "remote" || points.some((p) => p.origins[o]));
     draw("by-origin", points, origins, origins.map((o) => originVariable[o]), (p, o) => p.origins[o] ?? 0, true);
   };
 
@@ -133,7 +133,7 @@
   };
   let drawn = "";
   const drawRing = () => {
-    const shape = JSON.stringify([state.arcs, state.keys.map((k) => [k.owner, k.heir, k.place])]);
+    const shape = JSON.stringify([state.arcs, state.keys.map((k) => [k.owner, k.standby, k.place])]);
     if (shape === drawn || state.arcs.length === 0) return;
     drawn = shape;
     const parts = [...circle(state.arcs, (a) => a.o, 88, 18), ...circle(state.arcs, (a) => a.h, 68, 9)];
@@ -151,7 +151,7 @@
       parts.push(mark, label);
     }
     $("ring").replaceChildren(...parts);
-    text($("ring-text"), state.keys.map((k) => `${k.name}: ${k.owner}${k.heir ? ", then " + k.heir : ""}`).join("; ") + ".");
+    text($("ring-text"), state.keys.map((k) => `${k.name}: ${k.owner}${k.standby ? ", then " + k.standby : ""}`).join("; ") + ".");
   };
 
   // Tables.
@@ -165,7 +165,7 @@
       return row;
     }, (row, k) => cells(row, [
       rate(k.times * state.rate * state.load), rate(last.reduce((sum, p) => sum + (p.keys[k.name] ?? 0), 0) / Math.max(last.length, 1)),
-      k.owner, k.heir || "–", tokens(k.admitted), tokens(k.bound), k.extra ? "+" + tokens(k.extra) : "0",
+      k.owner, k.standby || "–", tokens(k.admitted), tokens(k.bound), k.extra ? "+" + tokens(k.extra) : "0",
     ]));
   };
   const actions = { running: ["kill", "freeze", "retire"], frozen: ["wake"], "cut off": [], starting: [] };

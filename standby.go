@@ -7,32 +7,32 @@ import (
 	"time"
 )
 
-// Asking the heir. When a key's owner cannot be reached, the member that would own it next has a replica of it. It first
+// Asking the standby. When a key's owner cannot be reached, the member that would own it next has a replica of it. It first
 // tries to have the owner decide after all, by itself and through one other member, because only the link between the
 // caller and the owner may be cut; only then does it decide, by the share of one member.
 
-// askHeir asks the heir of a partition, because the owner has not decided for that cause. One that has no replica, because
-// it has become the heir a moment ago, is passed over for the one after it. A limiter with a policy of its own is not
-// decided for by the heir's: for it this node does what the heir would, and has the owner decide or nobody.
-func (n *Node) askHeir(ctx context.Context, l *Limiter, r *rule, part uint16, m *message, cause error, patience time.Duration) (reply, error) {
+// askStandby asks the standby of a partition, because the owner has not decided for that cause. One that has no replica, because
+// it has become the standby a moment ago, is passed over for the one after it. A limiter with a policy of its own is not
+// decided for by the standby's: for it this node does what the standby would, and has the owner decide or nobody.
+func (n *Node) askStandby(ctx context.Context, l *Limiter, r *rule, part uint16, m *message, cause error, patience time.Duration) (reply, error) {
 	route := n.route.Load()
 	passed := *m
-	passed.toHeir, passed.hops = true, 0
+	passed.toStandby, passed.hops = true, 0
 	ownerHeard := errors.Is(cause, errElsewhere) || errors.Is(cause, errNoEvidence) // it need not be asked again
-	err := errNoHeir
-	for _, heir := range n.heirsInReach(route, part) {
+	err := errNoStandby
+	for _, standby := range n.standbysInReach(route, part) {
 		var rep reply
-		switch asHeir := heir == nil || l.ownPolicy; {
-		case asHeir && ownerHeard:
+		switch asStandby := standby == nil || l.ownPolicy; {
+		case asStandby && ownerHeard:
 			err = errNoEvidence
-		case asHeir:
-			rep, err = n.decideAsHeir(ctx, r, part, &passed, "", patience/2)
+		case asStandby:
+			rep, err = n.decideAsStandby(ctx, r, part, &passed, "", patience/2)
 		default:
 			var ans answer
-			ans, err = n.call(ctx, heir, &passed, n.now(), patience/2)
-			rep = n.replyOf(m, ans, heir)
+			ans, err = n.call(ctx, standby, &passed, n.now(), patience/2)
+			rep = n.replyOf(m, ans, standby)
 		}
-		if copied, _ := n.hasCopy(part); err == nil || l.ownPolicy || heir == nil && copied || !errors.Is(err, errNoEvidence) {
+		if copied, _ := n.hasCopy(part); err == nil || l.ownPolicy || standby == nil && copied || !errors.Is(err, errNoEvidence) {
 			return rep, err
 		}
 	}
@@ -40,19 +40,19 @@ func (n *Node) askHeir(ctx context.Context, l *Limiter, r *rule, part uint16, m 
 }
 
 const (
-	// maxHeirs is how many of those after the owner are asked.
-	maxHeirs = 2
+	// maxStandbys is how many of those after the owner are asked.
+	maxStandbys = 2
 
-	// maxAway is how many owners in a row may be out of reach until nobody is taken for an heir.
+	// maxAway is how many owners in a row may be out of reach until nobody is taken for a standby.
 	maxAway = 3
 )
 
-// heirsInReach returns the members that own a partition, one after the other, when its owner does not, nor those before
+// standbysInReach returns the members that own a partition, one after the other, when its owner does not, nor those before
 // them; nil stands for this node. Who is out of reach is left out. When this node is the owner itself and acquires, they are
 // who may keep a replica of the one before it, if that one is out of reach.
-func (n *Node) heirsInReach(route *route, part uint16) (heirs []*peer) {
+func (n *Node) standbysInReach(route *route, part uint16) (standbys []*peer) {
 	acquiring := route.owner(part) == nil
-	for i := 1; i <= maxAway+maxHeirs && len(heirs) < maxHeirs; i++ {
+	for i := 1; i <= maxAway+maxStandbys && len(standbys) < maxStandbys; i++ {
 		name := route.ring.Successor(part, i)
 		if name == "" {
 			break
@@ -60,23 +60,23 @@ func (n *Node) heirsInReach(route *route, part uint16) (heirs []*peer) {
 		p := route.others[name]
 		switch {
 		case name == n.identity:
-			heirs = append(heirs, nil)
+			standbys = append(standbys, nil)
 		case p == nil || n.cutOff(p):
 		case acquiring && i == 1:
 			return nil // it was asked already
 		default:
-			heirs = append(heirs, p)
+			standbys = append(standbys, p)
 		}
 	}
-	if p := n.heirBefore(route, part); p != nil && !slices.Contains(heirs, p) {
-		heirs = append(heirs, p)
+	if p := n.standbyBefore(route, part); p != nil && !slices.Contains(standbys, p) {
+		standbys = append(standbys, p)
 	}
-	return heirs
+	return standbys
 }
 
-// heirBefore returns the heir on the ring before, if that has just changed and it can be reached, or nil. It may be
+// standbyBefore returns the standby on the ring before, if that has just changed and it can be reached, or nil. It may be
 // leaving, and has the replica until somebody else has.
-func (n *Node) heirBefore(route *route, part uint16) *peer {
+func (n *Node) standbyBefore(route *route, part uint16) *peer {
 	before := n.keeper.ringBefore()
 	if before == nil {
 		return nil
@@ -93,7 +93,7 @@ func (n *Node) askPrevious(ctx context.Context, part uint16, m *message, patienc
 	route := n.route.Load()
 	owner, previous := route.owner(part), route.others[n.keeper.previousOwner(part)]
 	if n.keeper.ringBefore() == nil || owner == nil || previous == nil || previous == owner || !n.linked(previous) {
-		return reply{}, errNoHeir
+		return reply{}, errNoStandby
 	}
 	passed := *m
 	passed.hops = maxHops
@@ -107,10 +107,10 @@ func (n *Node) askPrevious(ctx context.Context, part uint16, m *message, patienc
 // previousMemory is how long after a change of the ring the previous owner of a partition is worth asking.
 const previousMemory = 5 * time.Second
 
-var errNoHeir = errors.New("peerlimit: no other member keeps a replica of the key")
+var errNoStandby = errors.New("peerlimit: no other member keeps a replica of the key")
 
-// decideAsHeir answers a question about a key whose owner the caller does not reach.
-func (n *Node) decideAsHeir(ctx context.Context, r *rule, part uint16, m *message, from string, patience time.Duration) (reply, error) {
+// decideAsStandby answers a question about a key whose owner the caller does not reach.
+func (n *Node) decideAsStandby(ctx context.Context, r *rule, part uint16, m *message, from string, patience time.Duration) (reply, error) {
 	if ans, ok := n.table.answer(r, part, m, n.now()); ok {
 		return reply{ans, localCanceller{n.table, r, part, n}}, nil
 	}
@@ -123,7 +123,7 @@ func (n *Node) decideAsHeir(ctx context.Context, r *rule, part uint16, m *messag
 		return reply{}, errNoEvidence // the owner is acquiring, and asks who has a replica
 	}
 	passed := *m
-	passed.toHeir, passed.hops = false, maxHops-1 // the owner may pass it on once more
+	passed.toStandby, passed.hops = false, maxHops-1 // the owner may pass it on once more
 	if n.linked(owner) {
 		ans, err := n.call(ctx, owner, &passed, n.now(), patience/3)
 		if err == nil {
