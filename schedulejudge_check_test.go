@@ -146,7 +146,7 @@ func TestFailuresAreReported(t *testing.T) {
 	failure := r.failure()
 	for _, part := range []string{
 		"-sim.seed=7", "kills, 5 nodes, seed 7", "1.000s leave node1", "OVER THE LIMIT, 1 times", "ERRORS, 1 times", "of some kind",
-		"decided in full by node1", "decided in full by node2", "remote at node3", "TOO MANY", "lost node", "* something was done", "left out",
+		"decided in full by node1", "decided in full by node2", "remote at node3", "TOO MANY", "failed node", "* something was done", "left out",
 	} {
 		assert.Contains(t, failure, part)
 	}
