@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/peerlimit/peerlimit/fallback"
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 )
 
@@ -33,10 +34,10 @@ func (l *Limiter) decideAlone(r *rule, part uint16, m *message, owner *peer, cau
 
 // decideByShare answers m from this node's bucket of the share that the policy grants it.
 func (n *Node) decideByShare(policy fallback.Policy, r *rule, part uint16, m *message) reply {
-	origin, sharing := originFallback, 1
+	origin, sharing := limit.OriginFallback, 1
 	copied, wasHolder := n.hasCopy(part)
 	if copied {
-		origin = originStandby
+		origin = limit.OriginStandby
 	}
 	if wasHolder { // all in its reach ask it
 		sharing = n.reach.reachable(n.now())
@@ -48,9 +49,9 @@ func (n *Node) decideByShare(policy fallback.Policy, r *rule, part uint16, m *me
 	rep := reply{answer: answer{status: statusDecided}}
 	switch share := n.share(policy, r, m.key, sharing); {
 	case math.IsInf(share, 1):
-		rep.decision = r.set.unlimited()
+		rep.decision = r.set.Unlimited()
 	case !(share > 0):
-		rep.decision = r.set.refusal(m.cost)
+		rep.decision = r.set.Refusal(m.cost)
 	default:
 		scaled := r.scaled(share)
 		ans, spent := n.spendShare(scaled, r, part, m, share, copied)
@@ -103,21 +104,21 @@ func (n *Node) seedShare(p *partition, scaled *rule, part uint16, id bucketKey, 
 		return
 	}
 	out := n.table.leased(b, now)
-	copied := b.clone()
-	copied.advance(now)
-	copied.addToAll(out.tokens) // they may be used
+	copied := b.Clone()
+	copied.Advance(now)
+	copied.AddToAll(out.Tokens) // they may be used
 	n.alone.insertShare(part, id, scaled.set, &copied, share, now)
 }
 
 // decideShare answers m from this node's bucket of a share of r.
 func (n *Node) decideShare(scaled, r *rule, part uint16, m *message) answer {
-	if m.kind != kindPeek && !scaled.set.fits(m.cost) {
-		return answer{status: statusDecided, decision: r.set.refusal(m.cost)}
+	if m.kind != kindPeek && !scaled.set.Fits(m.cost) {
+		return answer{status: statusDecided, decision: r.set.Refusal(m.cost)}
 	}
 	ans, _ := n.alone.answer(scaled, part, m, n.now())
-	for i, l := range scaled.set.limits { // the caller knows its limits by their whole numbers
+	for i, l := range scaled.set.Limits { // the caller knows its limits by their whole numbers
 		if l == ans.decision.Limit {
-			ans.decision.Limit = r.set.limits[i]
+			ans.decision.Limit = r.set.Limits[i]
 			break
 		}
 	}
@@ -147,7 +148,7 @@ func (n *Node) share(policy fallback.Policy, r *rule, key string, sharing int) f
 		return share
 	}
 	all := share / float64(sharing) * float64(view.known) // of the limit, given out by all members together
-	holders := math.Max(1, math.Floor(r.set.smallestBurst()*all))
+	holders := math.Max(1, math.Floor(r.set.SmallestBurst()*all))
 	if holders >= float64(view.known) {
 		return share
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlimit/peerlimit/fallback"
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/sim"
 )
 
@@ -16,12 +17,12 @@ func TestAPolicyIsAskedOnlyAboutWhatGivesOut(t *testing.T) {
 		network := sim.New(1)
 		defer network.Close()
 		n := startNodes(t, network, nil, 1)[0]
-		r, err := n.rules.find(appendRule(nil, "api", []coreLimit{perSecond(5)}))
+		r, err := n.rules.find(appendRule(nil, "api", []limit.Limit{perSecond(5)}))
 		require.NoError(t, err)
 		asked := 0
 		policy := func(fallback.Reach) float64 { asked++; return 1 }
 		for _, kind := range []messageKind{kindRefund, kindReset, kindCancel, kindReturn} {
-			rep := n.decideByShare(policy, r, 7, &message{kind: kind, key: "k", cost: 1, undo: &undo{}})
+			rep := n.decideByShare(policy, r, 7, &message{kind: kind, key: "k", cost: 1, undo: &limit.Undo{}})
 			require.Equal(t, statusElsewhere, rep.status)
 		}
 		require.Zero(t, asked)

@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"context"
 	"fmt"
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"math"
 	"sync"
 	"time"
@@ -12,13 +13,13 @@ import (
 // a tool that runs once. A take must pass all of its limits or takes from none. It starts full of tokens. Make one with
 // [NewBucket]; it is safe for concurrent use and needs no closing.
 type Bucket struct {
-	set  *limitSet
+	set  *limit.Set
 	base time.Time // the monotonic clock counts from here
 
 	// mu guards the fields below and is held for a few dozen instructions only, never across a sleep.
 	mu     sync.Mutex
-	state  bucketState
-	undone undone
+	state  limit.State
+	undone limit.Cancelled
 
 	// resets counts them: within one reading of the clock a bucket that was reset can come to look as it did before, and a
 	// reservation made before must not be undone in it.
@@ -31,8 +32,8 @@ func NewBucket(limits ...Limit) (*Bucket, error) {
 	if err := validateLimits(inner); err != nil {
 		return nil, err
 	}
-	set := newLimitSet(inner)
-	return &Bucket{set: set, base: time.Now(), state: newBucketState(set, 0)}, nil
+	set := limit.NewSet(inner)
+	return &Bucket{set: set, base: time.Now(), state: limit.NewState(set, 0)}, nil
 }
 
 // Allow takes one token if it can be had now and reports whether it could.
@@ -41,12 +42,12 @@ func (b *Bucket) Allow() bool { return b.AllowN(1) }
 // AllowN takes cost tokens if they can be had now and reports whether they could. It is false for a cost that is not
 // valid or can never pass.
 func (b *Bucket) AllowN(cost float64) bool {
-	if !validCost(cost) || !b.set.fits(cost) {
+	if !limit.ValidCost(cost) || !b.set.Fits(cost) {
 		return false
 	}
-	a := ask{set: b.set, cost: cost}
+	a := limit.Request{Set: b.set, Cost: cost}
 	b.mu.Lock()
-	d := b.state.decide(&a, b.now())
+	d := b.state.Decide(&a, b.now())
 	b.mu.Unlock()
 	return d.Allowed
 }
@@ -57,9 +58,9 @@ func (b *Bucket) Take(cost float64) (Decision, error) {
 	if err := checkSingleCost(b.set, cost); err != nil {
 		return Decision{}, err
 	}
-	a := ask{set: b.set, cost: cost}
+	a := limit.Request{Set: b.set, Cost: cost}
 	b.mu.Lock()
-	d := b.state.decide(&a, b.now())
+	d := b.state.Decide(&a, b.now())
 	b.mu.Unlock()
 	return decisionOf(&d), nil
 }
@@ -69,13 +70,13 @@ func (b *Bucket) Take(cost float64) (Decision, error) {
 func (b *Bucket) Peek() Decision {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	d := b.state.peek(b.set, b.now())
+	d := b.state.Peek(b.set, b.now())
 	return decisionOf(&d)
 }
 
 // Wait is WaitN with a cost of one token, or of the burst where that is less than one.
 func (b *Bucket) Wait(ctx context.Context) error {
-	return b.WaitN(ctx, math.Min(1, b.set.smallestBurst()))
+	return b.WaitN(ctx, math.Min(1, b.set.SmallestBurst()))
 }
 
 // WaitN takes cost tokens and returns when it is their turn, first come, first served. A cost above the burst is taken in
@@ -108,7 +109,7 @@ func (b *Bucket) Refund(cost float64) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.state.refund(b.set, cost, b.now())
+	b.state.Refund(b.set, cost, b.now())
 	return nil
 }
 
@@ -116,7 +117,7 @@ func (b *Bucket) Refund(cost float64) error {
 func (b *Bucket) Reset() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.state, b.undone = newBucketState(b.set, b.now()), undone{}
+	b.state, b.undone = limit.NewState(b.set, b.now()), limit.Cancelled{}
 	b.resets++
 }
 
@@ -124,10 +125,10 @@ func (b *Bucket) Reset() {
 const foreverWait = 100 * 365 * 24 * time.Hour
 
 func (b *Bucket) reserve(cost, total float64, maxDelay time.Duration) (*Reservation, error) {
-	a := ask{set: b.set, cost: cost, total: total, reserve: true, maxDelay: maxDelay}
+	a := limit.Request{Set: b.set, Cost: cost, Total: total, Reserve: true, MaxDelay: maxDelay}
 	b.mu.Lock()
 	now := b.now()
-	d, u := b.state.reserve(&a, now)
+	d, u := b.state.Reserve(&a, now)
 	resets := b.resets
 	b.mu.Unlock()
 	if !d.Allowed {
@@ -139,7 +140,7 @@ func (b *Bucket) reserve(cost, total float64, maxDelay time.Duration) (*Reservat
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			if b.resets == resets {
-				b.undone.cancel(&b.state, *u, b.now())
+				b.undone.Cancel(&b.state, *u, b.now())
 			}
 		}
 	}
@@ -150,12 +151,12 @@ func (b *Bucket) reserve(cost, total float64, maxDelay time.Duration) (*Reservat
 func (b *Bucket) now() int64 { return int64(time.Since(b.base)) }
 
 // checkSingleCost refuses a cost that is invalid or can never pass in one take.
-func checkSingleCost(set *limitSet, cost float64) error {
+func checkSingleCost(set *limit.Set, cost float64) error {
 	if err := validateCost(cost); err != nil {
 		return err
 	}
-	if !set.fits(cost) {
-		return fmt.Errorf("%w: cost %v, burst %v", ErrExceedsBurst, cost, set.smallestBurst())
+	if !set.Fits(cost) {
+		return fmt.Errorf("%w: cost %v, burst %v", ErrExceedsBurst, cost, set.SmallestBurst())
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/stretchr/testify/assert"
 )
 
@@ -63,11 +64,11 @@ func BenchmarkBucketPeek(b *testing.B) {
 
 // Two versions of a limiter's numbers on one bucket, in turns: what a key costs while a deployment is under way.
 func BenchmarkStateMixedVersions(b *testing.B) {
-	versions := [...]*limitSet{newLimitSet([]coreLimit{perSecond(1e12)}), newLimitSet([]coreLimit{perSecond(2e12)})}
-	s := newBucketState(versions[0], 0)
+	versions := [...]*limit.Set{limit.NewSet([]limit.Limit{perSecond(1e12)}), limit.NewSet([]limit.Limit{perSecond(2e12)})}
+	s := limit.NewState(versions[0], 0)
 	b.ReportAllocs()
 	for i := int64(0); b.Loop(); i++ {
-		s.decide(&ask{set: versions[i&1], cost: 1}, i)
+		s.Decide(&limit.Request{Set: versions[i&1], Cost: 1}, i)
 	}
 }
 

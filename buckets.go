@@ -1,6 +1,7 @@
 package peerlimit
 
 import (
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"math"
 	"unsafe"
@@ -28,7 +29,7 @@ type slot struct {
 // bucket is what one key has taken under one limiter. It begins with the first bytes of its key and mostly the others
 // follow it in memory, so with a key of up to 21 bytes it is one cache line, and a take needs no other to compare the key.
 type bucket struct {
-	bucketState
+	limit.State
 	place   int32 // in the table's order of eviction
 	limiter limiterID
 	home    uint16 // its partition; nowhere once it was removed
@@ -110,9 +111,9 @@ func (s *buckets) chunkOf(hash uint64) *chunk {
 
 // insert adds a bucket whose name is not there yet. It keeps a copy of the key: the one that was looked up may be part
 // of a request's buffer, or of a large string of the user's.
-func (s *buckets) insert(hash uint64, id bucketKey, state bucketState) *bucket {
+func (s *buckets) insert(hash uint64, id bucketKey, state limit.State) *bucket {
 	b := newBucket(id)
-	b.bucketState = state
+	b.State = state
 	s.add(slot{hash, b})
 	return b
 }

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 )
@@ -49,7 +50,7 @@ func TestChunksAreAMap(t *testing.T) {
 	model := make(map[int]slot)
 	insert := func(i int) {
 		hash := random.Uint64()
-		model[i] = slot{hash, set.insert(hash, bucketKey{fmt.Sprint(i), 1}, bucketState{})}
+		model[i] = slot{hash, set.insert(hash, bucketKey{fmt.Sprint(i), 1}, limit.State{})}
 	}
 	check := func(name string) {
 		require.EqualValues(t, len(model), set.used, name)
@@ -92,7 +93,7 @@ func TestChunksOfAlikeHashes(t *testing.T) {
 	for _, mask := range []uint64{0, 1, 0xFF << 32, 1<<63 | 1<<20, 0xFFFF} {
 		var set buckets
 		for i := range 5000 {
-			set.insert(rand.Uint64()&mask, bucketKey{fmt.Sprint(i), 1}, bucketState{})
+			set.insert(rand.Uint64()&mask, bucketKey{fmt.Sprint(i), 1}, limit.State{})
 		}
 		requireWhole(t, &set)
 		require.LessOrEqual(t, slotsOf(&set), 5000*9/4+fullChunk)
@@ -116,7 +117,7 @@ func TestPlacesInASetOutlastItsChanges(t *testing.T) {
 		insert := func() slot {
 			name++
 			hash := random.Uint64()
-			return slot{hash, set.insert(hash, bucketKey{fmt.Sprint(name), 1}, bucketState{})}
+			return slot{hash, set.insert(hash, bucketKey{fmt.Sprint(name), 1}, limit.State{})}
 		}
 		var stay, others []slot
 		for range rapid.SampledFrom([]int{3, 100, 1000, 5000}).Draw(t, "stay") {

@@ -1,5 +1,7 @@
 package peerlimit
 
+import "github.com/peerlimit/peerlimit/internal/limit"
+
 // What nodes say to each other about who decides, apart from takes: who is there (ping, verdict), who holds (question),
 // what the holder has (replica, settle), and what was spent elsewhere (report). Their bytes are in wirecontrol.go.
 
@@ -110,11 +112,11 @@ type bucketImage struct {
 
 	// set has the limits, of which the first active ones are charged, and the levels' identities as they are stored:
 	// never computed anew. It may be nil when there is nothing to say but that the bucket is full of tokens.
-	set *limitSet
+	set *limit.Set
 
 	levels []float64 // one for each of the set; all zero, or none, says that the bucket is full of tokens
 
-	leases []movingLease // out at that moment: one for each set of limits
+	leases []limit.MovingLease // out at that moment: one for each set of limits
 }
 
 // reportMark says which reports of a reporter have been charged to a partition.

@@ -1,6 +1,7 @@
 package peerlimit
 
 import (
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"strconv"
 	"time"
 )
@@ -34,7 +35,7 @@ type Decision struct {
 }
 
 // decisionOf returns a decision of the arithmetic as callers get it.
-func decisionOf(d *coreDecision) Decision {
+func decisionOf(d *limit.Decision) Decision {
 	return Decision{
 		Allowed: d.Allowed, Limit: limitOf(d.Limit), Remaining: d.Remaining,
 		RetryAfter: d.RetryAfter, ResetAfter: d.ResetAfter, Delay: d.Delay, Origin: Origin(d.Origin),
@@ -54,25 +55,25 @@ type Origin uint8
 
 const (
 	// OriginLocal: this node, which holds the key. Every decision of a [Bucket] is local. It is the zero value.
-	OriginLocal = Origin(originLocal)
+	OriginLocal = Origin(limit.OriginLocal)
 
 	// OriginRemote: the node that holds the key, asked over the network.
-	OriginRemote = Origin(originRemote)
+	OriginRemote = Origin(limit.OriginRemote)
 
 	// OriginLease: this node, from tokens that the holder set aside for it.
-	OriginLease = Origin(originLease)
+	OriginLease = Origin(limit.OriginLease)
 
 	// OriginDenialCache: this node, which remembers a denial by the holder that still stands.
-	OriginDenialCache = Origin(originDenialCache)
+	OriginDenialCache = Origin(limit.OriginDenialCache)
 
 	// OriginStandby: the node that keeps the replica, because the owner cannot be reached.
-	OriginStandby = Origin(originStandby)
+	OriginStandby = Origin(limit.OriginStandby)
 
 	// OriginFallback: this node alone, by its fallback policy, because the key's owner cannot be reached.
-	OriginFallback = Origin(originFallback)
+	OriginFallback = Origin(limit.OriginFallback)
 )
 
-var originNames = [originEnd]string{"local", "remote", "lease", "denial-cache", "standby", "fallback"}
+var originNames = [limit.OriginCount]string{"local", "remote", "lease", "denial-cache", "standby", "fallback"}
 
 // String returns the origin in lower case, such as "local" or "denial-cache".
 func (o Origin) String() string {

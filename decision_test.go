@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -31,7 +32,7 @@ func TestOriginNames(t *testing.T) {
 	assert.Equal(t, OriginLocal, Decision{}.Origin)
 	for origin, name := range map[Origin]string{
 		OriginLocal: "local", OriginRemote: "remote", OriginLease: "lease", OriginDenialCache: "denial-cache",
-		OriginStandby: "standby", OriginFallback: "fallback", Origin(originEnd): "Origin(6)",
+		OriginStandby: "standby", OriginFallback: "fallback", Origin(limit.OriginCount): "Origin(6)",
 	} {
 		assert.Equal(t, name, origin.String())
 	}

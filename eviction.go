@@ -79,7 +79,7 @@ func (t *table) admitLate(p *partition, b *bucket, now int64) {
 	if b.home != p.number || b.place != notPlaced || b == o.newest {
 		return // it has been dropped meanwhile, or was inserted later than the others
 	}
-	o.push(evictionEntry{after(now, b.bucketState.fullIn(now)), b})
+	o.push(evictionEntry{after(now, b.State.FullIn(now)), b})
 	t.makeRoom(p, t.maxKeys, now)
 }
 
@@ -123,7 +123,7 @@ func (t *table) placeNewest(own *partition, now int64) {
 	o.newest = nil
 	fullAt := now
 	if own.tryLockToo(t.homeOf(b)) {
-		fullAt = after(now, b.drainsIn(now))
+		fullAt = after(now, b.DrainsIn(now))
 		own.unlockToo(t.homeOf(b))
 	}
 	o.push(evictionEntry{fullAt, b})
@@ -136,7 +136,7 @@ func (t *table) evict(own *partition, now int64) bool {
 		return false
 	}
 	defer own.unlockToo(t.homeOf(b))
-	if b.fullIn(now) > 0 {
+	if b.FullIn(now) > 0 {
 		t.evicted.Add(1)
 	}
 	home := t.homeOf(b)
@@ -225,7 +225,7 @@ func (t *table) look(own *partition, b *bucket, now int64) (fullIn time.Duration
 		return 0, false
 	}
 	t.leased(b, now) // what has ended drains
-	return b.fullIn(now), true
+	return b.FullIn(now), true
 }
 
 // tryLockToo locks another partition if that can be done at once: no order of locking is agreed between partitions. The

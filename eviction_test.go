@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/stretchr/testify/require"
 )
@@ -24,9 +25,9 @@ func TestFreshKeysDoNotPushOutExhaustedOnes(t *testing.T) {
 	for name, place := range places {
 		t.Run(name, func(t *testing.T) {
 			const maxKeys, exhausted, fresh = 1000, 200, 200_000
-			tab, set := newTable(maxKeys), newLimitSet([]coreLimit{perHour(10)})
+			tab, set := newTable(maxKeys), limit.NewSet([]limit.Limit{perHour(10)})
 			take := func(part uint16, key string, now int64) bool {
-				return allowed(tab.decide(part, bucketKey{key, 1}, &ask{set: set, cost: 1}, now))
+				return allowed(tab.decide(part, bucketKey{key, 1}, &limit.Request{Set: set, Cost: 1}, now))
 			}
 			for range 10 {
 				for i := range exhausted {
@@ -72,20 +73,20 @@ func requireCounted(t *testing.T, tab *table) {
 func TestDrainedBucketsGoFirst(t *testing.T) {
 	const maxKeys, drained = 1000, 50
 	tab := newTable(maxKeys)
-	quick, slow := newLimitSet([]coreLimit{perSecond(10)}), newLimitSet([]coreLimit{perHour(10)})
+	quick, slow := limit.NewSet([]limit.Limit{perSecond(10)}), limit.NewSet([]limit.Limit{perHour(10)})
 	for i := range maxKeys {
 		set := slow
 		if i%(maxKeys/drained) == 7 {
 			set = quick
 		}
-		require.True(t, allowed(tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &ask{set: set, cost: 1}, int64(i))))
+		require.True(t, allowed(tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &limit.Request{Set: set, Cost: 1}, int64(i))))
 	}
 	later := int64(time.Second)
 	for i := range drained {
-		tab.decide(partOf(i*31), bucketKey{fmt.Sprint("fresh-", i), 1}, &ask{set: slow, cost: 1}, later)
+		tab.decide(partOf(i*31), bucketKey{fmt.Sprint("fresh-", i), 1}, &limit.Request{Set: slow, Cost: 1}, later)
 		require.Zero(t, tab.evicted.Load(), "after %d", i)
 	}
-	tab.decide(8, bucketKey{"one more", 1}, &ask{set: slow, cost: 1}, later)
+	tab.decide(8, bucketKey{"one more", 1}, &limit.Request{Set: slow, Cost: 1}, later)
 	require.EqualValues(t, 1, tab.evicted.Load())
 	require.EqualValues(t, maxKeys, tab.keys.Load())
 }
@@ -93,12 +94,12 @@ func TestDrainedBucketsGoFirst(t *testing.T) {
 // Of those that matter, the one that is full first goes, also when it is not the one that was made first.
 func TestTheFullestGoes(t *testing.T) {
 	const maxKeys = 500
-	tab, set := newTable(maxKeys), newLimitSet([]coreLimit{perHour(1000)})
+	tab, set := newTable(maxKeys), limit.NewSet([]limit.Limit{perHour(1000)})
 	for i := range maxKeys {
-		tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &ask{set: set, cost: float64(2 + i*7%maxKeys)}, 0)
+		tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &limit.Request{Set: set, Cost: float64(2 + i*7%maxKeys)}, 0)
 	}
 	for i := range 100 {
-		tab.decide(partOf(i), bucketKey{fmt.Sprint("fresh-", i), 1}, &ask{set: set, cost: 1000}, 1)
+		tab.decide(partOf(i), bucketKey{fmt.Sprint("fresh-", i), 1}, &limit.Request{Set: set, Cost: 1000}, 1)
 	}
 	for i := range maxKeys {
 		id := bucketKey{fmt.Sprint(i), 1}
@@ -109,11 +110,11 @@ func TestTheFullestGoes(t *testing.T) {
 
 // A bucket is left alone while it is lent from, while its partition is frozen, and while that is locked by another.
 func TestWhatMayNotGoStays(t *testing.T) {
-	set := newLimitSet([]coreLimit{perHour(1000)})
+	set := limit.NewSet([]limit.Limit{perHour(1000)})
 	cases := map[string]func(tab *table, id bucketKey) (undo func()){
 		"lent from": func(tab *table, id bucketKey) func() {
 			tab.members.Store(1)
-			_, g, ok := tab.decideLending(1, id, &ask{set: set, cost: 1}, &borrowing{want: 10}, 0)
+			_, g, ok := tab.decideLending(1, id, &limit.Request{Set: set, Cost: 1}, &borrowing{want: 10}, 0)
 			require.True(t, ok)
 			require.Positive(t, g.tokens)
 			return func() {}
@@ -130,11 +131,11 @@ func TestWhatMayNotGoStays(t *testing.T) {
 	for name, prepare := range cases {
 		t.Run(name, func(t *testing.T) {
 			tab, id := newTable(50), bucketKey{"kept", 1}
-			require.True(t, allowed(tab.decide(1, id, &ask{set: set, cost: 1}, 0)))
+			require.True(t, allowed(tab.decide(1, id, &limit.Request{Set: set, Cost: 1}, 0)))
 			undo := prepare(tab, id)
 			for i := range 1000 {
 				part := 2 + uint16(i%1000)
-				require.True(t, allowed(tab.decide(part, bucketKey{fmt.Sprint(i), 1}, &ask{set: set, cost: 100}, 1)))
+				require.True(t, allowed(tab.decide(part, bucketKey{fmt.Sprint(i), 1}, &limit.Request{Set: set, Cost: 100}, 1)))
 				require.LessOrEqual(t, tab.keys.Load(), int64(50))
 			}
 			undo()
@@ -147,34 +148,34 @@ func TestWhatMayNotGoStays(t *testing.T) {
 func TestALeaseDelaysEvictionOnlyWhileItIsOut(t *testing.T) {
 	tab, id := newTable(50), bucketKey{"lent from", 1}
 	tab.members.Store(1)
-	set, slow := newLimitSet([]coreLimit{perSecond(1000)}), newLimitSet([]coreLimit{perHour(1000)})
-	_, g, ok := tab.decideLending(1, id, &ask{set: set, cost: 1}, &borrowing{want: 10}, 0)
+	set, slow := limit.NewSet([]limit.Limit{perSecond(1000)}), limit.NewSet([]limit.Limit{perHour(1000)})
+	_, g, ok := tab.decideLending(1, id, &limit.Request{Set: set, Cost: 1}, &borrowing{want: 10}, 0)
 	require.True(t, ok)
 	require.Positive(t, g.tokens)
 	for i := range 100 {
-		tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &ask{set: slow, cost: float64(1 + i)}, 1)
+		tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &limit.Request{Set: slow, Cost: float64(1 + i)}, 1)
 	}
 	require.NotNil(t, tab.partitions[1].buckets.find(id.hash(tab.seed), id))
 	evicted := tab.evicted.Load()
-	tab.decide(2, bucketKey{"one more", 1}, &ask{set: slow, cost: 100}, int64(time.Second))
+	tab.decide(2, bucketKey{"one more", 1}, &limit.Request{Set: slow, Cost: 100}, int64(time.Second))
 	require.Nil(t, tab.partitions[1].buckets.find(id.hash(tab.seed), id))
 	require.Equal(t, evicted, tab.evicted.Load(), "it had drained")
 }
 
 // The bound gives way when nothing may go, and is kept again soon afterwards.
 func TestTheBoundComesBack(t *testing.T) {
-	tab, set := newTable(100), newLimitSet([]coreLimit{perHour(10)})
+	tab, set := newTable(100), limit.NewSet([]limit.Limit{perHour(10)})
 	for i := range 100 {
-		tab.decide(1, bucketKey{fmt.Sprint(i), 1}, &ask{set: set, cost: 1}, 0)
+		tab.decide(1, bucketKey{fmt.Sprint(i), 1}, &limit.Request{Set: set, Cost: 1}, 0)
 	}
 	tab.partitions[1].frozenUntil = 10
 	tab.partitions[2].frozenUntil = 10
 	for i := range 20 {
-		tab.decide(2, bucketKey{fmt.Sprint(i), 1}, &ask{set: set, cost: 1}, 1)
+		tab.decide(2, bucketKey{fmt.Sprint(i), 1}, &limit.Request{Set: set, Cost: 1}, 1)
 	}
 	require.EqualValues(t, 120, tab.keys.Load())
 	for i := range 20 {
-		tab.decide(3, bucketKey{fmt.Sprint(i), 1}, &ask{set: set, cost: 1}, 11)
+		tab.decide(3, bucketKey{fmt.Sprint(i), 1}, &limit.Request{Set: set, Cost: 1}, 11)
 	}
 	require.EqualValues(t, 100, tab.keys.Load())
 	requireCounted(t, tab)
@@ -183,13 +184,13 @@ func TestTheBoundComesBack(t *testing.T) {
 // What becomes of buckets in other ways is known to the order.
 func TestTheOrderFollowsTheTable(t *testing.T) {
 	tab := newTable(1000)
-	quick, slow := newLimitSet([]coreLimit{perSecond(10)}), newLimitSet([]coreLimit{perHour(10)})
+	quick, slow := limit.NewSet([]limit.Limit{perSecond(10)}), limit.NewSet([]limit.Limit{perHour(10)})
 	for i := range 600 {
 		set := quick
 		if i%3 == 0 {
 			set = slow
 		}
-		tab.decide(uint16(i%7), bucketKey{fmt.Sprint(i), 0}, &ask{set: set, cost: 5}, 0)
+		tab.decide(uint16(i%7), bucketKey{fmt.Sprint(i), 0}, &limit.Request{Set: set, Cost: 5}, 0)
 		requireCounted(t, tab)
 	}
 	for part := range uint16(7) {
@@ -204,14 +205,14 @@ func TestTheOrderFollowsTheTable(t *testing.T) {
 // Partitions that are inserted into, swept and cleared at the same time agree with the order afterwards.
 func TestEvictionFromSeveralGoroutines(t *testing.T) {
 	const maxKeys, goroutines, each = 300, 4, 3000
-	tab, set := newTable(maxKeys), newLimitSet([]coreLimit{perSecond(10)})
+	tab, set := newTable(maxKeys), limit.NewSet([]limit.Limit{perSecond(10)})
 	var running sync.WaitGroup
 	for g := range goroutines {
 		running.Go(func() {
 			for i := range each {
 				now := int64(i) * int64(100*time.Microsecond)
-				tab.decide(uint16(i*7%13), bucketKey{fmt.Sprint(g, "-", i), 1}, &ask{set: set, cost: 1}, now)
-				tab.decide(uint16(i*7%13), bucketKey{fmt.Sprint("shared-", i/2), 1}, &ask{set: set, cost: 1}, now)
+				tab.decide(uint16(i*7%13), bucketKey{fmt.Sprint(g, "-", i), 1}, &limit.Request{Set: set, Cost: 1}, now)
+				tab.decide(uint16(i*7%13), bucketKey{fmt.Sprint("shared-", i/2), 1}, &limit.Request{Set: set, Cost: 1}, now)
 				switch part := uint16(i % 13); i % 101 {
 				case 1:
 					tab.sweep(part, now)
@@ -227,7 +228,7 @@ func TestEvictionFromSeveralGoroutines(t *testing.T) {
 		if tab.keys.Load() <= maxKeys {
 			break
 		}
-		tab.decide(20, bucketKey{fmt.Sprint("after-", i), 1}, &ask{set: set, cost: 1}, int64(time.Second))
+		tab.decide(20, bucketKey{fmt.Sprint("after-", i), 1}, &limit.Request{Set: set, Cost: 1}, int64(time.Second))
 	}
 	require.LessOrEqual(t, tab.keys.Load(), int64(maxKeys))
 }
@@ -235,22 +236,22 @@ func TestEvictionFromSeveralGoroutines(t *testing.T) {
 // When the entries at the top are not as they were, others are compared with them.
 func TestEvictionIsNotMisledByWhatHasChanged(t *testing.T) {
 	const maxKeys = 400
-	tab, set := newTable(maxKeys), newLimitSet([]coreLimit{perHour(1000)})
+	tab, set := newTable(maxKeys), limit.NewSet([]limit.Limit{perHour(1000)})
 	for i := range maxKeys {
 		cost := 1.0 // those that come to be exhausted look fuller than the others
 		if i >= maxKeys/2 {
 			cost = 10
 		}
-		tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &ask{set: set, cost: cost}, 0)
+		tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &limit.Request{Set: set, Cost: cost}, 0)
 	}
 	for i := range maxKeys / 2 {
-		tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &ask{set: set, cost: 999}, 0)
+		tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &limit.Request{Set: set, Cost: 999}, 0)
 	}
 	for i := range maxKeys / 2 {
-		tab.decide(partOf(i), bucketKey{fmt.Sprint("fresh-", i), 1}, &ask{set: set, cost: 1000}, 1)
+		tab.decide(partOf(i), bucketKey{fmt.Sprint("fresh-", i), 1}, &limit.Request{Set: set, Cost: 1000}, 1)
 	}
 	for i := range maxKeys / 2 {
-		require.False(t, allowed(tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &ask{set: set, cost: 1}, 2)), "%d", i)
+		require.False(t, allowed(tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &limit.Request{Set: set, Cost: 1}, 2)), "%d", i)
 	}
 }
 
@@ -261,11 +262,11 @@ func BenchmarkInsertWhenFull(b *testing.B) {
 		for name, place := range places {
 			b.Run(fmt.Sprintf("full=%v/%s", full, name), func(b *testing.B) {
 				const maxKeys = 100_000
-				tab, set := newTable(maxKeys), newLimitSet([]coreLimit{perHour(10)})
+				tab, set := newTable(maxKeys), limit.NewSet([]limit.Limit{perHour(10)})
 				if !full {
 					tab.maxKeys = 1 << 40
 				}
-				a, now := &ask{set: set, cost: 1}, int64(0)
+				a, now := &limit.Request{Set: set, Cost: 1}, int64(0)
 				insert := func(i int) {
 					now += 100
 					tab.decide(place(i), bucketKey{fmt.Sprint("key-", i), 1}, a, now)

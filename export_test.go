@@ -110,7 +110,7 @@ func (n *Node) levels(partition uint16, later time.Duration) (version, map[strin
 	defer p.mu.Unlock()
 	levels := make(map[string][]float64)
 	p.buckets.inOrder(0, func(_ uint64, b *bucket) bool {
-		image := b.image(n.rules.name(b.limiter), make([]float64, len(b.set.meters)), n.now()+int64(later))
+		image := b.image(n.rules.name(b.limiter), make([]float64, len(b.Set.Meters)), n.now()+int64(later))
 		levels[image.limiter+"\x00"+b.key()] = image.levels
 		return true
 	})

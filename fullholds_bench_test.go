@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"golang.org/x/sys/unix"
 )
 
@@ -50,7 +51,7 @@ func benchmarkHolds(b *testing.B, keys int) {
 	}
 	takeAll := func() {
 		for _, key := range names {
-			r.holder.decide(rigPart, bucketKey{key, r.rule.id}, &ask{set: r.rule.set, cost: 1}, 0)
+			r.holder.decide(rigPart, bucketKey{key, r.rule.id}, &limit.Request{Set: r.rule.set, Cost: 1}, 0)
 			boundary()
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/stretchr/testify/require"
 )
@@ -39,7 +40,7 @@ func benchmarkFullPartition(b *testing.B) {
 	w.phase("fill", func() {
 		for i := range *fullKeys {
 			id := bucketKey{fmt.Sprintf("user-%08d", i), r.id}
-			holder.table.decide(part, id, &ask{set: r.set, cost: 1}, now())
+			holder.table.decide(part, id, &limit.Request{Set: r.set, Cost: 1}, now())
 		}
 	})
 	w.phase("replica", func() { awaitReplica(b, holder, part) })
@@ -132,7 +133,7 @@ func (w *waits) take(from, holder *Node) {
 	for other == w.part || !holder.table.holds(other) {
 		other = (other + 1) % ring.Partitions
 	}
-	r, err := from.rules.find(appendRule(nil, "other", []coreLimit{perHour(1e9)}))
+	r, err := from.rules.find(appendRule(nil, "other", []limit.Limit{perHour(1e9)}))
 	if err != nil {
 		panic(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -123,9 +124,9 @@ func TestAFullPartitionArrivesAtASmallTable(t *testing.T) {
 // While the buckets that were replaced are still in the order of eviction, room is made at the cost of what is there.
 func TestEvictionBetweenTheStepsOfAReplacement(t *testing.T) {
 	tab, rules := newTable(3000), newRules()
-	r := mustFind(t, rules, "api", []coreLimit{perHour(1000)})
+	r := mustFind(t, rules, "api", []limit.Limit{perHour(1000)})
 	take := func(part uint16, key string, cost float64) {
-		require.True(t, allowed(tab.decide(part, bucketKey{key, r.id}, &ask{set: r.set, cost: cost}, 0)))
+		require.True(t, allowed(tab.decide(part, bucketKey{key, r.id}, &limit.Request{Set: r.set, Cost: cost}, 0)))
 	}
 	for i := range 2000 {
 		take(7, fmt.Sprint("old-", i), 1)
@@ -161,7 +162,7 @@ func TestEvictionBetweenTheStepsOfAReplacement(t *testing.T) {
 func TestManyReportsAreChargedInSteps(t *testing.T) {
 	countHolds(t)
 	n := reportNode("self")
-	r, err := n.rules.find(appendRule(nil, "api", []coreLimit{perHour(1e6)}))
+	r, err := n.rules.find(appendRule(nil, "api", []limit.Limit{perHour(1e6)}))
 	require.NoError(t, err)
 	const part, reporters, reports, charges = 7, 3, 100, 30
 	p := &n.table.partitions[part]
@@ -208,7 +209,7 @@ func TestManyReportsAreChargedInSteps(t *testing.T) {
 // Who asks about a partition that something is being done to waits, and nobody behind it on the connection does.
 func TestAPartitionInWorkHoldsUpNoOther(t *testing.T) {
 	n := reportNode("self")
-	r, err := n.rules.find(appendRule(nil, "api", []coreLimit{perHour(10)}))
+	r, err := n.rules.find(appendRule(nil, "api", []limit.Limit{perHour(10)}))
 	require.NoError(t, err)
 	ask := func(key string) (reply []byte, later func(context.Context) []byte) {
 		m := message{kind: kindTake, rule: r.encoded, key: key, cost: 1}
@@ -250,11 +251,11 @@ func fullCluster(t testing.TB, size, keys int) (nodes []*Node, part uint16, r *r
 			break
 		}
 	}
-	r, err := nodes[0].rules.find(appendRule(nil, "api", []coreLimit{perHour(1)}))
+	r, err := nodes[0].rules.find(appendRule(nil, "api", []limit.Limit{perHour(1)}))
 	require.NoError(t, err)
 	for i := range keys {
 		id := bucketKey{fmt.Sprintf("user-%08d", i), r.id}
-		require.True(t, allowed(nodes[0].table.decide(part, id, &ask{set: r.set, cost: 1}, nodes[0].now())))
+		require.True(t, allowed(nodes[0].table.decide(part, id, &limit.Request{Set: r.set, Cost: 1}, nodes[0].now())))
 	}
 	return nodes, part, r
 }

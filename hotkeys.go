@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"context"
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"hash/maphash"
 	"math"
 	"slices"
@@ -75,7 +76,7 @@ type hotKey struct {
 // borrowed is a lease in use.
 type borrowed struct {
 	id     uint64
-	set    *limitSet
+	set    *limit.Set
 	tokens float64
 	until  int64 // it may not be used from then on
 
@@ -87,14 +88,14 @@ type borrowed struct {
 	left    atomic.Uint64 // tokens, as the bits of a float64; negative when the lease was given back
 	counted float64       // of what was used, what demand knows of; guarded by the key's mu
 
-	decision coreDecision // of the take that it came with
+	decision limit.Decision // of the take that it came with
 }
 
 // denial is a denial that is remembered.
 type denial struct {
-	set      *limitSet
+	set      *limit.Set
 	cost     float64
-	decision coreDecision
+	decision limit.Decision
 	at       int64 // when it arrived
 	until    int64
 	asking   atomic.Bool // somebody is asking whether it still stands
@@ -111,7 +112,7 @@ func newHotKeys(seed maphash.Seed, leases, denials bool) *hotKeys {
 }
 
 // take decides a take here if it can: because a denial stands, or from a lease. When it cannot, d is left as it is.
-func (h *hotKeys) take(id bucketKey, set *limitSet, cost float64, now int64, d *coreDecision) bool {
+func (h *hotKeys) take(id bucketKey, set *limit.Set, cost float64, now int64, d *limit.Decision) bool {
 	if h == nil {
 		return false
 	}
@@ -143,7 +144,7 @@ func (h *hotKeys) find(hash uint64, id bucketKey) *hotKey {
 // is to ask for the next one.
 //
 // The clock was read before the tokens are taken. Whoever is held up in between takes them as of then: they were there.
-func (l *borrowed) take(cost float64, now int64, d *coreDecision) bool {
+func (l *borrowed) take(cost float64, now int64, d *limit.Decision) bool {
 	if now >= l.until {
 		return false
 	}
@@ -170,7 +171,7 @@ func (l *borrowed) close() (unused float64) {
 }
 
 // answer denies a take because of a denial before, while that stands; then it has one caller ask.
-func (d *denial) answer(cost float64, now int64, again *coreDecision) bool {
+func (d *denial) answer(cost float64, now int64, again *limit.Decision) bool {
 	if now >= d.until && (now >= d.until+int64(probeTime) || d.asking.CompareAndSwap(false, true)) {
 		return false
 	}
@@ -179,7 +180,7 @@ func (d *denial) answer(cost float64, now int64, again *coreDecision) bool {
 	again.RetryAfter = max(again.RetryAfter-age, time.Millisecond)
 	again.ResetAfter = max(again.ResetAfter-age, 0)
 	if cost > d.cost {
-		again.RetryAfter = addNanos(again.RetryAfter, d.set.earns(cost-d.cost))
+		again.RetryAfter = limit.AddNanos(again.RetryAfter, d.set.Earns(cost-d.cost))
 	}
 	return true
 }
@@ -264,7 +265,7 @@ func (d *demand) note(cost, used float64, now int64) (want float64) {
 	case d.takes >= hotTakes || used > 0:
 		d.rate = math.Max(d.rate, d.tokens/float64(elapsed))
 	}
-	return d.rate * float64(leaseTime) * 1.5
+	return d.rate * float64(limit.LeaseTime) * 1.5
 }
 
 // answered takes in the holder's answer to a take that asking has prepared, sent at that time. Most keys are not hot: for
@@ -273,7 +274,7 @@ func (h *hotKeys) answered(k *hotKey, m *message, r *rule, ans *answer, err erro
 	if h == nil {
 		return
 	}
-	fromHolder := err == nil && (ans.decision.Origin == originRemote || ans.decision.Origin == originLocal)
+	fromHolder := err == nil && (ans.decision.Origin == limit.OriginRemote || ans.decision.Origin == limit.OriginLocal)
 	if k == nil && (!h.denials || !fromHolder || ans.decision.Allowed || ans.grant.stands <= 0) {
 		return
 	}
@@ -301,7 +302,7 @@ func (h *hotKeys) answered(k *hotKey, m *message, r *rule, ans *answer, err erro
 }
 
 // noteDenial remembers a denial for as long as it stands, or forgets the one before.
-func (k *hotKey) noteDenial(cost float64, set *limitSet, ans *answer, now int64) {
+func (k *hotKey) noteDenial(cost float64, set *limit.Set, ans *answer, now int64) {
 	stands := min(ans.grant.stands, maxDenialTime)
 	if ans.decision.Allowed || stands <= 0 {
 		if k.denial.Load() != nil {
@@ -310,21 +311,21 @@ func (k *hotKey) noteDenial(cost float64, set *limitSet, ans *answer, now int64)
 		return
 	}
 	d := &denial{set: set, cost: cost, decision: ans.decision, at: now, until: now + int64(stands)}
-	d.decision.Origin = originDenialCache
+	d.decision.Origin = limit.OriginDenialCache
 	k.denial.Store(d)
 }
 
 // replaceLease begins to use a lease that was just granted. The one before is to be returned. The caller holds k.mu.
-func (k *hotKey) replaceLease(set *limitSet, ans *answer, sent, now int64) {
+func (k *hotKey) replaceLease(set *limit.Set, ans *answer, sent, now int64) {
 	k.used(now)
 	if old := k.lease.Load(); old != nil {
 		k.returned = append(k.returned, leaseReturn{old.id, old.close()})
 	}
 	l := &borrowed{
 		id: ans.grant.id, set: set, tokens: ans.grant.tokens, decision: ans.decision,
-		until: sent + int64(leaseTime), renewAt: sent + int64(leaseTime)*3/4, low: ans.grant.tokens / 4,
+		until: sent + int64(limit.LeaseTime), renewAt: sent + int64(limit.LeaseTime)*3/4, low: ans.grant.tokens / 4,
 	}
-	l.decision.Origin = originLease
+	l.decision.Origin = limit.OriginLease
 	l.left.Store(math.Float64bits(l.tokens))
 	k.lease.Store(l)
 }
@@ -375,7 +376,7 @@ func (h *hotKeys) lend(k *hotKey) {
 	}
 }
 
-// run gives back what is not used, and forgets keys that are not asked about any more, until ctx ends. giveBack tells
+// run gives back what is not used, and forgets keys that are not asked about any more, until ctx ends. GiveBack tells
 // the holder.
 func (h *hotKeys) run(ctx context.Context, clock func() int64, giveBack func(*hotKey, *rule, []leaseReturn)) {
 	forget := time.NewTicker(forgetInterval)

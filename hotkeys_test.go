@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -19,7 +20,7 @@ type hotCaller struct {
 	id   bucketKey
 }
 
-func newHotCaller(t *testing.T, limits ...coreLimit) *hotCaller {
+func newHotCaller(t *testing.T, limits ...limit.Limit) *hotCaller {
 	t.Helper()
 	r, err := newRules().find(appendRule(nil, "api", limits))
 	require.NoError(t, err)
@@ -27,7 +28,7 @@ func newHotCaller(t *testing.T, limits ...coreLimit) *hotCaller {
 }
 
 // decide decides a take as the node does.
-func (c *hotCaller) decide(set *limitSet, cost float64, now int64) (d coreDecision, ok bool) {
+func (c *hotCaller) decide(set *limit.Set, cost float64, now int64) (d limit.Decision, ok bool) {
 	ok = c.take(c.id, set, cost, now, &d)
 	return d, ok
 }
@@ -36,15 +37,15 @@ func (c *hotCaller) decide(set *limitSet, cost float64, now int64) (d coreDecisi
 func (c *hotCaller) ask(ans answer, sent, now int64) *message {
 	m := &message{kind: kindTake, rule: c.rule.encoded, key: c.id.key, cost: 1}
 	k := c.asking(c.id, c.rule, 0, m, sent)
-	ans.decision.Origin = originRemote
+	ans.decision.Origin = limit.OriginRemote
 	c.answered(k, m, c.rule, &ans, nil, sent, func() int64 { return now })
 	return m
 }
 
-func granted() answer { return answer{status: statusDecided, decision: coreDecision{Allowed: true}} }
+func granted() answer { return answer{status: statusDecided, decision: limit.Decision{Allowed: true}} }
 
 func lent(tokens float64) answer {
-	return answer{status: statusDecided, decision: coreDecision{Allowed: true}, grant: grant{id: 7, tokens: tokens}}
+	return answer{status: statusDecided, decision: limit.Decision{Allowed: true}, grant: grant{id: 7, tokens: tokens}}
 }
 
 const ms = int64(time.Millisecond)
@@ -70,16 +71,16 @@ func TestALeaseIsUsedUntilItEnds(t *testing.T) {
 	c.ask(lent(100), 5*ms, 6*ms)
 	d, ok := c.decide(c.rule.set, 30, 7*ms)
 	require.True(t, ok)
-	assert.Equal(t, coreDecision{Allowed: true, Origin: originLease, Remaining: 70}, d)
+	assert.Equal(t, limit.Decision{Allowed: true, Origin: limit.OriginLease, Remaining: 70}, d)
 	_, ok = c.decide(c.rule.set, 71, 7*ms)
 	assert.False(t, ok, "too much for it")
-	_, ok = c.decide(newLimitSet([]coreLimit{perSecond(1000)}), 1, 7*ms)
+	_, ok = c.decide(limit.NewSet([]limit.Limit{perSecond(1000)}), 1, 7*ms)
 	assert.False(t, ok, "by other limits")
-	_, ok = c.decide(c.rule.set, 1, 5*ms+int64(leaseTime)*3/4)
+	_, ok = c.decide(c.rule.set, 1, 5*ms+int64(limit.LeaseTime)*3/4)
 	assert.False(t, ok, "the first one late in its life asks for the next")
-	_, ok = c.decide(c.rule.set, 1, 5*ms+int64(leaseTime)-1)
+	_, ok = c.decide(c.rule.set, 1, 5*ms+int64(limit.LeaseTime)-1)
 	assert.True(t, ok, "while others go on")
-	_, ok = c.decide(c.rule.set, 1, 5*ms+int64(leaseTime))
+	_, ok = c.decide(c.rule.set, 1, 5*ms+int64(limit.LeaseTime))
 	assert.False(t, ok, "it counts from the asking")
 
 	m := c.ask(granted(), 16*ms, 16*ms)
@@ -90,8 +91,8 @@ func TestALeaseIsUsedUntilItEnds(t *testing.T) {
 func TestALeaseThatComesTooLateIsGivenBack(t *testing.T) {
 	c := newHotCaller(t, perSecond(1000))
 	c.ask(granted(), 0, 0)
-	c.ask(lent(100), 5*ms, 5*ms+int64(leaseTime))
-	_, ok := c.decide(c.rule.set, 1, 5*ms+int64(leaseTime))
+	c.ask(lent(100), 5*ms, 5*ms+int64(limit.LeaseTime))
+	_, ok := c.decide(c.rule.set, 1, 5*ms+int64(limit.LeaseTime))
 	assert.False(t, ok)
 	var returned []leaseReturn
 	more := c.giveBackEnded(16*ms, func(_ *hotKey, _ *rule, back []leaseReturn) { returned = append(returned, back...) })
@@ -122,7 +123,7 @@ func TestALeaseIsSharedByCallers(t *testing.T) {
 	for range 4 {
 		callers.Go(func() {
 			for {
-				var d coreDecision
+				var d limit.Decision
 				if !l.take(1, 0, &d) {
 					return
 				}
@@ -143,18 +144,18 @@ func TestALeaseIsSharedByCallers(t *testing.T) {
 
 func TestADenialIsRemembered(t *testing.T) {
 	c := newHotCaller(t, withBurst(perSecond(10), 5))
-	denied := answer{status: statusDecided, decision: coreDecision{RetryAfter: 100 * time.Millisecond, ResetAfter: time.Second}}
+	denied := answer{status: statusDecided, decision: limit.Decision{RetryAfter: 100 * time.Millisecond, ResetAfter: time.Second}}
 	denied.grant.stands = 60 * time.Millisecond
 	c.ask(denied, 0, 0)
 	d, ok := c.decide(c.rule.set, 1, 20*ms)
 	require.True(t, ok)
-	assert.Equal(t, coreDecision{RetryAfter: 80 * time.Millisecond, ResetAfter: 980 * time.Millisecond, Origin: originDenialCache}, d)
+	assert.Equal(t, limit.Decision{RetryAfter: 80 * time.Millisecond, ResetAfter: 980 * time.Millisecond, Origin: limit.OriginDenialCache}, d)
 	d, ok = c.decide(c.rule.set, 3, 20*ms)
 	require.True(t, ok)
 	assert.Equal(t, 280*time.Millisecond, d.RetryAfter, "two more tokens take 200 ms more")
 	_, ok = c.decide(c.rule.set, 0.5, 20*ms)
 	assert.False(t, ok, "less may pass")
-	_, ok = c.decide(newLimitSet([]coreLimit{perSecond(10)}), 1, 20*ms)
+	_, ok = c.decide(limit.NewSet([]limit.Limit{perSecond(10)}), 1, 20*ms)
 	assert.False(t, ok, "so may other limits")
 
 	_, ok = c.decide(c.rule.set, 1, 60*ms)
@@ -176,7 +177,7 @@ func TestADenialIsRemembered(t *testing.T) {
 func TestDenialsByOthersThanTheHolderAreNotRemembered(t *testing.T) {
 	c := newHotCaller(t, perSecond(10))
 	m := &message{kind: kindTake, rule: c.rule.encoded, key: "k", cost: 1}
-	share := answer{status: statusDecided, decision: coreDecision{RetryAfter: time.Second, Origin: originStandby}, grant: grant{stands: time.Second}}
+	share := answer{status: statusDecided, decision: limit.Decision{RetryAfter: time.Second, Origin: limit.OriginStandby}, grant: grant{stands: time.Second}}
 	c.answered(nil, m, c.rule, &share, nil, 0, func() int64 { return 0 })
 	assert.Nil(t, c.find(c.id.hash(c.seed), c.id))
 }
@@ -198,7 +199,7 @@ func TestHotKeysAreBounded(t *testing.T) {
 		c.ask(granted(), 0, 0)
 	}
 	assert.Zero(t, count(), "each was asked about once")
-	denied := answer{status: statusDecided, grant: grant{stands: time.Second}, decision: coreDecision{RetryAfter: time.Second}}
+	denied := answer{status: statusDecided, grant: grant{stands: time.Second}, decision: limit.Decision{RetryAfter: time.Second}}
 	for i := range 100_000 {
 		c.id.key = fmt.Sprint(i)
 		c.ask(denied, int64(i), int64(i))
@@ -218,7 +219,7 @@ func TestTakesByLeaseAndDenialAllocateNothing(t *testing.T) {
 	c.ask(granted(), 0, 0)
 	c.ask(lent(1e6), 0, 0)
 	assert.Zero(t, testing.AllocsPerRun(100, func() { c.decide(c.rule.set, 1, 1) }))
-	d := &denial{set: c.rule.set, cost: 1, until: 1 << 60, decision: coreDecision{RetryAfter: time.Hour}}
+	d := &denial{set: c.rule.set, cost: 1, until: 1 << 60, decision: limit.Decision{RetryAfter: time.Hour}}
 	c.find(c.id.hash(c.seed), c.id).denial.Store(d)
 	assert.Zero(t, testing.AllocsPerRun(100, func() { c.decide(c.rule.set, 1, 1) }))
 }

@@ -1,5 +1,7 @@
 package peerlimit
 
+import "github.com/peerlimit/peerlimit/internal/limit"
+
 // Moving buckets. A bucket travels as an image: its levels at the moment of sending, which are those at the moment of
 // storing as well. The time in between drains nothing, which is the safe side, and no clock is compared with another.
 
@@ -7,9 +9,9 @@ package peerlimit
 // levels has room for its levels.
 func (b *bucket) image(limiter string, levels []float64, now int64) bucketImage {
 	for i := range levels {
-		levels[i] = b.levelAt(i, now)
+		levels[i] = b.LevelAt(i, now)
 	}
-	return bucketImage{limiter: limiter, key: b.key(), set: b.set, levels: levels, leases: b.moving(now)}
+	return bucketImage{limiter: limiter, key: b.key(), set: b.Set, levels: levels, leases: b.Moving(now)}
 }
 
 // full reports whether the image says that its bucket is full of tokens.
@@ -26,10 +28,10 @@ func (image *bucketImage) full() bool {
 }
 
 // state returns what the image says as the state of now. The set may not be nil.
-func (image *bucketImage) state(now int64) bucketState {
-	s := newBucketState(image.set, now)
+func (image *bucketImage) state(now int64) limit.State {
+	s := limit.NewState(image.set, now)
 	for i, level := range image.levels {
-		s.setLevel(i, level)
+		s.SetLevel(i, level)
 	}
 	return s
 }
@@ -50,12 +52,12 @@ type collector struct {
 	room    int  // in bytes
 	full    bool // there is no room for the next one
 	content partContent
-	sets    map[*limitSet]bool // counted already
+	sets    map[*limit.Set]bool // counted already
 	names   nameOf
 }
 
 func newCollector(t *table, rules *rules, maxBytes int, now int64) *collector {
-	return &collector{table: t, now: now, room: maxBytes, sets: make(map[*limitSet]bool), names: nameOf{rules: rules}}
+	return &collector{table: t, now: now, room: maxBytes, sets: make(map[*limit.Set]bool), names: nameOf{rules: rules}}
 }
 
 // step goes on with a partition at a place, and returns where to go on after that, 0 at the end. The caller holds p.mu.
@@ -65,7 +67,7 @@ func (c *collector) step(p *partition, from uint32) (next uint32) {
 		if looks++; looks > stepLooks {
 			return false
 		}
-		if c.table.leased(b, c.now); b.drained(c.now) {
+		if c.table.leased(b, c.now); b.Drained(c.now) {
 			return true
 		}
 		c.full = !c.add(b)
@@ -76,16 +78,16 @@ func (c *collector) step(p *partition, from uint32) (next uint32) {
 // add adds a bucket if there is room for it, or nothing else is there.
 func (c *collector) add(b *bucket) bool {
 	name := c.names.of(b.limiter)
-	cost := imageOverhead + len(b.key()) + levelSize*b.levels() + b.leasesSize()
-	if !c.sets[b.set] {
-		cost += imageOverhead + len(name) + limitSize*b.levels()
+	cost := imageOverhead + len(b.key()) + levelSize*b.Levels() + b.LeasesSize()
+	if !c.sets[b.Set] {
+		cost += imageOverhead + len(name) + limitSize*b.Levels()
 	}
 	if n := len(c.content.buckets); n > 0 && (c.room < cost || n == answerBuckets) {
 		return false
 	}
 	c.room -= cost
-	c.sets[b.set] = true
-	c.content.buckets = append(c.content.buckets, b.image(name, make([]float64, b.levels()), c.now))
+	c.sets[b.Set] = true
+	c.content.buckets = append(c.content.buckets, b.image(name, make([]float64, b.Levels()), c.now))
 	return true
 }
 
@@ -102,9 +104,9 @@ func (c *partContent) build(t *table, part uint16, rules *rules, now int64) {
 		}
 		key := bucketKey{image.key, id}
 		b := newBucket(key)
-		b.bucketState, b.home, b.place = image.state(now), part, notPlaced
-		b.boundLevels(t.longestTurn)
-		b.moved(image.leases, now)
+		b.State, b.home, b.place = image.state(now), part, notPlaced
+		b.BoundLevels(t.longestTurn)
+		b.Moved(image.leases, now)
 		c.built = append(c.built, slot{key.hash(t.seed), b})
 	}
 }
@@ -155,7 +157,7 @@ type arrival struct {
 func (a *arrival) add(piece *partContent) {
 	for _, content := range piece.built {
 		if b := a.buckets.find(content.hash, content.bucket.name()); b != nil {
-			b.bucketState = content.bucket.bucketState
+			b.State = content.bucket.State
 			continue
 		}
 		a.buckets.add(content)
@@ -191,9 +193,9 @@ func (p *partition) store(t *table, images []bucketImage, rules *rules, now int6
 		if b == nil {
 			b = t.insert(p, hash, key, image.set, now)
 		}
-		b.bucketState = image.state(now)
-		b.boundLevels(t.longestTurn)
-		b.moved(image.leases, now)
+		b.State = image.state(now)
+		b.BoundLevels(t.longestTurn)
+		b.Moved(image.leases, now)
 	}
 	return ignored
 }

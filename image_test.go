@@ -6,13 +6,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 )
 
 // mustFind returns the rule that requests with these limits use.
-func mustFind(t require.TestingT, known *rules, name string, limits []coreLimit) *rule {
+func mustFind(t require.TestingT, known *rules, name string, limits []limit.Limit) *rule {
 	found, err := known.find(appendRule(nil, name, limits))
 	require.NoError(t, err)
 	return found
@@ -65,13 +66,13 @@ func sendPieces(t require.TestingT, from, to *table, knownFrom, knownTo *rules, 
 func TestMovedBucketsDecideTheSame(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const part = 5
-		limits := rapid.SliceOfN(rapid.SliceOfN(anyLimitOfFewKinds(), 1, maxCombined), 1, 3).Draw(t, "versions")
+		limits := rapid.SliceOfN(rapid.SliceOfN(anyLimitOfFewKinds(), 1, limit.MaxCombined), 1, 3).Draw(t, "versions")
 		here, there := newTable(1000), newTable(1000)
 		knownHere, knownThere := newRules(), newRules()
-		mustFind(t, knownThere, "something else first", []coreLimit{perSecond(1)}) // ids differ from node to node
+		mustFind(t, knownThere, "something else first", []limit.Limit{perSecond(1)}) // ids differ from node to node
 		type request struct {
 			limiter, key string
-			limits       []coreLimit
+			limits       []limit.Limit
 		}
 		draw := rapid.Custom(func(t *rapid.T) request {
 			return request{
@@ -80,9 +81,9 @@ func TestMovedBucketsDecideTheSame(t *testing.T) {
 				limits:  rapid.SampledFrom(limits).Draw(t, "version"),
 			}
 		})
-		take := func(tab *table, known *rules, q request, cost float64, now int64) coreDecision {
+		take := func(tab *table, known *rules, q request, cost float64, now int64) limit.Decision {
 			r := mustFind(t, known, q.limiter, q.limits)
-			d, ok := tab.decide(part, bucketKey{q.key, r.id}, &ask{set: r.set, cost: cost}, now)
+			d, ok := tab.decide(part, bucketKey{q.key, r.id}, &limit.Request{Set: r.set, Cost: cost}, now)
 			require.True(t, ok)
 			return d
 		}
@@ -101,12 +102,12 @@ func TestMovedBucketsDecideTheSame(t *testing.T) {
 		require.Equal(t, here.keys.Load(), there.keys.Load())
 		for _, content := range allIn(&here.partitions[part].buckets) {
 			b := content.bucket
-			b.advance(now) // the one that was sent is as of now
+			b.Advance(now) // the one that was sent is as of now
 			moved := bucketOf(t, there, part, knownThere, knownHere.name(b.limiter), b.key())
 			require.NotNil(t, moved)
-			require.Equal(t, b.set, moved.set, "identities and all")
-			for i := range b.set.meters {
-				require.Equal(t, math.Float64bits(b.level(i)), math.Float64bits(moved.level(i)))
+			require.Equal(t, b.Set, moved.Set, "identities and all")
+			for i := range b.Set.Meters {
+				require.Equal(t, math.Float64bits(b.Level(i)), math.Float64bits(moved.Level(i)))
 			}
 		}
 		for range rapid.IntRange(0, 40).Draw(t, "takes after") {
@@ -118,9 +119,9 @@ func TestMovedBucketsDecideTheSame(t *testing.T) {
 }
 
 // anyLimitOfFewKinds draws limits of which versions have some in common and some not.
-func anyLimitOfFewKinds() *rapid.Generator[coreLimit] {
-	return rapid.Custom(func(t *rapid.T) coreLimit {
-		l := coreLimit{
+func anyLimitOfFewKinds() *rapid.Generator[limit.Limit] {
+	return rapid.Custom(func(t *rapid.T) limit.Limit {
+		l := limit.Limit{
 			Tokens: rapid.SampledFrom([]float64{1.0 / 7, 3, 10, 60}).Draw(t, "tokens"),
 			Period: rapid.SampledFrom([]time.Duration{time.Second, time.Minute, time.Hour}).Draw(t, "period"),
 			Burst:  rapid.SampledFrom([]float64{0, 5, 20}).Draw(t, "burst"),
@@ -135,15 +136,15 @@ func anyLimitOfFewKinds() *rapid.Generator[coreLimit] {
 // A level is remembered as the third of its kind; when it moves without the first two it is still the third. Were it
 // taken for the second, those that know all three would find the third full of tokens.
 func TestMovedLevelKeepsItsOrdinal(t *testing.T) {
-	three := []coreLimit{perSecond(10), withBurst(perSecond(1000), 100), withBurst(perSecond(1), 100)}
+	three := []limit.Limit{perSecond(10), withBurst(perSecond(1000), 100), withBurst(perSecond(1), 100)}
 	here, there, knownHere, knownThere := newTable(10), newTable(10), newRules(), newRules()
 	all, one := mustFind(t, knownHere, "api", three), mustFind(t, knownHere, "api", three[:1])
 	k := bucketKey{"k", all.id}
 	for second := range 10 {
-		require.True(t, allowed(here.decide(0, k, &ask{set: all.set, cost: 10}, int64(second)*int64(time.Second))))
+		require.True(t, allowed(here.decide(0, k, &limit.Request{Set: all.set, Cost: 10}, int64(second)*int64(time.Second))))
 	}
 	now := int64(10 * time.Second)
-	require.True(t, allowed(here.decide(0, k, &ask{set: one.set, cost: 1}, now)), "only the third is remembered besides")
+	require.True(t, allowed(here.decide(0, k, &limit.Request{Set: one.set, Cost: 1}, now)), "only the third is remembered besides")
 	sendPieces(t, here, there, knownHere, knownThere, 0, 1000, now, 0)
 
 	allThere := mustFind(t, knownThere, "api", three)
@@ -155,9 +156,9 @@ func TestMovedLevelKeepsItsOrdinal(t *testing.T) {
 // A large partition moves in pieces near the size asked for, and each bucket once.
 func TestCollectCutsIntoPieces(t *testing.T) {
 	here, there, known := newTable(10_000), newTable(10_000), newRules()
-	r := mustFind(t, known, "api", []coreLimit{perHour(100)})
+	r := mustFind(t, known, "api", []limit.Limit{perHour(100)})
 	for i := range 5000 {
-		here.decide(7, bucketKey{fmt.Sprintf("user-%015d", i), r.id}, &ask{set: r.set, cost: 0.1}, 0)
+		here.decide(7, bucketKey{fmt.Sprintf("user-%015d", i), r.id}, &limit.Request{Set: r.set, Cost: 0.1}, 0)
 	}
 	pieces := sendPieces(t, here, there, known, known, 7, 16<<10, 1, 1)
 	assert.Equal(t, int64(5000), there.keys.Load())
@@ -166,9 +167,9 @@ func TestCollectCutsIntoPieces(t *testing.T) {
 
 func TestCollectSkipsDrainedBuckets(t *testing.T) {
 	tab, known := newTable(10), newRules()
-	r := mustFind(t, known, "api", []coreLimit{perSecond(10)})
-	tab.decide(7, bucketKey{"drained", r.id}, &ask{set: r.set, cost: 1}, 0)
-	tab.decide(7, bucketKey{"not yet", r.id}, &ask{set: r.set, cost: 10}, 0)
+	r := mustFind(t, known, "api", []limit.Limit{perSecond(10)})
+	tab.decide(7, bucketKey{"drained", r.id}, &limit.Request{Set: r.set, Cost: 1}, 0)
+	tab.decide(7, bucketKey{"not yet", r.id}, &limit.Request{Set: r.set, Cost: 10}, 0)
 	content, _, more := tab.collect(7, 0, 1000, known, int64(500*time.Millisecond))
 	require.False(t, more)
 	assert.Equal(t, []bucketImage{{limiter: "api", key: "not yet", set: r.set, levels: []float64{5}}}, content.buckets)
@@ -177,9 +178,9 @@ func TestCollectSkipsDrainedBuckets(t *testing.T) {
 // One bucket larger than the piece is sent all the same, or the move would never end.
 func TestCollectAlwaysGoesOn(t *testing.T) {
 	tab, known := newTable(10), newRules()
-	r := mustFind(t, known, "api", []coreLimit{perSecond(10)})
+	r := mustFind(t, known, "api", []limit.Limit{perSecond(10)})
 	for i := range 3 {
-		tab.decide(7, bucketKey{fmt.Sprint(i), r.id}, &ask{set: r.set, cost: 1}, 0)
+		tab.decide(7, bucketKey{fmt.Sprint(i), r.id}, &limit.Request{Set: r.set, Cost: 1}, 0)
 	}
 	assert.Equal(t, 3, sendPieces(t, tab, newTable(10), known, newRules(), 7, 1, 0, 0))
 }
@@ -187,17 +188,17 @@ func TestCollectAlwaysGoesOn(t *testing.T) {
 // What is stored replaces what was there: a copy is never merged with another.
 func TestStoreReplaces(t *testing.T) {
 	tab, known := newTable(10), newRules()
-	r := mustFind(t, known, "api", []coreLimit{perHour(10)})
-	two := mustFind(t, known, "api", []coreLimit{perHour(20), perMinute(20)})
+	r := mustFind(t, known, "api", []limit.Limit{perHour(10)})
+	two := mustFind(t, known, "api", []limit.Limit{perHour(20), perMinute(20)})
 	p := &tab.partitions[7]
 	keys := []bucketKey{{"more", r.id}, {"less", r.id}, {"zero", r.id}, {"none", r.id}, {"kept", r.id}}
 	for _, key := range keys {
-		tab.decide(7, key, &ask{set: r.set, cost: 5}, 0)
+		tab.decide(7, key, &limit.Request{Set: r.set, Cost: 5}, 0)
 	}
-	cancelled := undo{after: snapshot{count: 1, levels: [maxCombined]float64{99}}} // others stand behind it
-	tab.partitions[7].buckets.find(keys[0].hash(tab.seed), keys[0]).cancelReserved(cancelled, 0)
-	require.True(t, tab.partitions[7].buckets.find(keys[0].hash(tab.seed), keys[0]).hasMore())
-	image := func(key string, set *limitSet, levels ...float64) bucketImage {
+	cancelled := limit.Undo{After: limit.Snapshot{Count: 1, Levels: [limit.MaxCombined]float64{99}}} // others stand behind it
+	tab.partitions[7].buckets.find(keys[0].hash(tab.seed), keys[0]).CancelReserved(cancelled, 0)
+	require.True(t, tab.partitions[7].buckets.find(keys[0].hash(tab.seed), keys[0]).HasMore())
+	image := func(key string, set *limit.Set, levels ...float64) bucketImage {
 		return bucketImage{limiter: "api", key: key, set: set, levels: levels}
 	}
 	ignored := p.store(tab, []bucketImage{
@@ -210,11 +211,11 @@ func TestStoreReplaces(t *testing.T) {
 	for key, want := range map[string]float64{"more": 7, "less": 1, "kept": 5, "new": 2} {
 		b := bucketOf(t, tab, 7, known, "api", key)
 		require.NotNil(t, b, key)
-		assert.Equal(t, want, b.level(0), key)
-		assert.Equal(t, b.levels() > 1, b.hasMore(), "what was to be undone is not in what replaced it")
+		assert.Equal(t, want, b.Level(0), key)
+		assert.Equal(t, b.Levels() > 1, b.HasMore(), "what was to be undone is not in what replaced it")
 	}
-	assert.Equal(t, 3.0, bucketOf(t, tab, 7, known, "api", "more").level(1))
-	assert.Equal(t, int64(100), bucketOf(t, tab, 7, known, "api", "new").at)
+	assert.Equal(t, 3.0, bucketOf(t, tab, 7, known, "api", "more").Level(1))
+	assert.Equal(t, int64(100), bucketOf(t, tab, 7, known, "api", "new").At)
 	for _, key := range []string{"zero", "none", "never there"} {
 		assert.Nil(t, bucketOf(t, tab, 7, known, "api", key), key)
 	}
@@ -227,7 +228,7 @@ func TestStoreReplaces(t *testing.T) {
 // The bound on keys holds for buckets that come from elsewhere as well.
 func TestStoreIsBounded(t *testing.T) {
 	tab, known := newTable(100), newRules()
-	r := mustFind(t, known, "api", []coreLimit{perHour(10)})
+	r := mustFind(t, known, "api", []limit.Limit{perHour(10)})
 	var images []bucketImage
 	for i := range 1000 {
 		images = append(images, bucketImage{limiter: "api", key: fmt.Sprint(i), set: r.set, levels: []float64{5}})
@@ -240,10 +241,10 @@ func TestStoreIsBounded(t *testing.T) {
 // A node knows so many names of limiters and no more; buckets of others are left out, and said to be.
 func TestStoreIgnoresNamesTooMany(t *testing.T) {
 	tab, known := newTable(100), newRules()
-	r := mustFind(t, known, "api", []coreLimit{perHour(10)})
+	r := mustFind(t, known, "api", []limit.Limit{perHour(10)})
 	known.count = maxNames - ownNames
 	foreign := []bucketImage{
-		{limiter: "one too many", key: "a", set: newLimitSet([]coreLimit{perHour(1)}), levels: []float64{1}},
+		{limiter: "one too many", key: "a", set: limit.NewSet([]limit.Limit{perHour(1)}), levels: []float64{1}},
 		{limiter: "api", key: "b", set: r.set, levels: []float64{5}},
 		{limiter: "", key: "c", set: r.set, levels: []float64{5}},
 	}
@@ -258,14 +259,14 @@ func TestStoreIgnoresNamesTooMany(t *testing.T) {
 
 func TestRulesKnowNamesById(t *testing.T) {
 	known := newRules()
-	r := mustFind(t, known, "api", []coreLimit{perHour(10)})
+	r := mustFind(t, known, "api", []limit.Limit{perHour(10)})
 	id, err := known.idOf("api")
 	require.NoError(t, err)
 	assert.Equal(t, r.id, id)
 	other, err := known.idOf("other")
 	require.NoError(t, err)
 	assert.NotEqual(t, id, other)
-	assert.Equal(t, other, mustFind(t, known, "other", []coreLimit{perHour(10)}).id)
+	assert.Equal(t, other, mustFind(t, known, "other", []limit.Limit{perHour(10)}).id)
 	assert.Equal(t, "api", known.name(id))
 	assert.Equal(t, "other", known.name(other))
 	_, err = known.idOf("")

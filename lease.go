@@ -1,6 +1,7 @@
 package peerlimit
 
 import (
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"math"
 	"sync"
 )
@@ -33,37 +34,37 @@ func (c *leaseCounts) sums() (granted, expired uint64, leased, used, returned fl
 }
 
 // leased charges what has ended of a bucket's leases and returns what is set aside. The caller holds the partition's mu.
-func (t *table) leased(b *bucket, now int64) aside {
-	if ended, tokens := b.expire(now); ended > 0 {
+func (t *table) leased(b *bucket, now int64) limit.LeasedOut {
+	if ended, tokens := b.Expire(now); ended > 0 {
 		t.leases.add(0, uint64(ended), 0, tokens, 0)
 	}
-	return b.leased(now)
+	return b.Leased(now)
 }
 
 // decideLending is decide for a caller that can use leases.
-func (t *table) decideLending(part uint16, id bucketKey, a *ask, asked *borrowing, now int64) (d coreDecision, g grant, ok bool) {
+func (t *table) decideLending(part uint16, id bucketKey, a *limit.Request, asked *borrowing, now int64) (d limit.Decision, g grant, ok bool) {
 	hash := id.hash(t.seed)
 	p := t.enter(part, now)
 	if p == nil {
-		return coreDecision{}, grant{}, false
+		return limit.Decision{}, grant{}, false
 	}
 	defer p.mu.Unlock()
 	b := p.buckets.find(hash, id)
 	if b == nil {
-		b = t.insert(p, hash, id, a.set, now)
+		b = t.insert(p, hash, id, a.Set, now)
 	}
-	a.aside = t.leased(b, now)
+	a.Leased = t.leased(b, now)
 	if t.takeBack(b, asked.returned, now) {
-		a.aside = b.leased(now)
+		a.Leased = b.Leased(now)
 		t.touch(part, p, b)
 	}
-	if d = b.decide(a, now); !d.Allowed {
-		g.stands = min(d.RetryAfter, b.firstBack(now))
+	if d = b.Decide(a, now); !d.Allowed {
+		g.stands = min(d.RetryAfter, b.FirstBack(now))
 		return d, g, true
 	}
 	if members := int(t.members.Load()); asked.want > 0 && members > 0 {
 		g.id = t.leaseID.Add(1)
-		if g.tokens = b.lend(g.id, a.set, a.cost, asked.want, members, now); g.tokens > 0 {
+		if g.tokens = b.Lend(g.id, a.Set, a.Cost, asked.want, members, now); g.tokens > 0 {
 			d.Remaining = math.Max(0, d.Remaining-g.tokens)
 			t.leases.add(1, 0, g.tokens, 0, 0)
 		}
@@ -75,7 +76,7 @@ func (t *table) decideLending(part uint16, id bucketKey, a *ask, asked *borrowin
 // takeBack ends leases of a bucket and reports whether any was still out.
 func (t *table) takeBack(b *bucket, returned []leaseReturn, now int64) (any bool) {
 	for _, r := range returned {
-		if used, ok := b.giveBack(r.id, r.unused, now); ok {
+		if used, ok := b.GiveBack(r.id, r.unused, now); ok {
 			t.leases.add(0, 0, 0, used, r.unused)
 			any = true
 		}
@@ -83,7 +84,7 @@ func (t *table) takeBack(b *bucket, returned []leaseReturn, now int64) (any bool
 	return any
 }
 
-// giveBack ends leases of a bucket whose caller takes nothing more.
+// GiveBack ends leases of a bucket whose caller takes nothing more.
 func (t *table) giveBack(part uint16, id bucketKey, returned []leaseReturn, now int64) bool {
 	return t.change(part, id, now, func(b *bucket) { t.takeBack(b, returned, now) })
 }

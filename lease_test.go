@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/oracle"
 )
 
@@ -21,17 +22,17 @@ type borrower struct {
 // Whatever callers do with their leases, and wherever the bucket moves meanwhile, no window has more than B + R*w.
 func TestLeasesNeverAddTokens(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		limit := withBurst(perSecond(float64(rapid.IntRange(100, 20000).Draw(t, "rate"))), float64(rapid.IntRange(50, 3000).Draw(t, "burst")))
+		given := withBurst(perSecond(float64(rapid.IntRange(100, 20000).Draw(t, "rate"))), float64(rapid.IntRange(50, 3000).Draw(t, "burst")))
 		rules := newRules()
-		here, err := rules.find(appendRule(nil, "api", []coreLimit{limit}))
+		here, err := rules.find(appendRule(nil, "api", []limit.Limit{given}))
 		require.NoError(t, err)
-		other, err := rules.find(appendRule(nil, "api", []coreLimit{perMinute(1e9)}))
+		other, err := rules.find(appendRule(nil, "api", []limit.Limit{perMinute(1e9)}))
 		require.NoError(t, err)
-		tight, err := rules.find(appendRule(nil, "api", []coreLimit{limit, perHour(1e9)}))
+		tight, err := rules.find(appendRule(nil, "api", []limit.Limit{given, perHour(1e9)}))
 		require.NoError(t, err)
 		table, members := newTable(10), rapid.Int64Range(1, 3).Draw(t, "members")
 		table.members.Store(members)
-		o := oracle.New(oracle.Limit{Tokens: limit.Tokens, Period: limit.Period, Burst: limit.Burst})
+		o := oracle.New(oracle.Limit{Tokens: given.Tokens, Period: given.Period, Burst: given.Burst})
 		admit := func(at int64, cost float64) {
 			o.Admit(oracle.Take{Start: time.Duration(at), End: time.Duration(at), Cost: cost})
 		}
@@ -59,11 +60,11 @@ func TestLeasesNeverAddTokens(t *testing.T) {
 				}
 				*c = borrower{}
 				r := rapid.SampledFrom([]*rule{here, tight}).Draw(t, "limits")
-				d, g, ok := table.decideLending(0, id, &ask{set: r.set, cost: 1}, &asked, now)
+				d, g, ok := table.decideLending(0, id, &limit.Request{Set: r.set, Cost: 1}, &asked, now)
 				require.True(t, ok)
 				if d.Allowed {
 					admit(now, 1)
-					*c = borrower{lease: g, until: now + int64(leaseTime)}
+					*c = borrower{lease: g, until: now + int64(limit.LeaseTime)}
 				}
 			case "use":
 				spend(c, now)
@@ -79,12 +80,12 @@ func TestLeasesNeverAddTokens(t *testing.T) {
 					*c = borrower{}
 				}
 			case "take":
-				if d, _ := table.decide(0, id, &ask{set: here.set, cost: 3}, now); d.Allowed {
+				if d, _ := table.decide(0, id, &limit.Request{Set: here.set, Cost: 3}, now); d.Allowed {
 					admit(now, 3)
 				}
 			case "drain":
 				for range 10000 {
-					if d, _ := table.decide(0, id, &ask{set: here.set, cost: 1}, now); !d.Allowed {
+					if d, _ := table.decide(0, id, &limit.Request{Set: here.set, Cost: 1}, now); !d.Allowed {
 						break
 					}
 					admit(now, 1)
@@ -93,7 +94,7 @@ func TestLeasesNeverAddTokens(t *testing.T) {
 				table.peek(0, id, here.set, now)
 				table.sweep(0, now)
 			case "deploy": // somebody asks by other limits: of those above the bucket remembers only what it must
-				table.change(0, id, now, func(b *bucket) { b.adopt(other.set, now) })
+				table.change(0, id, now, func(b *bucket) { b.Adopt(other.set, now) })
 			case "move": // to another holder, whose clock is another one, and later
 				content, _, _ := table.collect(0, 0, 1<<20, rules, now)
 				now += int64(rapid.IntRange(0, 3000).Draw(t, "way")) * 1000
@@ -107,7 +108,7 @@ func TestLeasesNeverAddTokens(t *testing.T) {
 	})
 }
 
-func leasing(t *testing.T, limits ...coreLimit) (*table, *rule, bucketKey) {
+func leasing(t *testing.T, limits ...limit.Limit) (*table, *rule, bucketKey) {
 	t.Helper()
 	rules := newRules()
 	r, err := rules.find(appendRule(nil, "api", limits))
@@ -119,11 +120,11 @@ func leasing(t *testing.T, limits ...coreLimit) (*table, *rule, bucketKey) {
 
 func TestLeaseIsAnEqualPartOfWhatIsLeft(t *testing.T) {
 	tab, r, id := leasing(t, perSecond(1000), perHour(1_000_000))
-	_, g, _ := tab.decideLending(0, id, &ask{set: r.set, cost: 1}, &borrowing{want: 1e9}, 0)
+	_, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 1}, &borrowing{want: 1e9}, 0)
 	assert.Equal(t, 166.0, g.tokens, "(1000 - 1) / 6")
-	_, second, _ := tab.decideLending(0, id, &ask{set: r.set, cost: 1}, &borrowing{want: 1e9}, 0)
+	_, second, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 1}, &borrowing{want: 1e9}, 0)
 	assert.Equal(t, 138.0, second.tokens, "(1000 - 166 - 2) / 6")
-	d, third, _ := tab.decideLending(0, id, &ask{set: r.set, cost: 1}, &borrowing{want: 20}, 0)
+	d, third, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 1}, &borrowing{want: 20}, 0)
 	assert.Equal(t, 20.0, third.tokens, "no more than wanted")
 	assert.Equal(t, 673.0, d.Remaining, "neither taken nor set aside")
 	assert.NotEqual(t, g.id, second.id)
@@ -131,7 +132,7 @@ func TestLeaseIsAnEqualPartOfWhatIsLeft(t *testing.T) {
 
 func TestNoLeaseWhere(t *testing.T) {
 	for name, test := range map[string]struct {
-		limit   coreLimit
+		limit   limit.Limit
 		cost    float64
 		members int64
 	}{
@@ -144,7 +145,7 @@ func TestNoLeaseWhere(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tab, r, id := leasing(t, test.limit)
 			tab.members.Store(test.members)
-			d, g, _ := tab.decideLending(0, id, &ask{set: r.set, cost: test.cost}, &borrowing{want: 1000}, 0)
+			d, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: test.cost}, &borrowing{want: 1000}, 0)
 			assert.True(t, d.Allowed)
 			assert.Zero(t, g.tokens)
 		})
@@ -153,11 +154,11 @@ func TestNoLeaseWhere(t *testing.T) {
 
 func TestLeaseThatIsNotReturnedCountsAsUsed(t *testing.T) {
 	tab, r, id := leasing(t, perSecond(1000))
-	_, g, _ := tab.decideLending(0, id, &ask{set: r.set, cost: 100}, &borrowing{want: 1e9}, 0)
+	_, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 100}, &borrowing{want: 1e9}, 0)
 	require.Zero(t, g.tokens)
-	_, g, _ = tab.decideLending(0, id, &ask{set: r.set, cost: 1}, &borrowing{want: 1e9}, 0)
+	_, g, _ = tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 1}, &borrowing{want: 1e9}, 0)
 	require.Equal(t, 149.0, g.tokens, "(1000 - 101) / 6")
-	end := int64(leaseTime + leaseReturnTime)
+	end := int64(limit.LeaseTime + limit.LeaseReturnTime)
 	d, _ := tab.peek(0, id, r.set, end-1)
 	assert.InDelta(t, 1000-101-149+20, d.Remaining, 0.01, "101 drain, 149 do not")
 	d, _ = tab.peek(0, id, r.set, end+int64(100*time.Millisecond))
@@ -169,28 +170,28 @@ func TestLeaseThatIsNotReturnedCountsAsUsed(t *testing.T) {
 
 func TestReturnedTokensAreThereAgain(t *testing.T) {
 	tab, r, id := leasing(t, perHour(6006))
-	_, g, _ := tab.decideLending(0, id, &ask{set: r.set, cost: 6}, &borrowing{want: 1e9}, 0)
+	_, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 6}, &borrowing{want: 1e9}, 0)
 	require.Equal(t, 1000.0, g.tokens)
-	d, denied, _ := tab.decideLending(0, id, &ask{set: r.set, cost: 5001}, &borrowing{}, int64(time.Millisecond))
+	d, denied, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 5001}, &borrowing{}, int64(time.Millisecond))
 	require.False(t, d.Allowed)
 	assert.InDelta(t, 5000, d.Remaining, 0.01)
-	assert.Equal(t, leaseTime-time.Millisecond, denied.stands, "then some may come back")
-	d, _, _ = tab.decideLending(0, id, &ask{set: r.set, cost: 5900}, &borrowing{returned: []leaseReturn{{g.id, 990}, {g.id, 990}}}, int64(time.Millisecond))
+	assert.Equal(t, limit.LeaseTime-time.Millisecond, denied.stands, "then some may come back")
+	d, _, _ = tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 5900}, &borrowing{returned: []leaseReturn{{g.id, 990}, {g.id, 990}}}, int64(time.Millisecond))
 	assert.True(t, d.Allowed)
 	assert.InDelta(t, 90, d.Remaining, 0.01)
 	assert.Equal(t, 10.0, tab.leases.used)
-	assert.False(t, tab.partitions[0].buckets.find(id.hash(tab.seed), id).hasMore(), "nothing stays behind")
+	assert.False(t, tab.partitions[0].buckets.find(id.hash(tab.seed), id).HasMore(), "nothing stays behind")
 }
 
 // A turn that was promised must be there even if every lease is used at its last moment.
 func TestTurnsReckonWithLeases(t *testing.T) {
 	tab, r, id := leasing(t, withBurst(perSecond(10_000), 1000))
-	_, g, _ := tab.decideLending(0, id, &ask{set: r.set, cost: 100}, &borrowing{want: 1e9}, 0)
+	_, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 100}, &borrowing{want: 1e9}, 0)
 	require.Zero(t, g.tokens)
-	_, g, _ = tab.decideLending(0, id, &ask{set: r.set, cost: 10}, &borrowing{want: 1e9}, 0)
+	_, g, _ = tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 10}, &borrowing{want: 1e9}, 0)
 	require.Equal(t, 148.0, g.tokens, "(1000 - 110) / 6")
 	// Level 110 drains in 11 ms; 148 of 1000 are out for 20 ms.
-	d, _, ok := tab.reserve(0, id, &ask{set: r.set, cost: 852, total: 852, reserve: true, maxDelay: time.Second}, 0)
+	d, _, ok := tab.reserve(0, id, &limit.Request{Set: r.set, Cost: 852, Total: 852, Reserve: true, MaxDelay: time.Second}, 0)
 	require.True(t, ok && d.Allowed)
 	assert.Equal(t, 11*time.Millisecond, d.Delay, "fits beside the lease when the level is zero")
 	d, _ = tab.peek(0, id, r.set, int64(11*time.Millisecond))

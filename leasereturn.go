@@ -1,6 +1,6 @@
 package peerlimit
 
-// giveBack tells the holder which leases of a key this node is done with. It is sent once: what does not arrive counts as
+// GiveBack tells the holder which leases of a key this node is done with. It is sent once: what does not arrive counts as
 // used, which is the safe side.
 func (n *Node) giveBack(k *hotKey, r *rule, returned []leaseReturn) {
 	id := bucketKey{k.key, r.id}

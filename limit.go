@@ -2,11 +2,12 @@ package peerlimit
 
 import (
 	"fmt"
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"time"
 )
 
 // MaxLimits is the greatest number of limits that one limiter or bucket may combine.
-const MaxLimits = maxCombined
+const MaxLimits = limit.MaxCombined
 
 // Algorithm says what a limit does to requests that come faster than its rate.
 type Algorithm uint8
@@ -22,7 +23,7 @@ const (
 
 // String returns "token bucket" or "leaky bucket".
 func (a Algorithm) String() string {
-	return coreAlgorithm(a).String()
+	return limit.Algorithm(a).String()
 }
 
 // Limit is a rate and a capacity: Tokens are added every Period, continuously and not in steps, up to Burst. The zero
@@ -70,7 +71,7 @@ func (l Limit) Leaky() Limit {
 
 // Validate returns nil or an error that matches [ErrInvalidLimit] and names the field and its value.
 func (l Limit) Validate() error {
-	if problem := l.core().problem(); problem != "" {
+	if problem := l.core().Problem(); problem != "" {
 		return fmt.Errorf("%w: %s", ErrInvalidLimit, problem)
 	}
 	return nil
@@ -78,7 +79,7 @@ func (l Limit) Validate() error {
 
 // String returns, for example, "100 per 1m0s, burst 20" or "5 per 1s, burst 5, leaky bucket".
 func (l Limit) String() string {
-	s := fmt.Sprintf("%v per %v, burst %v", l.Tokens, l.Period, l.core().capacity())
+	s := fmt.Sprintf("%v per %v, burst %v", l.Tokens, l.Period, l.core().Capacity())
 	if l.Algorithm != TokenBucket {
 		s += ", " + l.Algorithm.String()
 	}
@@ -86,17 +87,17 @@ func (l Limit) String() string {
 }
 
 // core returns the limit as the arithmetic has it.
-func (l Limit) core() coreLimit {
-	return coreLimit{Tokens: l.Tokens, Period: l.Period, Burst: l.Burst, Algorithm: coreAlgorithm(l.Algorithm)}
+func (l Limit) core() limit.Limit {
+	return limit.Limit{Tokens: l.Tokens, Period: l.Period, Burst: l.Burst, Algorithm: limit.Algorithm(l.Algorithm)}
 }
 
 // limitOf is the inverse of Limit.core.
-func limitOf(l coreLimit) Limit {
+func limitOf(l limit.Limit) Limit {
 	return Limit{Tokens: l.Tokens, Period: l.Period, Burst: l.Burst, Algorithm: Algorithm(l.Algorithm)}
 }
 
 // coreLimits appends limits to some as the arithmetic has them.
-func coreLimits(some []coreLimit, limits []Limit) []coreLimit {
+func coreLimits(some []limit.Limit, limits []Limit) []limit.Limit {
 	for _, l := range limits {
 		some = append(some, l.core())
 	}
@@ -104,7 +105,7 @@ func coreLimits(some []coreLimit, limits []Limit) []coreLimit {
 }
 
 // limitsOf returns limits as users have them.
-func limitsOf(limits []coreLimit) []Limit {
+func limitsOf(limits []limit.Limit) []Limit {
 	made := make([]Limit, len(limits))
 	for i, l := range limits {
 		made[i] = limitOf(l)
@@ -113,8 +114,8 @@ func limitsOf(limits []coreLimit) []Limit {
 }
 
 // validateLimits checks what one limiter or bucket is made of.
-func validateLimits(limits []coreLimit) error {
-	if problem := problemOf(limits); problem != "" {
+func validateLimits(limits []limit.Limit) error {
+	if problem := limit.ProblemOf(limits); problem != "" {
 		return fmt.Errorf("%w: %s", ErrInvalidLimit, problem)
 	}
 	return nil
@@ -122,7 +123,7 @@ func validateLimits(limits []coreLimit) error {
 
 // validateCost refuses a cost that is not a positive finite number of tokens.
 func validateCost(cost float64) error {
-	if !validCost(cost) {
+	if !limit.ValidCost(cost) {
 		return fmt.Errorf("%w: %v; it must be positive and finite", ErrInvalidCost, cost)
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -21,9 +22,9 @@ func TestLimitConstructors(t *testing.T) {
 }
 
 func TestLimitCapacity(t *testing.T) {
-	assert.Equal(t, 5.0, perSecond(5).capacity())
-	assert.Equal(t, 1.0, perSecond(0.01).capacity(), "at least one token by default, or nothing could ever pass")
-	assert.Equal(t, 0.5, withBurst(perSecond(5), 0.5).capacity())
+	assert.Equal(t, 5.0, perSecond(5).Capacity())
+	assert.Equal(t, 1.0, perSecond(0.01).Capacity(), "at least one token by default, or nothing could ever pass")
+	assert.Equal(t, 0.5, withBurst(perSecond(5), 0.5).Capacity())
 }
 
 func TestLimitString(t *testing.T) {
@@ -84,17 +85,17 @@ func TestInvalidSetsOfLimits(t *testing.T) {
 	require.ErrorIs(t, err, ErrInvalidLimit)
 	assert.ErrorContains(t, err, "no limits")
 
-	err = validateLimits(make([]coreLimit, MaxLimits+1))
+	err = validateLimits(make([]limit.Limit, MaxLimits+1))
 	require.ErrorIs(t, err, ErrInvalidLimit)
 	assert.ErrorContains(t, err, "9 limits; at most 8")
 
-	err = validateLimits([]coreLimit{perSecond(1), perSecond(-2), perSecond(3)})
+	err = validateLimits([]limit.Limit{perSecond(1), perSecond(-2), perSecond(3)})
 	require.ErrorIs(t, err, ErrInvalidLimit)
 	assert.ErrorContains(t, err, "limit 2 of 3")
 	assert.ErrorContains(t, err, "Tokens is -2")
 	assert.True(t, strings.HasPrefix(err.Error(), "peerlimit: "), err.Error())
 
-	assert.NoError(t, validateLimits([]coreLimit{perSecond(1), perSecond(1)}), "twice the same is harmless")
+	assert.NoError(t, validateLimits([]limit.Limit{perSecond(1), perSecond(1)}), "twice the same is harmless")
 }
 
 func TestValidateCost(t *testing.T) {

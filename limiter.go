@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit/fallback"
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/transport"
 )
@@ -51,7 +52,7 @@ func (l *Limiter) Take(ctx context.Context, key string, cost float64) (Decision,
 	}
 	n := l.node
 	part, id, now := r.hash.Partition(key), bucketKey{key, r.id}, n.now()
-	d, ok := n.table.decide(part, id, &ask{set: r.set, cost: cost}, now)
+	d, ok := n.table.decide(part, id, &limit.Request{Set: r.set, Cost: cost}, now)
 	if !ok {
 		ok = n.hot.take(id, r.set, cost, now, &d)
 	}
@@ -83,7 +84,7 @@ func (l *Limiter) Wait(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	return l.wait(ctx, r, key, math.Min(1, r.set.smallestBurst()))
+	return l.wait(ctx, r, key, math.Min(1, r.set.SmallestBurst()))
 }
 
 // WaitN takes cost tokens and returns when it is their turn, first come, first served across the cluster. A cost above
@@ -223,7 +224,7 @@ func (l *Limiter) prepare(ctx context.Context, key string) (*rule, error) {
 	if l.rule != nil {
 		return l.rule, nil
 	}
-	var room [MaxLimits]coreLimit
+	var room [MaxLimits]limit.Limit
 	limits := coreLimits(room[:0], l.limits(ctx, key))
 	var buf [maxRuleLen]byte
 	if len(limits) == 0 || len(limits) > MaxLimits {

@@ -1,23 +1,26 @@
 package peerlimit
 
-import "time"
+import (
+	"github.com/peerlimit/peerlimit/internal/limit"
+	"time"
+)
 
-func per(tokens float64, period time.Duration) coreLimit {
-	return coreLimit{Tokens: tokens, Period: period}
+func per(tokens float64, period time.Duration) limit.Limit {
+	return limit.Limit{Tokens: tokens, Period: period}
 }
 
-func perSecond(tokens float64) coreLimit { return per(tokens, time.Second) }
+func perSecond(tokens float64) limit.Limit { return per(tokens, time.Second) }
 
-func perMinute(tokens float64) coreLimit { return per(tokens, time.Minute) }
+func perMinute(tokens float64) limit.Limit { return per(tokens, time.Minute) }
 
-func perHour(tokens float64) coreLimit { return per(tokens, time.Hour) }
+func perHour(tokens float64) limit.Limit { return per(tokens, time.Hour) }
 
-func withBurst(l coreLimit, tokens float64) coreLimit {
+func withBurst(l limit.Limit, tokens float64) limit.Limit {
 	l.Burst = tokens
 	return l
 }
 
-func leaky(l coreLimit) coreLimit {
-	l.Algorithm = coreLeakyBucket
+func leaky(l limit.Limit) limit.Limit {
+	l.Algorithm = limit.LeakyBucket
 	return l
 }

@@ -253,7 +253,7 @@ func (n *Node) register(l *Limiter) (*Limiter, error) {
 		n.limiters[l.name] = l
 		return l, nil
 	}
-	if old.rule == nil || l.rule == nil || !slices.Equal(old.rule.set.limits, l.rule.set.limits) {
+	if old.rule == nil || l.rule == nil || !slices.Equal(old.rule.set.Limits, l.rule.set.Limits) {
 		return nil, fmt.Errorf("%w: %q is in use with other limits", ErrNameTaken, l.name)
 	}
 	return old, nil

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/stretchr/testify/require"
 )
@@ -22,7 +23,7 @@ func BenchmarkReplication(b *testing.B) {
 func benchmarkReplication(b *testing.B, takes int) {
 	const keys = 100_000
 	holder, standby, known, knownThere := tableOfNode(), tableOfNode(), newRules(), newRules()
-	rule := mustFind(b, known, "api", []coreLimit{perHour(1e9)})
+	rule := mustFind(b, known, "api", []limit.Limit{perHour(1e9)})
 	for part := range uint16(ring.Partitions) {
 		p := &holder.partitions[part]
 		p.holding.hold(version{election: election{5, "node0-01234567"}, holder: "node0-01234567"})
@@ -46,7 +47,7 @@ func benchmarkReplication(b *testing.B, takes int) {
 		for range takes {
 			now++
 			at := &places[rand.IntN(keys)]
-			holder.decide(at.part, at.id, &ask{set: rule.set, cost: 1}, now)
+			holder.decide(at.part, at.id, &limit.Request{Set: rule.set, Cost: 1}, now)
 		}
 		var parts []uint16
 		began := time.Now()

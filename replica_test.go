@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -62,7 +63,7 @@ func newReplicaRig(t require.TestingT, standbys ...string) *replicaRig {
 		holder: tableOfNode(), rules: newRules(), standbys: make(map[string]*rigStandby),
 		taken: make(map[string]float64), then: make(map[uint64]map[string]float64),
 	}
-	r.rule = mustFind(t, r.rules, "api", []coreLimit{perHour(1000)})
+	r.rule = mustFind(t, r.rules, "api", []limit.Limit{perHour(1000)})
 	holdIn(r.holder, "holder", 5)
 	for _, name := range standbys {
 		r.standbys[name] = &rigStandby{table: tableOfNode(), rules: newRules()}
@@ -74,7 +75,7 @@ func (r *replicaRig) part() *partition { return &r.holder.partitions[rigPart] }
 
 // take takes a token and remembers the state of the partition after it.
 func (r *replicaRig) take(t require.TestingT, key string) {
-	d, ok := r.holder.decide(rigPart, bucketKey{key, r.rule.id}, &ask{set: r.rule.set, cost: 1}, 0)
+	d, ok := r.holder.decide(rigPart, bucketKey{key, r.rule.id}, &limit.Request{Set: r.rule.set, Cost: 1}, 0)
 	require.True(t, ok)
 	require.True(t, d.Allowed)
 	r.taken[key]++
@@ -191,8 +192,8 @@ func (r *replicaRig) finish(t require.TestingT, name string) {
 func levels(t *table, rules *rules) map[string]float64 {
 	found := make(map[string]float64)
 	for _, slot := range allIn(&t.partitions[rigPart].buckets) {
-		if slot.bucket.level(0) > 0 {
-			found[slot.bucket.key()] = slot.bucket.level(0)
+		if slot.bucket.Level(0) > 0 {
+			found[slot.bucket.key()] = slot.bucket.Level(0)
 		}
 	}
 	return found

@@ -1,6 +1,9 @@
 package peerlimit
 
-import "maps"
+import (
+	"github.com/peerlimit/peerlimit/internal/limit"
+	"maps"
+)
 
 // What a holder sends its standby, as plain state of the table: no I/O. A shipment is filled with what the standby lacks of one
 // partition after another, and what it says to that is worked in afterwards. Nothing is lost when a shipment is:
@@ -26,7 +29,7 @@ type shipment struct {
 	sent    []sentPart // one for each part of the request
 	room    int        // bytes left
 	changed int        // buckets in it because they have changed
-	sets    map[*limitSet]bool
+	sets    map[*limit.Set]bool
 
 	// Memory for what follows, used again by the next shipment.
 	images  []bucketImage
@@ -58,7 +61,7 @@ type transfer struct {
 }
 
 func newShipment() *shipment {
-	return &shipment{room: shipmentBudget, sets: make(map[*limitSet]bool)}
+	return &shipment{room: shipmentBudget, sets: make(map[*limit.Set]bool)}
 }
 
 // reset makes an empty shipment of one that was answered, or given up. It refers to no bucket any more.
@@ -79,10 +82,10 @@ func (s *shipment) empty() bool { return len(s.sent) == 0 }
 func (s *shipment) size(b *bucket) int { return s.sizeAfter(b, nil) }
 
 // sizeAfter is size for a bucket that comes after one of a set.
-func (s *shipment) sizeAfter(b *bucket, last *limitSet) int {
-	size := imageOverhead + len(b.key()) + levelSize*b.levels() + b.leasesSize()
-	if b.set != last && !s.sets[b.set] {
-		size += imageOverhead + maxNameLen + limitSize*b.levels()
+func (s *shipment) sizeAfter(b *bucket, last *limit.Set) int {
+	size := imageOverhead + len(b.key()) + levelSize*b.Levels() + b.LeasesSize()
+	if b.Set != last && !s.sets[b.Set] {
+		size += imageOverhead + maxNameLen + limitSize*b.Levels()
 	}
 	return size
 }
@@ -143,13 +146,13 @@ func (t *table) packChanged(s *shipment, part uint16, p *partition, standby stri
 		return packedAll, nil
 	}
 	size, count := 0, 0
-	var last *limitSet
+	var last *limit.Set
 	for _, b := range p.dirty {
 		more := s.sizeAfter(b, last)
 		if count > 0 && (size+more > t.piece || count == pieceBuckets) {
 			break
 		}
-		size, count, last = size+more, count+1, b.set
+		size, count, last = size+more, count+1, b.Set
 	}
 	switch {
 	case size > s.room && !s.empty():
@@ -218,8 +221,8 @@ func (t *table) packBucket(s *shipment, p *partition, b *bucket, rules *rules, n
 	}
 	t.leased(current, now)
 	s.room -= s.size(current)
-	s.sets[current.set] = true
-	count := current.levels()
+	s.sets[current.Set] = true
+	count := current.Levels()
 	return current.image(s.limiter, roomIn(&s.levels, count)[:count], now)
 }
 
@@ -256,7 +259,7 @@ func (t *table) packNext(s *shipment, tr *transfer, standby string, rules *rules
 			if looks++; looks > stepLooks {
 				return false
 			}
-			if t.leased(b, now); b.drained(now) {
+			if t.leased(b, now); b.Drained(now) {
 				return true
 			}
 			n := len(piece.content.buckets)

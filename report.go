@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"context"
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"math"
 	"strings"
 	"sync"
@@ -84,7 +85,7 @@ func (r *reporter) note(part uint16, rule *rule, key string, cost float64) {
 	id := spending{rule, key}
 	if u != nil {
 		if sum, ok := u.open[id]; ok {
-			u.open[id] = addUp(sum, cost)
+			u.open[id] = limit.AddUp(sum, cost)
 			return
 		}
 	}
@@ -122,7 +123,7 @@ func (r *reporter) takeBack(part uint16, rule *rule, key string, cost float64) {
 		delete(u.open, id)
 		r.count.Add(-1)
 	default:
-		u.open[id] = subUp(sum, cost)
+		u.open[id] = limit.SubUp(sum, cost)
 	}
 	r.forgetEmpty(part, u)
 }
@@ -444,14 +445,14 @@ func (a *attempt) keep(reports []report) {
 }
 
 // spend charges a bucket with what was spent elsewhere. The caller holds p.mu.
-func (t *table) spend(part uint16, p *partition, id bucketKey, set *limitSet, cost float64, now int64) {
+func (t *table) spend(part uint16, p *partition, id bucketKey, set *limit.Set, cost float64, now int64) {
 	hash := id.hash(t.seed)
 	b := p.buckets.find(hash, id)
 	if b == nil {
 		b = t.insert(p, hash, id, set, now)
 	}
 	t.leased(b, now)
-	b.spend(set, cost, now)
+	b.Spend(set, cost, now)
 	if p.holding.holds {
 		t.touch(part, p, b)
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -25,7 +26,7 @@ func (n *Node) levelOf(part uint16, r *rule, key string) float64 {
 	if b == nil {
 		return 0
 	}
-	return b.level(0)
+	return b.Level(0)
 }
 
 // Reports are lost, repeated and overtaken, and partitions move on with their marks; in the end each spending was charged
@@ -34,7 +35,7 @@ func TestReportsAreChargedOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const part = 7
 		n := reportNode("self", "other")
-		r, err := n.rules.find(appendRule(nil, "api", []coreLimit{perHour(1e6)}))
+		r, err := n.rules.find(appendRule(nil, "api", []limit.Limit{perHour(1e6)}))
 		require.NoError(t, err)
 		p := &n.table.partitions[part]
 		from := newReporter("other")
@@ -84,23 +85,23 @@ func TestReportsAreChargedOnce(t *testing.T) {
 // A charge lifts no level above twice the burst, and lowers none.
 func TestChargesAreBounded(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		set := newLimitSet([]coreLimit{perHour(10), perMinute(3)})
-		s := newBucketState(set, 0)
+		set := limit.NewSet([]limit.Limit{perHour(10), perMinute(3)})
+		s := limit.NewState(set, 0)
 		before := []float64{float64(rapid.IntRange(0, 30).Draw(t, "first")), float64(rapid.IntRange(0, 30).Draw(t, "second"))}
 		for i, level := range before {
-			s.setLevel(i, level)
+			s.SetLevel(i, level)
 		}
 		cost := float64(rapid.IntRange(1, 100).Draw(t, "cost"))
-		s.spend(set, cost, 0)
+		s.Spend(set, cost, 0)
 		for i, burst := range []float64{10, 3} {
-			require.Equal(t, max(before[i], min(before[i]+cost, 2*burst)), s.level(i))
+			require.Equal(t, max(before[i], min(before[i]+cost, 2*burst)), s.Level(i))
 		}
 	})
 }
 
 func TestUnreportedIsBounded(t *testing.T) {
 	n := reportNode("self")
-	r, err := n.rules.find(appendRule(nil, "api", []coreLimit{perHour(10)}))
+	r, err := n.rules.find(appendRule(nil, "api", []limit.Limit{perHour(10)}))
 	require.NoError(t, err)
 	for i := range maxUnreported + 100 {
 		n.reporter.note(uint16(i/10), r, fmt.Sprint("user-", i), 1)
@@ -118,7 +119,7 @@ func TestUnreportedIsBounded(t *testing.T) {
 // A reservation that was taken back is not reported, unless it may have been already.
 func TestTakenBackIsNotReported(t *testing.T) {
 	n := reportNode("self")
-	r, err := n.rules.find(appendRule(nil, "api", []coreLimit{perHour(10)}))
+	r, err := n.rules.find(appendRule(nil, "api", []limit.Limit{perHour(10)}))
 	require.NoError(t, err)
 	n.reporter.note(1, r, "a", 3)
 	n.reporter.takeBack(1, r, "a", 3)
@@ -150,7 +151,7 @@ func TestMarksAreBounded(t *testing.T) {
 }
 
 func TestAnswersCarryReports(t *testing.T) {
-	rule := appendRule(nil, "api", []coreLimit{perHour(10)})
+	rule := appendRule(nil, "api", []limit.Limit{perHour(10)})
 	q := questionAnswer{heard: 3, parts: []partAnswer{
 		{part: 5, kind: answerNotHolding, reports: []report{
 			{reporter: "a", part: 5, seq: 2, charges: []charge{{rule, "k", 1}, {rule, "l", 2.5}}},

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -41,7 +42,7 @@ func TestCancelGivesEverythingBackWhenNothingIsBehind(t *testing.T) {
 		b := mustNewBucket(t, PerSecond(3).WithBurst(7), PerMinute(50))
 		mustTake(t, b, 0.1)
 		time.Sleep(123456789)
-		before := b.state.clone()
+		before := b.state.Clone()
 		for _, cost := range []float64{1, 6.5, 7} {
 			r := mustReserve(t, b, cost)
 			assert.False(t, b.AllowN(7), "a denial is not behind it")
@@ -90,7 +91,7 @@ func TestCancelAfterTheTurnCame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := mustNewBucket(t, PerSecond(10).WithBurst(20))
 		mustTake(t, b, 20)
-		before := b.state.clone()
+		before := b.state.Clone()
 		r := mustReserve(t, b, 10)
 		time.Sleep(1500 * time.Millisecond)
 		r.Cancel()
@@ -103,7 +104,7 @@ func TestCancelOfALeakyReservation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := mustNewBucket(t, PerSecond(10).Leaky())
 		mustTake(t, b, 2)
-		before := b.state.clone()
+		before := b.state.Clone()
 		first, second := mustReserve(t, b, 3), mustReserve(t, b, 1)
 		assert.Equal(t, 200*time.Millisecond, first.Delay())
 		assert.Equal(t, 500*time.Millisecond, second.Delay())
@@ -124,12 +125,12 @@ func TestAllWaitersGiveUp(t *testing.T) {
 		costs := rapid.SliceOfN(rapid.Float64Range(0.1, 5), 1, 20).Draw(rt, "costs")
 		seed := rapid.Uint64().Draw(rt, "seed")
 		random := rand.New(rand.NewPCG(seed, seed))
-		var before, after bucketState
+		var before, after limit.State
 		var errs []error
 		synctest.Test(t, func(t *testing.T) {
 			b := mustNewBucket(t, limits...)
 			mustTake(t, b, 5)
-			before = b.state.clone()
+			before = b.state.Clone()
 			var w waiters
 			var giveUp []context.CancelFunc
 			for who, cost := range costs {
@@ -144,11 +145,11 @@ func TestAllWaitersGiveUp(t *testing.T) {
 				synctest.Wait()
 				time.Sleep(time.Millisecond)
 			}
-			after = b.state.clone()
+			after = b.state.Clone()
 			for _, r := range w.soFar() {
 				errs = append(errs, r.err)
 			}
-			assert.Empty(t, b.undone.list)
+			assert.Empty(t, b.undone.List)
 		})
 		require.Len(rt, errs, len(costs))
 		for _, err := range errs {
@@ -163,18 +164,18 @@ func TestWhatIsRememberedOfCancelledReservationsIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := mustNewBucket(t, PerSecond(10))
 		mustTake(t, b, 10)
-		for range 2 * maxUndone {
+		for range 2 * limit.MaxUndone {
 			cancelled := mustReserve(t, b, 1)
 			mustReserve(t, b, 1)
 			cancelled.Cancel()
 		}
-		assert.Len(t, b.undone.list, maxUndone)
+		assert.Len(t, b.undone.List, limit.MaxUndone)
 
 		time.Sleep(2 * time.Minute) // all turns have come
 		cancelled := mustReserve(t, b, 10)
 		mustReserve(t, b, 1)
 		cancelled.Cancel()
-		assert.Empty(t, b.undone.list, "its turn came at once, and so have those of all before it")
+		assert.Empty(t, b.undone.List, "its turn came at once, and so have those of all before it")
 	})
 }
 
@@ -183,7 +184,7 @@ func TestLeakyReservationsAreRememberedUntilTheyLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := mustNewBucket(t, PerSecond(10).Leaky())
 		first, second := mustReserve(t, b, 2), mustReserve(t, b, 2)
-		full := newBucketState(b.set, 0)
+		full := limit.NewState(b.set, 0)
 		time.Sleep(100 * time.Millisecond)
 		first.Cancel()
 		second.Cancel()

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/transport"
 )
@@ -82,8 +83,8 @@ func (n *Node) decided(response []byte, err error) (answer, error) {
 	case statusNoEvidence:
 		return answer{}, errNoEvidence
 	}
-	if ans.decision.Origin == originLocal {
-		ans.decision.Origin = originRemote // local to the node that answered
+	if ans.decision.Origin == limit.OriginLocal {
+		ans.decision.Origin = limit.OriginRemote // local to the node that answered
 	}
 	return ans, nil
 }
@@ -125,7 +126,7 @@ const recoverAfter = time.Second
 // noteAnswer notes how a take on the keys of owner was decided, by owner itself when cause is nil. A nil owner stands for this
 // node, about which EventQuorumLost tells.
 func (n *Node) noteAnswer(owner *peer, rep *reply, cause error) {
-	switch byShare := rep.decision.Origin == originStandby || rep.decision.Origin == originFallback; {
+	switch byShare := rep.decision.Origin == limit.OriginStandby || rep.decision.Origin == limit.OriginFallback; {
 	case byShare:
 		n.degraded(owner, cause)
 	case owner != nil && cause == nil:

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/stretchr/testify/require"
 )
 
@@ -20,7 +21,7 @@ func pieceOf(kind answerKind, number uint64, key string, next uint32) *partAnswe
 var (
 	pieceTable   = newTable(100)
 	pieceRules   = newRules()
-	pieceRule, _ = pieceRules.find(appendRule(nil, "api", []coreLimit{perHour(10)}))
+	pieceRule, _ = pieceRules.find(appendRule(nil, "api", []limit.Limit{perHour(10)}))
 )
 
 func keysIn(whole *arrival) (keys []string) {

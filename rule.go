@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"context"
 	"fmt"
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"strings"
 	"sync"
@@ -21,7 +22,7 @@ const MaxKeyLen = 1024
 type rule struct {
 	name    string
 	id      limiterID
-	set     *limitSet
+	set     *limit.Set
 	encoded []byte      // what requests about it begin with
 	hash    ring.Hasher // of the name: partitions of its keys
 
@@ -106,7 +107,7 @@ func (r *rules) find(encoded []byte) (*rule, error) {
 		return nil, err
 	}
 	made := &rule{
-		name: name, set: newLimitSet(limits), hash: ring.NewHasher(name),
+		name: name, set: limit.NewSet(limits), hash: ring.NewHasher(name),
 		encoded: appendRule(nil, name, limits), // not the caller's bytes: they may carry more than this version knows
 	}
 	r.mu.Lock()
@@ -248,7 +249,7 @@ func (n *Node) forgetNames(ctx context.Context) {
 
 // plainSet returns the set of a limiter that has these limits and remembers no others: the one that requests with them
 // use, so that buckets which came from elsewhere need no comparing.
-func (r *rules) plainSet(limiter string, limits []coreLimit) (*limitSet, error) {
+func (r *rules) plainSet(limiter string, limits []limit.Limit) (*limit.Set, error) {
 	found, err := r.find(appendRule(make([]byte, 0, maxRuleLen), limiter, limits))
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/stretchr/testify/require"
 )
@@ -14,7 +15,7 @@ import (
 func TestNamesThatNobodyUsesAreForgotten(t *testing.T) {
 	known, tab := newRules(), newTable(100)
 	require.NoError(t, known.keep("mine"))
-	mine := mustFind(t, known, "mine", []coreLimit{perHour(10)})
+	mine := mustFind(t, known, "mine", []limit.Limit{perHour(10)})
 	count := 0
 	var err error
 	for ; err == nil && count < 2*maxNames; count++ {
@@ -24,11 +25,11 @@ func TestNamesThatNobodyUsesAreForgotten(t *testing.T) {
 	require.Equal(t, maxNames-ownNames, count-1)
 	require.NoError(t, known.keep("mine too"))
 
-	kept := mustFind(t, known, "flood-7", []coreLimit{perHour(10)})
+	kept := mustFind(t, known, "flood-7", []limit.Limit{perHour(10)})
 	tab.partitions[7].store(tab, []bucketImage{{limiter: "flood-7", key: "k", set: kept.set, levels: []float64{5}}}, known, 0)
 	for range nameTurns {
 		require.Equal(t, maxNames-ownNames, known.count, "not yet")
-		_, err = known.find(appendRule(nil, "flood-8", []coreLimit{perHour(10)}))
+		_, err = known.find(appendRule(nil, "flood-8", []limit.Limit{perHour(10)}))
 		require.NoError(t, err)
 		known.forgetNames(tab)
 	}
@@ -54,7 +55,7 @@ func TestNamesThatNobodyUsesAreForgotten(t *testing.T) {
 // What arrives in pieces of replicas is bounded, whatever a member sends, and passes.
 func TestArrivingPiecesAreBounded(t *testing.T) {
 	known, tab := newRules(), newTable(1000)
-	set := mustFind(t, known, "api", []coreLimit{perHour(10)}).set
+	set := mustFind(t, known, "api", []limit.Limit{perHour(10)}).set
 	send := func(part uint16, count int, first, last bool, now int64) replicaStatus {
 		piece := replicaPart{part: part, version: version{election: election{1, "b"}, holder: "b", seq: 1}, full: true, first: first, last: last}
 		for i := range count {

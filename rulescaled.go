@@ -1,6 +1,7 @@
 package peerlimit
 
 import (
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"hash/maphash"
 	"math"
 )
@@ -11,13 +12,13 @@ func (r *rule) scaled(share float64) *rule {
 	if last := r.lastScaled.Load(); last != nil && last.share == share {
 		return last.rule
 	}
-	limits := make([]coreLimit, len(r.set.limits))
-	for i, l := range r.set.limits {
+	limits := make([]limit.Limit, len(r.set.Limits))
+	for i, l := range r.set.Limits {
 		limits[i] = l
-		limits[i].Burst = math.Max(l.capacity()*share, math.SmallestNonzeroFloat64)
-		limits[i].Tokens = math.Max(l.Tokens*share, minRate*float64(l.Period))
+		limits[i].Burst = math.Max(l.Capacity()*share, math.SmallestNonzeroFloat64)
+		limits[i].Tokens = math.Max(l.Tokens*share, limit.MinRate*float64(l.Period))
 	}
-	scaled := &rule{name: r.name, id: r.id, set: newLimitSet(limits), encoded: r.encoded, hash: r.hash}
+	scaled := &rule{name: r.name, id: r.id, set: limit.NewSet(limits), encoded: r.encoded, hash: r.hash}
 	r.lastScaled.Store(&scaledRule{share: share, rule: scaled})
 	return scaled
 }

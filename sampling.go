@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"fmt"
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"math/rand/v2"
 	"slices"
 )
@@ -56,14 +57,14 @@ func (n *Node) changeSamplers(change func([]*sampler) []*sampler) {
 }
 
 // decided counts a decision that a caller gets, and shows it to who samples.
-func (l *Limiter) decided(key string, cost float64, d *coreDecision) {
+func (l *Limiter) decided(key string, cost float64, d *limit.Decision) {
 	l.counts.add(d)
 	if samplers := l.node.samplers.Load(); samplers != nil {
 		l.sample(*samplers, key, cost, d)
 	}
 }
 
-func (l *Limiter) sample(samplers []*sampler, key string, cost float64, d *coreDecision) {
+func (l *Limiter) sample(samplers []*sampler, key string, cost float64, d *limit.Decision) {
 	for _, s := range samplers {
 		if rand.Uint32N(s.every) == 0 { // #nosec G404 -- nothing depends on it but a picture
 			s.receive(Sample{Limiter: l.name, Key: key, Cost: cost, Allowed: d.Allowed, Origin: Origin(d.Origin)})

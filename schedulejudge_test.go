@@ -20,7 +20,7 @@ const (
 	// while its acknowledgement was on its way.
 	unreplicated = 2*peerlimit.DefaultReplicaInterval + 4*time.Millisecond
 
-	// leaseTime is how long after it was granted a lease may be used: what was lent is admitted then.
+	// LeaseTime is how long after it was granted a lease may be used: what was lent is admitted then.
 	leaseTime = 10 * time.Millisecond
 
 	// evidence is how long a holder that is cut off may go on deciding in full.

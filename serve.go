@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"context"
 	"errors"
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"strings"
 )
 
@@ -82,9 +83,9 @@ func (t *table) answer(r *rule, part uint16, m *message, now int64) (a answer, o
 	a.status = statusDecided
 	switch m.kind {
 	case kindTake:
-		a.decision, a.grant, ok = t.decideLending(part, id, &ask{set: r.set, cost: m.cost}, &m.borrow, now)
+		a.decision, a.grant, ok = t.decideLending(part, id, &limit.Request{Set: r.set, Cost: m.cost}, &m.borrow, now)
 	case kindReserve:
-		turn := ask{set: r.set, cost: m.cost, total: m.total, reserve: true, maxDelay: min(m.maxDelay, t.longestTurn)}
+		turn := limit.Request{Set: r.set, Cost: m.cost, Total: m.total, Reserve: true, MaxDelay: min(m.maxDelay, t.longestTurn)}
 		a.decision, a.undo, ok = t.reserve(part, id, &turn, now)
 	case kindPeek:
 		a.decision, ok = t.peek(part, id, r.set, now)

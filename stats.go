@@ -6,6 +6,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/transport"
 )
 
@@ -151,7 +152,7 @@ type counters struct {
 // decisionCounts counts decisions by origin and outcome. The counters are kept several times over, by goroutine, so that
 // processors rarely write to the same cache line, also when all decide about the same key.
 type decisionCounts [countStripes]struct {
-	by [originEnd]struct{ denied, allowed atomic.Uint64 }
+	by [limit.OriginCount]struct{ denied, allowed atomic.Uint64 }
 	_  [64]byte // the next one's first line is another one's last otherwise
 }
 
@@ -165,8 +166,8 @@ func stripe() uintptr {
 	return uintptr(at >> 11 * golden >> 61)
 }
 
-func (c *decisionCounts) add(d *coreDecision) {
-	if d.Origin >= originEnd {
+func (c *decisionCounts) add(d *limit.Decision) {
+	if d.Origin >= limit.OriginCount {
 		return
 	}
 	count := &c[stripe()%countStripes].by[d.Origin]
@@ -180,7 +181,7 @@ func (c *decisionCounts) add(d *coreDecision) {
 func (c *decisionCounts) snapshot() LimiterStats {
 	s := LimiterStats{Allowed: make(map[Origin]uint64), Denied: make(map[Origin]uint64)}
 	for i := range c {
-		for o := range originEnd {
+		for o := range limit.OriginCount {
 			count, origin := &c[i].by[o], Origin(o)
 			if n := count.allowed.Load(); n > 0 {
 				s.Allowed[origin] += n

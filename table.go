@@ -1,6 +1,7 @@
 package peerlimit
 
 import (
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"hash/maphash"
 	"math/bits"
@@ -242,22 +243,22 @@ func (t *table) takeChanged(visit func(part uint16)) {
 // done. The key may be reused by the caller afterwards.
 
 // decide takes a's cost from a bucket, or says why not.
-func (t *table) decide(part uint16, id bucketKey, a *ask, now int64) (coreDecision, bool) {
+func (t *table) decide(part uint16, id bucketKey, a *limit.Request, now int64) (limit.Decision, bool) {
 	if t.fullUntil != nil && !t.holds(part) {
-		return coreDecision{}, false
+		return limit.Decision{}, false
 	}
 	hash := id.hash(t.seed)
 	p := t.enter(part, now)
 	if p == nil {
-		return coreDecision{}, false
+		return limit.Decision{}, false
 	}
 	b := p.buckets.find(hash, id)
 	if b == nil {
-		b = t.insert(p, hash, id, a.set, now)
-	} else if b.hasMore() {
-		a.aside = t.leased(b, now)
+		b = t.insert(p, hash, id, a.Set, now)
+	} else if b.HasMore() {
+		a.Leased = t.leased(b, now)
 	}
-	d := b.decide(a, now)
+	d := b.Decide(a, now)
 	if d.Allowed {
 		t.touch(part, p, b)
 	}
@@ -266,19 +267,19 @@ func (t *table) decide(part uint16, id bucketKey, a *ask, now int64) (coreDecisi
 }
 
 // reserve is decide for a turn that may come later, and says how to undo it.
-func (t *table) reserve(part uint16, id bucketKey, a *ask, now int64) (coreDecision, *undo, bool) {
+func (t *table) reserve(part uint16, id bucketKey, a *limit.Request, now int64) (limit.Decision, *limit.Undo, bool) {
 	hash := id.hash(t.seed)
 	p := t.enter(part, now)
 	if p == nil {
-		return coreDecision{}, nil, false
+		return limit.Decision{}, nil, false
 	}
 	defer p.mu.Unlock()
 	b := p.buckets.find(hash, id)
 	if b == nil {
-		b = t.insert(p, hash, id, a.set, now)
+		b = t.insert(p, hash, id, a.Set, now)
 	}
-	a.aside = t.leased(b, now)
-	d, u := b.reserve(a, now)
+	a.Leased = t.leased(b, now)
+	d, u := b.Reserve(a, now)
 	if d.Allowed {
 		t.touch(part, p, b)
 	}
@@ -286,35 +287,35 @@ func (t *table) reserve(part uint16, id bucketKey, a *ask, now int64) (coreDecis
 }
 
 // peek tells how a bucket stands and changes nothing.
-func (t *table) peek(part uint16, id bucketKey, set *limitSet, now int64) (coreDecision, bool) {
+func (t *table) peek(part uint16, id bucketKey, set *limit.Set, now int64) (limit.Decision, bool) {
 	p := t.enter(part, now)
 	if p == nil {
-		return coreDecision{}, false
+		return limit.Decision{}, false
 	}
 	defer p.mu.Unlock()
 	if b := p.buckets.find(id.hash(t.seed), id); b != nil {
-		return b.peekBeside(t.leased(b, now), set, now), true
+		return b.PeekBeside(t.leased(b, now), set, now), true
 	}
-	fresh := newBucketState(set, now)
-	return fresh.peek(set, now), true
+	fresh := limit.NewState(set, now)
+	return fresh.Peek(set, now), true
 }
 
 // cancel gives a reservation's tokens back, as [Reservation.Cancel] describes. exact reports that it did so at once.
-func (t *table) cancel(part uint16, id bucketKey, u undo, now int64) (exact, ok bool) {
+func (t *table) cancel(part uint16, id bucketKey, u limit.Undo, now int64) (exact, ok bool) {
 	ok = t.change(part, id, now, func(b *bucket) {
-		exact = b.cancelReserved(u, now)
+		exact = b.CancelReserved(u, now)
 	})
 	return exact, ok
 }
 
 // refund gives cost tokens back to a bucket.
-func (t *table) refund(part uint16, id bucketKey, set *limitSet, cost float64, now int64) bool {
-	return t.change(part, id, now, func(b *bucket) { b.refund(set, cost, now) })
+func (t *table) refund(part uint16, id bucketKey, set *limit.Set, cost float64, now int64) bool {
+	return t.change(part, id, now, func(b *bucket) { b.Refund(set, cost, now) })
 }
 
 // reset makes a bucket full of tokens. What is set aside stays so: it can still be used.
 func (t *table) reset(part uint16, id bucketKey, now int64) bool {
-	return t.change(part, id, now, func(b *bucket) { b.reset(now) })
+	return t.change(part, id, now, func(b *bucket) { b.Reset(now) })
 }
 
 // change applies a change to a bucket, if there is one.
@@ -333,7 +334,7 @@ func (t *table) change(part uint16, id bucketKey, now int64, apply func(*bucket)
 }
 
 // exhaust makes a bucket empty of tokens, as far as the active limits of set go.
-func (t *table) exhaust(part uint16, id bucketKey, set *limitSet, now int64) {
+func (t *table) exhaust(part uint16, id bucketKey, set *limit.Set, now int64) {
 	hash := id.hash(t.seed)
 	p := t.enter(part, now)
 	if p == nil {
@@ -344,13 +345,13 @@ func (t *table) exhaust(part uint16, id bucketKey, set *limitSet, now int64) {
 	if b == nil {
 		b = t.insert(p, hash, id, set, now)
 	}
-	b.exhaust(set, now)
+	b.Exhaust(set, now)
 	t.touch(part, p, b)
 }
 
 // insertShare makes a bucket say at least that share of what another one has taken. One that was there may have been made
 // for a denial of long ago, and have drained since.
-func (t *table) insertShare(part uint16, id bucketKey, set *limitSet, from *bucketState, share float64, now int64) {
+func (t *table) insertShare(part uint16, id bucketKey, set *limit.Set, from *limit.State, share float64, now int64) {
 	hash := id.hash(t.seed)
 	p := t.enter(part, now)
 	if p == nil {
@@ -361,18 +362,18 @@ func (t *table) insertShare(part uint16, id bucketKey, set *limitSet, from *buck
 	if b == nil {
 		b = t.insert(p, hash, id, set, now)
 	}
-	b.adopt(set, now)
-	b.advance(now)
-	for i, level := range set.ids {
-		if j := slices.Index(from.set.ids, level); j >= 0 {
-			b.setLevel(i, max(b.level(i), from.level(j)*share))
+	b.Adopt(set, now)
+	b.Advance(now)
+	for i, level := range set.IDs {
+		if j := slices.Index(from.Set.IDs, level); j >= 0 {
+			b.SetLevel(i, max(b.Level(i), from.Level(j)*share))
 		}
 	}
 }
 
 // insert adds a full bucket. The caller holds p.mu.
-func (t *table) insert(p *partition, hash uint64, id bucketKey, set *limitSet, now int64) *bucket {
-	b := p.buckets.insert(hash, id, newBucketState(set, now))
+func (t *table) insert(p *partition, hash uint64, id bucketKey, set *limit.Set, now int64) *bucket {
+	b := p.buckets.insert(hash, id, limit.NewState(set, now))
 	t.admit(p, b, now)
 	return b
 }
@@ -402,7 +403,7 @@ func (t *table) dropDrained(p *partition, from uint32, now int64) (next uint32) 
 			return false
 		}
 		looks++
-		if t.leased(b, now); b.drained(now) { // what has ended drains
+		if t.leased(b, now); b.Drained(now) { // what has ended drains
 			drained = append(drained, slot{hash, b})
 		}
 		return true

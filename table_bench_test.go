@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"fmt"
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"runtime"
 	"testing"
 )
@@ -10,7 +11,7 @@ import (
 // included.
 func BenchmarkTableMemory(b *testing.B) {
 	known := newRules()
-	r := mustFind(b, known, "api", []coreLimit{perHour(1000)})
+	r := mustFind(b, known, "api", []limit.Limit{perHour(1000)})
 	for _, length := range []int{13, 20, 36} {
 		for _, keys := range []int{30_000, 100_000, 300_000, 1_000_000} {
 			b.Run(fmt.Sprintf("length=%d/keys=%d", length, keys), func(b *testing.B) {
@@ -20,7 +21,7 @@ func BenchmarkTableMemory(b *testing.B) {
 					empty := heapInUse()
 					for i := range keys {
 						key := fmt.Sprintf("%0*d", length, i)
-						t.decide(r.hash.Partition(key), bucketKey{key, r.id}, &ask{set: r.set, cost: 1}, 0)
+						t.decide(r.hash.Partition(key), bucketKey{key, r.id}, &limit.Request{Set: r.set, Cost: 1}, 0)
 					}
 					b.ReportMetric(float64(heapInUse()-empty)/float64(keys), "bytes/key")
 					b.ReportMetric(float64(empty-before), "bytes/table")

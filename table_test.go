@@ -8,6 +8,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 )
@@ -69,7 +70,7 @@ func TestBucketsAreAMap(t *testing.T) {
 				for range rapid.IntRange(1, 40).Draw(t, "n") {
 					id := bucketKey{rapid.StringMatching(`[a-z]{1,2}`).Draw(t, "key"), limiterID(rapid.IntRange(0, 2).Draw(t, "limiter"))}
 					if model[id] == nil {
-						model[id] = set.insert(hash(id), id, bucketState{at: int64(len(model))})
+						model[id] = set.insert(hash(id), id, limit.State{At: int64(len(model))})
 					}
 				}
 			},
@@ -118,10 +119,10 @@ func TestBucketsAreAMap(t *testing.T) {
 func TestBucketsGiveMemoryBack(t *testing.T) {
 	var set buckets
 	for i := range 1000 {
-		set.insert(uint64(i)*0x9E3779B97F4A7C15, bucketKey{fmt.Sprint(i), 0}, bucketState{at: int64(i)})
+		set.insert(uint64(i)*0x9E3779B97F4A7C15, bucketKey{fmt.Sprint(i), 0}, limit.State{At: int64(i)})
 	}
 	require.GreaterOrEqual(t, slotsOf(&set), 1024)
-	require.Equal(t, 990, removeIf(&set, func(b *bucket) bool { return b.at >= 10 }))
+	require.Equal(t, 990, removeIf(&set, func(b *bucket) bool { return b.At >= 10 }))
 	require.LessOrEqual(t, slotsOf(&set), 32)
 	require.Equal(t, 10, removeIf(&set, func(*bucket) bool { return true }))
 	require.Zero(t, set)
@@ -129,7 +130,7 @@ func TestBucketsGiveMemoryBack(t *testing.T) {
 	var inserted []*bucket
 	hash := func(i int) uint64 { return uint64(i) * 0x9E3779B97F4A7C15 }
 	for i := range 1000 {
-		inserted = append(inserted, set.insert(hash(i), bucketKey{fmt.Sprint(i), 0}, bucketState{}))
+		inserted = append(inserted, set.insert(hash(i), bucketKey{fmt.Sprint(i), 0}, limit.State{}))
 	}
 	for i, b := range inserted[:990] {
 		set.remove(hash(i), b)
@@ -144,13 +145,13 @@ func TestBucketsGiveMemoryBack(t *testing.T) {
 // A key that is done frees its memory without traffic, within a round of sweeping after it has drained.
 func TestSweepDropsWhatHasDrained(t *testing.T) {
 	tab := newTable(1000)
-	quick, slow := newLimitSet([]coreLimit{perSecond(10)}), newLimitSet([]coreLimit{perHour(10)})
+	quick, slow := limit.NewSet([]limit.Limit{perSecond(10)}), limit.NewSet([]limit.Limit{perHour(10)})
 	for i := range 200 {
 		set := quick
 		if i%2 == 0 {
 			set = slow
 		}
-		require.True(t, allowed(tab.decide(uint16(i%7), bucketKey{fmt.Sprint(i), 0}, &ask{set: set, cost: 5}, 0)))
+		require.True(t, allowed(tab.decide(uint16(i%7), bucketKey{fmt.Sprint(i), 0}, &limit.Request{Set: set, Cost: 5}, 0)))
 	}
 	require.EqualValues(t, 200, tab.keys.Load())
 	for part := range uint16(7) {
@@ -167,23 +168,23 @@ func TestSweepDropsWhatHasDrained(t *testing.T) {
 // When there is no room the fullest go, and it is counted when that mattered.
 func TestTheTableIsBounded(t *testing.T) {
 	tab := newTable(100)
-	set := newLimitSet([]coreLimit{perHour(1000)})
+	set := limit.NewSet([]limit.Limit{perHour(1000)})
 	exhausted := bucketKey{"exhausted", 1}
-	require.True(t, allowed(tab.decide(0, exhausted, &ask{set: set, cost: 1000}, 0)))
+	require.True(t, allowed(tab.decide(0, exhausted, &limit.Request{Set: set, Cost: 1000}, 0)))
 	for i := range 10_000 {
-		tab.decide(0, bucketKey{fmt.Sprint("fresh-", i), 1}, &ask{set: set, cost: 1}, 1)
+		tab.decide(0, bucketKey{fmt.Sprint("fresh-", i), 1}, &limit.Request{Set: set, Cost: 1}, 1)
 		require.LessOrEqual(t, tab.keys.Load(), int64(100))
 	}
-	require.False(t, allowed(tab.decide(0, exhausted, &ask{set: set, cost: 1}, 2)), "it is remembered while fuller ones are there")
+	require.False(t, allowed(tab.decide(0, exhausted, &limit.Request{Set: set, Cost: 1}, 2)), "it is remembered while fuller ones are there")
 	require.Positive(t, tab.evicted.Load())
 }
 
 // The key of a request is in a buffer that is used again, so the table keeps a copy.
 func TestTheTableKeepsItsOwnKeys(t *testing.T) {
 	tab := newTable(10)
-	set := newLimitSet([]coreLimit{perHour(1)})
+	set := limit.NewSet([]limit.Limit{perHour(1)})
 	big := strings.Repeat("x", 1<<20)
-	require.True(t, allowed(tab.decide(0, bucketKey{big[:5], 0}, &ask{set: set, cost: 1}, 0)))
+	require.True(t, allowed(tab.decide(0, bucketKey{big[:5], 0}, &limit.Request{Set: set, Cost: 1}, 0)))
 	kept := tab.partitions[0].buckets.find(bucketKey{"xxxxx", 0}.hash(tab.seed), bucketKey{"xxxxx", 0})
 	require.NotNil(t, kept)
 	require.Equal(t, "xxxxx", kept.key())
@@ -192,13 +193,13 @@ func TestTheTableKeepsItsOwnKeys(t *testing.T) {
 // The steady state of a take allocates nothing, here and on the way to the owner's table.
 func TestDecideAllocatesNothing(t *testing.T) {
 	tab := newTable(10)
-	a := &ask{set: newLimitSet([]coreLimit{perSecond(1e9), perHour(1e12)}), cost: 1}
+	a := &limit.Request{Set: limit.NewSet([]limit.Limit{perSecond(1e9), perHour(1e12)}), Cost: 1}
 	now := int64(0)
 	require.Zero(t, testing.AllocsPerRun(1000, func() {
 		now += 1000
 		tab.decide(5, bucketKey{"k", 0}, a, now)
 	}))
-	m := message{kind: kindTake, rule: appendRule(nil, "api", []coreLimit{perSecond(1)}), key: "k", cost: 1}
+	m := message{kind: kindTake, rule: appendRule(nil, "api", []limit.Limit{perSecond(1)}), key: "k", cost: 1}
 	encoded := appendMessage(nil, &m)
 	known := newRules()
 	var out [128]byte
@@ -217,7 +218,7 @@ func TestDecideAllocatesNothing(t *testing.T) {
 	}))
 }
 
-func allowed(d coreDecision, ok bool) bool { return ok && d.Allowed }
+func allowed(d limit.Decision, ok bool) bool { return ok && d.Allowed }
 
 // What every take touches lies in one cache line of the partition; what the first of a bucket since the last replication
 // touches besides, in another one.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"slices"
 	"sync"
 	"time"
@@ -121,7 +122,7 @@ func takingOrder(ctx context.Context, requests []Request) ([]int, error) {
 	return order, nil
 }
 
-// giveBack refunds the requests with these indexes, all at the same time: until then their tokens are missing.
+// GiveBack refunds the requests with these indexes, all at the same time: until then their tokens are missing.
 func giveBack(ctx context.Context, requests []Request, taken []int) {
 	if len(taken) == 0 {
 		return
@@ -159,7 +160,7 @@ func longestDenial(ctx context.Context, denied Decision, requests []Request, res
 		if err != nil {
 			continue // a denial is at hand: that is the answer
 		}
-		if wait := waitFor(r.Cost, &coreDecision{
+		if wait := limit.WaitFor(r.Cost, &limit.Decision{
 			Allowed: d.Allowed, Limit: d.Limit.core(), Remaining: d.Remaining, RetryAfter: d.RetryAfter,
 		}); wait > denied.RetryAfter {
 			d.Allowed, d.RetryAfter = false, wait

@@ -77,10 +77,10 @@ func runTurns(t *testing.T, limits []Limit, steps []turn) []admitted {
 	}
 	for _, s := range steps {
 		time.Sleep(s.after)
-		cost := min(s.cost, b.set.smallestBurst())
+		cost := min(s.cost, b.set.SmallestBurst())
 		switch s.kind {
 		case turnTakeAll:
-			if left := b.Peek().Remaining; left > 0 && b.set.fits(left) {
+			if left := b.Peek().Remaining; left > 0 && b.set.Fits(left) {
 				cost = left
 			}
 			fallthrough
@@ -141,7 +141,7 @@ func TestTurnsNeverExceedTheLimit(t *testing.T) {
 		var passed []admitted
 		synctest.Test(t, func(t *testing.T) { passed = runTurns(t, limits, steps) })
 		for _, l := range limits {
-			judge := oracle.New(oracle.Limit{Tokens: l.Tokens, Period: l.Period, Burst: l.core().capacity()})
+			judge := oracle.New(oracle.Limit{Tokens: l.Tokens, Period: l.Period, Burst: l.core().Capacity()})
 			for _, p := range passed { // instants are rounded to the nanosecond
 				judge.Admit(oracle.Take{Start: p.at, End: p.at + 1, Cost: p.cost})
 			}

@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"context"
 	"fmt"
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"sync/atomic"
 	"time"
 )
@@ -58,16 +59,16 @@ func (r *Reservation) sleep(ctx context.Context) error {
 }
 
 // reserver makes a reservation of cost, the first of total tokens that are going to be reserved, that is due within
-// maxDelay.
+// MaxDelay.
 type reserver func(ctx context.Context, cost, total float64, maxDelay time.Duration) (*Reservation, error)
 
 // waitInTurn takes cost in instalments that the smallest burst allows and returns when the last is due. It fails at
 // once, having spent nothing, when that would be after the context's deadline or later than maxWait from now.
-func waitInTurn(ctx context.Context, set *limitSet, cost float64, maxWait time.Duration, reserve reserver) error {
+func waitInTurn(ctx context.Context, set *limit.Set, cost float64, maxWait time.Duration, reserve reserver) error {
 	if err := validateCost(cost); err != nil {
 		return err
 	}
-	instalment := set.smallestBurst()
+	instalment := set.SmallestBurst()
 	if cost-instalment == cost {
 		return fmt.Errorf("%w: cost %v, and instalments of %v never add up to it", ErrExceedsBurst, cost, instalment)
 	}
@@ -80,7 +81,7 @@ func waitInTurn(ctx context.Context, set *limitSet, cost float64, maxWait time.D
 	}
 	for {
 		part := cost
-		if !set.fits(part) {
+		if !set.Fits(part) {
 			part = instalment
 		}
 		r, err := reserve(ctx, part, cost, max(0, time.Until(end)))
@@ -103,7 +104,7 @@ func waitInTurn(ctx context.Context, set *limitSet, cost float64, maxWait time.D
 }
 
 // leak sleeps until part has left every leaky bucket of the set: a next instalment would find them full of the last.
-func leak(ctx context.Context, set *limitSet, part float64) error {
-	r := Reservation{due: time.Now().Add(set.leakTime(part))}
+func leak(ctx context.Context, set *limit.Set, part float64) error {
+	r := Reservation{due: time.Now().Add(set.LeakTime(part))}
 	return r.sleep(ctx)
 }

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -163,7 +164,7 @@ func TestInstalmentsEndWithTheContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	calls := 0
-	err := waitInTurn(ctx, newLimitSet([]coreLimit{perSecond(10)}), 1000, time.Hour,
+	err := waitInTurn(ctx, limit.NewSet([]limit.Limit{perSecond(10)}), 1000, time.Hour,
 		func(context.Context, float64, float64, time.Duration) (*Reservation, error) {
 			if calls++; calls == 3 {
 				cancel()
@@ -305,9 +306,9 @@ func TestWaitKnowsItsEndBeforehand(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := mustNewBucket(t, limits...)
 				if taken > 0 {
-					mustTake(t, b, taken*b.set.smallestBurst())
+					mustTake(t, b, taken*b.set.SmallestBurst())
 				}
-				before := b.state.clone()
+				before := b.state.Clone()
 				ctx, cancel := context.WithTimeout(t.Context(), timeout)
 				defer cancel()
 				start := time.Now()

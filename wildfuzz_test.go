@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/stretchr/testify/require"
 )
@@ -61,11 +62,11 @@ func (s *wildSpeaker) parts() []uint16 {
 
 func (s *wildSpeaker) content() partContent {
 	content := partContent{marks: []reportMark{{s.name(), s.uint()}}}
-	set := newLimitSet([]coreLimit{per(s.number(), time.Hour), perSecond(1)})
+	set := limit.NewSet([]limit.Limit{per(s.number(), time.Hour), perSecond(1)})
 	for i := range s.IntN(20) {
 		content.buckets = append(content.buckets, bucketImage{
 			limiter: fmt.Sprint("wild-", s.IntN(1000)), key: fmt.Sprint("wild-", i), set: set,
-			levels: []float64{s.number(), s.number()}, leases: []movingLease{{set: set, tokens: s.number(), left: math.MaxInt64}},
+			levels: []float64{s.number(), s.number()}, leases: []limit.MovingLease{{Set: set, Tokens: s.number(), Left: math.MaxInt64}},
 		})
 	}
 	return content
@@ -99,16 +100,16 @@ func (s *wildSpeaker) message() []byte {
 		}
 		return appendSettleRequest(nil, &q)
 	case 5:
-		rule := appendRule(nil, "wild", []coreLimit{per(s.number(), time.Hour)})
+		rule := appendRule(nil, "wild", []limit.Limit{per(s.number(), time.Hour)})
 		return appendReport(nil, &report{reporter: s.name(), part: uint16(s.IntN(ring.Partitions)), seq: s.uint(),
 			charges: []charge{{rule: rule, key: "wild", cost: s.number()}}})
 	case 6:
 		return appendRelay(nil, &relay{to: s.name(), from: s.name(), request: s.message()})
 	}
 	m := message{
-		kind: messageKind(1 + s.IntN(int(kindEnd)-1)), rule: appendRule(nil, fmt.Sprint("wild-", s.IntN(100)), []coreLimit{per(s.number(), time.Hour)}),
+		kind: messageKind(1 + s.IntN(int(kindEnd)-1)), rule: appendRule(nil, fmt.Sprint("wild-", s.IntN(100)), []limit.Limit{per(s.number(), time.Hour)}),
 		key: "wild", cost: s.number(), total: s.number(), maxDelay: time.Duration(s.uint() >> 1), hops: uint8(s.IntN(4)),
-		undo: &undo{}, borrow: borrowing{want: s.number(), returned: []leaseReturn{{id: s.uint(), unused: s.number()}}},
+		undo: &limit.Undo{}, borrow: borrowing{want: s.number(), returned: []leaseReturn{{id: s.uint(), unused: s.number()}}},
 	}
 	return appendMessage(nil, &m)
 }

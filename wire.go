@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"math"
 	"time"
 	"unsafe"
@@ -74,7 +75,7 @@ type message struct {
 	cost     float64       // take, reserve, refund
 	total    float64       // reserve
 	maxDelay time.Duration // reserve
-	undo     *undo         // cancel; not nil there
+	undo     *limit.Undo   // cancel; not nil there
 	borrow   borrowing     // take, return
 }
 
@@ -93,15 +94,15 @@ const (
 // answer is the response to a message.
 type answer struct {
 	status   status
-	decision coreDecision
-	undo     *undo // reserve, when allowed and it can be undone
-	grant    grant // take
+	decision limit.Decision
+	undo     *limit.Undo // reserve, when allowed and it can be undone
+	grant    grant       // take
 }
 
 var errMalformed = errors.New("peerlimit: malformed message")
 
 // maxRuleLen bounds an encoded rule: a name, and limits of at most 29 bytes each.
-const maxRuleLen = 2 + maxNameLen + 1 + maxCombined*29
+const maxRuleLen = 2 + maxNameLen + 1 + limit.MaxCombined*29
 
 func appendMessage(b []byte, m *message) []byte {
 	flags := m.hops&flagHops | boolByte(m.toStandby)*flagToStandby
@@ -170,7 +171,7 @@ func decodeMessage(b []byte) (m message, err error) {
 	}
 	switch m.kind {
 	case kindTake, kindRefund, kindReserve:
-		if !validCost(m.cost) {
+		if !limit.ValidCost(m.cost) {
 			return message{}, fmt.Errorf("%w: a cost of %v", errMalformed, m.cost)
 		}
 	}
@@ -178,7 +179,7 @@ func decodeMessage(b []byte) (m message, err error) {
 		return message{}, fmt.Errorf("%w: a lease of %v tokens", errMalformed, want)
 	}
 	if m.kind == kindReserve {
-		if !validCost(m.total) {
+		if !limit.ValidCost(m.total) {
 			return message{}, fmt.Errorf("%w: a total of %v", errMalformed, m.total)
 		}
 	}
@@ -224,8 +225,8 @@ func decodeAnswer(b []byte) (a answer, err error) {
 	d := &a.decision
 	flags := r.byte()
 	d.Allowed = flags&flagAllowed != 0
-	d.Origin = coreOrigin(r.byte())
-	d.Limit.Algorithm = coreAlgorithm(r.byte())
+	d.Origin = limit.Origin(r.byte())
+	d.Limit.Algorithm = limit.Algorithm(r.byte())
 	d.Limit.Tokens = r.number()
 	d.Limit.Period = r.duration()
 	d.Limit.Burst = r.number()
@@ -245,7 +246,7 @@ func decodeAnswer(b []byte) (a answer, err error) {
 	} else if tokens == 0 {
 		a.grant.id = 0 // it names nothing
 	}
-	if d.Origin >= originEnd || d.Limit.problem() != "" || !(d.Remaining >= 0) || math.IsInf(d.Remaining, 1) {
+	if d.Origin >= limit.OriginCount || d.Limit.Problem() != "" || !(d.Remaining >= 0) || math.IsInf(d.Remaining, 1) {
 		return answer{}, fmt.Errorf("%w: a decision that cannot be", errMalformed)
 	}
 	return a, nil
@@ -253,7 +254,7 @@ func decodeAnswer(b []byte) (a answer, err error) {
 
 // appendRule encodes a limiter's name and limits: what every request about it begins with, and by what the receiver
 // finds again what it has already decoded once.
-func appendRule(b []byte, name string, limits []coreLimit) []byte {
+func appendRule(b []byte, name string, limits []limit.Limit) []byte {
 	b = binary.AppendUvarint(b, uint64(len(name)))
 	b = append(b, name...)
 	b = append(b, byte(len(limits)))
@@ -267,16 +268,16 @@ func appendRule(b []byte, name string, limits []coreLimit) []byte {
 }
 
 // decodeRule decodes and validates what appendRule encoded.
-func decodeRule(b []byte) (name string, limits []coreLimit, err error) {
+func decodeRule(b []byte) (name string, limits []limit.Limit, err error) {
 	r := reader{b: b}
 	name = string(r.bytes(maxNameLen))
 	count := int(r.byte())
-	if count > maxCombined {
+	if count > limit.MaxCombined {
 		return "", nil, fmt.Errorf("%w: %d limits", errMalformed, count)
 	}
 	for range count {
-		var l coreLimit
-		l.Algorithm = coreAlgorithm(r.byte())
+		var l limit.Limit
+		l.Algorithm = limit.Algorithm(r.byte())
 		l.Tokens = r.number()
 		l.Period = r.duration()
 		l.Burst = r.number()
@@ -288,7 +289,7 @@ func decodeRule(b []byte) (name string, limits []coreLimit, err error) {
 	if problem := nameProblem(name); problem != "" {
 		return "", nil, fmt.Errorf("%w: a limiter's name: %s", errMalformed, problem)
 	}
-	if problem := problemOf(limits); problem != "" {
+	if problem := limit.ProblemOf(limits); problem != "" {
 		return "", nil, fmt.Errorf("%w: %s", errMalformed, problem)
 	}
 	return name, limits, nil
@@ -296,14 +297,14 @@ func decodeRule(b []byte) (name string, limits []coreLimit, err error) {
 
 // appendUndo encodes how to undo a reservation; one byte when there is nothing to undo. Its instants are on the clock of
 // the node that wrote them, and only that node reads them.
-func appendUndo(b []byte, u *undo) []byte {
+func appendUndo(b []byte, u *limit.Undo) []byte {
 	if u == nil {
 		return append(b, 0)
 	}
-	b = append(b, byte(u.after.count))
-	for _, shot := range [...]*snapshot{&u.before, &u.after} {
-		b = binary.AppendVarint(b, shot.at)
-		for _, level := range shot.levels[:u.after.count] {
+	b = append(b, byte(u.After.Count))
+	for _, shot := range [...]*limit.Snapshot{&u.Before, &u.After} {
+		b = binary.AppendVarint(b, shot.At)
+		for _, level := range shot.Levels[:u.After.Count] {
 			b = appendNumber(b, level)
 		}
 	}
@@ -437,23 +438,23 @@ func (r *reader) duration() time.Duration {
 	return time.Duration(v)
 }
 
-func (r *reader) undo() *undo {
+func (r *reader) undo() *limit.Undo {
 	count := int(r.byte())
-	if count > maxCombined {
+	if count > limit.MaxCombined {
 		r.fail()
 	}
 	if count == 0 || r.failed {
 		return nil
 	}
-	u := new(undo)
-	for _, shot := range [...]*snapshot{&u.before, &u.after} {
-		shot.at, shot.count = r.varint(), count
+	u := new(limit.Undo)
+	for _, shot := range [...]*limit.Snapshot{&u.Before, &u.After} {
+		shot.At, shot.Count = r.varint(), count
 		for i := range count {
 			level := r.number()
 			if !(level >= 0) || math.IsInf(level, 1) {
 				r.fail()
 			}
-			shot.levels[i] = level
+			shot.Levels[i] = level
 		}
 	}
 	return u

@@ -1,15 +1,18 @@
 package peerlimit
 
-import "testing"
+import (
+	"github.com/peerlimit/peerlimit/internal/limit"
+	"testing"
+)
 
 // BenchmarkWire is what a caller and an owner do for the bytes of one take, with a key of 20 bytes.
 func BenchmarkWire(b *testing.B) {
-	rule, err := newRules().find(appendRule(nil, "per-user", []coreLimit{withBurst(perMinute(100), 20)}))
+	rule, err := newRules().find(appendRule(nil, "per-user", []limit.Limit{withBurst(perMinute(100), 20)}))
 	if err != nil {
 		b.Fatal(err)
 	}
 	question := message{kind: kindTake, rule: rule.encoded, key: "user-000000000000042", cost: 1}
-	reply := answer{status: statusDecided, decision: coreDecision{Allowed: true, Limit: rule.set.limits[0], Remaining: 17.25, ResetAfter: 1e9}}
+	reply := answer{status: statusDecided, decision: limit.Decision{Allowed: true, Limit: rule.set.Limits[0], Remaining: 17.25, ResetAfter: 1e9}}
 	var buffer [512]byte
 	b.Run("ask", func(b *testing.B) {
 		b.ReportAllocs()

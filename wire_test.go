@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -20,8 +21,8 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 // goldenMessages are requests as version 1 sends them. The bytes are a promise to every node of that version: a new
 // version may add a file, and never changes one.
 func goldenMessages() map[string]message {
-	one := appendRule(nil, "api", []coreLimit{perSecond(100)})
-	two := appendRule(nil, "login", []coreLimit{withBurst(perMinute(5), 2.5), leaky(per(0.1, time.Hour))})
+	one := appendRule(nil, "api", []limit.Limit{perSecond(100)})
+	two := appendRule(nil, "login", []limit.Limit{withBurst(perMinute(5), 2.5), leaky(per(0.1, time.Hour))})
 	return map[string]message{
 		"take":           {kind: kindTake, rule: one, key: "user-1234567890abcdef", cost: 1},
 		"take-passed-on": {kind: kindTake, hops: 1, rule: one, key: "\x00\xff", cost: 0.25},
@@ -40,9 +41,9 @@ func goldenMessages() map[string]message {
 }
 
 func goldenAnswers() map[string]answer {
-	allowed := coreDecision{Allowed: true, Limit: perSecond(100), Remaining: 99, ResetAfter: 10 * time.Millisecond}
-	denied := coreDecision{
-		Limit: leaky(withBurst(per(0.1, time.Hour), 3)), Remaining: 0.125, Origin: originStandby,
+	allowed := limit.Decision{Allowed: true, Limit: perSecond(100), Remaining: 99, ResetAfter: 10 * time.Millisecond}
+	denied := limit.Decision{
+		Limit: leaky(withBurst(per(0.1, time.Hour), 3)), Remaining: 0.125, Origin: limit.OriginStandby,
 		RetryAfter: time.Hour, ResetAfter: math.MaxInt64, Delay: 1,
 	}
 	return map[string]answer{
@@ -56,9 +57,9 @@ func goldenAnswers() map[string]answer {
 	}
 }
 
-func goldenUndo() *undo {
-	u := &undo{before: snapshot{at: -1, count: 2}, after: snapshot{at: 1 << 40, count: 2}}
-	u.before.levels[0], u.after.levels[0], u.after.levels[1] = 0.5, 3, 1e18
+func goldenUndo() *limit.Undo {
+	u := &limit.Undo{Before: limit.Snapshot{At: -1, Count: 2}, After: limit.Snapshot{At: 1 << 40, Count: 2}}
+	u.Before.Levels[0], u.After.Levels[0], u.After.Levels[1] = 0.5, 3, 1e18
 	return u
 }
 
@@ -105,10 +106,10 @@ func TestWireSkipsWhatItDoesNotKnow(t *testing.T) {
 		require.NoError(t, err, name)
 		assert.Equal(t, a, decoded, name)
 	}
-	name, limits, err := decodeRule(append(appendRule(nil, "api", []coreLimit{perSecond(5)}), 9, 9))
+	name, limits, err := decodeRule(append(appendRule(nil, "api", []limit.Limit{perSecond(5)}), 9, 9))
 	require.NoError(t, err)
 	assert.Equal(t, "api", name)
-	assert.Equal(t, []coreLimit{perSecond(5)}, limits)
+	assert.Equal(t, []limit.Limit{perSecond(5)}, limits)
 }
 
 func TestWireRefusesWhatIsCutShort(t *testing.T) {
@@ -129,7 +130,7 @@ func TestWireRefusesWhatIsCutShort(t *testing.T) {
 }
 
 func TestWireRefusesWhatCannotBe(t *testing.T) {
-	rule := appendRule(nil, "api", []coreLimit{perSecond(5)})
+	rule := appendRule(nil, "api", []limit.Limit{perSecond(5)})
 	for name, m := range map[string]message{
 		"empty key":     {kind: kindTake, rule: rule, key: "", cost: 1},
 		"long key":      {kind: kindTake, rule: rule, key: strings.Repeat("k", MaxKeyLen+1), cost: 1},
@@ -146,11 +147,11 @@ func TestWireRefusesWhatCannotBe(t *testing.T) {
 		assert.ErrorIs(t, err, errMalformed, name)
 	}
 	for name, encoded := range map[string][]byte{
-		"no name":       appendRule(nil, "", []coreLimit{perSecond(5)}),
-		"long name":     appendRule(nil, strings.Repeat("n", MaxNameLen+1), []coreLimit{perSecond(5)}),
+		"no name":       appendRule(nil, "", []limit.Limit{perSecond(5)}),
+		"long name":     appendRule(nil, strings.Repeat("n", MaxNameLen+1), []limit.Limit{perSecond(5)}),
 		"no limits":     appendRule(nil, "api", nil),
-		"nine limits":   appendRule(nil, "api", make([]coreLimit, maxCombined+1)),
-		"invalid limit": appendRule(nil, "api", []coreLimit{{Tokens: math.Inf(1), Period: time.Second}}),
+		"nine limits":   appendRule(nil, "api", make([]limit.Limit, limit.MaxCombined+1)),
+		"invalid limit": appendRule(nil, "api", []limit.Limit{{Tokens: math.Inf(1), Period: time.Second}}),
 	} {
 		_, _, err := decodeRule(encoded)
 		assert.ErrorIs(t, err, errMalformed, name)
@@ -173,9 +174,9 @@ func TestWireRefusesWhatCannotBe(t *testing.T) {
 
 // An unusual key or name costs what it must, and the usual take stays small.
 func TestWireTakeIsSmall(t *testing.T) {
-	m := message{kind: kindTake, rule: appendRule(nil, "api", []coreLimit{perSecond(100)}), key: "user-1234567890abcde", cost: 1}
+	m := message{kind: kindTake, rule: appendRule(nil, "api", []limit.Limit{perSecond(100)}), key: "user-1234567890abcde", cost: 1}
 	assert.LessOrEqual(t, len(appendMessage(nil, &m)), 48, "a 20-byte key and one limit")
-	a := answer{status: statusDecided, decision: coreDecision{Allowed: true, Limit: perSecond(100), Remaining: 12.3, ResetAfter: time.Second}}
+	a := answer{status: statusDecided, decision: limit.Decision{Allowed: true, Limit: perSecond(100), Remaining: 12.3, ResetAfter: time.Second}}
 	assert.LessOrEqual(t, len(appendAnswer(nil, &a)), 48)
 }
 

@@ -1,6 +1,7 @@
 package peerlimit
 
 import (
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"math"
 	"slices"
@@ -371,7 +372,7 @@ func (r *controlReader) charges() []charge {
 			return charge{}
 		}
 		c := charge{rule: rules[index-1], key: r.key(), cost: r.number()}
-		if !validCost(c.cost) {
+		if !limit.ValidCost(c.cost) {
 			r.fail()
 		}
 		return c

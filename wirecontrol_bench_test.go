@@ -2,12 +2,13 @@ package peerlimit
 
 import (
 	"fmt"
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"testing"
 )
 
 func benchmarkReplica() (replicaRequest, *rules) {
 	known := newRules()
-	set, _ := known.plainSet("api", []coreLimit{perSecond(100)})
+	set, _ := known.plainSet("api", []limit.Limit{perSecond(100)})
 	var content partContent
 	for i := range 100 {
 		content.buckets = append(content.buckets, bucketImage{

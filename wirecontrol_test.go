@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -101,8 +102,8 @@ func goldenControl() []controlGolden {
 }
 
 func goldenContent() partContent {
-	api, login := newLimitSet([]coreLimit{perSecond(100)}), newLimitSet([]coreLimit{withBurst(perMinute(5), 2.5), leaky(per(0.1, time.Hour))})
-	extended := api.withOthers([]coreLimit{withBurst(perSecond(1), 100)}, []levelID{{period: time.Second, ordinal: 2}})
+	api, login := limit.NewSet([]limit.Limit{perSecond(100)}), limit.NewSet([]limit.Limit{withBurst(perMinute(5), 2.5), leaky(per(0.1, time.Hour))})
+	extended := api.WithOthers([]limit.Limit{withBurst(perSecond(1), 100)}, []limit.LevelID{{Period: time.Second, Ordinal: 2}})
 	return partContent{
 		buckets: []bucketImage{
 			{limiter: "api", key: "user-1234567890abcdef", set: api, levels: []float64{3}},
@@ -116,15 +117,15 @@ func goldenContent() partContent {
 }
 
 func leasedContent() partContent {
-	api, tight := newLimitSet([]coreLimit{perSecond(100)}), newLimitSet([]coreLimit{perSecond(100), perHour(1000)})
+	api, tight := limit.NewSet([]limit.Limit{perSecond(100)}), limit.NewSet([]limit.Limit{perSecond(100), perHour(1000)})
 	return partContent{buckets: []bucketImage{{
 		limiter: "api", key: "k", set: api, levels: []float64{3},
-		leases: []movingLease{{set: api, tokens: 500, left: 20 * time.Millisecond}, {set: tight, tokens: 8}},
+		leases: []limit.MovingLease{{Set: api, Tokens: 500, Left: 20 * time.Millisecond}, {Set: tight, Tokens: 8}},
 	}}}
 }
 
 func goldenCharges() []charge {
-	api, login := appendRule(nil, "api", []coreLimit{perSecond(100)}), appendRule(nil, "login", []coreLimit{perMinute(5)})
+	api, login := appendRule(nil, "api", []limit.Limit{perSecond(100)}), appendRule(nil, "login", []limit.Limit{perMinute(5)})
 	return []charge{{api, "k", 1}, {login, "\x00", 0.25}, {api, "l", 1 << 53}, {login, "m", 3}}
 }
 
@@ -175,7 +176,7 @@ func TestControlSkipsWhatItDoesNotKnow(t *testing.T) {
 
 // Later versions add fields to a bucket, to a mark, to a partition and to a set.
 func TestControlSkipsUnknownFieldsOfRecords(t *testing.T) {
-	set := newLimitSet([]coreLimit{perSecond(100)})
+	set := limit.NewSet([]limit.Limit{perSecond(100)})
 	w := beginControl(nil, byte(kindReplica))
 	w.setIndex(limiterSet{"api", set})
 	w.sets = appendBytes(nil, append(appendSet([]byte{1}, set), 9, 9, 9))
@@ -234,7 +235,7 @@ func TestControlAnswersCanBeRefusals(t *testing.T) {
 		_, err := codec.decode(refusal)
 		assert.ErrorIs(t, err, errRefused, "%d", kind)
 		assert.NotErrorIs(t, err, errMalformed, "%d", kind)
-		_, err = codec.decode(appendAnswer(nil, &answer{status: statusDecided, decision: coreDecision{Limit: perSecond(1)}}))
+		_, err = codec.decode(appendAnswer(nil, &answer{status: statusDecided, decision: limit.Decision{Limit: perSecond(1)}}))
 		assert.ErrorIs(t, err, errMalformed, "%d: an answer to something else", kind)
 	}
 	for _, g := range goldenControl() {
@@ -250,26 +251,26 @@ func TestControlAnswersCanBeRefusals(t *testing.T) {
 }
 
 func TestControlRefusesWhatCannotBe(t *testing.T) {
-	one := newLimitSet([]coreLimit{perSecond(5)})
+	one := limit.NewSet([]limit.Limit{perSecond(5)})
 	levels := func(levels ...float64) any {
 		return replicaOf(bucketImage{limiter: "api", key: "k", set: one, levels: levels})
 	}
-	limited := func(set *limitSet) any {
-		return replicaOf(bucketImage{limiter: "api", key: "k", set: set, levels: make([]float64, len(set.limits))})
+	limited := func(set *limit.Set) any {
+		return replicaOf(bucketImage{limiter: "api", key: "k", set: set, levels: make([]float64, len(set.Limits))})
 	}
-	ids := func(active int, ids ...levelID) any {
-		set := &limitSet{active: active, ids: ids}
+	ids := func(active int, ids ...limit.LevelID) any {
+		set := &limit.Set{Active: active, IDs: ids}
 		for _, id := range ids {
-			set.limits = append(set.limits, per(5, id.period))
+			set.Limits = append(set.Limits, per(5, id.Period))
 		}
 		return limited(set)
 	}
-	second := func(ordinal int) levelID { return levelID{period: time.Second, ordinal: ordinal} }
+	second := func(ordinal int) limit.LevelID { return limit.LevelID{Period: time.Second, Ordinal: ordinal} }
 	charged := func(c charge) any { return report{reporter: "a", part: 1, seq: 1, charges: []charge{c}} }
 	rule := goldenCharges()[0].rule
-	var many []levelID
-	for i := range maxLevels + 1 {
-		many = append(many, levelID{period: time.Second + time.Duration(i)})
+	var many []limit.LevelID
+	for i := range limit.MaxLevels + 1 {
+		many = append(many, limit.LevelID{Period: time.Second + time.Duration(i)})
 	}
 	request, answer := controlRequests, controlAnswers
 	for name, c := range map[string]struct {
@@ -282,15 +283,15 @@ func TestControlRefusesWhatCannotBe(t *testing.T) {
 		"a level too few":            {request[kindReplica], levels()},
 		"an empty key":               {request[kindReplica], replicaOf(bucketImage{limiter: "api", set: one, levels: []float64{1}})},
 		"no limiter":                 {request[kindReplica], replicaOf(bucketImage{key: "k", set: one, levels: []float64{1}})},
-		"a limit without tokens":     {request[kindReplica], limited(&limitSet{active: 1, limits: []coreLimit{perSecond(0)}, ids: []levelID{second(0)}})},
-		"another algorithm":          {request[kindReplica], limited(&limitSet{active: 1, limits: []coreLimit{{Tokens: 1, Period: 1, Burst: 1, Algorithm: 2}}, ids: []levelID{second(0)}})},
+		"a limit without tokens":     {request[kindReplica], limited(&limit.Set{Active: 1, Limits: []limit.Limit{perSecond(0)}, IDs: []limit.LevelID{second(0)}})},
+		"another algorithm":          {request[kindReplica], limited(&limit.Set{Active: 1, Limits: []limit.Limit{{Tokens: 1, Period: 1, Burst: 1, Algorithm: 2}}, IDs: []limit.LevelID{second(0)}})},
 		"nothing active":             {request[kindReplica], ids(0, second(0))},
 		"more active than there are": {request[kindReplica], ids(2, second(0))},
-		"too many active":            {request[kindReplica], ids(maxCombined+1, many[:maxCombined+1]...)},
+		"too many active":            {request[kindReplica], ids(limit.MaxCombined+1, many[:limit.MaxCombined+1]...)},
 		"too many levels":            {request[kindReplica], ids(1, many...)},
 		"a level twice":              {request[kindReplica], ids(1, second(0), second(0))},
 		"active out of order":        {request[kindReplica], ids(2, second(1), second(0))},
-		"an ordinal too high":        {request[kindReplica], ids(1, second(0), second(maxCombined))},
+		"an ordinal too high":        {request[kindReplica], ids(1, second(0), second(limit.MaxCombined))},
 		"a long key":                 {request[kindReplica], replicaOf(bucketImage{limiter: "api", key: strings.Repeat("k", MaxKeyLen+1)})},
 		"no such partition":          {request[kindSettle], settleRequest{"a", []settlePart{{part: ring.Partitions}}}},
 		"too many partitions":        {request[kindSettle], settleRequest{"a", make([]settlePart, ring.Partitions+1)}},
@@ -345,20 +346,20 @@ func TestDecodedSetsAreShared(t *testing.T) {
 	encoded := appendReplicaRequest(nil, &replicaRequest{[]replicaPart{{part: 1, content: content}}})
 	decoded, err := decodeReplicaRequest(encoded, known.plainSet)
 	require.NoError(t, err)
-	used, err := known.find(appendRule(nil, "api", []coreLimit{perSecond(100)}))
+	used, err := known.find(appendRule(nil, "api", []limit.Limit{perSecond(100)}))
 	require.NoError(t, err)
 	buckets := decoded.parts[0].content.buckets
 	assert.Same(t, used.set, buckets[0].set)
 	assert.Same(t, used.set, buckets[1].set)
-	assert.Same(t, used.set, buckets[3].set.base, "what is remembered besides is forgotten once it has drained")
+	assert.Same(t, used.set, buckets[3].set.Base, "what is remembered besides is forgotten once it has drained")
 }
 
 // Where versions of the code mix, each bucket remembers by a set of its own; they are sent once.
 func TestEqualSetsAreSentOnce(t *testing.T) {
-	plain := newLimitSet([]coreLimit{perSecond(100)})
+	plain := limit.NewSet([]limit.Limit{perSecond(100)})
 	var images []bucketImage
 	for i := range 100 {
-		set := plain.withOthers([]coreLimit{perHour(1000)}, []levelID{{period: time.Hour}})
+		set := plain.WithOthers([]limit.Limit{perHour(1000)}, []limit.LevelID{{Period: time.Hour}})
 		images = append(images, bucketImage{limiter: "api", key: fmt.Sprintf("%03d", i), set: set, levels: []float64{1, 2}})
 	}
 	encoded := appendReplicaRequest(nil, &replicaRequest{[]replicaPart{{content: partContent{buckets: images}}}})

@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"encoding/binary"
 	"fmt"
+	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"math"
 	"slices"
@@ -30,12 +31,12 @@ const (
 )
 
 // plainSet finds the set that this node uses for a limiter's limits when nothing else is remembered; see rules.plainSet.
-type plainSet func(limiter string, limits []coreLimit) (*limitSet, error)
+type plainSet func(limiter string, limits []limit.Limit) (*limit.Set, error)
 
 // limiterSet is a set under a limiter: what the buckets of a message refer to. The set may be nil; see bucketImage.
 type limiterSet struct {
 	limiter string
-	set     *limitSet
+	set     *limit.Set
 }
 
 // controlWriter encodes one message. The dictionaries are known when all fields are written, and then go before them.
@@ -172,11 +173,11 @@ func (w *controlWriter) bucket(image *bucketImage) {
 	w.endRecord(begin)
 }
 
-func (w *controlWriter) lease(limiter string, l *movingLease) {
+func (w *controlWriter) lease(limiter string, l *limit.MovingLease) {
 	begin := w.beginRecord()
-	w.uvarint(w.setIndex(limiterSet{limiter, l.set}))
-	w.b = appendNumber(w.b, l.tokens)
-	w.b = appendDuration(w.b, l.left)
+	w.uvarint(w.setIndex(limiterSet{limiter, l.Set}))
+	w.b = appendNumber(w.b, l.Tokens)
+	w.b = appendDuration(w.b, l.Left)
 	w.endRecord(begin)
 }
 
@@ -203,13 +204,13 @@ func (w *controlWriter) setIndex(s limiterSet) uint64 {
 	return index
 }
 
-func appendSet(b []byte, set *limitSet) []byte {
+func appendSet(b []byte, set *limit.Set) []byte {
 	if set == nil {
 		return append(b, 0, 0)
 	}
-	b = append(b, byte(set.active), byte(len(set.limits)))
-	for i, l := range set.limits {
-		b = append(b, byte(l.Algorithm), byte(set.ids[i].ordinal))
+	b = append(b, byte(set.Active), byte(len(set.Limits)))
+	for i, l := range set.Limits {
+		b = append(b, byte(l.Algorithm), byte(set.IDs[i].Ordinal))
 		b = appendNumber(b, l.Tokens)
 		b = appendDuration(b, l.Period)
 		b = appendNumber(b, l.Burst)
@@ -452,22 +453,22 @@ func (r *controlReader) bucket() bucketImage {
 	s := r.sets[index-1]
 	image := bucketImage{limiter: s.limiter, key: r.key(), set: s.set}
 	if s.set != nil {
-		image.levels = r.levelList(s.set.levels())
+		image.levels = r.levelList(s.set.Levels())
 	}
 	if len(r.b) > 0 {
-		image.leases = readList(r, maxLevels, 3, r.lease)
+		image.leases = readList(r, limit.MaxLevels, 3, r.lease)
 	}
 	return image
 }
 
-func (r *controlReader) lease() movingLease {
+func (r *controlReader) lease() limit.MovingLease {
 	index := r.uvarint()
 	if index == 0 || index > uint64(len(r.sets)) || r.sets[index-1].set == nil {
 		r.fail()
-		return movingLease{}
+		return limit.MovingLease{}
 	}
-	l := movingLease{set: r.sets[index-1].set.base, tokens: r.number(), left: r.duration()}
-	if !(l.tokens >= 0) || math.IsInf(l.tokens, 1) {
+	l := limit.MovingLease{Set: r.sets[index-1].set.Base, Tokens: r.number(), Left: r.duration()}
+	if !(l.Tokens >= 0) || math.IsInf(l.Tokens, 1) {
 		r.fail()
 	}
 	return l
@@ -494,37 +495,37 @@ func (r *controlReader) limiterSet(plain plainSet) limiterSet {
 	if count == 0 && active == 0 {
 		return s
 	}
-	if active == 0 || active > min(count, maxCombined) || count > maxLevels {
+	if active == 0 || active > min(count, limit.MaxCombined) || count > limit.MaxLevels {
 		r.fail()
 		return s
 	}
-	limits, ids := make([]coreLimit, count), make([]levelID, count)
+	limits, ids := make([]limit.Limit, count), make([]limit.LevelID, count)
 	for i := range limits {
 		limits[i], ids[i] = r.limit()
-		if r.failed || slices.Contains(ids[:i], ids[i]) || i < active && ids[i] != identify(limits, i) {
+		if r.failed || slices.Contains(ids[:i], ids[i]) || i < active && ids[i] != limit.Identify(limits, i) {
 			r.fail()
 			return s
 		}
 	}
 	base, err := plain(s.limiter, limits[:active])
 	if err != nil {
-		base = newLimitSet(limits[:active]) // of a name too many: whoever stores the bucket notices
+		base = limit.NewSet(limits[:active]) // of a name too many: whoever stores the bucket notices
 	}
 	s.set = base
 	if count > active {
-		s.set = base.withOthers(limits[active:], ids[active:])
+		s.set = base.WithOthers(limits[active:], ids[active:])
 	}
 	return s
 }
 
-func (r *controlReader) limit() (coreLimit, levelID) {
-	var l coreLimit
-	l.Algorithm = coreAlgorithm(r.byte())
-	id := levelID{algorithm: l.Algorithm, ordinal: int(r.byte())}
+func (r *controlReader) limit() (limit.Limit, limit.LevelID) {
+	var l limit.Limit
+	l.Algorithm = limit.Algorithm(r.byte())
+	id := limit.LevelID{Algorithm: l.Algorithm, Ordinal: int(r.byte())}
 	l.Tokens = r.number()
 	l.Period = r.duration()
 	l.Burst = r.number()
-	if id.period = l.Period; l.problem() != "" || id.ordinal >= maxCombined {
+	if id.Period = l.Period; l.Problem() != "" || id.Ordinal >= limit.MaxCombined {
 		r.fail()
 	}
 	return l, id

@@ -43,7 +43,7 @@ func checkTaker(taker Taker) error {
 type turn struct {
 	decision peerlimit.Decision
 
-	// giveBack returns the tokens of a turn that is not used after all; nil when they cannot be returned.
+	// GiveBack returns the tokens of a turn that is not used after all; nil when they cannot be returned.
 	giveBack func()
 }
 

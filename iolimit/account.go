@@ -246,7 +246,7 @@ func (a *account) end() (rest int, first bool) {
 	return rest, true
 }
 
-// giveBack returns bytes to the bucket. What does not get there stays taken, which is the safe side.
+// GiveBack returns bytes to the bucket. What does not get there stays taken, which is the safe side.
 func (a *account) giveBack(bytes int) {
 	if bytes == 0 || a.refunder == nil {
 		return

@@ -121,7 +121,7 @@ func (s *service) login(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, "welcome\n")
 }
 
-// giveBack returns what a login costs less when it succeeds, also to a client that has hung up by now. What does not
+// GiveBack returns what a login costs less when it succeeds, also to a client that has hung up by now. What does not
 // arrive is lost, which is the safe side.
 func (s *service) giveBack(ctx context.Context, key string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refundTimeout)

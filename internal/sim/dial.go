@@ -172,7 +172,7 @@ func (d *dialing) answerArrives() {
 	}
 }
 
-// giveBack resets a connection that the far kernel has made for nobody.
+// GiveBack resets a connection that the far kernel has made for nobody.
 func (d *dialing) giveBack() {
 	if d.client != nil {
 		d.client.abort()

@@ -1,4 +1,4 @@
-package peerlimit
+package limit
 
 import (
 	"math"
@@ -16,7 +16,7 @@ type exactModel struct {
 
 type exactID struct {
 	period    time.Duration
-	algorithm coreAlgorithm
+	algorithm Algorithm
 	ordinal   int
 }
 
@@ -28,11 +28,11 @@ type exactLevel struct {
 
 func exact(f float64) *big.Rat { return new(big.Rat).SetFloat64(f) }
 
-func exactRate(l coreLimit) *big.Rat {
+func exactRate(l Limit) *big.Rat {
 	return new(big.Rat).Quo(exact(l.Tokens), new(big.Rat).SetInt64(int64(l.Period)))
 }
 
-func exactBurst(l coreLimit) *big.Rat {
+func exactBurst(l Limit) *big.Rat {
 	if l.Burst != 0 {
 		return exact(l.Burst)
 	}
@@ -52,7 +52,7 @@ func (e *exactLevel) levelAt(now int64) *big.Rat {
 }
 
 // find returns the levels that belong to limits. What drained until now did so at the rates known before.
-func (m *exactModel) find(limits []coreLimit, now int64) []*exactLevel {
+func (m *exactModel) find(limits []Limit, now int64) []*exactLevel {
 	if m.levels == nil {
 		m.levels = make(map[exactID]*exactLevel)
 	}
@@ -77,7 +77,7 @@ func (m *exactModel) find(limits []coreLimit, now int64) []*exactLevel {
 }
 
 // charge counts cost, which was admitted, on the levels of limits.
-func (m *exactModel) charge(limits []coreLimit, cost float64, now int64) {
+func (m *exactModel) charge(limits []Limit, cost float64, now int64) {
 	for _, e := range m.find(limits, now) {
 		e.level = e.levelAt(now)
 		e.level.Add(e.level, exact(cost))
@@ -86,7 +86,7 @@ func (m *exactModel) charge(limits []coreLimit, cost float64, now int64) {
 }
 
 // refund takes cost off the levels of limits.
-func (m *exactModel) refund(limits []coreLimit, cost float64, now int64) {
+func (m *exactModel) refund(limits []Limit, cost float64, now int64) {
 	for _, e := range m.find(limits, now) {
 		e.level = e.levelAt(now)
 		e.level.Sub(e.level, exact(cost))
@@ -99,17 +99,17 @@ func (m *exactModel) refund(limits []coreLimit, cost float64, now int64) {
 
 // exactCeiling is the burst and the promised allowance for rounding, a relative 2^-36, and nothing else. The allowance
 // is itself a float64: in the last digits of the burst it may be rounded.
-func exactCeiling(l coreLimit) *big.Rat {
+func exactCeiling(l Limit) *big.Rat {
 	factor := new(big.Rat).SetFrac64(1<<36+1, 1<<36)
 	ceiling := factor.Mul(factor, exactBurst(l))
-	ulp := exact(math.Nextafter(l.capacity(), 0))
-	return ceiling.Add(ceiling, ulp.Sub(exact(l.capacity()), ulp))
+	ulp := exact(math.Nextafter(l.Capacity(), 0))
+	return ceiling.Add(ceiling, ulp.Sub(exact(l.Capacity()), ulp))
 }
 
-// judge runs a bucketState beside the exact model and checks every answer.
+// judge runs a State beside the exact model and checks every answer.
 type judge struct {
 	t     require.TestingT
-	state bucketState
+	state State
 	model exactModel
 
 	// operations and highest bound how far the state may have strayed from the model: every operation rounds a level up
@@ -118,9 +118,9 @@ type judge struct {
 	highest    *big.Rat
 }
 
-func newJudge(t require.TestingT, set *limitSet, now int64) *judge {
-	j := &judge{t: t, state: newBucketState(set, now), highest: new(big.Rat)}
-	j.model.find(set.limits, now)
+func newJudge(t require.TestingT, set *Set, now int64) *judge {
+	j := &judge{t: t, state: NewState(set, now), highest: new(big.Rat)}
+	j.model.find(set.Limits, now)
 	return j
 }
 
@@ -133,7 +133,7 @@ func (j *judge) stray() *big.Rat {
 }
 
 // count notes one more operation with limits.
-func (j *judge) count(limits []coreLimit) {
+func (j *judge) count(limits []Limit) {
 	j.operations++
 	for _, l := range limits {
 		if ceiling := exactCeiling(l); ceiling.Cmp(j.highest) > 0 {
@@ -143,20 +143,20 @@ func (j *judge) count(limits []coreLimit) {
 }
 
 // take asks the state for cost, checks what it says and charges the model with what it admits.
-func (j *judge) take(set *limitSet, cost float64, now int64) coreDecision {
-	j.count(set.limits)
-	before := j.state.clone()
-	levels := j.model.find(set.limits, now)
-	d := j.state.decide(&ask{set: set, cost: cost}, now)
+func (j *judge) take(set *Set, cost float64, now int64) Decision {
+	j.count(set.Limits)
+	before := j.state.Clone()
+	levels := j.model.find(set.Limits, now)
+	d := j.state.Decide(&Request{Set: set, Cost: cost}, now)
 	if d.Allowed {
-		j.model.charge(set.limits, cost, now)
-		for i, l := range set.limits {
+		j.model.charge(set.Limits, cost, now)
+		for i, l := range set.Limits {
 			require.LessOrEqual(j.t, levels[i].level.Cmp(exactCeiling(l)), 0,
 				"%v is exceeded: %v tokens taken and not drained", l, levels[i].level.FloatString(30))
 		}
 		require.Zero(j.t, d.RetryAfter)
 	} else {
-		if j.state.set == before.set { // else the limits changed, and the level drains at their rate from now on
+		if j.state.Set == before.Set { // else the limits changed, and the level drains at their rate from now on
 			require.Equal(j.t, before, j.state, "a denial writes nothing")
 		}
 		j.checkDenied(set, levels, cost, now)
@@ -167,8 +167,8 @@ func (j *judge) take(set *limitSet, cost float64, now int64) coreDecision {
 }
 
 // checkDenied demands that the exact model denies too, but for what rounding may have added to a level.
-func (j *judge) checkDenied(set *limitSet, levels []*exactLevel, cost float64, now int64) {
-	for i, l := range set.limits {
+func (j *judge) checkDenied(set *Set, levels []*exactLevel, cost float64, now int64) {
+	for i, l := range set.Limits {
 		after := new(big.Rat).Add(levels[i].levelAt(now), exact(cost))
 		edge := exactBurst(l)
 		allowance := new(big.Rat).Mul(edge, new(big.Rat).SetFrac64(1, 1<<36+1<<20))
@@ -182,36 +182,36 @@ func (j *judge) checkDenied(set *limitSet, levels []*exactLevel, cost float64, n
 			return
 		}
 	}
-	require.Fail(j.t, "denied although it fits", "cost %v of %v", cost, set.limits)
+	require.Fail(j.t, "denied although it fits", "cost %v of %v", cost, set.Limits)
 }
 
 // checkRetryAfter demands that a take passes after exactly RetryAfter, and not much earlier.
-func (j *judge) checkRetryAfter(set *limitSet, d coreDecision, cost float64, now int64) {
+func (j *judge) checkRetryAfter(set *Set, d Decision, cost float64, now int64) {
 	require.Positive(j.t, d.RetryAfter)
 	if d.RetryAfter > math.MaxInt64/4 {
 		return // centuries: the clock of the test ends here
 	}
 	passes := func(at int64) bool {
-		s := j.state.clone()
-		return s.decide(&ask{set: set, cost: cost}, at).Allowed
+		s := j.state.Clone()
+		return s.Decide(&Request{Set: set, Cost: cost}, at).Allowed
 	}
 	require.True(j.t, passes(now+int64(d.RetryAfter)), "denied after RetryAfter: too early")
 
 	// What may be too late: the nanosecond of rounding up, and the time in which the allowance drains.
 	rate, _ := exactRate(d.Limit).Float64()
-	late := 2 + math.Ceil(d.Limit.capacity()/rate*roundingAllowance*1.01) + float64(d.RetryAfter)*1e-14
+	late := 2 + math.Ceil(d.Limit.Capacity()/rate*roundingAllowance*1.01) + float64(d.RetryAfter)*1e-14
 	if early := float64(d.RetryAfter) - late; early >= 0 {
 		require.False(j.t, passes(now+int64(early)), "RetryAfter %v is lazy: %vns earlier passes too", d.RetryAfter, late)
 	}
 }
 
 // checkLevels compares the state's levels, and what d says of them, with the exact ones.
-func (j *judge) checkLevels(set *limitSet, levels []*exactLevel, d coreDecision, now int64) {
+func (j *judge) checkLevels(set *Set, levels []*exactLevel, d Decision, now int64) {
 	var reset *big.Rat
 	told := false
-	for i, l := range set.limits {
+	for i, l := range set.Limits {
 		want := levels[i].levelAt(now)
-		level := j.state.set.meters[i].drain(j.state.level(i), now-j.state.at)
+		level := j.state.Set.Meters[i].drain(j.state.Level(i), now-j.state.At)
 		require.False(j.t, math.IsNaN(level) || math.IsInf(level, 0) || level < 0, "level %v", level)
 		strayed := new(big.Rat).Sub(exact(level), want)
 		require.GreaterOrEqual(j.t, strayed.Sign(), 0, "level %v of %v is too low by %v", level, l, strayed.FloatString(30))
@@ -220,8 +220,8 @@ func (j *judge) checkLevels(set *limitSet, levels []*exactLevel, d coreDecision,
 		if in := new(big.Rat).Quo(exact(level), exactRate(l)); reset == nil || in.Cmp(reset) > 0 {
 			reset = in
 		}
-		left := math.Max(0, l.capacity()-level)
-		told = told || d.Limit == l && math.Abs(left-d.Remaining) <= l.capacity()*1e-15
+		left := math.Max(0, l.Capacity()-level)
+		told = told || d.Limit == l && math.Abs(left-d.Remaining) <= l.Capacity()*1e-15
 	}
 	require.True(j.t, told, "of no limit is %v left, as of %v", d.Remaining, d.Limit)
 	in, _ := reset.Float64()
@@ -230,22 +230,22 @@ func (j *judge) checkLevels(set *limitSet, levels []*exactLevel, d coreDecision,
 }
 
 // refund gives cost back, to the state and to the model.
-func (j *judge) refund(set *limitSet, cost float64, now int64) {
-	j.count(set.limits)
-	j.state.refund(set, cost, now)
-	j.model.refund(set.limits, cost, now)
-	for i, e := range j.model.find(set.limits, now) {
-		require.GreaterOrEqual(j.t, exact(j.state.level(i)).Cmp(e.levelAt(now)), 0, "refund gave more than it was given")
+func (j *judge) refund(set *Set, cost float64, now int64) {
+	j.count(set.Limits)
+	j.state.Refund(set, cost, now)
+	j.model.refund(set.Limits, cost, now)
+	for i, e := range j.model.find(set.Limits, now) {
+		require.GreaterOrEqual(j.t, exact(j.state.Level(i)).Cmp(e.levelAt(now)), 0, "refund gave more than it was given")
 	}
 }
 
 // peek checks that a peek says what a take would, and changes nothing.
-func (j *judge) peek(set *limitSet, now int64) {
-	before := j.state.clone()
-	d := j.state.peek(set, now)
+func (j *judge) peek(set *Set, now int64) {
+	before := j.state.Clone()
+	d := j.state.Peek(set, now)
 	require.Equal(j.t, before, j.state, "a peek writes nothing")
-	taken := j.state.clone()
-	got := taken.decide(&ask{set: set, cost: math.Min(1, set.smallestBurst())}, now)
+	taken := j.state.Clone()
+	got := taken.Decide(&Request{Set: set, Cost: math.Min(1, set.SmallestBurst())}, now)
 	require.Equal(j.t, got.Allowed, d.Allowed)
 	require.Equal(j.t, got.RetryAfter, d.RetryAfter)
 	require.Equal(j.t, got.Delay, d.Delay)

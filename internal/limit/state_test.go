@@ -1,4 +1,4 @@
-package peerlimit
+package limit
 
 import (
 	"fmt"
@@ -21,8 +21,8 @@ func logarithmic(low, high float64) *rapid.Generator[float64] {
 
 // anyLimit draws limits from one token a day to ten million a second, with bursts from half a token to a thousand
 // million.
-func anyLimit() *rapid.Generator[coreLimit] {
-	return rapid.Custom(func(t *rapid.T) coreLimit {
+func anyLimit() *rapid.Generator[Limit] {
+	return rapid.Custom(func(t *rapid.T) Limit {
 		rate := rapid.OneOf(
 			logarithmic(1.0/86400, 1e7),
 			rapid.SampledFrom([]float64{1.0 / 86400, 1.0 / 60, 1, 3, 10, 1000, 1e7}),
@@ -35,7 +35,7 @@ func anyLimit() *rapid.Generator[coreLimit] {
 			rapid.SampledFrom([]float64{0, 0.5, 1, 10, 1e9}),
 			logarithmic(0.5, 1e9),
 		).Draw(t, "burst")
-		l := coreLimit{Tokens: rate * period.Seconds(), Period: period, Burst: burst}
+		l := Limit{Tokens: rate * period.Seconds(), Period: period, Burst: burst}
 		if rapid.Bool().Draw(t, "leaky") {
 			l = leaky(l)
 		}
@@ -53,8 +53,8 @@ func anyCost(burst float64) *rapid.Generator[float64] {
 
 // anyStep draws how far the clock moves, in nanoseconds: mostly about as long as cost takes to drain, sometimes not at
 // all, back, or ahead by years.
-func anyStep(set *limitSet, cost float64) *rapid.Generator[int64] {
-	m := set.meters[0]
+func anyStep(set *Set, cost float64) *rapid.Generator[int64] {
+	m := set.Meters[0]
 	drains := math.Min(cost*m.period/m.tokens, 1e16)
 	return rapid.OneOf(
 		rapid.Map(logarithmic(0.01, 100), func(f float64) int64 { return int64(f * drains) }),
@@ -72,7 +72,7 @@ type spent struct {
 
 // requireNoWindowExceeds looks at every window of a run in turn: none may have more than the ceiling and what the rate
 // adds in that time. Of spending that was put off, the instants are rounded to the nanosecond: grain is 1 for those.
-func requireNoWindowExceeds(t require.TestingT, l coreLimit, run []spent, grain int64) {
+func requireNoWindowExceeds(t require.TestingT, l Limit, run []spent, grain int64) {
 	ceiling, rate := exactCeiling(l), exactRate(l)
 	for first := range run {
 		sum := new(big.Rat)
@@ -91,13 +91,13 @@ func requireNoWindowExceeds(t require.TestingT, l coreLimit, run []spent, grain 
 func TestStateMatchesTheExactModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limits := rapid.SliceOfN(anyLimit(), 1, 3).Draw(t, "limits")
-		set := newLimitSet(limits)
+		set := NewSet(limits)
 		now := rapid.Int64Range(0, math.MaxInt64/8).Draw(t, "start")
 		j := newJudge(t, set, now)
 		var run []spent
 		latest := now
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
-			cost := anyCost(set.smallestBurst()).Draw(t, "cost")
+			cost := anyCost(set.SmallestBurst()).Draw(t, "cost")
 			now = max(0, now+anyStep(set, cost).Draw(t, "step"))
 			if now > math.MaxInt64/2 {
 				break // the clock of the test ends here, after centuries
@@ -106,7 +106,7 @@ func TestStateMatchesTheExactModel(t *testing.T) {
 			case 0:
 				j.peek(set, now)
 			case 1: // as much as there is
-				if left := j.state.peek(set, now).Remaining; left > 0 && set.fits(left) {
+				if left := j.state.Peek(set, now).Remaining; left > 0 && set.Fits(left) {
 					cost = left
 				}
 				fallthrough
@@ -126,18 +126,18 @@ func TestStateMatchesTheExactModel(t *testing.T) {
 // What most takes are decided by decides as what all others are decided by, to the last bit.
 func TestTakeOne(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		set := newLimitSet([]coreLimit{anyLimit().Draw(t, "limit")})
+		set := NewSet([]Limit{anyLimit().Draw(t, "limit")})
 		now := rapid.Int64Range(0, math.MaxInt64/8).Draw(t, "start")
-		fast, general := newBucketState(set, now), newBucketState(set, now)
+		fast, general := NewState(set, now), NewState(set, now)
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
-			a := ask{set: set, cost: anyCost(set.smallestBurst()).Draw(t, "cost")}
-			now = min(max(0, now+anyStep(set, a.cost).Draw(t, "step")), math.MaxInt64/2)
-			d, ok := fast.takeOne(a.cost, now)
+			a := Request{Set: set, Cost: anyCost(set.SmallestBurst()).Draw(t, "cost")}
+			now = min(max(0, now+anyStep(set, a.Cost).Draw(t, "step")), math.MaxInt64/2)
+			d, ok := fast.takeOne(a.Cost, now)
 			v := general.examine(&a, now)
 			require.Equal(t, v.allowed, ok)
 			if ok {
-				general.charge(a.cost, &v, now)
-				require.Equal(t, general.admission(&a, a.cost, &v), d)
+				general.charge(a.Cost, &v, now)
+				require.Equal(t, general.admission(&a, a.Cost, &v), d)
 			}
 			require.Equal(t, general, fast)
 		}
@@ -147,11 +147,11 @@ func TestTakeOne(t *testing.T) {
 // Refunds let no level fall below the exact one either.
 func TestRefundMatchesTheExactModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		set := newLimitSet(rapid.SliceOfN(anyLimit(), 1, 3).Draw(t, "limits"))
+		set := NewSet(rapid.SliceOfN(anyLimit(), 1, 3).Draw(t, "limits"))
 		now := int64(0)
 		j := newJudge(t, set, now)
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
-			cost := anyCost(set.smallestBurst()).Draw(t, "cost")
+			cost := anyCost(set.SmallestBurst()).Draw(t, "cost")
 			now = min(max(0, now+anyStep(set, cost).Draw(t, "step")), math.MaxInt64/2)
 			if rapid.Bool().Draw(t, "refund") {
 				j.refund(set, cost, now)
@@ -167,19 +167,19 @@ func TestNeverStarved(t *testing.T) {
 	const steps, longest = 20_000, 1e9 // seconds: some thirty years
 	for _, rate := range []float64{1.0 / 86400, 1.0 / 7, 0.3, 1, 10, 1000, 1e6 / 3, 1e7} {
 		for _, burst := range []float64{0.5, 1, 10, 1e4, 1e9} {
-			for _, algorithm := range []coreAlgorithm{coreTokenBucket, coreLeakyBucket} {
+			for _, algorithm := range []Algorithm{TokenBucket, LeakyBucket} {
 				l := withBurst(perSecond(rate), burst)
 				l.Algorithm = algorithm
 				t.Run(fmt.Sprintf("%v", l), func(t *testing.T) {
 					const takeEvery = 7 // steps: not a divisor of anything
 					cost := math.Min(burst/20, rate*longest/steps*takeEvery)
 					step := int64(math.Max(1, cost/rate*1e9/takeEvery))
-					set := newLimitSet([]coreLimit{l})
-					s := newBucketState(set, 0)
-					require.True(t, s.decide(&ask{set: set, cost: burst}, 0).Allowed)
+					set := NewSet([]Limit{l})
+					s := NewState(set, 0)
+					require.True(t, s.Decide(&Request{Set: set, Cost: burst}, 0).Allowed)
 					now, admitted := int64(0), burst
 					for range steps {
-						for s.decide(&ask{set: set, cost: cost}, now).Allowed {
+						for s.Decide(&Request{Set: set, Cost: cost}, now).Allowed {
 							admitted += cost
 						}
 						now += step
@@ -193,11 +193,11 @@ func TestNeverStarved(t *testing.T) {
 
 // A small cost on a large level is below what a float64 can tell apart: it must be overcharged, not given away.
 func TestTinyCostsOnALargeLevelAreNotFree(t *testing.T) {
-	set := newLimitSet([]coreLimit{withBurst(per(1, 24*time.Hour), 1e9)})
-	s := newBucketState(set, 0)
-	require.True(t, s.decide(&ask{set: set, cost: 1e9 - 1e-3}, 0).Allowed)
+	set := NewSet([]Limit{withBurst(per(1, 24*time.Hour), 1e9)})
+	s := NewState(set, 0)
+	require.True(t, s.Decide(&Request{Set: set, Cost: 1e9 - 1e-3}, 0).Allowed)
 	admitted := 0
-	for s.decide(&ask{set: set, cost: 1e-9}, 0).Allowed {
+	for s.Decide(&Request{Set: set, Cost: 1e-9}, 0).Allowed {
 		admitted++
 		require.Less(t, admitted, 1_000_000, "no end")
 	}
@@ -205,18 +205,18 @@ func TestTinyCostsOnALargeLevelAreNotFree(t *testing.T) {
 }
 
 func TestExactResultsStayExact(t *testing.T) {
-	set := newLimitSet([]coreLimit{perSecond(10)})
-	s := newBucketState(set, 0)
-	require.True(t, s.decide(&ask{set: set, cost: 10}, 0).Allowed)
-	assert.Equal(t, 0.0, s.peek(set, 0).Remaining)
-	assert.Equal(t, 100*time.Millisecond, s.peek(set, 0).RetryAfter)
-	assert.Equal(t, time.Second, s.peek(set, 0).ResetAfter)
-	assert.Equal(t, 5.0, s.peek(set, int64(500*time.Millisecond)).Remaining)
-	assert.Equal(t, 10.0, s.peek(set, int64(time.Second)).Remaining)
-	assert.Equal(t, 10.0, s.peek(set, int64(time.Hour)).Remaining, "never more than the burst")
-	assert.False(t, s.drained(int64(time.Second)-1))
-	assert.True(t, s.drained(int64(time.Second)))
-	assert.Equal(t, 750*time.Millisecond, s.fullIn(int64(250*time.Millisecond)))
+	set := NewSet([]Limit{perSecond(10)})
+	s := NewState(set, 0)
+	require.True(t, s.Decide(&Request{Set: set, Cost: 10}, 0).Allowed)
+	assert.Equal(t, 0.0, s.Peek(set, 0).Remaining)
+	assert.Equal(t, 100*time.Millisecond, s.Peek(set, 0).RetryAfter)
+	assert.Equal(t, time.Second, s.Peek(set, 0).ResetAfter)
+	assert.Equal(t, 5.0, s.Peek(set, int64(500*time.Millisecond)).Remaining)
+	assert.Equal(t, 10.0, s.Peek(set, int64(time.Second)).Remaining)
+	assert.Equal(t, 10.0, s.Peek(set, int64(time.Hour)).Remaining, "never more than the burst")
+	assert.False(t, s.Drained(int64(time.Second)-1))
+	assert.True(t, s.Drained(int64(time.Second)))
+	assert.Equal(t, 750*time.Millisecond, s.FullIn(int64(250*time.Millisecond)))
 }
 
 func TestFractionsAddUpToTheBurst(t *testing.T) {
@@ -235,10 +235,10 @@ func TestFractionsAddUpToTheBurst(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(fmt.Sprintf("%v of %v", test.cost, test.burst), func(t *testing.T) {
-			set := newLimitSet([]coreLimit{withBurst(perHour(1), test.burst)})
-			s := newBucketState(set, 0)
+			set := NewSet([]Limit{withBurst(perHour(1), test.burst)})
+			s := NewState(set, 0)
 			passed := 0
-			for s.decide(&ask{set: set, cost: test.cost}, 0).Allowed {
+			for s.Decide(&Request{Set: set, Cost: test.cost}, 0).Allowed {
 				passed++
 			}
 			assert.Equal(t, test.passes, passed)
@@ -248,11 +248,11 @@ func TestFractionsAddUpToTheBurst(t *testing.T) {
 
 // A counter that starts again every minute would let both hundreds pass.
 func TestNoFixedWindowFlaw(t *testing.T) {
-	set := newLimitSet([]coreLimit{perMinute(100)})
-	s := newBucketState(set, 0)
+	set := NewSet([]Limit{perMinute(100)})
+	s := NewState(set, 0)
 	take := func(now time.Duration) (admitted int) {
 		for range 100 {
-			if s.decide(&ask{set: set, cost: 1}, int64(now)).Allowed {
+			if s.Decide(&Request{Set: set, Cost: 1}, int64(now)).Allowed {
 				admitted++
 			}
 		}
@@ -266,10 +266,10 @@ func TestNoFixedWindowFlaw(t *testing.T) {
 // All limits or none: the strictest decides, and a denial costs nothing under the others.
 func TestSeveralLimits(t *testing.T) {
 	second, minute := perSecond(10), perMinute(30)
-	set := newLimitSet([]coreLimit{second, minute})
-	s := newBucketState(set, 0)
-	take := func(cost float64, now time.Duration) coreDecision {
-		return s.decide(&ask{set: set, cost: cost}, int64(now))
+	set := NewSet([]Limit{second, minute})
+	s := NewState(set, 0)
+	take := func(cost float64, now time.Duration) Decision {
+		return s.Decide(&Request{Set: set, Cost: cost}, int64(now))
 	}
 
 	d := take(10, 0)
@@ -296,22 +296,22 @@ func TestSeveralLimits(t *testing.T) {
 
 func TestDecisionNamesTheScarcestLimit(t *testing.T) {
 	a, b := perSecond(100), perMinute(200)
-	set := newLimitSet([]coreLimit{a, b})
-	s := newBucketState(set, 0)
-	d := s.decide(&ask{set: set, cost: 50}, 0)
+	set := NewSet([]Limit{a, b})
+	s := NewState(set, 0)
+	d := s.Decide(&Request{Set: set, Cost: 50}, 0)
 	assert.Equal(t, a, d.Limit, "half is left of the first, three quarters of the second")
 	assert.Equal(t, 50.0, d.Remaining)
-	d = s.decide(&ask{set: set, cost: 50}, int64(time.Second))
+	d = s.Decide(&Request{Set: set, Cost: 50}, int64(time.Second))
 	assert.Equal(t, a, d.Limit)
-	d = s.decide(&ask{set: set, cost: 50}, int64(2*time.Second))
+	d = s.Decide(&Request{Set: set, Cost: 50}, int64(2*time.Second))
 	assert.Equal(t, b, d.Limit, "now less is left of the second, in proportion")
 	assert.InDelta(t, 50+200.0/30, d.Remaining, 1e-9)
 }
 
 func TestLeakyBucketPutsRequestsInAQueue(t *testing.T) {
-	set := newLimitSet([]coreLimit{leaky(withBurst(perSecond(10), 3))})
-	s := newBucketState(set, 0)
-	take := func(now time.Duration) coreDecision { return s.decide(&ask{set: set, cost: 1}, int64(now)) }
+	set := NewSet([]Limit{leaky(withBurst(perSecond(10), 3))})
+	s := NewState(set, 0)
+	take := func(now time.Duration) Decision { return s.Decide(&Request{Set: set, Cost: 1}, int64(now)) }
 	for i := range 3 {
 		d := take(0)
 		assert.True(t, d.Allowed)
@@ -329,23 +329,23 @@ func TestLeakyBucketPutsRequestsInAQueue(t *testing.T) {
 
 // A clock that goes back must not make RetryAfter a lie: the level drains again only once the clock has caught up.
 func TestRetryAfterWhenTheClockWentBack(t *testing.T) {
-	set := newLimitSet([]coreLimit{perSecond(1)})
-	s := newBucketState(set, 0)
-	require.True(t, s.decide(&ask{set: set, cost: 1}, int64(10*time.Second)).Allowed)
-	d := s.decide(&ask{set: set, cost: 1}, int64(4*time.Second))
+	set := NewSet([]Limit{perSecond(1)})
+	s := NewState(set, 0)
+	require.True(t, s.Decide(&Request{Set: set, Cost: 1}, int64(10*time.Second)).Allowed)
+	d := s.Decide(&Request{Set: set, Cost: 1}, int64(4*time.Second))
 	assert.Equal(t, 7*time.Second, d.RetryAfter)
 }
 
 // Limits at the ends of what is valid work like any other: nothing overflows, nothing is NaN, nothing hangs.
 func TestExtremeLimits(t *testing.T) {
-	for _, tokens := range []float64{minRate, 1e-9, 1, 1e9, 1e300, math.MaxFloat64} {
+	for _, tokens := range []float64{MinRate, 1e-9, 1, 1e9, 1e300, math.MaxFloat64} {
 		for _, period := range []time.Duration{1, time.Second, 1<<53 + 1, math.MaxInt64} {
 			for _, burst := range []float64{0, 1e-280, 0.5, 1e9, 1e300, math.MaxFloat64} {
-				l := coreLimit{Tokens: tokens, Period: period, Burst: burst}
-				if l.problem() != "" {
+				l := Limit{Tokens: tokens, Period: period, Burst: burst}
+				if l.Problem() != "" {
 					continue
 				}
-				for _, algorithm := range []coreAlgorithm{coreTokenBucket, coreLeakyBucket} {
+				for _, algorithm := range []Algorithm{TokenBucket, LeakyBucket} {
 					l.Algorithm = algorithm
 					t.Run(fmt.Sprintf("%v", l), func(t *testing.T) { runExtreme(t, l) })
 				}
@@ -354,13 +354,13 @@ func TestExtremeLimits(t *testing.T) {
 	}
 }
 
-func runExtreme(t *testing.T, l coreLimit) {
-	set := newLimitSet([]coreLimit{l})
+func runExtreme(t *testing.T, l Limit) {
+	set := NewSet([]Limit{l})
 	j := newJudge(t, set, 0)
-	costs := []float64{math.SmallestNonzeroFloat64, 1e-9, 1, 1e300, math.MaxFloat64, l.capacity() / 2, l.capacity()}
+	costs := []float64{math.SmallestNonzeroFloat64, 1e-9, 1, 1e300, math.MaxFloat64, l.Capacity() / 2, l.Capacity()}
 	for _, now := range []int64{0, 1, int64(time.Second), 1<<53 + 1, math.MaxInt64 / 2} {
 		for _, cost := range costs {
-			if cost > 0 && set.fits(cost) {
+			if cost > 0 && set.Fits(cost) {
 				j.take(set, cost, now)
 			}
 		}
@@ -375,12 +375,12 @@ func runExtreme(t *testing.T, l coreLimit) {
 
 // The smallest of all bursts: its thousandth part is zero.
 func TestSmallestBurst(t *testing.T) {
-	set := newLimitSet([]coreLimit{withBurst(perSecond(1), math.SmallestNonzeroFloat64)})
-	s := newBucketState(set, 0)
-	a := ask{set: set, cost: math.SmallestNonzeroFloat64}
-	require.True(t, s.decide(&a, 0).Allowed)
-	d := s.decide(&a, 0)
+	set := NewSet([]Limit{withBurst(perSecond(1), math.SmallestNonzeroFloat64)})
+	s := NewState(set, 0)
+	a := Request{Set: set, Cost: math.SmallestNonzeroFloat64}
+	require.True(t, s.Decide(&a, 0).Allowed)
+	d := s.Decide(&a, 0)
 	require.False(t, d.Allowed)
 	require.Positive(t, d.RetryAfter)
-	assert.True(t, s.decide(&a, int64(d.RetryAfter)).Allowed)
+	assert.True(t, s.Decide(&a, int64(d.RetryAfter)).Allowed)
 }

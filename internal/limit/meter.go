@@ -1,4 +1,4 @@
-package peerlimit
+package limit
 
 import (
 	"math"
@@ -34,19 +34,19 @@ type meter struct {
 
 const roundingAllowance = 1.0 / (1 << 36)
 
-func newMeter(l coreLimit) meter {
+func newMeter(l Limit) meter {
 	const scale = 1.0 / (1 << 64)
 	period := float64(l.Period)
 	if l.Period > 1<<53 {
 		period = math.Nextafter(period, math.Inf(1)) // it may have been rounded down, to a higher rate
 	}
-	burst := l.capacity()
+	burst := l.Capacity()
 	return meter{
 		tokens:  l.Tokens * scale,
 		period:  period * scale,
 		burst:   burst,
 		ceiling: math.Min(burst+burst*roundingAllowance, math.MaxFloat64), // an infinite one would be no limit
-		leaky:   l.Algorithm == coreLeakyBucket,
+		leaky:   l.Algorithm == LeakyBucket,
 	}
 }
 
@@ -55,7 +55,7 @@ func (m *meter) drain(level float64, elapsed int64) float64 {
 	if level <= 0 || elapsed <= 0 {
 		return level
 	}
-	left := subUp(level, divDown(mulDown(nanosDown(elapsed), m.tokens), m.period))
+	left := SubUp(level, divDown(mulDown(nanosDown(elapsed), m.tokens), m.period))
 	if left <= 0 {
 		return 0
 	}
@@ -65,16 +65,16 @@ func (m *meter) drain(level float64, elapsed int64) float64 {
 // room returns the nanoseconds, rounded up, until a take of cost fits on top of what level, as it was elapsed nanoseconds
 // ago, has drained to: 0 when it fits now. It is never too early: the same sum is within the ceiling after that time.
 func (m *meter) room(level float64, elapsed int64, cost float64) time.Duration {
-	after := addUp(m.drain(level, elapsed), cost)
+	after := AddUp(m.drain(level, elapsed), cost)
 	if after <= m.ceiling {
 		return 0
 	}
 	wait := m.nanos(after - m.burst)
 	if elapsed < 0 { // a clock that went back must catch up before anything drains
-		wait = addNanos(wait, time.Duration(-elapsed))
+		wait = AddNanos(wait, time.Duration(-elapsed))
 	}
 	// The quotient may be rounded down by an ulp that is worth more than a nanosecond; each step is twice the last.
-	for step := time.Duration(1); wait < math.MaxInt64/2 && addUp(m.drain(level, elapsed+int64(wait)), cost) > m.ceiling; step *= 2 {
+	for step := time.Duration(1); wait < math.MaxInt64/2 && AddUp(m.drain(level, elapsed+int64(wait)), cost) > m.ceiling; step *= 2 {
 		wait += step
 	}
 	return wait
@@ -82,12 +82,12 @@ func (m *meter) room(level float64, elapsed int64, cost float64) time.Duration {
 
 // roomBeside is room for a level as it is now, where some tokens are set aside: they drain only from the end of that on.
 // It makes no difference to when there is room, unless the level would be zero before.
-func (m *meter) roomBeside(out aside, level, cost float64) time.Duration {
-	wait := m.room(addUp(level, out.tokens), 0, cost)
+func (m *meter) roomBeside(out LeasedOut, level, cost float64) time.Duration {
+	wait := m.room(AddUp(level, out.Tokens), 0, cost)
 	if m.nanos(level) >= min(wait, out.ends) {
 		return wait
 	}
-	return max(wait, addNanos(out.ends, m.room(out.tokens, 0, cost)))
+	return max(wait, AddNanos(out.ends, m.room(out.Tokens, 0, cost)))
 }
 
 // nanos returns how long it takes to drain tokens, rounded up and at most [math.MaxInt64].
@@ -102,8 +102,8 @@ func (m *meter) nanos(tokens float64) time.Duration {
 	return time.Duration(n)
 }
 
-// addNanos returns a + b for a, b >= 0, at most [math.MaxInt64].
-func addNanos(a, b time.Duration) time.Duration { return a + min(b, math.MaxInt64-a) }
+// AddNanos returns a + b for a, b >= 0, at most [math.MaxInt64].
+func AddNanos(a, b time.Duration) time.Duration { return a + min(b, math.MaxInt64-a) }
 
 // nanosDown converts n >= 0 to float64, rounding down.
 func nanosDown(n int64) float64 {
@@ -113,8 +113,8 @@ func nanosDown(n int64) float64 {
 	return float64(n)
 }
 
-// addUp returns a + b rounded up, for a, b >= 0. The error of a sum is itself a float64 (Knuth, TAOCP 4.2.2, theorem B).
-func addUp(a, b float64) float64 {
+// AddUp returns a + b rounded up, for a, b >= 0. The error of a sum is itself a float64 (Knuth, TAOCP 4.2.2, theorem B).
+func AddUp(a, b float64) float64 {
 	sum := a + b
 	bb := sum - a
 	if lost := (a - (sum - bb)) + (b - bb); lost > 0 {
@@ -123,8 +123,8 @@ func addUp(a, b float64) float64 {
 	return sum
 }
 
-// subUp returns a - b rounded up.
-func subUp(a, b float64) float64 {
+// SubUp returns a - b rounded up.
+func SubUp(a, b float64) float64 {
 	diff := a - b
 	bb := diff - a
 	if lost := (a - (diff - bb)) + (-b - bb); lost > 0 {
@@ -134,7 +134,7 @@ func subUp(a, b float64) float64 {
 }
 
 // mulDown returns a * b rounded down, for a, b >= 0. A fused multiply-add yields the exact error of a product, unless it
-// underflows; minRate keeps all products far from that.
+// underflows; MinRate keeps all products far from that.
 func mulDown(a, b float64) float64 {
 	product := a * b
 	if math.FMA(a, b, -product) < 0 {

@@ -1,4 +1,4 @@
-package peerlimit
+package limit
 
 import (
 	"encoding/binary"
@@ -22,14 +22,14 @@ func FuzzMeter(f *testing.F) {
 	f.Add(1.0/3, int64(1<<53+1), 1.0, false, script(fuzzOperation{cost: 1.0 / 3}, fuzzOperation{cost: 1, step: 1<<54 + 1}))
 
 	f.Fuzz(func(t *testing.T, tokens float64, period int64, burst float64, leaks bool, script []byte) {
-		l := coreLimit{Tokens: tokens, Period: time.Duration(period), Burst: burst}
+		l := Limit{Tokens: tokens, Period: time.Duration(period), Burst: burst}
 		if leaks {
 			l = leaky(l)
 		}
-		if l.problem() != "" || l.capacity() < 1e-280 { // below, the exact model is more exact than any float64
+		if l.Problem() != "" || l.Capacity() < 1e-280 { // below, the exact model is more exact than any float64
 			return
 		}
-		set := newLimitSet([]coreLimit{l})
+		set := NewSet([]Limit{l})
 		now := int64(0)
 		j := newJudge(t, set, now)
 		for count := 0; len(script) >= fuzzOperationLen && count < 64; count++ {
@@ -37,11 +37,11 @@ func FuzzMeter(f *testing.F) {
 			o, script = readFuzzOperation(script)
 			now = moveClock(now, o.step)
 			switch {
-			case !validCost(o.cost):
+			case !ValidCost(o.cost):
 				j.peek(set, now)
 			case o.refund:
 				j.refund(set, o.cost, now)
-			case set.fits(o.cost):
+			case set.Fits(o.cost):
 				j.take(set, o.cost, now)
 			}
 		}

@@ -1,4 +1,4 @@
-package peerlimit
+package limit
 
 import (
 	"testing"
@@ -12,5 +12,5 @@ func TestSizeOfSeveralLevels(t *testing.T) {
 	if unsafe.Sizeof(uintptr(0)) != 8 {
 		t.Skip("the sizes are those of 64 bits")
 	}
-	assert.EqualValues(t, 136, unsafe.Sizeof(more{})+unsafe.Sizeof(otherLevels{})) // 144 with its size class
+	assert.EqualValues(t, 136, unsafe.Sizeof(extra{})+unsafe.Sizeof(otherLevels{})) // 144 with its size class
 }

@@ -1,4 +1,4 @@
-package peerlimit
+package limit
 
 import (
 	"math"
@@ -11,18 +11,18 @@ import (
 )
 
 // takeFrom takes cost from s under limits.
-func takeFrom(s *bucketState, set *limitSet, cost float64, now time.Duration) coreDecision {
-	return s.decide(&ask{set: set, cost: cost}, int64(now))
+func takeFrom(s *State, set *Set, cost float64, now time.Duration) Decision {
+	return s.Decide(&Request{Set: set, Cost: cost}, int64(now))
 }
 
 func TestRaisedRateHelpsFromNowOn(t *testing.T) {
-	slow, fast := newLimitSet([]coreLimit{perMinute(60)}), newLimitSet([]coreLimit{withBurst(perMinute(600), 60)})
-	s := newBucketState(slow, 0)
+	slow, fast := NewSet([]Limit{perMinute(60)}), NewSet([]Limit{withBurst(perMinute(600), 60)})
+	s := NewState(slow, 0)
 	require.True(t, takeFrom(&s, slow, 60, 0).Allowed)
 
 	// Ten seconds at one a second have passed; at ten a second they would have brought 100.
 	d := takeFrom(&s, fast, 11, 10*time.Second)
-	require.Same(t, fast, s.set, "the level goes on under the new numbers; nothing is left of the old ones")
+	require.Same(t, fast, s.Set, "the level goes on under the new numbers; nothing is left of the old ones")
 	require.False(t, d.Allowed, "the past drains no faster")
 	assert.Equal(t, 10.0, d.Remaining)
 	assert.Equal(t, 100*time.Millisecond, d.RetryAfter, "the new rate counts from now on")
@@ -30,8 +30,8 @@ func TestRaisedRateHelpsFromNowOn(t *testing.T) {
 }
 
 func TestLoweredRate(t *testing.T) {
-	fast, slow := newLimitSet([]coreLimit{perMinute(600)}), newLimitSet([]coreLimit{perMinute(60)})
-	s := newBucketState(fast, 0)
+	fast, slow := NewSet([]Limit{perMinute(600)}), NewSet([]Limit{perMinute(60)})
+	s := NewState(fast, 0)
 	require.True(t, takeFrom(&s, fast, 600, 0).Allowed)
 
 	// Ten seconds at ten a second leave 500 where only 60 have room: 441 must go at one a second.
@@ -43,8 +43,8 @@ func TestLoweredRate(t *testing.T) {
 }
 
 func TestAddedLimitStartsFullOfTokens(t *testing.T) {
-	one, two := newLimitSet([]coreLimit{perSecond(10)}), newLimitSet([]coreLimit{perMinute(15), perSecond(10)})
-	s := newBucketState(one, 0)
+	one, two := NewSet([]Limit{perSecond(10)}), NewSet([]Limit{perMinute(15), perSecond(10)})
+	s := NewState(one, 0)
 	require.True(t, takeFrom(&s, one, 10, 0).Allowed)
 	assert.False(t, takeFrom(&s, two, 1, 0).Allowed, "the old limit is still exhausted, though it is another one's turn now")
 	require.True(t, takeFrom(&s, two, 10, time.Second).Allowed)
@@ -55,8 +55,8 @@ func TestAddedLimitStartsFullOfTokens(t *testing.T) {
 }
 
 func TestRemovedLimitNoLongerDenies(t *testing.T) {
-	two, one := newLimitSet([]coreLimit{perSecond(10), perMinute(10)}), newLimitSet([]coreLimit{perSecond(10)})
-	s := newBucketState(two, 0)
+	two, one := NewSet([]Limit{perSecond(10), perMinute(10)}), NewSet([]Limit{perSecond(10)})
+	s := NewState(two, 0)
 	require.True(t, takeFrom(&s, two, 10, 0).Allowed)
 	require.False(t, takeFrom(&s, two, 10, time.Second).Allowed)
 	assert.True(t, takeFrom(&s, one, 10, time.Second).Allowed)
@@ -65,8 +65,8 @@ func TestRemovedLimitNoLongerDenies(t *testing.T) {
 // While versions of the code mix, those that know a limit enforce it whatever the others do: it keeps draining, and
 // takes of others are not charged to it.
 func TestAbsentLimitDrainsAndIsNotCharged(t *testing.T) {
-	two, one := newLimitSet([]coreLimit{perSecond(10), perMinute(12)}), newLimitSet([]coreLimit{perSecond(10)})
-	s := newBucketState(two, 0)
+	two, one := NewSet([]Limit{perSecond(10), perMinute(12)}), NewSet([]Limit{perSecond(10)})
+	s := NewState(two, 0)
 	require.True(t, takeFrom(&s, two, 10, 0).Allowed)
 	for second := 1; second <= 5; second++ {
 		require.True(t, takeFrom(&s, one, 10, time.Duration(second)*time.Second).Allowed)
@@ -78,34 +78,34 @@ func TestAbsentLimitDrainsAndIsNotCharged(t *testing.T) {
 }
 
 func TestLevelsFollowPeriodAlgorithmAndOrdinal(t *testing.T) {
-	base := []coreLimit{perSecond(10), perSecond(20), perMinute(30), leaky(perSecond(40))}
-	s := newBucketState(newLimitSet(base), 0)
+	base := []Limit{perSecond(10), perSecond(20), perMinute(30), leaky(perSecond(40))}
+	s := NewState(NewSet(base), 0)
 	for i := range base {
-		s.setLevel(i, float64(i+1))
+		s.SetLevel(i, float64(i+1))
 	}
 	tests := []struct {
 		name   string
-		limits []coreLimit
+		limits []Limit
 		want   []float64
 	}{
-		{"the same numbers", []coreLimit{perSecond(10), perSecond(20), perMinute(30), leaky(perSecond(40))}, []float64{1, 2, 3, 4}},
-		{"other numbers", []coreLimit{perSecond(99), withBurst(perSecond(98), 5), perMinute(97), leaky(perSecond(96))}, []float64{1, 2, 3, 4}},
-		{"another order", []coreLimit{leaky(perSecond(40)), perMinute(30), perSecond(10), perSecond(20)}, []float64{4, 3, 1, 2}},
-		{"equals by their order", []coreLimit{perSecond(20), perSecond(10)}, []float64{1, 2}},
-		{"another period", []coreLimit{perHour(10)}, []float64{0}},
-		{"another algorithm", []coreLimit{leaky(perMinute(30))}, []float64{0}},
-		{"one more equal", []coreLimit{perSecond(1), perSecond(1), perSecond(1)}, []float64{1, 2, 0}},
+		{"the same numbers", []Limit{perSecond(10), perSecond(20), perMinute(30), leaky(perSecond(40))}, []float64{1, 2, 3, 4}},
+		{"other numbers", []Limit{perSecond(99), withBurst(perSecond(98), 5), perMinute(97), leaky(perSecond(96))}, []float64{1, 2, 3, 4}},
+		{"another order", []Limit{leaky(perSecond(40)), perMinute(30), perSecond(10), perSecond(20)}, []float64{4, 3, 1, 2}},
+		{"equals by their order", []Limit{perSecond(20), perSecond(10)}, []float64{1, 2}},
+		{"another period", []Limit{perHour(10)}, []float64{0}},
+		{"another algorithm", []Limit{leaky(perMinute(30))}, []float64{0}},
+		{"one more equal", []Limit{perSecond(1), perSecond(1), perSecond(1)}, []float64{1, 2, 0}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			changed := s.clone()
-			changed.adopt(newLimitSet(test.limits), 0)
+			changed := s.Clone()
+			changed.Adopt(NewSet(test.limits), 0)
 			for i, want := range test.want {
-				assert.Equal(t, want, changed.level(i), "level %d", i)
+				assert.Equal(t, want, changed.Level(i), "level %d", i)
 			}
-			changed.adopt(newLimitSet(base), 0)
+			changed.Adopt(NewSet(base), 0)
 			for i := range base {
-				assert.Equal(t, float64(i+1), changed.level(i), "level %d comes back", i)
+				assert.Equal(t, float64(i+1), changed.Level(i), "level %d comes back", i)
 			}
 		})
 	}
@@ -113,82 +113,82 @@ func TestLevelsFollowPeriodAlgorithmAndOrdinal(t *testing.T) {
 
 // A level that is remembered keeps its ordinal when an equal one before it has drained and is forgotten.
 func TestRememberedLevelKeepsItsOrdinal(t *testing.T) {
-	three := newLimitSet([]coreLimit{perSecond(10), withBurst(perSecond(1000), 100), withBurst(perSecond(1), 100)})
-	one := newLimitSet([]coreLimit{perSecond(10)})
-	s := newBucketState(three, 0)
+	three := NewSet([]Limit{perSecond(10), withBurst(perSecond(1000), 100), withBurst(perSecond(1), 100)})
+	one := NewSet([]Limit{perSecond(10)})
+	s := NewState(three, 0)
 	for second := range 10 {
 		require.True(t, takeFrom(&s, three, 10, time.Duration(second)*time.Second).Allowed)
 	}
 	require.True(t, takeFrom(&s, one, 1, 10*time.Second).Allowed, "only the third is still remembered")
 
-	d := s.peek(three, int64(10*time.Second))
+	d := s.Peek(three, int64(10*time.Second))
 	assert.Equal(t, withBurst(perSecond(1), 100), d.Limit)
 	assert.Equal(t, 10.0, d.Remaining, "90 of its 100 have not drained")
 }
 
 // What is remembered costs nothing on each take, and is forgotten when it has drained.
 func TestRememberedLevelIsForgottenOnceDrained(t *testing.T) {
-	minute, hour := newLimitSet([]coreLimit{perMinute(600)}), newLimitSet([]coreLimit{perHour(600)})
-	s := newBucketState(minute, 0)
+	minute, hour := NewSet([]Limit{perMinute(600)}), NewSet([]Limit{perHour(600)})
+	s := NewState(minute, 0)
 	require.True(t, takeFrom(&s, minute, 100, 0).Allowed)
 	require.True(t, takeFrom(&s, hour, 1, 0).Allowed)
 	assert.Zero(t, testing.AllocsPerRun(10, func() { takeFrom(&s, hour, 1, time.Second) }))
-	assert.Equal(t, 510.0, s.peek(minute, int64(time.Second)).Remaining)
+	assert.Equal(t, 510.0, s.Peek(minute, int64(time.Second)).Remaining)
 	require.True(t, takeFrom(&s, hour, 1, 10*time.Second).Allowed)
-	assert.Same(t, hour, s.set)
+	assert.Same(t, hour, s.Set)
 }
 
 // Undoing a reservation turns the time back; levels that it does not know of would drain a second time.
 func TestReservationsBesideRememberedLevelsCannotBeUndone(t *testing.T) {
-	minute, hour := newLimitSet([]coreLimit{perMinute(600)}), newLimitSet([]coreLimit{perHour(600)})
-	s := newBucketState(minute, 0)
+	minute, hour := NewSet([]Limit{perMinute(600)}), NewSet([]Limit{perHour(600)})
+	s := NewState(minute, 0)
 	require.True(t, takeFrom(&s, minute, 100, 0).Allowed)
 	require.True(t, takeFrom(&s, hour, 1, 0).Allowed)
-	d, u := s.reserve(&ask{set: hour, cost: 1, reserve: true}, int64(time.Second))
+	d, u := s.Reserve(&Request{Set: hour, Cost: 1, Reserve: true}, int64(time.Second))
 	assert.True(t, d.Allowed)
 	assert.Nil(t, u)
 }
 
 // A reservation that was made under another number of limits is void, and not remembered.
 func TestReservationUnderOtherLimitsCannotBeUndone(t *testing.T) {
-	one, two := newLimitSet([]coreLimit{perMinute(10)}), newLimitSet([]coreLimit{perMinute(10), perHour(10)})
-	s := newBucketState(one, 0)
+	one, two := NewSet([]Limit{perMinute(10)}), NewSet([]Limit{perMinute(10), perHour(10)})
+	s := NewState(one, 0)
 	require.True(t, takeFrom(&s, one, 10, 0).Allowed)
-	d, u := s.reserve(&ask{set: one, cost: 5, reserve: true, maxDelay: time.Hour}, 0)
+	d, u := s.Reserve(&Request{Set: one, Cost: 5, Reserve: true, MaxDelay: time.Hour}, 0)
 	require.True(t, d.Allowed)
 	require.NotNil(t, u)
-	s.adopt(two, 0)
-	before := s.clone()
-	var c undone
-	c.cancel(&s, *u, 0)
+	s.Adopt(two, 0)
+	before := s.Clone()
+	var c Cancelled
+	c.Cancel(&s, *u, 0)
 	assert.Equal(t, before, s)
-	assert.Empty(t, c.list)
+	assert.Empty(t, c.List)
 }
 
 // Whatever periods are asked for: what a bucket remembers is bounded, and forgotten once it is drained.
 func TestChangingPeriodsDoNotAccumulate(t *testing.T) {
-	last := newLimitSet([]coreLimit{perSecond(1)})
-	s := newBucketState(last, 0)
+	last := NewSet([]Limit{perSecond(1)})
+	s := NewState(last, 0)
 	for i := range 1000 {
-		set := newLimitSet([]coreLimit{per(1000, time.Hour+time.Duration(i)), per(1000, 2*time.Hour+time.Duration(i))})
+		set := NewSet([]Limit{per(1000, time.Hour+time.Duration(i)), per(1000, 2*time.Hour+time.Duration(i))})
 		require.True(t, takeFrom(&s, set, 1, time.Duration(i)*time.Millisecond).Allowed)
-		require.LessOrEqual(t, len(s.set.meters), maxLevels)
-		assert.Equal(t, 999.0, s.peek(set, int64(i)*int64(time.Millisecond)).Remaining, "those asked for are enforced")
+		require.LessOrEqual(t, len(s.Set.Meters), MaxLevels)
+		assert.Equal(t, 999.0, s.Peek(set, int64(i)*int64(time.Millisecond)).Remaining, "those asked for are enforced")
 	}
 	require.True(t, takeFrom(&s, last, 1, 3*time.Hour).Allowed)
-	assert.Same(t, last, s.set, "all others are drained")
-	assert.Nil(t, s.more)
+	assert.Same(t, last, s.Set, "all others are drained")
+	assert.Nil(t, s.extra)
 }
 
 // As many limits as there may be, and as many of another version.
 func TestTwoVersionsOfEightLimitsEach(t *testing.T) {
-	var a, b []coreLimit
-	for i := range maxCombined {
+	var a, b []Limit
+	for i := range MaxCombined {
 		a = append(a, per(10, time.Hour+time.Duration(i)))
 		b = append(b, per(20, 2*time.Hour+time.Duration(i)))
 	}
-	first, second := newLimitSet(a), newLimitSet(b)
-	s := newBucketState(first, 0)
+	first, second := NewSet(a), NewSet(b)
+	s := NewState(first, 0)
 	for range 10 {
 		require.True(t, takeFrom(&s, first, 1, 0).Allowed)
 		require.True(t, takeFrom(&s, second, 2, 0).Allowed)
@@ -200,8 +200,8 @@ func TestTwoVersionsOfEightLimitsEach(t *testing.T) {
 // Any versions of a limiter's numbers, in any order on one bucket: each decides as the exact model does.
 func TestMixedVersionsMatchTheExactModel(t *testing.T) {
 	// Few periods and ordinals, so that versions share levels, and no more than a bucket remembers.
-	limit := rapid.Custom(func(t *rapid.T) coreLimit {
-		l := coreLimit{
+	limit := rapid.Custom(func(t *rapid.T) Limit {
+		l := Limit{
 			Tokens: rapid.SampledFrom([]float64{1, 3, 10, 60}).Draw(t, "tokens"),
 			Period: rapid.SampledFrom([]time.Duration{time.Second, time.Minute}).Draw(t, "period"),
 			Burst:  rapid.SampledFrom([]float64{0, 5, 20, 100}).Draw(t, "burst"),
@@ -212,8 +212,8 @@ func TestMixedVersionsMatchTheExactModel(t *testing.T) {
 		return l
 	})
 	rapid.Check(t, func(t *rapid.T) {
-		versions := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) *limitSet {
-			return newLimitSet(rapid.SliceOfN(limit, 1, 4).Draw(t, "limits"))
+		versions := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) *Set {
+			return NewSet(rapid.SliceOfN(limit, 1, 4).Draw(t, "limits"))
 		}), 2, 3).Draw(t, "versions")
 		j := newJudge(t, versions[0], 0)
 		now := int64(0)
@@ -223,7 +223,7 @@ func TestMixedVersionsMatchTheExactModel(t *testing.T) {
 			if rapid.IntRange(0, 9).Draw(t, "operation") == 0 {
 				j.peek(set, now)
 			} else {
-				j.take(set, anyCost(set.smallestBurst()).Draw(t, "cost"), now)
+				j.take(set, anyCost(set.SmallestBurst()).Draw(t, "cost"), now)
 			}
 		}
 	})
@@ -233,21 +233,21 @@ func TestMixedVersionsMatchTheExactModel(t *testing.T) {
 func TestMixedVersionsAreBoundedByTheLargerOfEach(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		numbers := rapid.Float64Range(0.1, 100)
-		versions := []*limitSet{}
-		larger := coreLimit{Period: time.Second}
+		versions := []*Set{}
+		larger := Limit{Period: time.Second}
 		for range 2 {
 			l := withBurst(perSecond(numbers.Draw(t, "tokens")), numbers.Draw(t, "burst"))
-			versions = append(versions, newLimitSet([]coreLimit{l}))
+			versions = append(versions, NewSet([]Limit{l}))
 			larger.Tokens, larger.Burst = math.Max(larger.Tokens, l.Tokens), math.Max(larger.Burst, l.Burst)
 		}
-		s := newBucketState(versions[0], 0)
+		s := NewState(versions[0], 0)
 		now := int64(0)
 		var run []spent
 		for range rapid.IntRange(1, 80).Draw(t, "steps") {
 			set := rapid.SampledFrom(versions).Draw(t, "version")
-			cost := anyCost(set.smallestBurst()).Draw(t, "cost")
+			cost := anyCost(set.SmallestBurst()).Draw(t, "cost")
 			now += rapid.Int64Range(0, int64(time.Second)).Draw(t, "step")
-			if s.decide(&ask{set: set, cost: cost}, now).Allowed {
+			if s.Decide(&Request{Set: set, Cost: cost}, now).Allowed {
 				run = append(run, spent{at: now, cost: cost})
 			}
 		}

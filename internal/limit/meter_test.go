@@ -1,4 +1,4 @@
-package peerlimit
+package limit
 
 import (
 	"math"
@@ -37,8 +37,8 @@ func TestRoundingErrsToOneSide(t *testing.T) {
 		a, b := anyMagnitude().Draw(t, "a"), anyMagnitude().Draw(t, "b")
 		ra, rb := exact(a), exact(b)
 
-		requireRoundedUp(t, "addUp", new(big.Rat).Add(ra, rb), addUp(a, b))
-		requireRoundedUp(t, "subUp", new(big.Rat).Sub(ra, rb), subUp(a, b))
+		requireRoundedUp(t, "addUp", new(big.Rat).Add(ra, rb), AddUp(a, b))
+		requireRoundedUp(t, "subUp", new(big.Rat).Sub(ra, rb), SubUp(a, b))
 		if product := a * b; product == 0 || product > smallestProduct {
 			requireRoundedDown(t, "mulDown", new(big.Rat).Mul(ra, rb), mulDown(a, b))
 		}
@@ -74,11 +74,11 @@ func requireRoundedDown(t *rapid.T, name string, want *big.Rat, got float64) {
 
 func TestRoundingAtTheEndOfTheNumbers(t *testing.T) {
 	most := math.MaxFloat64
-	assert.True(t, math.IsInf(addUp(most, most), 1))
-	assert.True(t, math.IsInf(addUp(most, 1), 1))
+	assert.True(t, math.IsInf(AddUp(most, most), 1))
+	assert.True(t, math.IsInf(AddUp(most, 1), 1))
 	assert.Equal(t, most, mulDown(most, 2))
 	assert.Equal(t, most, divDown(most, 0.5))
-	assert.Zero(t, subUp(most, most))
+	assert.Zero(t, SubUp(most, most))
 	assert.Equal(t, float64(1<<63-1<<10), nanosDown(math.MaxInt64))
 	assert.Equal(t, float64(1<<53), nanosDown(1<<53+1))
 }
@@ -86,7 +86,7 @@ func TestRoundingAtTheEndOfTheNumbers(t *testing.T) {
 func TestDrain(t *testing.T) {
 	tests := []struct {
 		name    string
-		limit   coreLimit
+		limit   Limit
 		level   float64
 		elapsed time.Duration
 		want    float64
@@ -122,7 +122,7 @@ func TestPeriodIsRoundedUp(t *testing.T) {
 
 func TestNanosIsHowLongTokensTakeToDrain(t *testing.T) {
 	tests := []struct {
-		limit  coreLimit
+		limit  Limit
 		tokens float64
 		want   time.Duration
 	}{
