@@ -16,6 +16,7 @@ import (
 
 	"github.com/peerlimit/peerlimit/fallback"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/secret"
 	"github.com/peerlimit/peerlimit/transport"
 )
 
@@ -152,7 +153,7 @@ type settings struct {
 	rpc       netip.AddrPort // to bind
 	advertise netip.AddrPort // zero address: what was bound; zero port: the bound gossip port
 
-	encryption encryption
+	encryption secret.Encryption
 }
 
 // resolve checks the configuration and fills in its defaults. It looks up host names and does no other I/O.

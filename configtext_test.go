@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlimit/peerlimit/fallback"
+	"github.com/peerlimit/peerlimit/internal/secret"
 	"github.com/peerlimit/peerlimit/transport"
 )
 
@@ -177,9 +178,9 @@ func TestANodeIsPrintedWithoutItsSecrets(t *testing.T) {
 	defer node.Close()
 	limiter, err := node.Limiter("api", PerSecond(1))
 	require.NoError(t, err)
-	keys, err := deriveKeys(DefaultCluster, printedSecret)
+	keys, err := secret.Derive(DefaultCluster, printedSecret)
 	require.NoError(t, err)
-	secrets := tracesOf(printedSecret, acceptedSecret, keys.gossip, keys.takes.Seed())
+	secrets := tracesOf(printedSecret, acceptedSecret, keys.Gossip, keys.Takes.Seed())
 	for name, value := range map[string]any{
 		"a node": node, "in a struct": struct{ Node *Node }{node}, "a slice": []*Node{node}, "its keys": keys, "the keys themselves": *keys,
 		"one that was not started": struct{ node *Node }{&Node{settings: node.settings}}, // of one that was, fmt would read what changes

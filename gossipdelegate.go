@@ -53,7 +53,7 @@ func gossipConfig(s *settings, t gossipTransport, m *membership, logger *log.Log
 	c.Label, c.SkipInboundLabelCheck = s.Cluster, false
 	c.BindAddr, c.BindPort = t.bound().Addr().String(), int(t.bound().Port())
 	c.AdvertiseAddr, c.AdvertisePort = advertised.Addr().String(), int(advertised.Port())
-	c.SecretKey, c.Keyring = nil, s.encryption.keyring
+	c.SecretKey, c.Keyring = nil, s.encryption.Keyring
 	c.GossipVerifyIncoming, c.GossipVerifyOutgoing = true, true
 	c.DelegateProtocolMin, c.DelegateProtocolVersion, c.DelegateProtocolMax = 0, 0, 0
 	d := gossipDelegate{membership: m, protocol: c.ProtocolVersion}

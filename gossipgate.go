@@ -94,10 +94,10 @@ func newGossipGate(s *settings) (*gossipGate, error) {
 		name:    []byte(s.Cluster),
 		refused: [2]*refusals{{log: log}, {log: log}},
 	}
-	if s.encryption.keyring == nil {
+	if s.encryption.Keyring == nil {
 		return g, nil
 	}
-	for _, key := range s.encryption.keyring.GetKeys() {
+	for _, key := range s.encryption.Keyring.GetKeys() {
 		block, err := aes.NewCipher(key)
 		if err != nil {
 			return nil, err

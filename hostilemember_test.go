@@ -24,7 +24,7 @@ import (
 // gossipOnly starts a member that is memberlist and nothing else, in the cluster of node, on loopback.
 func gossipOnly(t *testing.T, node *Node, name string, metadata func() []byte) *memberlist.Memberlist {
 	config := memberlist.DefaultLANConfig()
-	config.Name, config.Label, config.Keyring = name, node.settings.Cluster, node.settings.encryption.keyring
+	config.Name, config.Label, config.Keyring = name, node.settings.Cluster, node.settings.encryption.Keyring
 	config.BindAddr, config.BindPort = "127.0.0.1", 0
 	config.Logger = gossipLogger(slog.New(slog.DiscardHandler))
 	config.Delegate = &changingMetadata{metadata}
@@ -117,7 +117,7 @@ func TestAMemberThatFloodsDoesNotEndTheService(t *testing.T) {
 	// And one asks what makes no sense, also under somebody else's name.
 	client := transport.NewClient(transport.ClientConfig{
 		Cluster: nodes[0].settings.Cluster, Self: nodes[1].identity, MinVersion: protocolMin, MaxVersion: protocolMax,
-		WrapConn: nodes[0].settings.encryption.wrapClient(),
+		WrapConn: nodes[0].settings.encryption.WrapClient(),
 	})
 	target := transport.Peer{Name: nodes[0].identity, Addr: nodes[0].Self().RPCAddr}
 	until(&attackers, func(i int) {

@@ -177,7 +177,7 @@ func (n *Node) listen() (err error) {
 	n.server, err = transport.Listen(transport.ServerConfig{
 		Network: network, Addr: n.settings.rpc.String(), Cluster: n.settings.Cluster, Self: n.identity,
 		MinVersion: protocolMin, MaxVersion: protocolMax, Handler: n.handle, Logger: n.log,
-		WrapConn: n.settings.encryption.wrapServer(), OnRefused: n.refusedConnection,
+		WrapConn: n.settings.encryption.WrapServer(), OnRefused: n.refusedConnection,
 	})
 	if err != nil {
 		return fmt.Errorf("peerlimit: RPCAddr %s: %w", n.settings.rpc, err)
@@ -185,7 +185,7 @@ func (n *Node) listen() (err error) {
 	n.client = transport.NewClient(transport.ClientConfig{
 		Network: network, Cluster: n.settings.Cluster, Self: n.identity,
 		MinVersion: protocolMin, MaxVersion: protocolMax, Logger: n.log, OnLink: n.linkChanged,
-		WrapConn: n.settings.encryption.wrapClient(),
+		WrapConn: n.settings.encryption.WrapClient(),
 	})
 	bound, err := boundAddr(n.server.Addr())
 	if err != nil {

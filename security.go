@@ -4,22 +4,23 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"github.com/peerlimit/peerlimit/internal/secret"
 )
 
 // checkSecurity refuses what would leave a cluster open by mistake, and prepares the keys. No secret is in any error.
 func (s *settings) checkSecurity() (err error) {
-	if s.Secret != nil && len(s.Secret) < minSecretLen {
-		return fmt.Errorf("a Secret must be at least %d random bytes; this one has %d bytes", minSecretLen, len(s.Secret))
+	if s.Secret != nil && len(s.Secret) < secret.MinLen {
+		return fmt.Errorf("a Secret must be at least %d random bytes; this one has %d bytes", secret.MinLen, len(s.Secret))
 	}
 	if len(s.AcceptSecrets) > 0 && s.Secret == nil {
 		return fmt.Errorf("AcceptSecrets has %d secrets and Secret is empty: there must be one to encrypt with", len(s.AcceptSecrets))
 	}
-	if len(s.AcceptSecrets) > maxAccepted {
-		return fmt.Errorf("AcceptSecrets has %d secrets; at most %d are allowed", len(s.AcceptSecrets), maxAccepted)
+	if len(s.AcceptSecrets) > secret.MaxAccepted {
+		return fmt.Errorf("AcceptSecrets has %d secrets; at most %d are allowed", len(s.AcceptSecrets), secret.MaxAccepted)
 	}
 	for i, accepted := range s.AcceptSecrets {
-		if len(accepted) < minSecretLen {
-			return fmt.Errorf("AcceptSecrets[%d] is %d bytes long; it must be at least %d", i, len(accepted), minSecretLen)
+		if len(accepted) < secret.MinLen {
+			return fmt.Errorf("AcceptSecrets[%d] is %d bytes long; it must be at least %d", i, len(accepted), secret.MinLen)
 		}
 	}
 	if err := checkTLS(s.TLS); err != nil {
@@ -30,7 +31,7 @@ func (s *settings) checkSecurity() (err error) {
 			return err
 		}
 	}
-	if s.encryption, err = encryptionFor(s.Cluster, s.Secret, s.AcceptSecrets, s.TLS); err != nil {
+	if s.encryption, err = secret.For(s.Cluster, s.Secret, s.AcceptSecrets, s.TLS); err != nil {
 		return fmt.Errorf("the keys of Secret: %w", err)
 	}
 	return nil

@@ -1,4 +1,4 @@
-package peerlimit
+package secret
 
 import (
 	"bytes"
@@ -27,23 +27,23 @@ import (
 // tells anything about the other or about another cluster that has the same secret.
 
 const (
-	// minSecretLen keeps out passwords: who records traffic can try as many as they like.
-	minSecretLen = 32
+	// MinLen keeps out passwords: who records traffic can try as many as they like.
+	MinLen = 32
 
-	// maxAccepted bounds AcceptSecrets: a rotation needs one.
-	maxAccepted = 8
+	// MaxAccepted bounds AcceptSecrets: a rotation needs one.
+	MaxAccepted = 8
 )
 
-// secretKeys are what is derived from one secret.
-type secretKeys struct {
-	gossip []byte // AES-256
-	takes  ed25519.PrivateKey
+// Keys are what is derived from one secret.
+type Keys struct {
+	Gossip []byte // AES-256
+	Takes  ed25519.PrivateKey
 }
 
 // Format keeps derived keys out of whatever is printed.
-func (secretKeys) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "(keys)") }
+func (Keys) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "(keys)") }
 
-func deriveKeys(cluster string, secret []byte) (*secretKeys, error) {
+func Derive(cluster string, secret []byte) (*Keys, error) {
 	gossip, err := hkdf.Key(sha256.New, secret, []byte(cluster), "peerlimit gossip 1", 32)
 	if err != nil {
 		return nil, err
@@ -52,31 +52,31 @@ func deriveKeys(cluster string, secret []byte) (*secretKeys, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &secretKeys{gossip: gossip, takes: ed25519.NewKeyFromSeed(seed)}, nil
+	return &Keys{Gossip: gossip, Takes: ed25519.NewKeyFromSeed(seed)}, nil
 }
 
-// encryption is how a node speaks to others; the zero value is in the clear.
-type encryption struct {
+// Encryption is how a node speaks to others; the zero value is in the clear.
+type Encryption struct {
 	server, client *tls.Config         // of takes; nil: not encrypted
-	keyring        *memberlist.Keyring // of gossip; nil: not encrypted
+	Keyring        *memberlist.Keyring // of gossip; nil: not encrypted
 }
 
-// encryptionFor prepares the keys. secret is the one to encrypt with; accepted ones are understood as well.
-func encryptionFor(cluster string, secret []byte, accepted [][]byte, own *tls.Config) (e encryption, err error) {
+// For prepares the keys. secret is the one to encrypt with; accepted ones are understood as well.
+func For(cluster string, secret []byte, accepted [][]byte, own *tls.Config) (e Encryption, err error) {
 	if len(secret) > 0 {
-		var all []*secretKeys
+		var all []*Keys
 		for _, s := range append([][]byte{secret}, accepted...) {
-			keys, err := deriveKeys(cluster, s)
+			keys, err := Derive(cluster, s)
 			if err != nil {
-				return encryption{}, err
+				return Encryption{}, err
 			}
 			all = append(all, keys)
 		}
-		if e.keyring, err = keyringOf(all); err != nil {
-			return encryption{}, err
+		if e.Keyring, err = keyringOf(all); err != nil {
+			return Encryption{}, err
 		}
 		if e.server, err = memberTLS(all); err != nil {
-			return encryption{}, err
+			return Encryption{}, err
 		}
 		e.client = e.server
 	}
@@ -87,25 +87,25 @@ func encryptionFor(cluster string, secret []byte, accepted [][]byte, own *tls.Co
 	return e, nil
 }
 
-func keyringOf(all []*secretKeys) (*memberlist.Keyring, error) {
+func keyringOf(all []*Keys) (*memberlist.Keyring, error) {
 	var others [][]byte
 	for _, keys := range all[1:] {
-		others = append(others, keys.gossip)
+		others = append(others, keys.Gossip)
 	}
-	return memberlist.NewKeyring(others, all[0].gossip)
+	return memberlist.NewKeyring(others, all[0].Gossip)
 }
 
 // memberTLS returns how members prove to each other that they know a secret: each shows a certificate with the public key
 // that belongs to it, and TLS proves that it has the private one. Names, dates and signatures in the certificate mean
 // nothing, so neither clocks nor addresses matter.
-func memberTLS(all []*secretKeys) (*tls.Config, error) {
-	certificate, err := certify(all[0].takes)
+func memberTLS(all []*Keys) (*tls.Config, error) {
+	certificate, err := certify(all[0].Takes)
 	if err != nil {
 		return nil, err
 	}
 	var members [][]byte
 	for _, keys := range all {
-		members = append(members, keys.takes.Public().(ed25519.PublicKey))
+		members = append(members, keys.Takes.Public().(ed25519.PublicKey))
 	}
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
@@ -122,12 +122,12 @@ func memberTLS(all []*secretKeys) (*tls.Config, error) {
 					}
 				}
 			}
-			return errStranger
+			return errNoMember
 		},
 	}, nil
 }
 
-var errStranger = errors.New("peerlimit: the other side does not have the cluster's secret")
+var errNoMember = errors.New("peerlimit: the other side does not have the cluster's secret")
 
 // certify makes the certificate that carries a key.
 func certify(key ed25519.PrivateKey) (tls.Certificate, error) {
@@ -150,17 +150,17 @@ func certificateTemplate() *x509.Certificate {
 	}
 }
 
-// wrapServer returns what makes connections of takes encrypted where they are accepted, or nil when they are not.
-func (e *encryption) wrapServer() func(net.Conn) net.Conn {
+// WrapServer returns what makes connections of takes encrypted where they are accepted, or nil when they are not.
+func (e *Encryption) WrapServer() func(net.Conn) net.Conn {
 	if e.server == nil {
 		return nil
 	}
 	return func(conn net.Conn) net.Conn { return tls.Server(conn, e.server) }
 }
 
-// wrapClient returns the same for where they are dialled. A configuration of the caller's that names no server expects the
+// WrapClient returns the same for where they are dialled. A configuration of the caller's that names no server expects the
 // address that is dialled in the other side's certificate.
-func (e *encryption) wrapClient() func(net.Conn) net.Conn {
+func (e *Encryption) WrapClient() func(net.Conn) net.Conn {
 	if e.client == nil {
 		return nil
 	}

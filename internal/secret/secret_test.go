@@ -1,4 +1,4 @@
-package peerlimit
+package secret
 
 import (
 	"bytes"
@@ -14,26 +14,26 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func testSecret(b byte) []byte { return bytes.Repeat([]byte{b}, minSecretLen) }
+func testSecret(b byte) []byte { return bytes.Repeat([]byte{b}, MinLen) }
 
 func TestKeysAreOfTheSecretAndTheCluster(t *testing.T) {
-	derive := func(cluster string, secret []byte) *secretKeys {
-		keys, err := deriveKeys(cluster, secret)
+	derive := func(cluster string, secret []byte) *Keys {
+		keys, err := Derive(cluster, secret)
 		require.NoError(t, err)
 		return keys
 	}
 	one := derive("api", testSecret(1))
 	assert.Equal(t, one, derive("api", testSecret(1)))
-	assert.Len(t, one.gossip, 32)
-	for _, other := range []*secretKeys{derive("web", testSecret(1)), derive("api", testSecret(2))} {
-		assert.NotEqual(t, one.gossip, other.gossip)
-		assert.NotEqual(t, one.takes, other.takes)
+	assert.Len(t, one.Gossip, 32)
+	for _, other := range []*Keys{derive("web", testSecret(1)), derive("api", testSecret(2))} {
+		assert.NotEqual(t, one.Gossip, other.Gossip)
+		assert.NotEqual(t, one.Takes, other.Takes)
 	}
-	assert.NotContains(t, string(one.takes), string(one.gossip))
+	assert.NotContains(t, string(one.Takes), string(one.Gossip))
 }
 
 // handshake lets a client and a server of takes meet, and returns what each thinks of it once the client has heard.
-func handshake(t *testing.T, client, server encryption) (clientErr, serverErr error) {
+func handshake(t *testing.T, client, server Encryption) (clientErr, serverErr error) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -48,7 +48,7 @@ func handshake(t *testing.T, client, server encryption) (clientErr, serverErr er
 		defer raw.Close()
 		_ = raw.SetDeadline(time.Now().Add(5 * time.Second))
 		conn := raw
-		if wrap := server.wrapServer(); wrap != nil {
+		if wrap := server.WrapServer(); wrap != nil {
 			conn = wrap(raw)
 		}
 		hello := make([]byte, 5)
@@ -62,22 +62,22 @@ func handshake(t *testing.T, client, server encryption) (clientErr, serverErr er
 	defer raw.Close()
 	_ = raw.SetDeadline(time.Now().Add(5 * time.Second))
 	conn := raw
-	if wrap := client.wrapClient(); wrap != nil {
+	if wrap := client.WrapClient(); wrap != nil {
 		conn = wrap(raw)
 	}
 	if _, clientErr = conn.Write([]byte("hello")); clientErr == nil {
 		answer := make([]byte, 5)
 		if _, clientErr = conn.Read(answer); clientErr == nil && string(answer) != "hello" {
-			clientErr = errStranger
+			clientErr = errNoMember
 		}
 	}
 	raw.Close()
 	return clientErr, <-done
 }
 
-func encrypted(t *testing.T, cluster string, secret []byte, accepted ...[]byte) encryption {
+func encrypted(t *testing.T, cluster string, secret []byte, accepted ...[]byte) Encryption {
 	t.Helper()
-	e, err := encryptionFor(cluster, secret, accepted, nil)
+	e, err := For(cluster, secret, accepted, nil)
 	require.NoError(t, err)
 	return e
 }
@@ -85,7 +85,7 @@ func encrypted(t *testing.T, cluster string, secret []byte, accepted ...[]byte) 
 func TestMembersMeetAndStrangersDoNot(t *testing.T) {
 	old, next := testSecret(1), testSecret(2)
 	for name, test := range map[string]struct {
-		client, server encryption
+		client, server Encryption
 		meet           bool
 	}{
 		"one secret":                   {encrypted(t, "api", old), encrypted(t, "api", old), true},
@@ -95,9 +95,9 @@ func TestMembersMeetAndStrangersDoNot(t *testing.T) {
 		"and the other way round":      {encrypted(t, "api", next, old), encrypted(t, "api", old, next), true},
 		"the old one is not any more":  {encrypted(t, "api", old, next), encrypted(t, "api", next), false},
 		"the server accepts, only":     {encrypted(t, "api", next), encrypted(t, "api", old, next), false},
-		"plain bytes to an encrypted":  {encryption{}, encrypted(t, "api", old), false},
-		"encrypted bytes to a plain":   {encrypted(t, "api", old), encryption{}, false},
-		"the client has no secret":     {encryption{client: &tls.Config{InsecureSkipVerify: true}}, encrypted(t, "api", old), false},
+		"plain bytes to an encrypted":  {Encryption{}, encrypted(t, "api", old), false},
+		"encrypted bytes to a plain":   {encrypted(t, "api", old), Encryption{}, false},
+		"the client has no secret":     {Encryption{client: &tls.Config{InsecureSkipVerify: true}}, encrypted(t, "api", old), false},
 		"the server has another key":   {encrypted(t, "api", old), foreign(t), false},
 		"the client has a foreign key": {foreign(t), encrypted(t, "api", old), false},
 	} {
@@ -119,7 +119,7 @@ func TestMembersMeetAndStrangersDoNot(t *testing.T) {
 }
 
 // foreign shows a certificate that looks like a member's, with a key of its own.
-func foreign(t *testing.T) encryption {
+func foreign(t *testing.T) Encryption {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	require.NoError(t, err)
@@ -128,7 +128,7 @@ func foreign(t *testing.T) encryption {
 	config := &tls.Config{
 		Certificates: []tls.Certificate{certificate}, InsecureSkipVerify: true, ClientAuth: tls.RequireAnyClientCert,
 	}
-	return encryption{server: config, client: config}
+	return Encryption{server: config, client: config}
 }
 
 // A caller's own configuration is used as it is, but not below TLS 1.3; a renewed certificate is shown to the next one.
@@ -140,9 +140,9 @@ func TestOwnTLSIsUsed(t *testing.T) {
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return shown, nil },
 		ClientAuth:           tls.RequireAndVerifyClientCert, ClientCAs: pool, RootCAs: pool,
 	}
-	e, err := encryptionFor("api", nil, nil, config)
+	e, err := For("api", nil, nil, config)
 	require.NoError(t, err)
-	assert.Nil(t, e.keyring, "gossip is in the clear")
+	assert.Nil(t, e.Keyring, "gossip is in the clear")
 	clientErr, serverErr := handshake(t, e, e)
 	require.NoError(t, clientErr)
 	require.NoError(t, serverErr)
@@ -158,7 +158,7 @@ func TestOwnTLSIsUsed(t *testing.T) {
 	clientErr, _ = handshake(t, e, e)
 	assert.Error(t, clientErr, "by another authority")
 
-	weak := encryption{client: &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}}
+	weak := Encryption{client: &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}}
 	clientErr, _ = handshake(t, weak, e)
 	assert.Error(t, clientErr, "TLS 1.2")
 }
