@@ -107,7 +107,7 @@ func (k *keeper) hear(r *round, peer string, q *question, ans *questionAnswer) (
 		if !n.reach.hear(max(a.promised.number, a.version.election.number)) {
 			continue // one that nobody can have counted to is no answer: nothing is to be built on it, nor waited for
 		}
-		a.content.build(n.table, a.part, n.rules, n.now())
+		made := n.table.build(a.part, &a.content, n.rules, n.now())
 		heard := false
 		n.table.inSteps(a.part, func(p *partition) (more bool) {
 			if !p.holding.attempt.of(r) {
@@ -115,7 +115,7 @@ func (k *keeper) hear(r *round, peer string, q *question, ans *questionAnswer) (
 			}
 			if !heard {
 				heard, answered = true, true
-				k.hearPart(p, r, peer, &q.parts[i], a)
+				k.hearPart(p, r, peer, &q.parts[i], a, made)
 			}
 			more = p.holding.attempt.of(r) && k.takeOver(a.part, p, r, &gained)
 			n.table.noteHolding(a.part, p)
@@ -127,7 +127,7 @@ func (k *keeper) hear(r *round, peer string, q *question, ans *questionAnswer) (
 }
 
 // hearPart takes in an answer for one partition. The caller holds p.mu, and p's attempt is one of the round.
-func (k *keeper) hearPart(p *partition, r *round, peer string, asked *askedPart, a *partAnswer) {
+func (k *keeper) hearPart(p *partition, r *round, peer string, asked *askedPart, a *partAnswer, made *built) {
 	n, h := k.node, &p.holding
 	if a.givenTo != "" && a.givenTo != n.identity {
 		r.index(a.givenTo) // it must be heard, too [AnswerNamesReceiver]
@@ -143,7 +143,7 @@ func (k *keeper) hearPart(p *partition, r *round, peer string, asked *askedPart,
 		if h.holds {
 			break // it acquires anew: who has just given up had no right to hold, and does not any more [GiftTellsNotHolding]
 		}
-		if whole := h.attempt.stage(r.index(peer), asked.from, a); whole != nil {
+		if whole := stageArrival(h.attempt, r.index(peer), asked.from, a, made); whole != nil {
 			k.replace(p, whole, a.version)
 			h.attempt.given = a.version
 		}
@@ -151,7 +151,7 @@ func (k *keeper) hearPart(p *partition, r *round, peer string, asked *askedPart,
 	}
 	h.attempt.keep(a.reports)
 	if !h.holds {
-		whole := h.attempt.stage(r.index(peer), asked.from, a)
+		whole := stageArrival(h.attempt, r.index(peer), asked.from, a, made)
 		if whole == nil {
 			return
 		}
@@ -164,6 +164,24 @@ func (k *keeper) hearPart(p *partition, r *round, peer string, asked *askedPart,
 	if h.attempt.askee == peer {
 		h.attempt.askee = ""
 	}
+}
+
+// stageArrival takes in a piece of a peer's copy, of which made was made, and returns all of it when that was the last. The
+// caller holds the partition's mu.
+func stageArrival(a *attempt, peer int, from uint32, piece *partAnswer, made *built) (whole *arrival) {
+	s, last := a.stage(peer, from, piece)
+	if s == nil {
+		return nil
+	}
+	whole, _ = s.content.(*arrival)
+	if whole == nil {
+		whole = new(arrival)
+		s.content = whole
+	}
+	if whole.add(made); !last {
+		return nil
+	}
+	return whole
 }
 
 // replace makes what has come of a peer's copy the copy of a partition. The caller holds p.mu.

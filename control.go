@@ -101,8 +101,6 @@ type questionAnswer struct {
 type partContent struct {
 	buckets []bucketImage
 	marks   []reportMark
-
-	built []slot // does not travel: what the receiver makes of buckets, see build
 }
 
 // bucketImage is a bucket as it travels: levels as of the moment of sending, and no timestamp.
@@ -195,3 +193,28 @@ type relay struct {
 	from    string // who asks; the receiver answers as if it had been asked directly
 	request []byte
 }
+
+// full reports whether the image says that its bucket is full of tokens.
+func (image *bucketImage) full() bool {
+	if len(image.leases) > 0 {
+		return false
+	}
+	for _, level := range image.levels {
+		if level > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// state returns what the image says as the state of now. The set may not be nil.
+func (image *bucketImage) state(now int64) limit.State {
+	s := limit.NewState(image.set, now)
+	for i, level := range image.levels {
+		s.SetLevel(i, level)
+	}
+	return s
+}
+
+// size is about how much a charge takes when encoded.
+func (c *charge) size() int { return len(c.rule) + len(c.key) + 16 }

@@ -136,8 +136,7 @@ func TestEvictionBetweenTheStepsOfAReplacement(t *testing.T) {
 	for i := range 2000 {
 		content.buckets = append(content.buckets, bucketImage{limiter: "api", key: fmt.Sprint("new-", i), set: r.set, levels: []float64{5}})
 	}
-	content.build(tab, 7, rules, 0)
-	a.add(&content)
+	a.add(tab.build(7, &content, rules, 0))
 	p := &tab.partitions[7]
 	tab.replace(p, &a)
 	require.EqualValues(t, 2000, tab.keys.Load())

@@ -9,10 +9,6 @@ import (
 // stopped deciding about before the answer leaves.
 
 const (
-	// answerBudget bounds the buckets in one answer, in bytes: it takes a moment to send and a moment to take in, and for
-	// so long nobody decides about what it gives. The asker asks on for the rest.
-	answerBudget = 128 << 10
-
 	// answerBuckets bounds the buckets of one partition in one answer: so many are taken in with its lock held.
 	answerBuckets = 2048
 

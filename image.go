@@ -14,28 +14,6 @@ func (b *bucket) image(limiter string, levels []float64, now int64) bucketImage 
 	return bucketImage{limiter: limiter, key: b.key(), set: b.Set, levels: levels, leases: b.Moving(now)}
 }
 
-// full reports whether the image says that its bucket is full of tokens.
-func (image *bucketImage) full() bool {
-	if len(image.leases) > 0 {
-		return false
-	}
-	for _, level := range image.levels {
-		if level > 0 {
-			return false
-		}
-	}
-	return true
-}
-
-// state returns what the image says as the state of now. The set may not be nil.
-func (image *bucketImage) state(now int64) limit.State {
-	s := limit.NewState(image.set, now)
-	for i, level := range image.levels {
-		s.SetLevel(i, level)
-	}
-	return s
-}
-
 // What an image takes when encoded, at most: three lengths or numbers of up to three bytes, and the key and the levels;
 // its set the first time.
 const (
@@ -91,11 +69,17 @@ func (c *collector) add(b *bucket) bool {
 	return true
 }
 
+// built is what a node has made of the content of a partition that another has sent.
+type built struct {
+	content *partContent
+	slots   []slot
+}
+
 // build makes a bucket of each image that is not full of tokens, as of now: what takes long of taking over a partition,
 // and needs no lock. It leaves out those whose limiter's name is one too many for this node.
-func (c *partContent) build(t *table, part uint16, rules *rules, now int64) {
+func (t *table) build(part uint16, c *partContent, rules *rules, now int64) *built {
 	names := idsOf{rules: rules}
-	c.built = make([]slot, 0, len(c.buckets))
+	made := &built{content: c, slots: make([]slot, 0, len(c.buckets))}
 	for i := range c.buckets {
 		image := &c.buckets[i]
 		id, ok := names.of(image.limiter)
@@ -107,8 +91,9 @@ func (c *partContent) build(t *table, part uint16, rules *rules, now int64) {
 		b.State, b.home, b.place = image.state(now), part, notPlaced
 		b.BoundLevels(t.longestTurn)
 		b.Moved(image.leases, now)
-		c.built = append(c.built, slot{key.hash(t.seed), b})
+		made.slots = append(made.slots, slot{key.hash(t.seed), b})
 	}
+	return made
 }
 
 // nameOf finds the names of limiters' ids.
@@ -153,19 +138,19 @@ type arrival struct {
 	marks   []reportMark
 }
 
-// add adds a piece, which build was called for. What comes twice counts as it came last.
-func (a *arrival) add(piece *partContent) {
-	for _, content := range piece.built {
+// add adds a piece. What comes twice counts as it came last.
+func (a *arrival) add(piece *built) {
+	for _, content := range piece.slots {
 		if b := a.buckets.find(content.hash, content.bucket.name()); b != nil {
 			b.State = content.bucket.State
 			continue
 		}
 		a.buckets.add(content)
 	}
-	holds.move(len(piece.built))
-	a.images += len(piece.buckets)
-	if len(piece.marks) > 0 {
-		a.marks = piece.marks
+	holds.move(len(piece.slots))
+	a.images += len(piece.content.buckets)
+	if len(piece.content.marks) > 0 {
+		a.marks = piece.content.marks
 	}
 }
 

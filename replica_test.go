@@ -141,7 +141,7 @@ func (r *replicaRig) arriveTogether(t require.TestingT, name string, first, seco
 		q, err := decodeReplicaRequest(h.wire[m.message], h.rules.plainSet)
 		require.NoError(t, err)
 		m.storing = storing{table: h.table, part: &q.parts[0], full: true, rules: h.rules}
-		m.part.content.build(h.table, rigPart, h.rules, 0)
+		m.made = h.table.build(rigPart, &m.part.content, h.rules, 0)
 	}
 	for len(both) > 0 {
 		i := random.IntN(len(both))

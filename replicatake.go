@@ -38,12 +38,12 @@ func (t *table) setArriving(p *partition, a *arriving) {
 }
 
 // add adds a piece's buckets.
-func (a *arriving) add(content *partContent) {
-	for i := range content.buckets {
-		image := &content.buckets[i]
+func (a *arriving) add(made *built) {
+	for i := range made.content.buckets {
+		image := &made.content.buckets[i]
 		a.size += int64(arrivingBucket + len(image.key) + 8*len(image.levels))
 	}
-	a.arrival.add(content)
+	a.arrival.add(made)
 }
 
 // replicaLater returns what takes a replica that has just come, in memory that is used again.
@@ -100,10 +100,10 @@ func (n *Node) onReplica(q *replicaRequest) *replicaAnswer {
 // takeReplica takes what a holder has sent of one partition, or says why not. full says that this node's evidence is
 // fresh. ended reports that an attempt of this node's to acquire the partition is over.
 func (t *table) takeReplica(part *replicaPart, full bool, rules *rules, now int64) (ack replicaAck, ended bool) {
-	if part.full {
-		part.content.build(t, part.part, rules, now)
-	}
 	s := storing{table: t, part: part, full: full, rules: rules, now: now}
+	if part.full {
+		s.made = t.build(part.part, &part.content, rules, now)
+	}
 	t.inSteps(part.part, s.step)
 	return s.ack, s.ended
 }
@@ -112,7 +112,8 @@ func (t *table) takeReplica(part *replicaPart, full bool, rules *rules, now int6
 type storing struct {
 	table *table
 	part  *replicaPart
-	full  bool // this node's evidence is fresh
+	made  *built // of all of it, if that is what was sent
+	full  bool   // this node's evidence is fresh
 	rules *rules
 	now   int64
 
@@ -147,7 +148,7 @@ func (s *storing) step(p *partition) (more bool) {
 	case s.ack.status != replicaTaken:
 	case part.full:
 		trying := h.attempt != nil
-		s.ack.status = t.takePiece(p, part, s.now)
+		s.ack.status = t.takePiece(p, part, s.made, s.now)
 		s.ended = trying && h.attempt == nil
 	case s.done == 0 && p.storesNext() != nil && part.version.below(p.storesNext().version),
 		s.done > 0 && (p.storesNext() != s.turn || h.copy != s.copy):
@@ -196,7 +197,7 @@ func (s *storing) change(p *partition) (more bool) {
 }
 
 // takePiece takes all of a replica, or a piece. With the last piece it replaces what was there. The caller holds p.mu.
-func (t *table) takePiece(p *partition, part *replicaPart, now int64) replicaStatus {
+func (t *table) takePiece(p *partition, part *replicaPart, made *built, now int64) replicaStatus {
 	a := p.arriving
 	switch {
 	case part.first && (a == nil || !part.version.below(a.version)):
@@ -205,7 +206,7 @@ func (t *table) takePiece(p *partition, part *replicaPart, now int64) replicaSta
 		return replicaMissing
 	}
 	t.setArriving(p, nil)
-	a.add(&part.content)
+	a.add(made)
 	if a.last = now; !part.last {
 		if t.arrivingSize.Load()+a.size > max(arrivingLeast, arrivingPerKey*t.maxKeys) {
 			return replicaMissing // what no more comes of makes room soon

@@ -163,7 +163,6 @@ func (r *reporter) fix(part uint16, u *unreported) {
 }
 
 // size is about how many bytes a charge takes up.
-func (c *charge) size() int { return len(c.rule) + len(c.key) + 16 }
 
 // reports returns what is to be reported of a partition, the oldest first, as much of it as takes up maxBytes. From now
 // on it is fixed.

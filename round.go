@@ -41,8 +41,10 @@ type attempt struct {
 type stage struct {
 	kind    answerKind
 	version version
-	arrival arrival
 	next    uint32 // where the next piece begins
+
+	// content is what has been made of the pieces, by those who take them in: nil before the first.
+	content any
 }
 
 // of reports whether the attempt is one of the round.
@@ -71,33 +73,33 @@ func (a *attempt) setAnswered(index int) {
 	a.answered[index/64] |= 1 << (index % 64)
 }
 
-// stage takes in a piece of a peer's copy that was asked for from a place on, and returns all of it when that was the last.
+// stage says whether a piece of a peer's copy that was asked for from a place on is to be taken in: then it returns what the
+// piece belongs to. last says that nothing of the copy is missing after it.
 //
 // A piece is taken only where it continues those before it: asked for where they end, of the same kind and version
 // [PieceContinues]. If the peer's copy is another one by now, what has come of it is void, and the next question begins anew.
 // Two goroutines may ask one peer for the same; whatever was taken in already changes nothing.
-func (a *attempt) stage(peer int, from uint32, piece *partAnswer) (whole *arrival) {
-	s := a.stages[peer]
+func (a *attempt) stage(peer int, from uint32, piece *partAnswer) (s *stage, last bool) {
+	s = a.stages[peer]
 	same := s != nil && s.kind == piece.kind && s.version == piece.version
 	switch {
 	case from == 0 && !same:
 		s = &stage{kind: piece.kind, version: piece.version}
 	case s == nil || s.next != from:
-		return nil
+		return nil, false
 	case !same, piece.next != 0 && piece.next <= from:
 		delete(a.stages, peer)
-		return nil
+		return nil, false
 	}
-	s.arrival.add(&piece.content)
 	if s.next = piece.next; s.next == 0 {
 		delete(a.stages, peer)
-		return &s.arrival
+		return s, true
 	}
 	if a.stages == nil {
 		a.stages = make(map[int]*stage)
 	}
 	a.stages[peer] = s
-	return nil
+	return s, false
 }
 
 // place returns where a question to a peer goes on: where the pieces that have come of its copy end, or 0.

@@ -14,7 +14,6 @@ func pieceOf(kind answerKind, number uint64, key string, next uint32) *partAnswe
 		kind: kind, version: version{election: election{number, "x"}}, next: next,
 		content: partContent{buckets: []bucketImage{{limiter: "api", key: key, set: pieceRule.set, levels: []float64{1}}}},
 	}
-	a.content.build(pieceTable, 7, pieceRules, 0)
 	return a
 }
 
@@ -23,6 +22,11 @@ var (
 	pieceRules   = newRules()
 	pieceRule, _ = pieceRules.find(appendRule(nil, "api", []limit.Limit{perHour(10)}))
 )
+
+// stageOf has an attempt stage a piece as the keeper does.
+func stageOf(a *attempt, peer int, from uint32, piece *partAnswer) (whole *arrival) {
+	return stageArrival(a, peer, from, piece, pieceTable.build(7, &piece.content, pieceRules, 0))
+}
 
 func keysIn(whole *arrival) (keys []string) {
 	whole.buckets.inOrder(0, func(_ uint64, b *bucket) bool {
@@ -38,16 +42,16 @@ func TestPiecesOfTwoPeersAreKeptApart(t *testing.T) {
 	var a attempt
 	const holder, standby = 0, 1
 	for i, from := range []uint32{0, 10, 20} {
-		whole := a.stage(holder, from, pieceOf(answerGiven, 2, fmt.Sprint("given", i), from+10))
+		whole := stageOf(&a, holder, from, pieceOf(answerGiven, 2, fmt.Sprint("given", i), from+10))
 		require.Nil(t, whole)
-		whole = a.stage(standby, from, pieceOf(answerNotHolding, 1, fmt.Sprint("replica", i), from+10))
+		whole = stageOf(&a, standby, from, pieceOf(answerNotHolding, 1, fmt.Sprint("replica", i), from+10))
 		require.Nil(t, whole)
 	}
 	require.Equal(t, uint32(30), a.place(holder))
-	whole := a.stage(holder, 30, pieceOf(answerGiven, 2, "given3", 0))
+	whole := stageOf(&a, holder, 30, pieceOf(answerGiven, 2, "given3", 0))
 	require.NotNil(t, whole)
 	require.ElementsMatch(t, []string{"given0", "given1", "given2", "given3"}, keysIn(whole))
-	whole = a.stage(standby, 30, pieceOf(answerNotHolding, 1, "replica3", 0))
+	whole = stageOf(&a, standby, 30, pieceOf(answerNotHolding, 1, "replica3", 0))
 	require.NotNil(t, whole)
 	require.ElementsMatch(t, []string{"replica0", "replica1", "replica2", "replica3"}, keysIn(whole))
 	require.Empty(t, a.stages)
@@ -70,15 +74,15 @@ func TestAPieceContinuesThoseBefore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var a attempt
-			a.stage(0, 0, pieceOf(answerGiven, 2, "a", 10))
-			a.stage(0, 10, pieceOf(answerGiven, 2, "b", 20))
-			whole := a.stage(0, c.from, c.piece)
+			stageOf(&a, 0, 0, pieceOf(answerGiven, 2, "a", 10))
+			stageOf(&a, 0, 10, pieceOf(answerGiven, 2, "b", 20))
+			whole := stageOf(&a, 0, c.from, c.piece)
 			require.Nil(t, whole)
 			require.Equal(t, c.goingOn, a.place(0))
 		})
 	}
 	var a attempt
-	whole := a.stage(0, 10, pieceOf(answerGiven, 2, "k", 0))
+	whole := stageOf(&a, 0, 10, pieceOf(answerGiven, 2, "k", 0))
 	require.Nil(t, whole, "without those before")
 	require.Zero(t, a.place(0))
 }
@@ -87,9 +91,9 @@ func TestAPieceContinuesThoseBefore(t *testing.T) {
 func TestPiecesThatCannotWinAreDropped(t *testing.T) {
 	var a attempt
 	for peer := range 3 {
-		a.stage(peer, 0, pieceOf(answerNotHolding, uint64(peer+1), "k", 10))
+		stageOf(&a, peer, 0, pieceOf(answerNotHolding, uint64(peer+1), "k", 10))
 	}
-	a.stage(3, 0, pieceOf(answerGiven, 2, "k", 10))
+	stageOf(&a, 3, 0, pieceOf(answerGiven, 2, "k", 10))
 	a.outdone(version{election: election{2, "x"}})
 	require.Equal(t, []uint32{0, 0, 10, 10}, []uint32{a.place(0), a.place(1), a.place(2), a.place(3)})
 }

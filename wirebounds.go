@@ -13,6 +13,10 @@ const (
 	maxIdentityLen = 255  // of a member's name: what a handshake can carry
 )
 
+// answerBudget bounds the buckets in one answer, in bytes: it takes a moment to send and a moment to take in, and for
+// so long nobody decides about what it gives. The asker asks on for the rest.
+const answerBudget = 128 << 10
+
 // errRefused means that the other side answered that it cannot.
 var errRefused = errors.New("peerlimit: the owner refused to answer")
 
