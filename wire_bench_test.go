@@ -7,12 +7,9 @@ import (
 
 // BenchmarkWire is what a caller and an owner do for the bytes of one take, with a key of 20 bytes.
 func BenchmarkWire(b *testing.B) {
-	rule, err := newRules().find(appendRule(nil, "per-user", []limit.Limit{withBurst(perMinute(100), 20)}))
-	if err != nil {
-		b.Fatal(err)
-	}
-	question := message{kind: kindTake, rule: rule.encoded, key: "user-000000000000042", cost: 1}
-	reply := answer{status: statusDecided, decision: limit.Decision{Allowed: true, Limit: rule.set.Limits[0], Remaining: 17.25, ResetAfter: 1e9}}
+	limits := []limit.Limit{withBurst(perMinute(100), 20)}
+	question := message{kind: kindTake, rule: appendRule(nil, "per-user", limits), key: "user-000000000000042", cost: 1}
+	reply := answer{status: statusDecided, decision: limit.Decision{Allowed: true, Limit: limits[0], Remaining: 17.25, ResetAfter: 1e9}}
 	var buffer [512]byte
 	b.Run("ask", func(b *testing.B) {
 		b.ReportAllocs()

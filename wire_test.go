@@ -133,7 +133,7 @@ func TestWireRefusesWhatCannotBe(t *testing.T) {
 	rule := appendRule(nil, "api", []limit.Limit{perSecond(5)})
 	for name, m := range map[string]message{
 		"empty key":     {kind: kindTake, rule: rule, key: "", cost: 1},
-		"long key":      {kind: kindTake, rule: rule, key: strings.Repeat("k", MaxKeyLen+1), cost: 1},
+		"long key":      {kind: kindTake, rule: rule, key: strings.Repeat("k", maxKeyLen+1), cost: 1},
 		"zero cost":     {kind: kindTake, rule: rule, key: "k"},
 		"negative cost": {kind: kindRefund, rule: rule, key: "k", cost: -1},
 		"NaN cost":      {kind: kindTake, rule: rule, key: "k", cost: math.NaN()},
@@ -148,7 +148,7 @@ func TestWireRefusesWhatCannotBe(t *testing.T) {
 	}
 	for name, encoded := range map[string][]byte{
 		"no name":       appendRule(nil, "", []limit.Limit{perSecond(5)}),
-		"long name":     appendRule(nil, strings.Repeat("n", MaxNameLen+1), []limit.Limit{perSecond(5)}),
+		"long name":     appendRule(nil, strings.Repeat("n", maxNameLen+1), []limit.Limit{perSecond(5)}),
 		"no limits":     appendRule(nil, "api", nil),
 		"nine limits":   appendRule(nil, "api", make([]limit.Limit, limit.MaxCombined+1)),
 		"invalid limit": appendRule(nil, "api", []limit.Limit{{Tokens: math.Inf(1), Period: time.Second}}),
@@ -207,8 +207,8 @@ func FuzzDecodeMessage(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, m, again)
 		if name, limits, err := decodeRule(m.rule); err == nil {
-			require.NoError(t, validateLimits(limits))
-			require.NoError(t, validateName(name))
+			require.Empty(t, limit.ProblemOf(limits))
+			require.Empty(t, nameProblem(name))
 		}
 	})
 }

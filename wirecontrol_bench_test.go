@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-func benchmarkReplica() (replicaRequest, *rules) {
-	known := newRules()
-	set, _ := known.plainSet("api", []limit.Limit{perSecond(100)})
+func benchmarkReplica() (replicaRequest, setsOf) {
+	known := make(setsOf)
+	set, _ := known.plain("api", []limit.Limit{perSecond(100)})
 	var content partContent
 	for i := range 100 {
 		content.buckets = append(content.buckets, bucketImage{
@@ -38,7 +38,7 @@ func BenchmarkReplica(b *testing.B) {
 	b.Run("decode", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := decodeReplicaRequest(encoded, known.plainSet); err != nil {
+			if _, err := decodeReplicaRequest(encoded, known.plain); err != nil {
 				b.Fatal(err)
 			}
 		}

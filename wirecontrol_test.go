@@ -29,11 +29,11 @@ func codecOf[T any](encode func([]byte, *T) []byte, decode func([]byte) (T, erro
 }
 
 func decodeNewQuestionAnswer(b []byte) (questionAnswer, error) {
-	return decodeQuestionAnswer(b, newRules().plainSet)
+	return decodeQuestionAnswer(b, make(setsOf).plain)
 }
 
 func decodeNewReplicaRequest(b []byte) (replicaRequest, error) {
-	return decodeReplicaRequest(b, newRules().plainSet)
+	return decodeReplicaRequest(b, make(setsOf).plain)
 }
 
 var controlRequests = map[messageKind]controlCodec{
@@ -99,6 +99,20 @@ func goldenControl() []controlGolden {
 		{"report", request[kindReport], report{reporter: known[1], part: 99, seq: 3, charges: goldenCharges()}},
 		{"relay", request[kindRelay], relay{to: known[0], from: known[2], request: []byte{1, 2, 3}}},
 	}
+}
+
+// setsOf finds the set of a limiter's limits as a node does: the same one each time.
+type setsOf map[string]*limit.Set
+
+func (s setsOf) plain(limiter string, limits []limit.Limit) (*limit.Set, error) {
+	rule := string(appendRule(nil, limiter, limits))
+	if s[rule] == nil {
+		if _, _, err := decodeRule([]byte(rule)); err != nil {
+			return nil, err
+		}
+		s[rule] = limit.NewSet(limits)
+	}
+	return s[rule], nil
 }
 
 func goldenContent() partContent {
@@ -292,7 +306,7 @@ func TestControlRefusesWhatCannotBe(t *testing.T) {
 		"a level twice":              {request[kindReplica], ids(1, second(0), second(0))},
 		"active out of order":        {request[kindReplica], ids(2, second(1), second(0))},
 		"an ordinal too high":        {request[kindReplica], ids(1, second(0), second(limit.MaxCombined))},
-		"a long key":                 {request[kindReplica], replicaOf(bucketImage{limiter: "api", key: strings.Repeat("k", MaxKeyLen+1)})},
+		"a long key":                 {request[kindReplica], replicaOf(bucketImage{limiter: "api", key: strings.Repeat("k", maxKeyLen+1)})},
 		"no such partition":          {request[kindSettle], settleRequest{"a", []settlePart{{part: ring.Partitions}}}},
 		"too many partitions":        {request[kindSettle], settleRequest{"a", make([]settlePart, ring.Partitions+1)}},
 		"too many settled":           {answer[kindSettle], settleAnswer{make([]uint16, ring.Partitions+1)}},
@@ -341,17 +355,17 @@ func TestControlRefusesReferencesToNothing(t *testing.T) {
 
 // Buckets of one limiter share a set, so that the first take need not compare; and the set is the one that takes use.
 func TestDecodedSetsAreShared(t *testing.T) {
-	known := newRules()
+	known := make(setsOf)
 	content := goldenContent()
 	encoded := appendReplicaRequest(nil, &replicaRequest{[]replicaPart{{part: 1, content: content}}})
-	decoded, err := decodeReplicaRequest(encoded, known.plainSet)
+	decoded, err := decodeReplicaRequest(encoded, known.plain)
 	require.NoError(t, err)
-	used, err := known.find(appendRule(nil, "api", []limit.Limit{perSecond(100)}))
+	used, err := known.plain("api", []limit.Limit{perSecond(100)})
 	require.NoError(t, err)
 	buckets := decoded.parts[0].content.buckets
-	assert.Same(t, used.set, buckets[0].set)
-	assert.Same(t, used.set, buckets[1].set)
-	assert.Same(t, used.set, buckets[3].set.Base, "what is remembered besides is forgotten once it has drained")
+	assert.Same(t, used, buckets[0].set)
+	assert.Same(t, used, buckets[1].set)
+	assert.Same(t, used, buckets[3].set.Base, "what is remembered besides is forgotten once it has drained")
 }
 
 // Where versions of the code mix, each bucket remembers by a set of its own; they are sent once.
