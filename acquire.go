@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"context"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"math/rand/v2"
 	"time"
 )
@@ -55,7 +56,7 @@ func (k *keeper) askUntilAnswered(ctx context.Context, r *round, peer string, pa
 	pause := askRetryMin
 	for try := 0; ctx.Err() == nil; try++ {
 		q := k.questionTo(r, peer, parts)
-		if len(q.parts) == 0 {
+		if len(q.Parts) == 0 {
 			return
 		}
 		ans, err := k.node.askQuestion(ctx, peer, q, try)
@@ -74,17 +75,17 @@ func (k *keeper) askUntilAnswered(ctx context.Context, r *round, peer string, pa
 }
 
 // questionTo returns the question that is still to be put to a peer. It says whom this node knows [KnownInQuestions].
-func (k *keeper) questionTo(r *round, peer string, parts []uint16) *question {
-	q := &question{round: r.election}
+func (k *keeper) questionTo(r *round, peer string, parts []uint16) *wire.AcquireRequest {
+	q := &wire.AcquireRequest{Ballot: r.election}
 	known := k.node.membership.everyone()
-	q.known, q.hearsay = known.told, known.hearsay
+	q.Known, q.Hearsay = known.told, known.hearsay
 	index := r.index(peer)
 	for _, part := range parts {
 		p := &k.node.table.partitions[part]
 		p.mu.Lock()
 		h := &p.holding
 		if a := h.attempt; a.of(r) && !a.hasAnswered(index) {
-			q.parts = append(q.parts, askedPart{part: part, have: h.copy, from: a.place(index)})
+			q.Parts = append(q.Parts, wire.AskedPartition{Part: part, Have: h.copy, From: a.place(index)})
 		}
 		p.mu.Unlock()
 	}
@@ -93,32 +94,32 @@ func (k *keeper) questionTo(r *round, peer string, parts []uint16) *question {
 
 // hear takes in a peer's answers to a question of a round, and reports whether there was one. They are about the first of the
 // partitions asked for, in order.
-func (k *keeper) hear(r *round, peer string, q *question, ans *questionAnswer) (answered bool) {
+func (k *keeper) hear(r *round, peer string, q *wire.AcquireRequest, ans *wire.AcquireResponse) (answered bool) {
 	n := k.node
-	n.reach.hear(ans.heard)
+	n.reach.hear(ans.Heard)
 	n.meet(peer)
-	n.learn(&word{teller: peer, names: ans.known, hearsay: ans.hearsay})
+	n.learn(&word{teller: peer, names: ans.Known, hearsay: ans.Hearsay})
 	var gained gains
-	for i := range ans.parts {
-		a := &ans.parts[i]
-		if i >= len(q.parts) || a.part != q.parts[i].part {
+	for i := range ans.Parts {
+		a := &ans.Parts[i]
+		if i >= len(q.Parts) || a.Part != q.Parts[i].Part {
 			break // not what was asked for: from which place on it is, nobody can tell
 		}
-		if !n.reach.hear(max(a.promised.number, a.version.election.number)) {
+		if !n.reach.hear(max(a.Promised.Number, a.Version.Ballot.Number)) {
 			continue // one that nobody can have counted to is no answer: nothing is to be built on it, nor waited for
 		}
-		made := n.table.build(a.part, &a.content, n.rules, n.now())
+		made := n.table.build(a.Part, &a.Content, n.rules, n.now())
 		heard := false
-		n.table.inSteps(a.part, func(p *partition) (more bool) {
+		n.table.inSteps(a.Part, func(p *partition) (more bool) {
 			if !p.holding.attempt.of(r) {
 				return false
 			}
 			if !heard {
 				heard, answered = true, true
-				k.hearPart(p, r, peer, &q.parts[i], a, made)
+				k.hearPart(p, r, peer, &q.Parts[i], a, made)
 			}
-			more = p.holding.attempt.of(r) && k.takeOver(a.part, p, r, &gained)
-			n.table.noteHolding(a.part, p)
+			more = p.holding.attempt.of(r) && k.takeOver(a.Part, p, r, &gained)
+			n.table.noteHolding(a.Part, p)
 			return more
 		})
 	}
@@ -127,36 +128,36 @@ func (k *keeper) hear(r *round, peer string, q *question, ans *questionAnswer) (
 }
 
 // hearPart takes in an answer for one partition. The caller holds p.mu, and p's attempt is one of the round.
-func (k *keeper) hearPart(p *partition, r *round, peer string, asked *askedPart, a *partAnswer, made *built) {
+func (k *keeper) hearPart(p *partition, r *round, peer string, asked *wire.AskedPartition, a *wire.PartitionReply, made *built) {
 	n, h := k.node, &p.holding
-	if a.givenTo != "" && a.givenTo != n.identity {
-		r.index(a.givenTo) // it must be heard, too [AnswerNamesReceiver]
-		h.attempt.askee = a.givenTo
+	if a.TransferredTo != "" && a.TransferredTo != n.identity {
+		r.index(a.TransferredTo) // it must be heard, too [AnswerNamesReceiver]
+		h.attempt.askee = a.TransferredTo
 	}
-	switch a.kind {
-	case answerBehind:
-		h.promise(a.promised)
+	switch a.Kind {
+	case wire.ReplyBehind:
+		h.promise(a.Promised)
 		h.abandon()
-		k.postpone(a.part)
+		k.postpone(a.Part)
 		return
-	case answerGiven:
+	case wire.ReplyTransferred:
 		if h.holds {
 			break // it acquires anew: who has just given up had no right to hold, and does not any more [GiftTellsNotHolding]
 		}
-		if whole := stageArrival(h.attempt, r.index(peer), asked.from, a, made); whole != nil {
-			k.replace(p, whole, a.version)
-			h.attempt.given = a.version
+		if whole := stageArrival(h.attempt, r.index(peer), asked.From, a, made); whole != nil {
+			k.replace(p, whole, a.Version)
+			h.attempt.given = a.Version
 		}
 		return
 	}
-	h.attempt.keep(a.reports)
+	h.attempt.keep(a.Debts)
 	if !h.holds {
-		whole := stageArrival(h.attempt, r.index(peer), asked.from, a, made)
+		whole := stageArrival(h.attempt, r.index(peer), asked.From, a, made)
 		if whole == nil {
 			return
 		}
-		if h.copy.below(a.version) {
-			k.replace(p, whole, a.version)
+		if h.copy.Below(a.Version) {
+			k.replace(p, whole, a.Version)
 			h.attempt.outdone(h.copy)
 		}
 	}
@@ -168,7 +169,7 @@ func (k *keeper) hearPart(p *partition, r *round, peer string, asked *askedPart,
 
 // stageArrival takes in a piece of a peer's copy, of which made was made, and returns all of it when that was the last. The
 // caller holds the partition's mu.
-func stageArrival(a *attempt, peer int, from uint32, piece *partAnswer, made *built) (whole *arrival) {
+func stageArrival(a *attempt, peer int, from uint32, piece *wire.PartitionReply, made *built) (whole *arrival) {
 	s, last := a.stage(peer, from, piece)
 	if s == nil {
 		return nil
@@ -185,7 +186,7 @@ func stageArrival(a *attempt, peer int, from uint32, piece *partAnswer, made *bu
 }
 
 // replace makes what has come of a peer's copy the copy of a partition. The caller holds p.mu.
-func (k *keeper) replace(p *partition, whole *arrival, v version) {
+func (k *keeper) replace(p *partition, whole *arrival, v wire.Version) {
 	k.node.table.replace(p, whole)
 	p.holding.attempt.charged = 0
 	p.holding.copy = v
@@ -198,13 +199,13 @@ func (k *keeper) replace(p *partition, whole *arrival, v version) {
 func (k *keeper) takeOver(part uint16, p *partition, r *round, gained *gains) (more bool) {
 	n, h := k.node, &p.holding
 	now := n.now() // under the lock: a sweep after a lapse must not have been past since
-	given := h.attempt.given != version{}
+	given := h.attempt.given != wire.Version{}
 	switch {
 	case !n.reach.isFull(now):
 		h.lapse() // a copy that was given is the highest there is, and stays a replica
 		return false
 	case given && h.copy != h.attempt.given:
-		h.attempt.given = version{} // something newer has come
+		h.attempt.given = wire.Version{} // something newer has come
 		return false
 	case !given && !k.mayStart(p, r, now):
 		return false
@@ -215,8 +216,8 @@ func (k *keeper) takeOver(part uint16, p *partition, r *round, gained *gains) (m
 		h.hold(h.copy)
 		gained.given++
 	} else {
-		gained.add(h.holds, h.copy != version{})
-		h.start(version{election: r.election, holder: n.identity, seq: h.copy.nextSeq()})
+		gained.add(h.holds, h.copy != wire.Version{})
+		h.start(wire.Version{Ballot: r.election, Holder: n.identity, Seq: h.copy.NextSeq()})
 	}
 	k.previous[part].Store(nil) // it has it no more; takes are not to be passed on to it after this node has given, too
 	n.chargeAll(part, p, now)

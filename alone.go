@@ -7,6 +7,7 @@ import (
 	"github.com/peerlimit/peerlimit/fallback"
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
 // Deciding alone. A node that cannot reach a key's owner decides from a bucket of its own, with the share of the limit
@@ -17,23 +18,23 @@ import (
 
 // decideAlone answers m without its holder: owner could not be reached because of cause. It is nil when it is this node, which
 // does not hold.
-func (l *Limiter) decideAlone(r *rule, part uint16, m *message, owner *peer, cause error) (reply, error) {
+func (l *Limiter) decideAlone(r *rule, part uint16, m *wire.Message, owner *peer, cause error) (reply, error) {
 	n := l.node
-	switch m.kind {
-	case kindRefund:
+	switch m.Kind {
+	case wire.KindRefund:
 		n.counters.lostRefunds.Add(1)
 		return reply{}, nil
-	case kindReset:
+	case wire.KindReset:
 		return reply{}, fmt.Errorf("%w: %w", ErrUnreachable, cause)
 	}
 	rep := n.decideByShare(l.policy, r, part, m)
 	n.noteAnswer(owner, &rep, cause)
-	l.answered(m, &rep.answer)
+	l.answered(m, &rep.Response)
 	return rep, nil
 }
 
 // decideByShare answers m from this node's bucket of the share that the policy grants it.
-func (n *Node) decideByShare(policy fallback.Policy, r *rule, part uint16, m *message) reply {
+func (n *Node) decideByShare(policy fallback.Policy, r *rule, part uint16, m *wire.Message) reply {
 	origin, sharing := limit.OriginFallback, 1
 	copied, wasHolder := n.hasCopy(part)
 	if copied {
@@ -42,16 +43,16 @@ func (n *Node) decideByShare(policy fallback.Policy, r *rule, part uint16, m *me
 	if wasHolder { // all in its reach ask it
 		sharing = n.reach.reachable(n.now())
 	}
-	switch m.kind {
-	case kindRefund, kindReset, kindCancel, kindReturn:
-		return reply{answer: answer{status: statusElsewhere}} // these change what only the holder has
+	switch m.Kind {
+	case wire.KindRefund, wire.KindReset, wire.KindCancel, wire.KindReturn:
+		return reply{Response: wire.Response{Status: wire.StatusElsewhere}} // these change what only the holder has
 	}
-	rep := reply{answer: answer{status: statusDecided}}
-	switch share := n.share(policy, r, m.key, sharing); {
+	rep := reply{Response: wire.Response{Status: wire.StatusDecided}}
+	switch share := n.share(policy, r, m.Key, sharing); {
 	case math.IsInf(share, 1):
-		rep.decision = r.set.Unlimited()
+		rep.Decision = r.set.Unlimited()
 	case !(share > 0):
-		rep.decision = r.set.Refusal(m.cost)
+		rep.Decision = r.set.Refusal(m.Cost)
 	default:
 		scaled := r.scaled(share)
 		ans, spent := n.spendShare(scaled, r, part, m, share, copied)
@@ -61,28 +62,28 @@ func (n *Node) decideByShare(policy fallback.Policy, r *rule, part uint16, m *me
 			}
 			return n.decideByShare(policy, r, part, m) // it holds no more: that was as short as can be
 		}
-		rep = reply{ans, shareCanceller{localCanceller{n.alone, scaled, part, n}, r, m.cost}}
+		rep = reply{ans, shareCanceller{localCanceller{n.alone, scaled, part, n}, r, m.Cost}}
 	}
-	rep.decision.Origin = origin
+	rep.Decision.Origin = origin
 	return rep
 }
 
 // spendShare answers m from the bucket of a share and notes what it spends, unless this node has come to hold the partition
 // meanwhile. All of that is one step to whoever begins to hold and charges what was noted: what is noted a moment later
 // would be charged later than the first take.
-func (n *Node) spendShare(scaled, r *rule, part uint16, m *message, share float64, copied bool) (ans answer, spent bool) {
+func (n *Node) spendShare(scaled, r *rule, part uint16, m *wire.Message, share float64, copied bool) (ans wire.Response, spent bool) {
 	p := &n.table.partitions[part]
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if n.table.decides(p, n.now()) {
-		return answer{}, false
+		return wire.Response{}, false
 	}
 	if copied {
-		n.seedShare(p, scaled, part, bucketKey{m.key, r.id}, share)
+		n.seedShare(p, scaled, part, bucketKey{m.Key, r.id}, share)
 	}
 	ans = n.decideShare(scaled, r, part, m)
-	if m.kind != kindPeek && ans.decision.Allowed {
-		n.reporter.note(part, r, m.key, m.cost)
+	if m.Kind != wire.KindPeek && ans.Decision.Allowed {
+		n.reporter.note(part, r, m.Key, m.Cost)
 	}
 	return ans, true
 }
@@ -92,7 +93,7 @@ func (n *Node) hasCopy(part uint16) (copied, wasHolder bool) {
 	p := &n.table.partitions[part]
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.holding.copy != version{}, p.holding.lapsed
+	return p.holding.copy != wire.Version{}, p.holding.lapsed
 }
 
 // seedShare makes the bucket that is about to decide by a share start with that share of what the copy says was taken. The
@@ -111,14 +112,14 @@ func (n *Node) seedShare(p *partition, scaled *rule, part uint16, id bucketKey, 
 }
 
 // decideShare answers m from this node's bucket of a share of r.
-func (n *Node) decideShare(scaled, r *rule, part uint16, m *message) answer {
-	if m.kind != kindPeek && !scaled.set.Fits(m.cost) {
-		return answer{status: statusDecided, decision: r.set.Refusal(m.cost)}
+func (n *Node) decideShare(scaled, r *rule, part uint16, m *wire.Message) wire.Response {
+	if m.Kind != wire.KindPeek && !scaled.set.Fits(m.Cost) {
+		return wire.Response{Status: wire.StatusDecided, Decision: r.set.Refusal(m.Cost)}
 	}
 	ans, _ := n.alone.answer(scaled, part, m, n.now())
 	for i, l := range scaled.set.Limits { // the caller knows its limits by their whole numbers
-		if l == ans.decision.Limit {
-			ans.decision.Limit = r.set.Limits[i]
+		if l == ans.Decision.Limit {
+			ans.Decision.Limit = r.set.Limits[i]
 			break
 		}
 	}

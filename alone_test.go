@@ -9,6 +9,7 @@ import (
 	"github.com/peerlimit/peerlimit/fallback"
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/sim"
+	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
 // A user's policy says what may be given out. What gives back is nobody's to refuse, so the policy is not asked about it.
@@ -17,19 +18,19 @@ func TestAPolicyIsAskedOnlyAboutWhatGivesOut(t *testing.T) {
 		network := sim.New(1)
 		defer network.Close()
 		n := startNodes(t, network, nil, 1)[0]
-		r, err := n.rules.find(appendRule(nil, "api", []limit.Limit{perSecond(5)}))
+		r, err := n.rules.find(wire.AppendRule(nil, "api", []limit.Limit{perSecond(5)}))
 		require.NoError(t, err)
 		asked := 0
 		policy := func(fallback.Reach) float64 { asked++; return 1 }
-		for _, kind := range []messageKind{kindRefund, kindReset, kindCancel, kindReturn} {
-			rep := n.decideByShare(policy, r, 7, &message{kind: kind, key: "k", cost: 1, undo: &limit.Undo{}})
-			require.Equal(t, statusElsewhere, rep.status)
+		for _, kind := range []wire.Kind{wire.KindRefund, wire.KindReset, wire.KindCancel, wire.KindReturn} {
+			rep := n.decideByShare(policy, r, 7, &wire.Message{Kind: kind, Key: "k", Cost: 1, Undo: &limit.Undo{}})
+			require.Equal(t, wire.StatusElsewhere, rep.Status)
 		}
 		require.Zero(t, asked)
 		for part := range n.table.partitions { // which this node holds otherwise, and then decides by no share
 			n.table.partitions[part].holding.lapse()
 		}
-		n.decideByShare(policy, r, 7, &message{kind: kindTake, key: "k", cost: 1})
+		n.decideByShare(policy, r, 7, &wire.Message{Kind: wire.KindTake, Key: "k", Cost: 1})
 		require.Positive(t, asked)
 	})
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/peerlimit/peerlimit/fallback"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/secret"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/peerlimit/peerlimit/transport"
 )
 
@@ -142,7 +143,7 @@ type Config struct {
 	pieces pieceSizes
 }
 
-// pieceSizes bounds the pieces in which partitions move, in bytes of buckets; 0 stands for answerBudget and pieceBudget.
+// pieceSizes bounds the pieces in which partitions move, in bytes of buckets; 0 stands for AcquireBudget and pieceBudget.
 type pieceSizes struct{ answer, replica int }
 
 // settings is a Config that was checked: defaults filled in, addresses parsed.
@@ -172,7 +173,7 @@ func (c Config) resolve() (*settings, error) {
 	if s.Logger == nil {
 		s.Logger = slog.Default()
 	}
-	s.pieces = pieceSizes{cmp.Or(s.pieces.answer, answerBudget), cmp.Or(s.pieces.replica, pieceBudget)}
+	s.pieces = pieceSizes{cmp.Or(s.pieces.answer, wire.AcquireBudget), cmp.Or(s.pieces.replica, pieceBudget)}
 	return s, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/peerlimit/peerlimit/transport"
 )
 
@@ -15,23 +16,23 @@ import (
 // handleControl answers a message of another node that is not about a key. Evidence is answered on the connection's own
 // goroutine, because it is about time; all else later, because it can take long.
 func (n *Node) handleControl(from string, request, response []byte) (reply []byte, later func(context.Context) []byte) {
-	switch messageKind(request[0]) {
-	case kindPing:
-		p, err := decodePing(request)
+	switch wire.Kind(request[0]) {
+	case wire.KindPing:
+		p, err := wire.DecodePing(request)
 		if err != nil {
 			return n.refuse(response, from, err), nil
 		}
 		pong := n.evidence.onPing(from, p)
-		return appendPong(response, &pong), nil
-	case kindVerdict:
-		q, err := decodeVerdictRequest(request)
+		return wire.AppendPong(response, &pong), nil
+	case wire.KindVerdict:
+		q, err := wire.DecodeVerdictRequest(request)
 		if err != nil {
 			return n.refuse(response, from, err), nil
 		}
 		v := n.evidence.onVerdictRequest(from, q)
-		return appendVerdict(response, &v), nil
+		return wire.AppendVerdict(response, &v), nil
 	}
-	if messageKind(request[0]) == kindReplica {
+	if wire.Kind(request[0]) == wire.KindReplica {
 		return nil, n.replicaLater(from, request)
 	}
 	request = append([]byte(nil), request...) // its buffer is reused
@@ -39,7 +40,7 @@ func (n *Node) handleControl(from string, request, response []byte) (reply []byt
 		response, err := n.answerControl(ctx, from, request)
 		switch {
 		case errors.Is(err, errNotRelayed):
-			return appendAnswer(nil, &answer{status: statusRefused})
+			return wire.AppendResponse(nil, &wire.Response{Status: wire.StatusRefused})
 		case err != nil:
 			return n.refuse(nil, from, err)
 		}
@@ -49,9 +50,9 @@ func (n *Node) handleControl(from string, request, response []byte) (reply []byt
 
 // answerControl answers a control message that may take a while.
 func (n *Node) answerControl(ctx context.Context, from string, request []byte) ([]byte, error) {
-	switch messageKind(request[0]) {
-	case kindQuestion:
-		q, err := decodeQuestion(request)
+	switch wire.Kind(request[0]) {
+	case wire.KindAcquire:
+		q, err := wire.DecodeAcquireRequest(request)
 		if err != nil {
 			return nil, err
 		}
@@ -59,40 +60,40 @@ func (n *Node) answerControl(ctx context.Context, from string, request []byte) (
 		if err != nil {
 			return nil, err
 		}
-		return appendQuestionAnswer(nil, ans), nil
-	case kindReplica:
-		return n.answerReplica(&replicaMemory{message: request})
-	case kindSettle:
-		q, err := decodeSettleRequest(request)
+		return wire.AppendAcquireResponse(nil, ans), nil
+	case wire.KindReplica:
+		return n.answerReplica(&wire.ReplicaMemory{Message: request})
+	case wire.KindSettle:
+		q, err := wire.DecodeSettleRequest(request)
 		if err != nil {
 			return nil, err
 		}
-		return appendSettleAnswer(nil, n.onSettle(&q)), nil
-	case kindReport:
-		q, err := decodeReport(request)
+		return wire.AppendSettleResponse(nil, n.onSettle(&q)), nil
+	case wire.KindDebt:
+		q, err := wire.DecodeDebt(request)
 		if err != nil {
 			return nil, err
 		}
 		ans := n.onReport(&q)
-		return appendAnswer(nil, &ans), nil
-	case kindRelay:
-		r, err := decodeRelay(request)
+		return wire.AppendResponse(nil, &ans), nil
+	case wire.KindRelay:
+		r, err := wire.DecodeRelay(request)
 		if err != nil {
 			return nil, err
 		}
 		return n.onRelay(ctx, &r)
 	}
-	return nil, errMalformed
+	return nil, wire.ErrMalformed
 }
 
 // askQuestion puts a question to a member: directly, and every other time through another one, because the link may be
 // cut without this node's having noticed yet.
-func (n *Node) askQuestion(ctx context.Context, to string, q *question, try int) (*questionAnswer, error) {
-	response, err := n.tell(ctx, to, appendQuestion(nil, q), askTimeout, try)
+func (n *Node) askQuestion(ctx context.Context, to string, q *wire.AcquireRequest, try int) (*wire.AcquireResponse, error) {
+	response, err := n.tell(ctx, to, wire.AppendAcquireRequest(nil, q), askTimeout, try)
 	if err != nil {
 		return nil, err
 	}
-	ans, err := decodeQuestionAnswer(response, n.rules.plainSet)
+	ans, err := wire.DecodeAcquireResponse(response, n.rules.plainSet)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +115,7 @@ func (n *Node) tell(ctx context.Context, to string, request []byte, timeout time
 		}
 		return n.client.Call(ctx, direct.Peer, request, timeout)
 	}
-	return n.client.Call(ctx, through.Peer, appendRelay(nil, &relay{to: to, from: n.identity, request: request}), timeout)
+	return n.client.Call(ctx, through.Peer, wire.AppendRelay(nil, &wire.Relay{To: to, From: n.identity, Request: request}), timeout)
 }
 
 var (
@@ -123,17 +124,17 @@ var (
 )
 
 // onRelay sends a message on to the member it is for, and returns that one's answer.
-func (n *Node) onRelay(ctx context.Context, r *relay) ([]byte, error) {
-	if len(r.request) == 0 || messageKind(r.request[0]) == kindRelay {
+func (n *Node) onRelay(ctx context.Context, r *wire.Relay) ([]byte, error) {
+	if len(r.Request) == 0 || wire.Kind(r.Request[0]) == wire.KindRelay {
 		return nil, errBadRelay
 	}
-	to := n.route.Load().others[r.to]
+	to := n.route.Load().others[r.To]
 	if to == nil || !n.linked(to) {
 		return nil, errNotRelayed
 	}
-	response, err := n.client.Call(ctx, to.Peer, r.request, askTimeout/2)
+	response, err := n.client.Call(ctx, to.Peer, r.Request, askTimeout/2)
 	if err != nil {
-		n.log.Debug("not relayed", slog.String("to", r.to), slog.Any("error", err))
+		n.log.Debug("not relayed", slog.String("to", r.To), slog.Any("error", err))
 		return nil, errNotRelayed
 	}
 	return response, nil

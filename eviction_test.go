@@ -8,6 +8,7 @@ import (
 
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/require"
 )
 
@@ -114,9 +115,9 @@ func TestWhatMayNotGoStays(t *testing.T) {
 	cases := map[string]func(tab *table, id bucketKey) (undo func()){
 		"lent from": func(tab *table, id bucketKey) func() {
 			tab.members.Store(1)
-			_, g, ok := tab.decideLending(1, id, &limit.Request{Set: set, Cost: 1}, &borrowing{want: 10}, 0)
+			_, g, ok := tab.decideLending(1, id, &limit.Request{Set: set, Cost: 1}, &wire.Borrowing{Want: 10}, 0)
 			require.True(t, ok)
-			require.Positive(t, g.tokens)
+			require.Positive(t, g.Tokens)
 			return func() {}
 		},
 		"frozen": func(tab *table, _ bucketKey) func() {
@@ -149,9 +150,9 @@ func TestALeaseDelaysEvictionOnlyWhileItIsOut(t *testing.T) {
 	tab, id := newTable(50), bucketKey{"lent from", 1}
 	tab.members.Store(1)
 	set, slow := limit.NewSet([]limit.Limit{perSecond(1000)}), limit.NewSet([]limit.Limit{perHour(1000)})
-	_, g, ok := tab.decideLending(1, id, &limit.Request{Set: set, Cost: 1}, &borrowing{want: 10}, 0)
+	_, g, ok := tab.decideLending(1, id, &limit.Request{Set: set, Cost: 1}, &wire.Borrowing{Want: 10}, 0)
 	require.True(t, ok)
-	require.Positive(t, g.tokens)
+	require.Positive(t, g.Tokens)
 	for i := range 100 {
 		tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &limit.Request{Set: slow, Cost: float64(1 + i)}, 1)
 	}

@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"context"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -32,8 +33,8 @@ const (
 // evidenceIO is what evidence needs of the node. Calls must end when their context does.
 type evidenceIO struct {
 	now   func() int64 // nanoseconds of the monotonic clock
-	ping  func(ctx context.Context, witness string, p ping) (pong, error)
-	judge func(ctx context.Context, witness string, v verdictRequest) (verdict, error)
+	ping  func(ctx context.Context, witness string, p wire.Ping) (wire.Pong, error)
+	judge func(ctx context.Context, witness string, v wire.VerdictRequest) (wire.Verdict, error)
 
 	// learn takes in a witness's word for names. When it returns, reach.setKnown has been called.
 	learn func(w *word)
@@ -186,7 +187,7 @@ func (e *evidence) ping(witness string, c *callsTo) {
 	ctx, cancel := context.WithTimeout(e.ctx, evidenceAge)
 	defer cancel()
 	sent := e.io.now()
-	p, err := e.io.ping(ctx, witness, ping{heard: e.reach.heard.Load(), digest: e.io.known().digest})
+	p, err := e.io.ping(ctx, witness, wire.Ping{Heard: e.reach.heard.Load(), Digest: e.io.known().digest})
 	e.mu.Lock()
 	c.pings--
 	c.answers = err == nil
@@ -194,21 +195,21 @@ func (e *evidence) ping(witness string, c *callsTo) {
 	if err != nil {
 		return // silence is what counts, and the witnesses of the silent one see to it
 	}
-	e.reach.hear(p.heard)
+	e.reach.hear(p.Heard)
 	e.io.meet(witness)
-	if len(p.known) > 0 {
+	if len(p.Known) > 0 {
 		// Before the answer counts: evidence is of all that are known.
-		e.io.learn(&word{teller: witness, names: p.known, hearsay: p.hearsay, full: p.full})
+		e.io.learn(&word{teller: witness, names: p.Known, hearsay: p.Hearsay, full: p.Full})
 		e.lookNow()
 	}
 	now := e.io.now()
-	if !p.refused {
+	if !p.Refused {
 		e.reach.answered(witness, sent, now)
 		if e.reach.isFull(now) {
 			e.io.settled()
 		}
 	}
-	e.suspect(p.silent, now)
+	e.suspect(p.Silent, now)
 }
 
 // suspect takes in that members are missed.
@@ -285,25 +286,25 @@ func (e *evidence) ask(witness string, names []string, c *callsTo) {
 	ctx, cancel := context.WithTimeout(e.ctx, evidenceAge)
 	defer cancel()
 	sent := e.io.now()
-	v, err := e.io.judge(ctx, witness, verdictRequest{heard: e.reach.heard.Load(), names: names})
+	v, err := e.io.judge(ctx, witness, wire.VerdictRequest{Heard: e.reach.heard.Load(), Names: names})
 	e.mu.Lock()
 	c.questions--
 	e.mu.Unlock()
 	if err != nil {
 		return
 	}
-	e.reach.hear(v.heard)
-	e.reach.judged(witness, sent, names, v.silent, e.io.now())
+	e.reach.hear(v.Heard)
+	e.reach.judged(witness, sent, names, v.Silent, e.io.now())
 	e.lookNow()
 }
 
 // onPing answers a ping. Whoever gets evidence from this node is known to it when the answer leaves [PingMakesKnown].
-func (e *evidence) onPing(from string, p ping) pong {
+func (e *evidence) onPing(from string, p wire.Ping) wire.Pong {
 	if e.parting.Load() {
-		return pong{refused: true, heard: e.reach.heard.Load(), digest: p.digest}
+		return wire.Pong{Refused: true, Heard: e.reach.heard.Load(), Digest: p.Digest}
 	}
 	now := e.io.now()
-	e.reach.hear(p.heard)
+	e.reach.hear(p.Heard)
 	refused := e.reach.pinged(from, now)
 	if !refused {
 		e.io.meet(from)
@@ -312,9 +313,9 @@ func (e *evidence) onPing(from string, p ping) pong {
 		}
 	}
 	known := e.io.known()
-	answer := pong{refused: refused, heard: e.reach.heard.Load(), digest: known.digest, silent: e.missedLately(now)}
-	if answer.digest != p.digest {
-		answer.known, answer.hearsay, answer.full = known.told, known.hearsay, e.reach.isFull(now)
+	answer := wire.Pong{Refused: refused, Heard: e.reach.heard.Load(), Digest: known.digest, Silent: e.missedLately(now)}
+	if answer.Digest != p.Digest {
+		answer.Known, answer.Hearsay, answer.Full = known.told, known.hearsay, e.reach.isFull(now)
 	}
 	return answer
 }
@@ -330,9 +331,9 @@ func (e *evidence) missedLately(now int64) []string {
 }
 
 // onVerdictRequest answers as a witness. The silent are refused from the moment at which they are said to be.
-func (e *evidence) onVerdictRequest(_ string, v verdictRequest) verdict {
+func (e *evidence) onVerdictRequest(_ string, v wire.VerdictRequest) wire.Verdict {
 	now := e.io.now()
-	e.reach.hear(v.heard)
+	e.reach.hear(v.Heard)
 	e.reach.running(now) // after a pause this may come before the next tick
-	return verdict{silent: e.reach.silentAmong(v.names, now), heard: e.reach.heard.Load()}
+	return wire.Verdict{Silent: e.reach.silentAmong(v.Names, now), Heard: e.reach.heard.Load()}
 }

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -158,13 +159,13 @@ func (n *reachNode) learn(names []string) {
 	n.reach.setKnown(known, len(known), n.now())
 }
 
-func (n *reachNode) sendPing(ctx context.Context, to string, p ping) (pong, error) {
+func (n *reachNode) sendPing(ctx context.Context, to string, p wire.Ping) (wire.Pong, error) {
 	n.lastPing.Store(n.net.now())
-	return sendIn(ctx, n, to, func(w *reachNode) pong { return w.onPing(n.name, p) })
+	return sendIn(ctx, n, to, func(w *reachNode) wire.Pong { return w.onPing(n.name, p) })
 }
 
-func (n *reachNode) sendQuestion(ctx context.Context, to string, v verdictRequest) (verdict, error) {
-	return sendIn(ctx, n, to, func(w *reachNode) verdict { return w.onVerdictRequest(n.name, v) })
+func (n *reachNode) sendQuestion(ctx context.Context, to string, v wire.VerdictRequest) (wire.Verdict, error) {
+	return sendIn(ctx, n, to, func(w *reachNode) wire.Verdict { return w.onVerdictRequest(n.name, v) })
 }
 
 // sendIn delivers a call, even when the caller has given up, and its answer.
@@ -499,7 +500,7 @@ func BenchmarkPingAnswered(b *testing.B) {
 			}, func() {})
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				e.onPing(names[1+i%(n-1)], ping{digest: 1})
+				e.onPing(names[1+i%(n-1)], wire.Ping{Digest: 1})
 			}
 		})
 	}
@@ -512,7 +513,7 @@ func BenchmarkPingSent(b *testing.B) {
 	r.setKnown([]string{"a", "b", "c"}, 3, 0)
 	e := newEvidence(r, evidenceIO{
 		now:   func() int64 { return int64(time.Since(begin)) },
-		ping:  func(context.Context, string, ping) (pong, error) { return pong{}, nil },
+		ping:  func(context.Context, string, wire.Ping) (wire.Pong, error) { return wire.Pong{}, nil },
 		known: func() *knownNames { return &knownNames{digest: 1} }, meet: func(string) {}, settled: func() {},
 	}, func() {})
 	c := new(callsTo)

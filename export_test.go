@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"fmt"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"strings"
 	"time"
 )
@@ -85,7 +86,7 @@ func MoveInPieces(c *Config, answer, replica int) { c.pieces = pieceSizes{answer
 func Forgotten(holder, other *Node, partition uint16, limiters map[string]bool) (lines []string) {
 	version, there := other.levels(partition, 2*time.Second)
 	mine, here := holder.levels(partition, 0)
-	if mine.below(version) {
+	if mine.Below(version) {
 		return nil
 	}
 	for name, levels := range there {
@@ -104,14 +105,14 @@ func Forgotten(holder, other *Node, partition uint16, limiters map[string]bool) 
 }
 
 // levels returns what a node has of a partition: its version, and by limiter and key the levels that there will be in a time.
-func (n *Node) levels(partition uint16, later time.Duration) (version, map[string][]float64) {
+func (n *Node) levels(partition uint16, later time.Duration) (wire.Version, map[string][]float64) {
 	p := &n.table.partitions[partition]
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	levels := make(map[string][]float64)
 	p.buckets.inOrder(0, func(_ uint64, b *bucket) bool {
 		image := b.image(n.rules.name(b.limiter), make([]float64, len(b.Set.Meters)), n.now()+int64(later))
-		levels[image.limiter+"\x00"+b.key()] = image.levels
+		levels[image.Limiter+"\x00"+b.key()] = image.Levels
 		return true
 	})
 	return p.holding.copy, levels

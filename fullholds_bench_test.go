@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"golang.org/x/sys/unix"
 )
 
@@ -67,7 +68,7 @@ func benchmarkHolds(b *testing.B, keys int) {
 	})
 	measure("answer", func() {
 		for from, more := uint32(0), true; more; {
-			_, from, more = r.holder.collect(rigPart, from, answerBudget, r.rules, 0)
+			_, from, more = r.holder.collect(rigPart, from, wire.AcquireBudget, r.rules, 0)
 		}
 	})
 	measure("drop", func() {
@@ -98,12 +99,12 @@ func shipAll(b *testing.B, r *replicaRig, boundary func(), began *time.Duration)
 			continue
 		}
 		more = true
-		q, err := decodeReplicaRequest(appendReplicaRequest(nil, &s.request), standby.rules.plainSet)
+		q, err := wire.DecodeReplicaRequest(wire.AppendReplicaRequest(nil, &s.request), standby.rules.plainSet)
 		if err != nil {
 			b.Fatal(err)
 		}
 		*began = threadTime(b) // no lock was held
-		ack, _ := standby.table.takeReplica(&q.parts[0], true, standby.rules, 0)
+		ack, _ := standby.table.takeReplica(&q.Parts[0], true, standby.rules, 0)
 		standby.table.tidy(rigPart, 0)
 		r.holder.delivered(s, 0, "standby", ack, false, 0)
 		boundary()

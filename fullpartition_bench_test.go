@@ -11,6 +11,7 @@ import (
 
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/require"
 )
 
@@ -133,7 +134,7 @@ func (w *waits) take(from, holder *Node) {
 	for other == w.part || !holder.table.holds(other) {
 		other = (other + 1) % ring.Partitions
 	}
-	r, err := from.rules.find(appendRule(nil, "other", []limit.Limit{perHour(1e9)}))
+	r, err := from.rules.find(wire.AppendRule(nil, "other", []limit.Limit{perHour(1e9)}))
 	if err != nil {
 		panic(err)
 	}
@@ -143,7 +144,7 @@ func (w *waits) take(from, holder *Node) {
 	}
 	w.tasks.Go(func() {
 		for !w.over.Load() && !holder.closed.Load() {
-			m := message{kind: kindTake, rule: r.encoded, key: key, cost: 1}
+			m := wire.Message{Kind: wire.KindTake, Rule: r.encoded, Key: key, Cost: 1}
 			began := time.Now()
 			owner := from.route.Load().owner(other)
 			if owner == nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -80,7 +81,7 @@ func TestNoHoldGoesOverAWholePartition(t *testing.T) {
 	require.Len(t, r.part().dirty, 1, "changes are listed again")
 
 	for from, more := uint32(0), true; more; {
-		_, from, more = r.holder.collect(rigPart, from, answerBudget, r.rules, 0)
+		_, from, more = r.holder.collect(rigPart, from, wire.AcquireBudget, r.rules, 0)
 	}
 	requireShort(t, "answering")
 	idle, any := standby.idleCopy(rigPart)
@@ -132,9 +133,9 @@ func TestEvictionBetweenTheStepsOfAReplacement(t *testing.T) {
 		take(7, fmt.Sprint("old-", i), 1)
 	}
 	var a arrival
-	content := partContent{}
+	content := wire.Content{}
 	for i := range 2000 {
-		content.buckets = append(content.buckets, bucketImage{limiter: "api", key: fmt.Sprint("new-", i), set: r.set, levels: []float64{5}})
+		content.Buckets = append(content.Buckets, wire.Image{Limiter: "api", Key: fmt.Sprint("new-", i), Set: r.set, Levels: []float64{5}})
 	}
 	a.add(tab.build(7, &content, rules, 0))
 	p := &tab.partitions[7]
@@ -161,19 +162,19 @@ func TestEvictionBetweenTheStepsOfAReplacement(t *testing.T) {
 func TestManyReportsAreChargedInSteps(t *testing.T) {
 	countHolds(t)
 	n := reportNode("self")
-	r, err := n.rules.find(appendRule(nil, "api", []limit.Limit{perHour(1e6)}))
+	r, err := n.rules.find(wire.AppendRule(nil, "api", []limit.Limit{perHour(1e6)}))
 	require.NoError(t, err)
 	const part, reporters, reports, charges = 7, 3, 100, 30
 	p := &n.table.partitions[part]
-	p.holding.copy = version{seq: 5}
+	p.holding.copy = wire.Version{Seq: 5}
 	p.holding.attempt = &attempt{}
 	for reporter := range reporters {
 		for seq := range reports {
-			q := report{reporter: fmt.Sprint("other-", reporter), part: part, seq: uint64(seq + 1)}
+			q := wire.Debt{Member: fmt.Sprint("other-", reporter), Part: part, Seq: uint64(seq + 1)}
 			for i := range charges {
-				q.charges = append(q.charges, charge{rule: r.encoded, key: fmt.Sprint("key-", (seq*charges+i)%1000), cost: 1})
+				q.Charges = append(q.Charges, wire.Charge{Rule: r.encoded, Key: fmt.Sprint("key-", (seq*charges+i)%1000), Cost: 1})
 			}
-			p.holding.attempt.keep([]report{q})
+			p.holding.attempt.keep([]wire.Debt{q})
 		}
 	}
 	for i := range 2000 {
@@ -189,10 +190,10 @@ func TestManyReportsAreChargedInSteps(t *testing.T) {
 		}
 	}
 	require.Greater(t, steps, 50)
-	require.EqualValues(t, 5, p.holding.copy.seq)
+	require.EqualValues(t, 5, p.holding.copy.Seq)
 	require.EqualValues(t, 2000, n.reporter.count.Load(), "it may have been for nothing")
 	holds.released()
-	p.holding.hold(version{seq: 5})
+	p.holding.hold(wire.Version{Seq: 5})
 	n.chargeAll(part, p, 0)
 	requireShort(t, "")
 	require.Zero(t, n.reporter.count.Load())
@@ -208,11 +209,11 @@ func TestManyReportsAreChargedInSteps(t *testing.T) {
 // Who asks about a partition that something is being done to waits, and nobody behind it on the connection does.
 func TestAPartitionInWorkHoldsUpNoOther(t *testing.T) {
 	n := reportNode("self")
-	r, err := n.rules.find(appendRule(nil, "api", []limit.Limit{perHour(10)}))
+	r, err := n.rules.find(wire.AppendRule(nil, "api", []limit.Limit{perHour(10)}))
 	require.NoError(t, err)
 	ask := func(key string) (reply []byte, later func(context.Context) []byte) {
-		m := message{kind: kindTake, rule: r.encoded, key: key, cost: 1}
-		return n.handle("other", appendMessage(nil, &m), nil)
+		m := wire.Message{Kind: wire.KindTake, Rule: r.encoded, Key: key, Cost: 1}
+		return n.handle("other", wire.AppendMessage(nil, &m), nil)
 	}
 	part := r.hash.Partition("busy")
 	p := &n.table.partitions[part]
@@ -231,9 +232,9 @@ func TestAPartitionInWorkHoldsUpNoOther(t *testing.T) {
 		assert.Nil(t, none)
 		return false
 	})
-	ans, err := decodeAnswer(<-answered)
+	ans, err := wire.DecodeResponse(<-answered)
 	require.NoError(t, err)
-	require.True(t, ans.decision.Allowed)
+	require.True(t, ans.Decision.Allowed)
 	reply, _ := ask("busy")
 	require.NotEmpty(t, reply, "nothing is being done any more")
 	require.Nil(t, p.underway)
@@ -250,7 +251,7 @@ func fullCluster(t testing.TB, size, keys int) (nodes []*Node, part uint16, r *r
 			break
 		}
 	}
-	r, err := nodes[0].rules.find(appendRule(nil, "api", []limit.Limit{perHour(1)}))
+	r, err := nodes[0].rules.find(wire.AppendRule(nil, "api", []limit.Limit{perHour(1)}))
 	require.NoError(t, err)
 	for i := range keys {
 		id := bucketKey{fmt.Sprintf("user-%08d", i), r.id}

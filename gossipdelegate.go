@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
 // createGossip starts memberlist. It does not shut t down when it fails.
@@ -80,7 +81,7 @@ var (
 // member whose versions do not fit all others, so one such member would end all push/pulls of the cluster.
 func (d gossipDelegate) NotifyAlive(n *memberlist.Node) error {
 	switch {
-	case n.Name == "" || len(n.Name) > maxIdentityLen:
+	case n.Name == "" || len(n.Name) > wire.MaxIdentityLen:
 		return fmt.Errorf("its name has %d bytes", len(n.Name))
 	case !isLabel(n.Name):
 		return fmt.Errorf("its name is %q, which no node would have", n.Name)

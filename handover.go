@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"errors"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"time"
 )
 
@@ -21,30 +22,30 @@ const (
 // says in turn whom this node knows [KnownInQuestions].
 //
 // A round of an election that nobody can have counted to is refused: what is promised to it could never be outbid.
-func (n *Node) onQuestion(from string, q *question) (*questionAnswer, error) {
-	if q.round.by == "" || !n.reach.hear(q.round.number) {
+func (n *Node) onQuestion(from string, q *wire.AcquireRequest) (*wire.AcquireResponse, error) {
+	if q.Ballot.By == "" || !n.reach.hear(q.Ballot.Number) {
 		return nil, errUncountable
 	}
-	if from == q.round.by {
+	if from == q.Ballot.By {
 		n.meet(from)
 	} else { // it came through another member, which is that one's word
-		n.learn(&word{teller: from, names: []string{q.round.by}})
+		n.learn(&word{teller: from, names: []string{q.Ballot.By}})
 	}
-	n.learn(&word{teller: q.round.by, names: q.known, hearsay: q.hearsay})
+	n.learn(&word{teller: q.Ballot.By, names: q.Known, hearsay: q.Hearsay})
 	n.reach.check(n.now())
-	ans := &questionAnswer{}
+	ans := &wire.AcquireResponse{}
 	budget, changed := n.settings.pieces.answer, false
-	for _, asked := range q.parts {
+	for _, asked := range q.Parts {
 		if budget <= 0 {
 			break
 		}
-		a, size, gave := n.answerPart(&asked, q.round, budget)
+		a, size, gave := n.answerPart(&asked, q.Ballot, budget)
 		budget -= size
 		changed = changed || gave
-		ans.parts = append(ans.parts, a)
+		ans.Parts = append(ans.Parts, a)
 	}
 	known := n.membership.everyone()
-	ans.heard, ans.known, ans.hearsay = n.reach.heard.Load(), known.told, known.hearsay
+	ans.Heard, ans.Known, ans.Hearsay = n.reach.heard.Load(), known.told, known.hearsay
 	if changed {
 		n.keeper.announce()
 		n.holdingChanged()
@@ -56,35 +57,35 @@ func (n *Node) onQuestion(from string, q *question) (*questionAnswer, error) {
 var errUncountable = errors.New("peerlimit: an election that no member has come to by counting")
 
 // answerPart answers for one partition; size is about how long the answer is. gave says that this node held until now.
-func (n *Node) answerPart(asked *askedPart, round election, budget int) (a partAnswer, size int, gave bool) {
-	if n.table.holds(asked.part) {
-		n.chargeOwn(asked.part) // so that there is little left of it to do with the lock held
+func (n *Node) answerPart(asked *wire.AskedPartition, round wire.Ballot, budget int) (a wire.PartitionReply, size int, gave bool) {
+	if n.table.holds(asked.Part) {
+		n.chargeOwn(asked.Part) // so that there is little left of it to do with the lock held
 	}
-	p := &n.table.partitions[asked.part]
+	p := &n.table.partitions[asked.Part]
 	p.mu.Lock()
 	defer p.release()
 	h, now := &p.holding, n.now()
 	held, tried, given := h.holds, h.attempt != nil, h.gift.to != ""
 	if held && n.table.decides(p, now) {
-		n.chargeAll(asked.part, p, now)
+		n.chargeAll(asked.Part, p, now)
 	}
 	a = h.asked(round, n.reach.isFull(now))
-	a.part = asked.part
-	n.table.noteHolding(asked.part, p)
+	a.Part = asked.Part
+	n.table.noteHolding(asked.Part, p)
 	if gave = held && !h.holds; gave {
 		p.forgetChanges()
 	}
 	if gave || tried && h.attempt == nil || given && h.gift.to == "" {
-		n.keeper.postpone(asked.part) // where the ring still names this node, it acquires again, but not at once
+		n.keeper.postpone(asked.Part) // where the ring still names this node, it acquires again, but not at once
 	}
 	size = 32
-	if a.kind == answerNotHolding && asked.from == 0 {
+	if a.Kind == wire.ReplyNotHolding && asked.From == 0 {
 		var more int
-		a.reports, more = n.reporter.reports(asked.part, budget)
+		a.Debts, more = n.reporter.reports(asked.Part, budget)
 		size += more
 	}
-	if a.kind == answerGiven || a.kind == answerNotHolding && asked.have.below(a.version) {
-		size += n.addCopy(p, &a, asked.from, budget, now)
+	if a.Kind == wire.ReplyTransferred || a.Kind == wire.ReplyNotHolding && asked.Have.Below(a.Version) {
+		size += n.addCopy(p, &a, asked.From, budget, now)
 	}
 	return a, size, gave
 }
@@ -93,27 +94,27 @@ func (n *Node) answerPart(asked *askedPart, round election, budget int) (a partA
 // how long that is. What is not held does not change, so it can be read in steps. If something becomes of it even so, the
 // asker is told that there is more: it asks on, and hears of another version. The caller holds p.mu, and does again
 // afterwards.
-func (n *Node) addCopy(p *partition, a *partAnswer, from uint32, budget int, now int64) (size int) {
+func (n *Node) addCopy(p *partition, a *wire.PartitionReply, from uint32, budget int, now int64) (size int) {
 	copied := p.holding.copy
 	c := newCollector(n.table, n.rules, budget, now)
 	for reporter, seq := range p.holding.marks {
-		c.content.marks = append(c.content.marks, reportMark{reporter, seq})
+		c.content.Marks = append(c.content.Marks, wire.DebtMark{Member: reporter, Seq: seq})
 	}
-	a.next = c.step(p, from)
-	for a.next != 0 && !c.full {
+	a.Next = c.step(p, from)
+	for a.Next != 0 && !c.full {
 		p.frozenUntil = now + int64(freezeTime)
 		p.giveWay()
 		if p.holding.holds || p.holding.copy != copied {
 			break
 		}
-		a.next = c.step(p, a.next)
+		a.Next = c.step(p, a.Next)
 	}
-	if a.next != 0 {
+	if a.Next != 0 {
 		p.frozenUntil = now + int64(freezeTime)
 	}
-	a.content = c.content
-	for i := range a.content.buckets {
-		size += 32 + len(a.content.buckets[i].key)
+	a.Content = c.content
+	for i := range a.Content.Buckets {
+		size += 32 + len(a.Content.Buckets[i].Key)
 	}
 	return size
 }

@@ -1,6 +1,9 @@
 package peerlimit
 
-import "math"
+import (
+	"github.com/peerlimit/peerlimit/internal/wire"
+	"math"
+)
 
 // Who decides about a partition. A node holds a partition while its copy is the authoritative one; at most one node
 // decides in full at any moment, and a node that has lost touch with most of its witnesses is none (see reach). The
@@ -31,14 +34,14 @@ type holding struct {
 	unlisted bool
 
 	// copy is the version of the buckets kept here, authoritative or not; zero when there is no copy.
-	copy version
+	copy wire.Version
 
 	// replication is what the standby has; of use while holds.
 	replication replication
 
 	// promised is the highest election that this node has answered with "not holding", or begun itself. It answers
 	// "behind" to lower ones [Promise] and refuses their replicas [ReplicaPromise].
-	promised election
+	promised wire.Ballot
 
 	// gift is to whom the copy was given last, and in which of its rounds. It is sent again to a question of that round
 	// only [GiftForOneRound], because the answer may have been lost.
@@ -57,7 +60,7 @@ type holding struct {
 // gift says to whom a copy was given. The zero value stands for nobody.
 type gift struct {
 	to    string
-	round election
+	round wire.Ballot
 }
 
 // asked answers a question of a round, at once, in one of three ways. full says that this node's evidence is fresh.
@@ -66,7 +69,7 @@ type gift struct {
 // [GiftRaisesTerm], so that the stale copy it keeps can never pass for it. Whoever does not hold promises the round,
 // unless it has promised a higher one; that ends its own attempt and voids a gift [GiftVoidOnAnswer], of whose receiver
 // it tells [AnswerNamesReceiver].
-func (h *holding) asked(round election, full bool) partAnswer {
+func (h *holding) asked(round wire.Ballot, full bool) wire.PartitionReply {
 	if !full {
 		h.lapse()
 	}
@@ -74,32 +77,32 @@ func (h *holding) asked(round election, full bool) partAnswer {
 	case h.holds:
 		h.stop()
 		h.attempt = nil
-		h.gift = gift{to: round.by, round: round}
+		h.gift = gift{to: round.By, round: round}
 		h.promise(round)
 		return h.given()
 	case h.gift.to != "" && h.gift.round == round:
 		return h.given()
-	case !round.below(h.promised):
+	case !round.Below(h.promised):
 		h.promise(round)
 		h.attempt, h.lapsed = nil, false
-		a := partAnswer{kind: answerNotHolding, version: h.copy, givenTo: h.gift.to}
+		a := wire.PartitionReply{Kind: wire.ReplyNotHolding, Version: h.copy, TransferredTo: h.gift.to}
 		h.gift = gift{}
 		return a
 	}
-	return partAnswer{kind: answerBehind, promised: h.promised, givenTo: h.gift.to}
+	return wire.PartitionReply{Kind: wire.ReplyBehind, Promised: h.promised, TransferredTo: h.gift.to}
 }
 
 // given is the answer that gives the copy away.
-func (h *holding) given() partAnswer {
+func (h *holding) given() wire.PartitionReply {
 	v := h.copy
-	v.gifts++
-	v.holder = h.gift.to
-	return partAnswer{kind: answerGiven, version: v}
+	v.Transfers++
+	v.Holder = h.gift.to
+	return wire.PartitionReply{Kind: wire.ReplyTransferred, Version: v}
 }
 
 // promise remembers an election that was answered or begun.
-func (h *holding) promise(e election) {
-	if h.promised.below(e) {
+func (h *holding) promise(e wire.Ballot) {
+	if h.promised.Below(e) {
 		h.promised = e
 	}
 }
@@ -135,16 +138,16 @@ func (h *holding) begin(r *round) {
 }
 
 // hold makes this node the holder of the copy it has, under a version of its own. One that is worn it replaces soon.
-func (h *holding) hold(v version) {
-	h.holds, h.lapsed, h.refused = true, false, v.worn()
+func (h *holding) hold(v wire.Version) {
+	h.holds, h.lapsed, h.refused = true, false, v.Worn()
 	h.attempt, h.gift = nil, gift{}
 	h.copy = v
 	h.replicate(replication{})
-	h.promise(v.election)
+	h.promise(v.Ballot)
 }
 
 // start is hold or, for a node that holds already, renew.
-func (h *holding) start(v version) {
+func (h *holding) start(v wire.Version) {
 	if h.holds {
 		h.renew(v)
 	} else {
@@ -153,7 +156,7 @@ func (h *holding) start(v version) {
 }
 
 // renew ends the attempt of a node that held all the while: it raises its term, and its standby needs everything anew.
-func (h *holding) renew(v version) {
+func (h *holding) renew(v wire.Version) {
 	h.attempt, h.refused = nil, false
 	h.copy = v
 	h.replicate(replication{})
@@ -169,25 +172,25 @@ func (h *holding) abandon() {
 // higher election to somebody else [ReplicaPromise], or has a version of a higher term [StaleReplicaRefused]. since is
 // what the content builds on, when it is not all. To have more than that in the same term is as good, because the content
 // has everything that has changed after it; but a message that was overtaken is no use, and then everything is asked for.
-func (h *holding) replica(v version, full bool, since uint64) replicaStatus {
-	sameTerm := h.copy.sameTerm(v)
+func (h *holding) replica(v wire.Version, full bool, since uint64) wire.ReplicaStatus {
+	sameTerm := h.copy.SameTerm(v)
 	switch {
 	case h.holds:
-		return replicaHeld
-	case v.election.below(h.promised) && h.promised.by != v.holder, !sameTerm && v.below(h.copy):
-		return replicaRefused
-	case sameTerm && v.seq < h.copy.seq && h.copy.seq-v.seq > seqLeap:
-		return replicaRefused // the copy here is wrong, and only another term replaces it
-	case v.below(h.copy), !full && !(sameTerm && h.copy.seq >= since):
-		return replicaMissing
+		return wire.ReplicaHeld
+	case v.Ballot.Below(h.promised) && h.promised.By != v.Holder, !sameTerm && v.Below(h.copy):
+		return wire.ReplicaRefused
+	case sameTerm && v.Seq < h.copy.Seq && h.copy.Seq-v.Seq > wire.SeqLeap:
+		return wire.ReplicaRefused // the copy here is wrong, and only another term replaces it
+	case v.Below(h.copy), !full && !(sameTerm && h.copy.Seq >= since):
+		return wire.ReplicaMissing
 	}
-	return replicaTaken
+	return wire.ReplicaTaken
 }
 
 // takeReplica notes that a whole replica of that version is kept now.
-func (h *holding) takeReplica(v version) {
-	h.promise(v.election)
-	if h.attempt != nil && !v.election.below(h.attempt.round.election) {
+func (h *holding) takeReplica(v wire.Version) {
+	h.promise(v.Ballot)
+	if h.attempt != nil && !v.Ballot.Below(h.attempt.round.election) {
 		h.attempt = nil
 	}
 	h.copy, h.gift, h.lapsed = v, gift{}, false
@@ -222,19 +225,19 @@ var noStandby = replication{complete: true, acked: math.MaxUint64}
 
 // outdo has a holder acquire anew, with an election above one that another node has promised or has a copy of
 // [RefusedHolderReacquires].
-func (h *holding) outdo(e election) {
+func (h *holding) outdo(e wire.Ballot) {
 	h.promise(e)
 	h.refused = true
 }
 
 // setMarks makes these the marks of the copy.
-func (h *holding) setMarks(marks []reportMark) {
+func (h *holding) setMarks(marks []wire.DebtMark) {
 	h.marks = nil
 	if len(marks) > 0 {
 		h.marks = make(map[string]uint64, len(marks))
 		for _, mark := range marks {
-			if mark.seq <= maxReportSeq { // a higher one would hide all reports to come
-				h.marks[mark.reporter] = mark.seq
+			if mark.Seq <= wire.MaxDebtSeq { // a higher one would hide all reports to come
+				h.marks[mark.Member] = mark.Seq
 			}
 		}
 	}
@@ -249,15 +252,15 @@ func (h *holding) yield() {
 // drop forgets the copy, which is safe with others. To whom it was given is remembered, to be named in answers
 // [AnswerNamesReceiver], but it cannot be given again.
 func (h *holding) drop() {
-	h.copy, h.marks, h.lapsed = version{}, nil, false
-	h.gift.round = election{}
+	h.copy, h.marks, h.lapsed = wire.Version{}, nil, false
+	h.gift.round = wire.Ballot{}
 }
 
 // settled reports whether the standby has all that a copy of that version has, so that the copy can be dropped. What the
 // holder has decided since is not in the copy, and does not matter for it.
-func (h *holding) settled(v version) bool {
-	if !h.holds || h.copy.below(v) || !h.replication.complete {
+func (h *holding) settled(v wire.Version) bool {
+	if !h.holds || h.copy.Below(v) || !h.replication.complete {
 		return false
 	}
-	return !v.sameTerm(h.copy) || v.seq <= h.replication.acked
+	return !v.SameTerm(h.copy) || v.Seq <= h.replication.acked
 }

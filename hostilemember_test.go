@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/peerlimit/peerlimit/transport"
 )
 
@@ -116,14 +117,14 @@ func TestAMemberThatFloodsDoesNotEndTheService(t *testing.T) {
 	})
 	// And one asks what makes no sense, also under somebody else's name.
 	client := transport.NewClient(transport.ClientConfig{
-		Cluster: nodes[0].settings.Cluster, Self: nodes[1].identity, MinVersion: protocolMin, MaxVersion: protocolMax,
+		Cluster: nodes[0].settings.Cluster, Self: nodes[1].identity, MinVersion: wire.ProtocolMin, MaxVersion: wire.ProtocolMax,
 		WrapConn: nodes[0].settings.encryption.WrapClient(),
 	})
 	target := transport.Peer{Name: nodes[0].identity, Addr: nodes[0].Self().RPCAddr}
 	until(&attackers, func(i int) {
 		request := randomBytes(2 + i%200)
 		request[0] = byte(i % 24) // each kind, and some that are none
-		request[1] = wireVersion
+		request[1] = wire.WireVersion
 		_, _ = client.Call(ctx, target, request, time.Second)
 	})
 

@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"context"
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"hash/maphash"
 	"math"
 	"slices"
@@ -69,8 +70,8 @@ type hotKey struct {
 	mu       sync.Mutex
 	rule     *rule // as it was asked for last
 	demand   demand
-	pending  bool          // a lease has been asked for, and the answer is not there yet
-	returned []leaseReturn // to be told to the holder
+	pending  bool               // a lease has been asked for, and the answer is not there yet
+	returned []wire.LeaseReturn // to be told to the holder
 }
 
 // borrowed is a lease in use.
@@ -187,7 +188,7 @@ func (d *denial) answer(cost float64, now int64, again *limit.Decision) bool {
 
 // asking notes that the holder is about to be asked for a take and adds to the question what is to be said and asked about
 // leases. It returns what is remembered of the key, or nil.
-func (h *hotKeys) asking(id bucketKey, r *rule, part uint16, m *message, now int64) *hotKey {
+func (h *hotKeys) asking(id bucketKey, r *rule, part uint16, m *wire.Message, now int64) *hotKey {
 	if h == nil {
 		return nil
 	}
@@ -206,11 +207,11 @@ func (h *hotKeys) asking(id bucketKey, r *rule, part uint16, m *message, now int
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.rule = r
-	want := k.demand.note(m.cost, k.used(now), now)
+	want := k.demand.note(m.Cost, k.used(now), now)
 	if !k.pending {
-		m.borrow.want, k.pending = want, want > 0
+		m.Borrow.Want, k.pending = want, want > 0
 	}
-	m.borrow.returned = k.takeReturned()
+	m.Borrow.Returned = k.takeReturned()
 	return k
 }
 
@@ -225,7 +226,7 @@ func (k *hotKey) used(now int64) float64 {
 		unused := l.close()
 		used = l.tokens - unused - l.counted
 		k.lease.Store(nil)
-		k.returned = append(k.returned, leaseReturn{l.id, unused})
+		k.returned = append(k.returned, wire.LeaseReturn{ID: l.id, Unused: unused})
 	} else {
 		used = l.tokens - left - l.counted
 	}
@@ -234,8 +235,8 @@ func (k *hotKey) used(now int64) float64 {
 }
 
 // takeReturned takes what one message can return.
-func (k *hotKey) takeReturned() []leaseReturn {
-	n := min(len(k.returned), maxReturns)
+func (k *hotKey) takeReturned() []wire.LeaseReturn {
+	n := min(len(k.returned), wire.MaxReturns)
 	some := slices.Clone(k.returned[:n])
 	k.returned = slices.Delete(k.returned, 0, n)
 	return some
@@ -270,28 +271,28 @@ func (d *demand) note(cost, used float64, now int64) (want float64) {
 
 // answered takes in the holder's answer to a take that asking has prepared, sent at that time. Most keys are not hot: for
 // those nothing is looked at, the clock neither.
-func (h *hotKeys) answered(k *hotKey, m *message, r *rule, ans *answer, err error, sent int64, clock func() int64) {
+func (h *hotKeys) answered(k *hotKey, m *wire.Message, r *rule, ans *wire.Response, err error, sent int64, clock func() int64) {
 	if h == nil {
 		return
 	}
-	fromHolder := err == nil && (ans.decision.Origin == limit.OriginRemote || ans.decision.Origin == limit.OriginLocal)
-	if k == nil && (!h.denials || !fromHolder || ans.decision.Allowed || ans.grant.stands <= 0) {
+	fromHolder := err == nil && (ans.Decision.Origin == limit.OriginRemote || ans.Decision.Origin == limit.OriginLocal)
+	if k == nil && (!h.denials || !fromHolder || ans.Decision.Allowed || ans.Grant.Stands <= 0) {
 		return
 	}
 	now := clock()
 	if k == nil {
-		k = h.add(bucketKey{m.key, r.id}.hash(h.seed), bucketKey{m.key, r.id}, r.hash.Partition(m.key))
+		k = h.add(bucketKey{m.Key, r.id}.hash(h.seed), bucketKey{m.Key, r.id}, r.hash.Partition(m.Key))
 		k.asked.Store(now)
 	}
 	if h.denials && fromHolder {
-		k.noteDenial(m.cost, r.set, ans, now)
+		k.noteDenial(m.Cost, r.set, ans, now)
 	}
-	if m.borrow.want == 0 && !(fromHolder && ans.grant.tokens > 0) {
+	if m.Borrow.Want == 0 && !(fromHolder && ans.Grant.Tokens > 0) {
 		return
 	}
 	k.mu.Lock()
-	k.pending = k.pending && m.borrow.want == 0
-	lent := fromHolder && ans.grant.tokens > 0
+	k.pending = k.pending && m.Borrow.Want == 0
+	lent := fromHolder && ans.Grant.Tokens > 0
 	if lent {
 		k.replaceLease(r.set, ans, sent, now)
 	}
@@ -302,28 +303,28 @@ func (h *hotKeys) answered(k *hotKey, m *message, r *rule, ans *answer, err erro
 }
 
 // noteDenial remembers a denial for as long as it stands, or forgets the one before.
-func (k *hotKey) noteDenial(cost float64, set *limit.Set, ans *answer, now int64) {
-	stands := min(ans.grant.stands, maxDenialTime)
-	if ans.decision.Allowed || stands <= 0 {
+func (k *hotKey) noteDenial(cost float64, set *limit.Set, ans *wire.Response, now int64) {
+	stands := min(ans.Grant.Stands, maxDenialTime)
+	if ans.Decision.Allowed || stands <= 0 {
 		if k.denial.Load() != nil {
 			k.denial.Store(nil)
 		}
 		return
 	}
-	d := &denial{set: set, cost: cost, decision: ans.decision, at: now, until: now + int64(stands)}
+	d := &denial{set: set, cost: cost, decision: ans.Decision, at: now, until: now + int64(stands)}
 	d.decision.Origin = limit.OriginDenialCache
 	k.denial.Store(d)
 }
 
 // replaceLease begins to use a lease that was just granted. The one before is to be returned. The caller holds k.mu.
-func (k *hotKey) replaceLease(set *limit.Set, ans *answer, sent, now int64) {
+func (k *hotKey) replaceLease(set *limit.Set, ans *wire.Response, sent, now int64) {
 	k.used(now)
 	if old := k.lease.Load(); old != nil {
-		k.returned = append(k.returned, leaseReturn{old.id, old.close()})
+		k.returned = append(k.returned, wire.LeaseReturn{ID: old.id, Unused: old.close()})
 	}
 	l := &borrowed{
-		id: ans.grant.id, set: set, tokens: ans.grant.tokens, decision: ans.decision,
-		until: sent + int64(limit.LeaseTime), renewAt: sent + int64(limit.LeaseTime)*3/4, low: ans.grant.tokens / 4,
+		id: ans.Grant.ID, set: set, tokens: ans.Grant.Tokens, decision: ans.Decision,
+		until: sent + int64(limit.LeaseTime), renewAt: sent + int64(limit.LeaseTime)*3/4, low: ans.Grant.Tokens / 4,
 	}
 	l.decision.Origin = limit.OriginLease
 	l.left.Store(math.Float64bits(l.tokens))
@@ -378,7 +379,7 @@ func (h *hotKeys) lend(k *hotKey) {
 
 // run gives back what is not used, and forgets keys that are not asked about any more, until ctx ends. GiveBack tells
 // the holder.
-func (h *hotKeys) run(ctx context.Context, clock func() int64, giveBack func(*hotKey, *rule, []leaseReturn)) {
+func (h *hotKeys) run(ctx context.Context, clock func() int64, giveBack func(*hotKey, *rule, []wire.LeaseReturn)) {
 	forget := time.NewTicker(forgetInterval)
 	defer forget.Stop()
 	look := time.NewTimer(returnInterval)
@@ -400,7 +401,7 @@ func (h *hotKeys) run(ctx context.Context, clock func() int64, giveBack func(*ho
 }
 
 // giveBackEnded gives back the leases that have ended, and reports whether there are others.
-func (h *hotKeys) giveBackEnded(now int64, giveBack func(*hotKey, *rule, []leaseReturn)) (more bool) {
+func (h *hotKeys) giveBackEnded(now int64, giveBack func(*hotKey, *rule, []wire.LeaseReturn)) (more bool) {
 	h.mu.Lock()
 	lent := make([]*hotKey, 0, len(h.lent))
 	for k := range h.lent {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -22,7 +23,7 @@ type hotCaller struct {
 
 func newHotCaller(t *testing.T, limits ...limit.Limit) *hotCaller {
 	t.Helper()
-	r, err := newRules().find(appendRule(nil, "api", limits))
+	r, err := newRules().find(wire.AppendRule(nil, "api", limits))
 	require.NoError(t, err)
 	return &hotCaller{newHotKeys(maphash.MakeSeed(), true, true), r, bucketKey{"k", r.id}}
 }
@@ -34,18 +35,20 @@ func (c *hotCaller) decide(set *limit.Set, cost float64, now int64) (d limit.Dec
 }
 
 // ask asks for a token, gets that answer, and returns the question.
-func (c *hotCaller) ask(ans answer, sent, now int64) *message {
-	m := &message{kind: kindTake, rule: c.rule.encoded, key: c.id.key, cost: 1}
+func (c *hotCaller) ask(ans wire.Response, sent, now int64) *wire.Message {
+	m := &wire.Message{Kind: wire.KindTake, Rule: c.rule.encoded, Key: c.id.key, Cost: 1}
 	k := c.asking(c.id, c.rule, 0, m, sent)
-	ans.decision.Origin = limit.OriginRemote
+	ans.Decision.Origin = limit.OriginRemote
 	c.answered(k, m, c.rule, &ans, nil, sent, func() int64 { return now })
 	return m
 }
 
-func granted() answer { return answer{status: statusDecided, decision: limit.Decision{Allowed: true}} }
+func granted() wire.Response {
+	return wire.Response{Status: wire.StatusDecided, Decision: limit.Decision{Allowed: true}}
+}
 
-func lent(tokens float64) answer {
-	return answer{status: statusDecided, decision: limit.Decision{Allowed: true}, grant: grant{id: 7, tokens: tokens}}
+func lent(tokens float64) wire.Response {
+	return wire.Response{Status: wire.StatusDecided, Decision: limit.Decision{Allowed: true}, Grant: wire.Grant{ID: 7, Tokens: tokens}}
 }
 
 const ms = int64(time.Millisecond)
@@ -53,12 +56,12 @@ const ms = int64(time.Millisecond)
 func TestLeasesAreAskedForWhenAKeyIsHot(t *testing.T) {
 	cold := newHotCaller(t, perSecond(1000))
 	for i := range int64(100) {
-		assert.Zero(t, cold.ask(granted(), 3*i*ms, 3*i*ms).borrow.want, "333 a second")
+		assert.Zero(t, cold.ask(granted(), 3*i*ms, 3*i*ms).Borrow.Want, "333 a second")
 	}
 	hot := newHotCaller(t, perSecond(1000))
 	wanted := 0
 	for i := range int64(10) {
-		if hot.ask(granted(), 2*i*ms, 2*i*ms).borrow.want > 0 {
+		if hot.ask(granted(), 2*i*ms, 2*i*ms).Borrow.Want > 0 {
 			wanted++
 		}
 	}
@@ -84,8 +87,8 @@ func TestALeaseIsUsedUntilItEnds(t *testing.T) {
 	assert.False(t, ok, "it counts from the asking")
 
 	m := c.ask(granted(), 16*ms, 16*ms)
-	assert.Equal(t, []leaseReturn{{7, 69}}, m.borrow.returned)
-	assert.Empty(t, c.ask(granted(), 17*ms, 17*ms).borrow.returned, "once")
+	assert.Equal(t, []wire.LeaseReturn{{ID: 7, Unused: 69}}, m.Borrow.Returned)
+	assert.Empty(t, c.ask(granted(), 17*ms, 17*ms).Borrow.Returned, "once")
 }
 
 func TestALeaseThatComesTooLateIsGivenBack(t *testing.T) {
@@ -94,9 +97,9 @@ func TestALeaseThatComesTooLateIsGivenBack(t *testing.T) {
 	c.ask(lent(100), 5*ms, 5*ms+int64(limit.LeaseTime))
 	_, ok := c.decide(c.rule.set, 1, 5*ms+int64(limit.LeaseTime))
 	assert.False(t, ok)
-	var returned []leaseReturn
-	more := c.giveBackEnded(16*ms, func(_ *hotKey, _ *rule, back []leaseReturn) { returned = append(returned, back...) })
-	assert.Equal(t, []leaseReturn{{7, 100}}, returned)
+	var returned []wire.LeaseReturn
+	more := c.giveBackEnded(16*ms, func(_ *hotKey, _ *rule, back []wire.LeaseReturn) { returned = append(returned, back...) })
+	assert.Equal(t, []wire.LeaseReturn{{ID: 7, Unused: 100}}, returned)
 	assert.False(t, more)
 }
 
@@ -105,12 +108,12 @@ func TestTheLeaseBeforeIsGivenBackWithTheNextQuestion(t *testing.T) {
 	c.ask(granted(), 0, 0)
 	c.ask(lent(100), ms, ms)
 	next := lent(40)
-	next.grant.id = 8
+	next.Grant.ID = 8
 	c.ask(next, 2*ms, 2*ms)
 	d, ok := c.decide(c.rule.set, 1, 3*ms)
 	assert.True(t, ok)
 	assert.Equal(t, 39.0, d.Remaining)
-	assert.Equal(t, []leaseReturn{{7, 100}}, c.ask(granted(), 4*ms, 4*ms).borrow.returned)
+	assert.Equal(t, []wire.LeaseReturn{{ID: 7, Unused: 100}}, c.ask(granted(), 4*ms, 4*ms).Borrow.Returned)
 }
 
 // No two callers spend the same token, and what is given back was spent by nobody.
@@ -144,8 +147,8 @@ func TestALeaseIsSharedByCallers(t *testing.T) {
 
 func TestADenialIsRemembered(t *testing.T) {
 	c := newHotCaller(t, withBurst(perSecond(10), 5))
-	denied := answer{status: statusDecided, decision: limit.Decision{RetryAfter: 100 * time.Millisecond, ResetAfter: time.Second}}
-	denied.grant.stands = 60 * time.Millisecond
+	denied := wire.Response{Status: wire.StatusDecided, Decision: limit.Decision{RetryAfter: 100 * time.Millisecond, ResetAfter: time.Second}}
+	denied.Grant.Stands = 60 * time.Millisecond
 	c.ask(denied, 0, 0)
 	d, ok := c.decide(c.rule.set, 1, 20*ms)
 	require.True(t, ok)
@@ -176,8 +179,8 @@ func TestADenialIsRemembered(t *testing.T) {
 
 func TestDenialsByOthersThanTheHolderAreNotRemembered(t *testing.T) {
 	c := newHotCaller(t, perSecond(10))
-	m := &message{kind: kindTake, rule: c.rule.encoded, key: "k", cost: 1}
-	share := answer{status: statusDecided, decision: limit.Decision{RetryAfter: time.Second, Origin: limit.OriginStandby}, grant: grant{stands: time.Second}}
+	m := &wire.Message{Kind: wire.KindTake, Rule: c.rule.encoded, Key: "k", Cost: 1}
+	share := wire.Response{Status: wire.StatusDecided, Decision: limit.Decision{RetryAfter: time.Second, Origin: limit.OriginStandby}, Grant: wire.Grant{Stands: time.Second}}
 	c.answered(nil, m, c.rule, &share, nil, 0, func() int64 { return 0 })
 	assert.Nil(t, c.find(c.id.hash(c.seed), c.id))
 }
@@ -199,7 +202,7 @@ func TestHotKeysAreBounded(t *testing.T) {
 		c.ask(granted(), 0, 0)
 	}
 	assert.Zero(t, count(), "each was asked about once")
-	denied := answer{status: statusDecided, grant: grant{stands: time.Second}, decision: limit.Decision{RetryAfter: time.Second}}
+	denied := wire.Response{Status: wire.StatusDecided, Grant: wire.Grant{Stands: time.Second}, Decision: limit.Decision{RetryAfter: time.Second}}
 	for i := range 100_000 {
 		c.id.key = fmt.Sprint(i)
 		c.ask(denied, int64(i), int64(i))

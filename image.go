@@ -1,17 +1,20 @@
 package peerlimit
 
-import "github.com/peerlimit/peerlimit/internal/limit"
+import (
+	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/wire"
+)
 
 // Moving buckets. A bucket travels as an image: its levels at the moment of sending, which are those at the moment of
 // storing as well. The time in between drains nothing, which is the safe side, and no clock is compared with another.
 
 // image returns the bucket as it is now, to be sent; leases that have ended were charged. The key is the bucket's own, and
 // levels has room for its levels.
-func (b *bucket) image(limiter string, levels []float64, now int64) bucketImage {
+func (b *bucket) image(limiter string, levels []float64, now int64) wire.Image {
 	for i := range levels {
 		levels[i] = b.LevelAt(i, now)
 	}
-	return bucketImage{limiter: limiter, key: b.key(), set: b.Set, levels: levels, leases: b.Moving(now)}
+	return wire.Image{Limiter: limiter, Key: b.key(), Set: b.Set, Levels: levels, Leases: b.Moving(now)}
 }
 
 // What an image takes when encoded, at most: three lengths or numbers of up to three bytes, and the key and the levels;
@@ -29,7 +32,7 @@ type collector struct {
 	now     int64
 	room    int  // in bytes
 	full    bool // there is no room for the next one
-	content partContent
+	content wire.Content
 	sets    map[*limit.Set]bool // counted already
 	names   nameOf
 }
@@ -60,37 +63,37 @@ func (c *collector) add(b *bucket) bool {
 	if !c.sets[b.Set] {
 		cost += imageOverhead + len(name) + limitSize*b.Levels()
 	}
-	if n := len(c.content.buckets); n > 0 && (c.room < cost || n == answerBuckets) {
+	if n := len(c.content.Buckets); n > 0 && (c.room < cost || n == answerBuckets) {
 		return false
 	}
 	c.room -= cost
 	c.sets[b.Set] = true
-	c.content.buckets = append(c.content.buckets, b.image(name, make([]float64, b.Levels()), c.now))
+	c.content.Buckets = append(c.content.Buckets, b.image(name, make([]float64, b.Levels()), c.now))
 	return true
 }
 
 // built is what a node has made of the content of a partition that another has sent.
 type built struct {
-	content *partContent
+	content *wire.Content
 	slots   []slot
 }
 
 // build makes a bucket of each image that is not full of tokens, as of now: what takes long of taking over a partition,
 // and needs no lock. It leaves out those whose limiter's name is one too many for this node.
-func (t *table) build(part uint16, c *partContent, rules *rules, now int64) *built {
+func (t *table) build(part uint16, c *wire.Content, rules *rules, now int64) *built {
 	names := idsOf{rules: rules}
-	made := &built{content: c, slots: make([]slot, 0, len(c.buckets))}
-	for i := range c.buckets {
-		image := &c.buckets[i]
-		id, ok := names.of(image.limiter)
-		if !ok || image.full() {
+	made := &built{content: c, slots: make([]slot, 0, len(c.Buckets))}
+	for i := range c.Buckets {
+		image := &c.Buckets[i]
+		id, ok := names.of(image.Limiter)
+		if !ok || image.Full() {
 			continue
 		}
-		key := bucketKey{image.key, id}
+		key := bucketKey{image.Key, id}
 		b := newBucket(key)
-		b.State, b.home, b.place = image.state(now), part, notPlaced
+		b.State, b.home, b.place = image.State(now), part, notPlaced
 		b.BoundLevels(t.longestTurn)
-		b.Moved(image.leases, now)
+		b.Moved(image.Leases, now)
 		made.slots = append(made.slots, slot{key.hash(t.seed), b})
 	}
 	return made
@@ -135,7 +138,7 @@ func (n *idsOf) of(name string) (id limiterID, ok bool) {
 type arrival struct {
 	buckets buckets
 	images  int // how many have come
-	marks   []reportMark
+	marks   []wire.DebtMark
 }
 
 // add adds a piece. What comes twice counts as it came last.
@@ -148,39 +151,39 @@ func (a *arrival) add(piece *built) {
 		a.buckets.add(content)
 	}
 	holds.move(len(piece.slots))
-	a.images += len(piece.content.buckets)
-	if len(piece.content.marks) > 0 {
-		a.marks = piece.content.marks
+	a.images += len(piece.content.Buckets)
+	if len(piece.content.Marks) > 0 {
+		a.marks = piece.content.Marks
 	}
 }
 
 // store makes each image's state the state of its bucket as of now, whatever that was. It returns how many it had to
 // ignore because their limiter's name is one too many for this node. The caller holds p.mu.
-func (p *partition) store(t *table, images []bucketImage, rules *rules, now int64) (ignored int) {
+func (p *partition) store(t *table, images []wire.Image, rules *rules, now int64) (ignored int) {
 	names := idsOf{rules: rules}
 	for i := range images {
 		holds.touch(1)
 		image := &images[i]
-		id, ok := names.of(image.limiter)
+		id, ok := names.of(image.Limiter)
 		if !ok {
 			ignored++
 			continue
 		}
-		key := bucketKey{image.key, id}
+		key := bucketKey{image.Key, id}
 		hash := key.hash(t.seed)
 		b := p.buckets.find(hash, key)
-		if image.full() {
+		if image.Full() {
 			if b != nil {
 				t.drop(p, hash, b)
 			}
 			continue
 		}
 		if b == nil {
-			b = t.insert(p, hash, key, image.set, now)
+			b = t.insert(p, hash, key, image.Set, now)
 		}
-		b.State = image.state(now)
+		b.State = image.State(now)
 		b.BoundLevels(t.longestTurn)
-		b.Moved(image.leases, now)
+		b.Moved(image.Leases, now)
 	}
 	return ignored
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -14,7 +15,7 @@ import (
 
 // mustFind returns the rule that requests with these limits use.
 func mustFind(t require.TestingT, known *rules, name string, limits []limit.Limit) *rule {
-	found, err := known.find(appendRule(nil, name, limits))
+	found, err := known.find(wire.AppendRule(nil, name, limits))
 	require.NoError(t, err)
 	return found
 }
@@ -28,7 +29,7 @@ func bucketOf(t require.TestingT, tab *table, part uint16, known *rules, limiter
 }
 
 // collect is what addCopy does for an answer.
-func (t *table) collect(part uint16, from uint32, maxBytes int, rules *rules, now int64) (content partContent, next uint32, more bool) {
+func (t *table) collect(part uint16, from uint32, maxBytes int, rules *rules, now int64) (content wire.Content, next uint32, more bool) {
 	c := newCollector(t, rules, maxBytes, now)
 	next = from
 	t.inSteps(part, func(p *partition) (more bool) {
@@ -41,20 +42,20 @@ func (t *table) collect(part uint16, from uint32, maxBytes int, rules *rules, no
 // sendPieces moves a partition from one table to another, in pieces, in the bytes of messages.
 func sendPieces(t require.TestingT, from, to *table, knownFrom, knownTo *rules, part uint16, maxBytes int, now, nowThere int64) (pieces int) {
 	for next, more := uint32(0), true; more; pieces++ {
-		var content partContent
+		var content wire.Content
 		content, next, more = from.collect(part, next, maxBytes, knownFrom, now)
-		encoded := appendReplicaRequest(nil, &replicaRequest{[]replicaPart{{part: part, content: content}}})
-		if len(content.buckets) > 1 {
-			require.LessOrEqual(t, len(encoded), maxBytes+20, "%d buckets", len(content.buckets))
+		encoded := wire.AppendReplicaRequest(nil, &wire.ReplicaRequest{Parts: []wire.ReplicaPart{{Part: part, Content: content}}})
+		if len(content.Buckets) > 1 {
+			require.LessOrEqual(t, len(encoded), maxBytes+20, "%d buckets", len(content.Buckets))
 		}
 		if more {
-			require.NotEmpty(t, content.buckets)
+			require.NotEmpty(t, content.Buckets)
 		}
-		decoded, err := decodeReplicaRequest(encoded, knownTo.plainSet)
+		decoded, err := wire.DecodeReplicaRequest(encoded, knownTo.plainSet)
 		require.NoError(t, err)
 		p := &to.partitions[part]
 		p.mu.Lock()
-		ignored := p.store(to, decoded.parts[0].content.buckets, knownTo, nowThere)
+		ignored := p.store(to, decoded.Parts[0].Content.Buckets, knownTo, nowThere)
 		p.mu.Unlock()
 		require.Zero(t, ignored)
 	}
@@ -172,7 +173,7 @@ func TestCollectSkipsDrainedBuckets(t *testing.T) {
 	tab.decide(7, bucketKey{"not yet", r.id}, &limit.Request{Set: r.set, Cost: 10}, 0)
 	content, _, more := tab.collect(7, 0, 1000, known, int64(500*time.Millisecond))
 	require.False(t, more)
-	assert.Equal(t, []bucketImage{{limiter: "api", key: "not yet", set: r.set, levels: []float64{5}}}, content.buckets)
+	assert.Equal(t, []wire.Image{{Limiter: "api", Key: "not yet", Set: r.set, Levels: []float64{5}}}, content.Buckets)
 }
 
 // One bucket larger than the piece is sent all the same, or the move would never end.
@@ -198,12 +199,12 @@ func TestStoreReplaces(t *testing.T) {
 	cancelled := limit.Undo{After: limit.Snapshot{Count: 1, Levels: [limit.MaxCombined]float64{99}}} // others stand behind it
 	tab.partitions[7].buckets.find(keys[0].hash(tab.seed), keys[0]).CancelReserved(cancelled, 0)
 	require.True(t, tab.partitions[7].buckets.find(keys[0].hash(tab.seed), keys[0]).HasMore())
-	image := func(key string, set *limit.Set, levels ...float64) bucketImage {
-		return bucketImage{limiter: "api", key: key, set: set, levels: levels}
+	image := func(key string, set *limit.Set, levels ...float64) wire.Image {
+		return wire.Image{Limiter: "api", Key: key, Set: set, Levels: levels}
 	}
-	ignored := p.store(tab, []bucketImage{
+	ignored := p.store(tab, []wire.Image{
 		image("more", two.set, 7, 3), image("less", r.set, 1), image("zero", r.set, 0), image("none", nil),
-		image("new", r.set, 2), image("never there", r.set, 0), {limiter: "other", key: "less", set: r.set, levels: []float64{9}},
+		image("new", r.set, 2), image("never there", r.set, 0), {Limiter: "other", Key: "less", Set: r.set, Levels: []float64{9}},
 	}, known, 100)
 	assert.Zero(t, ignored)
 	assert.Equal(t, int64(5), tab.keys.Load())
@@ -229,9 +230,9 @@ func TestStoreReplaces(t *testing.T) {
 func TestStoreIsBounded(t *testing.T) {
 	tab, known := newTable(100), newRules()
 	r := mustFind(t, known, "api", []limit.Limit{perHour(10)})
-	var images []bucketImage
+	var images []wire.Image
 	for i := range 1000 {
-		images = append(images, bucketImage{limiter: "api", key: fmt.Sprint(i), set: r.set, levels: []float64{5}})
+		images = append(images, wire.Image{Limiter: "api", Key: fmt.Sprint(i), Set: r.set, Levels: []float64{5}})
 	}
 	tab.partitions[7].store(tab, images, known, 0)
 	assert.Equal(t, int64(100), tab.keys.Load())
@@ -243,15 +244,15 @@ func TestStoreIgnoresNamesTooMany(t *testing.T) {
 	tab, known := newTable(100), newRules()
 	r := mustFind(t, known, "api", []limit.Limit{perHour(10)})
 	known.count = maxNames - ownNames
-	foreign := []bucketImage{
-		{limiter: "one too many", key: "a", set: limit.NewSet([]limit.Limit{perHour(1)}), levels: []float64{1}},
-		{limiter: "api", key: "b", set: r.set, levels: []float64{5}},
-		{limiter: "", key: "c", set: r.set, levels: []float64{5}},
+	foreign := []wire.Image{
+		{Limiter: "one too many", Key: "a", Set: limit.NewSet([]limit.Limit{perHour(1)}), Levels: []float64{1}},
+		{Limiter: "api", Key: "b", Set: r.set, Levels: []float64{5}},
+		{Limiter: "", Key: "c", Set: r.set, Levels: []float64{5}},
 	}
-	encoded := appendReplicaRequest(nil, &replicaRequest{[]replicaPart{{content: partContent{buckets: foreign[:2]}}}})
-	decoded, err := decodeReplicaRequest(encoded, known.plainSet)
+	encoded := wire.AppendReplicaRequest(nil, &wire.ReplicaRequest{Parts: []wire.ReplicaPart{{Content: wire.Content{Buckets: foreign[:2]}}}})
+	decoded, err := wire.DecodeReplicaRequest(encoded, known.plainSet)
 	require.NoError(t, err, "the other buckets are not lost for it")
-	require.Equal(t, foreign[:2], decoded.parts[0].content.buckets)
+	require.Equal(t, foreign[:2], decoded.Parts[0].Content.Buckets)
 	assert.Equal(t, 2, tab.partitions[7].store(tab, foreign, known, 0))
 	assert.Equal(t, int64(1), tab.keys.Load())
 	assert.NotNil(t, bucketOf(t, tab, 7, known, "api", "b"))

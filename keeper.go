@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -168,7 +169,7 @@ func (k *keeper) wants(h *holding, owner bool) bool {
 func (k *keeper) newRound(ctx context.Context, known *knownNames, now int64) *round {
 	n := k.node
 	r := &round{
-		election: election{number: n.reach.heard.Load() + 1, by: n.identity},
+		election: wire.Ballot{Number: n.reach.heard.Load() + 1, By: n.identity},
 		gone:     n.membership.departed(), knows: known.generation,
 	}
 	r.ctx, r.end = context.WithCancel(ctx)
@@ -180,7 +181,7 @@ func (k *keeper) newRound(ctx context.Context, known *knownNames, now int64) *ro
 			}
 		}
 	}
-	n.reach.hear(r.election.number)
+	n.reach.hear(r.election.Number)
 	return r
 }
 
@@ -196,7 +197,7 @@ func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
 		n.table.inSteps(part, func(p *partition) (more bool) {
 			h := &p.holding
 			if !began {
-				if !k.wants(h, route.owner(part) == nil && !k.leaving.Load()) || !h.promised.below(r.election) {
+				if !k.wants(h, route.owner(part) == nil && !k.leaving.Load()) || !h.promised.Below(r.election) {
 					return false
 				}
 				began = true

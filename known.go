@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"cmp"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"maps"
 	"math"
 	"net/netip"
@@ -545,7 +546,7 @@ func (k *knownSet) boundMembers(now time.Time) {
 		slices.SortStableFunc(lost, func(a, b string) int {
 			x, y := k.members[a], k.members[b]
 			if x.proved != y.proved {
-				return 1 - 2*int(boolByte(y.proved))
+				return 1 - 2*int(wire.BoolByte(y.proved))
 			}
 			return x.lostAt.Compare(y.lostAt)
 		})

@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"math"
 	"sync"
 )
@@ -42,11 +43,11 @@ func (t *table) leased(b *bucket, now int64) limit.LeasedOut {
 }
 
 // decideLending is decide for a caller that can use leases.
-func (t *table) decideLending(part uint16, id bucketKey, a *limit.Request, asked *borrowing, now int64) (d limit.Decision, g grant, ok bool) {
+func (t *table) decideLending(part uint16, id bucketKey, a *limit.Request, asked *wire.Borrowing, now int64) (d limit.Decision, g wire.Grant, ok bool) {
 	hash := id.hash(t.seed)
 	p := t.enter(part, now)
 	if p == nil {
-		return limit.Decision{}, grant{}, false
+		return limit.Decision{}, wire.Grant{}, false
 	}
 	defer p.mu.Unlock()
 	b := p.buckets.find(hash, id)
@@ -54,19 +55,19 @@ func (t *table) decideLending(part uint16, id bucketKey, a *limit.Request, asked
 		b = t.insert(p, hash, id, a.Set, now)
 	}
 	a.Leased = t.leased(b, now)
-	if t.takeBack(b, asked.returned, now) {
+	if t.takeBack(b, asked.Returned, now) {
 		a.Leased = b.Leased(now)
 		t.touch(part, p, b)
 	}
 	if d = b.Decide(a, now); !d.Allowed {
-		g.stands = min(d.RetryAfter, b.FirstBack(now))
+		g.Stands = min(d.RetryAfter, b.FirstBack(now))
 		return d, g, true
 	}
-	if members := int(t.members.Load()); asked.want > 0 && members > 0 {
-		g.id = t.leaseID.Add(1)
-		if g.tokens = b.Lend(g.id, a.Set, a.Cost, asked.want, members, now); g.tokens > 0 {
-			d.Remaining = math.Max(0, d.Remaining-g.tokens)
-			t.leases.add(1, 0, g.tokens, 0, 0)
+	if members := int(t.members.Load()); asked.Want > 0 && members > 0 {
+		g.ID = t.leaseID.Add(1)
+		if g.Tokens = b.Lend(g.ID, a.Set, a.Cost, asked.Want, members, now); g.Tokens > 0 {
+			d.Remaining = math.Max(0, d.Remaining-g.Tokens)
+			t.leases.add(1, 0, g.Tokens, 0, 0)
 		}
 	}
 	t.touch(part, p, b)
@@ -74,10 +75,10 @@ func (t *table) decideLending(part uint16, id bucketKey, a *limit.Request, asked
 }
 
 // takeBack ends leases of a bucket and reports whether any was still out.
-func (t *table) takeBack(b *bucket, returned []leaseReturn, now int64) (any bool) {
+func (t *table) takeBack(b *bucket, returned []wire.LeaseReturn, now int64) (any bool) {
 	for _, r := range returned {
-		if used, ok := b.GiveBack(r.id, r.unused, now); ok {
-			t.leases.add(0, 0, 0, used, r.unused)
+		if used, ok := b.GiveBack(r.ID, r.Unused, now); ok {
+			t.leases.add(0, 0, 0, used, r.Unused)
 			any = true
 		}
 	}
@@ -85,6 +86,6 @@ func (t *table) takeBack(b *bucket, returned []leaseReturn, now int64) (any bool
 }
 
 // GiveBack ends leases of a bucket whose caller takes nothing more.
-func (t *table) giveBack(part uint16, id bucketKey, returned []leaseReturn, now int64) bool {
+func (t *table) giveBack(part uint16, id bucketKey, returned []wire.LeaseReturn, now int64) bool {
 	return t.change(part, id, now, func(b *bucket) { t.takeBack(b, returned, now) })
 }

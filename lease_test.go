@@ -10,11 +10,12 @@ import (
 
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/oracle"
+	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
 // borrower is a caller with a lease: it spends at the last moment, or at once, and gives back what it likes.
 type borrower struct {
-	lease grant
+	lease wire.Grant
 	until int64
 	used  float64
 }
@@ -24,11 +25,11 @@ func TestLeasesNeverAddTokens(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		given := withBurst(perSecond(float64(rapid.IntRange(100, 20000).Draw(t, "rate"))), float64(rapid.IntRange(50, 3000).Draw(t, "burst")))
 		rules := newRules()
-		here, err := rules.find(appendRule(nil, "api", []limit.Limit{given}))
+		here, err := rules.find(wire.AppendRule(nil, "api", []limit.Limit{given}))
 		require.NoError(t, err)
-		other, err := rules.find(appendRule(nil, "api", []limit.Limit{perMinute(1e9)}))
+		other, err := rules.find(wire.AppendRule(nil, "api", []limit.Limit{perMinute(1e9)}))
 		require.NoError(t, err)
-		tight, err := rules.find(appendRule(nil, "api", []limit.Limit{given, perHour(1e9)}))
+		tight, err := rules.find(wire.AppendRule(nil, "api", []limit.Limit{given, perHour(1e9)}))
 		require.NoError(t, err)
 		table, members := newTable(10), rapid.Int64Range(1, 3).Draw(t, "members")
 		table.members.Store(members)
@@ -40,7 +41,7 @@ func TestLeasesNeverAddTokens(t *testing.T) {
 		callers := make([]borrower, 3)
 		now := int64(0)
 		spend := func(c *borrower, at int64) {
-			if left := c.lease.tokens - c.used; left > 0 && at < c.until {
+			if left := c.lease.Tokens - c.used; left > 0 && at < c.until {
 				part := left
 				if rapid.Bool().Draw(t, "part") {
 					part = float64(rapid.IntRange(0, int(left)).Draw(t, "tokens"))
@@ -54,9 +55,9 @@ func TestLeasesNeverAddTokens(t *testing.T) {
 			c := &callers[rapid.IntRange(0, 2).Draw(t, "caller")]
 			switch rapid.SampledFrom([]string{"borrow", "borrow", "use", "hold", "return", "take", "drain", "move", "peek", "deploy"}).Draw(t, "op") {
 			case "borrow": // what is left of the lease before is given back
-				asked := borrowing{want: float64(rapid.IntRange(1, 5000).Draw(t, "want"))}
-				if c.lease.tokens > 0 {
-					asked.returned = []leaseReturn{{c.lease.id, c.lease.tokens - c.used}}
+				asked := wire.Borrowing{Want: float64(rapid.IntRange(1, 5000).Draw(t, "want"))}
+				if c.lease.Tokens > 0 {
+					asked.Returned = []wire.LeaseReturn{{ID: c.lease.ID, Unused: c.lease.Tokens - c.used}}
 				}
 				*c = borrower{}
 				r := rapid.SampledFrom([]*rule{here, tight}).Draw(t, "limits")
@@ -69,14 +70,14 @@ func TestLeasesNeverAddTokens(t *testing.T) {
 			case "use":
 				spend(c, now)
 			case "hold": // until the end, and everything at once
-				if c.lease.tokens > c.used && now < c.until {
+				if c.lease.Tokens > c.used && now < c.until {
 					now = c.until - 1
-					admit(now, c.lease.tokens-c.used)
-					c.used = c.lease.tokens
+					admit(now, c.lease.Tokens-c.used)
+					c.used = c.lease.Tokens
 				}
 			case "return":
-				if c.lease.tokens > 0 {
-					table.giveBack(0, id, []leaseReturn{{c.lease.id, c.lease.tokens - c.used}}, now)
+				if c.lease.Tokens > 0 {
+					table.giveBack(0, id, []wire.LeaseReturn{{ID: c.lease.ID, Unused: c.lease.Tokens - c.used}}, now)
 					*c = borrower{}
 				}
 			case "take":
@@ -100,7 +101,7 @@ func TestLeasesNeverAddTokens(t *testing.T) {
 				now += int64(rapid.IntRange(0, 3000).Draw(t, "way")) * 1000
 				table = newTable(10)
 				table.members.Store(members)
-				table.partitions[0].store(table, content.buckets, rules, now)
+				table.partitions[0].store(table, content.Buckets, rules, now)
 			}
 		}
 		report := o.Report()
@@ -111,7 +112,7 @@ func TestLeasesNeverAddTokens(t *testing.T) {
 func leasing(t *testing.T, limits ...limit.Limit) (*table, *rule, bucketKey) {
 	t.Helper()
 	rules := newRules()
-	r, err := rules.find(appendRule(nil, "api", limits))
+	r, err := rules.find(wire.AppendRule(nil, "api", limits))
 	require.NoError(t, err)
 	tab := newTable(10)
 	tab.members.Store(3)
@@ -120,14 +121,14 @@ func leasing(t *testing.T, limits ...limit.Limit) (*table, *rule, bucketKey) {
 
 func TestLeaseIsAnEqualPartOfWhatIsLeft(t *testing.T) {
 	tab, r, id := leasing(t, perSecond(1000), perHour(1_000_000))
-	_, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 1}, &borrowing{want: 1e9}, 0)
-	assert.Equal(t, 166.0, g.tokens, "(1000 - 1) / 6")
-	_, second, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 1}, &borrowing{want: 1e9}, 0)
-	assert.Equal(t, 138.0, second.tokens, "(1000 - 166 - 2) / 6")
-	d, third, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 1}, &borrowing{want: 20}, 0)
-	assert.Equal(t, 20.0, third.tokens, "no more than wanted")
+	_, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 1}, &wire.Borrowing{Want: 1e9}, 0)
+	assert.Equal(t, 166.0, g.Tokens, "(1000 - 1) / 6")
+	_, second, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 1}, &wire.Borrowing{Want: 1e9}, 0)
+	assert.Equal(t, 138.0, second.Tokens, "(1000 - 166 - 2) / 6")
+	d, third, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 1}, &wire.Borrowing{Want: 20}, 0)
+	assert.Equal(t, 20.0, third.Tokens, "no more than wanted")
 	assert.Equal(t, 673.0, d.Remaining, "neither taken nor set aside")
-	assert.NotEqual(t, g.id, second.id)
+	assert.NotEqual(t, g.ID, second.ID)
 }
 
 func TestNoLeaseWhere(t *testing.T) {
@@ -145,38 +146,38 @@ func TestNoLeaseWhere(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tab, r, id := leasing(t, test.limit)
 			tab.members.Store(test.members)
-			d, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: test.cost}, &borrowing{want: 1000}, 0)
+			d, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: test.cost}, &wire.Borrowing{Want: 1000}, 0)
 			assert.True(t, d.Allowed)
-			assert.Zero(t, g.tokens)
+			assert.Zero(t, g.Tokens)
 		})
 	}
 }
 
 func TestLeaseThatIsNotReturnedCountsAsUsed(t *testing.T) {
 	tab, r, id := leasing(t, perSecond(1000))
-	_, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 100}, &borrowing{want: 1e9}, 0)
-	require.Zero(t, g.tokens)
-	_, g, _ = tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 1}, &borrowing{want: 1e9}, 0)
-	require.Equal(t, 149.0, g.tokens, "(1000 - 101) / 6")
+	_, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 100}, &wire.Borrowing{Want: 1e9}, 0)
+	require.Zero(t, g.Tokens)
+	_, g, _ = tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 1}, &wire.Borrowing{Want: 1e9}, 0)
+	require.Equal(t, 149.0, g.Tokens, "(1000 - 101) / 6")
 	end := int64(limit.LeaseTime + limit.LeaseReturnTime)
 	d, _ := tab.peek(0, id, r.set, end-1)
 	assert.InDelta(t, 1000-101-149+20, d.Remaining, 0.01, "101 drain, 149 do not")
 	d, _ = tab.peek(0, id, r.set, end+int64(100*time.Millisecond))
 	assert.InDelta(t, 1000-101-149+120, d.Remaining, 0.01)
 	assert.Equal(t, 1.0, float64(tab.leases.expired))
-	assert.True(t, tab.giveBack(0, id, []leaseReturn{{g.id, 149}}, end+1))
+	assert.True(t, tab.giveBack(0, id, []wire.LeaseReturn{{ID: g.ID, Unused: 149}}, end+1))
 	assert.Equal(t, 0.0, tab.leases.returned, "too late")
 }
 
 func TestReturnedTokensAreThereAgain(t *testing.T) {
 	tab, r, id := leasing(t, perHour(6006))
-	_, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 6}, &borrowing{want: 1e9}, 0)
-	require.Equal(t, 1000.0, g.tokens)
-	d, denied, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 5001}, &borrowing{}, int64(time.Millisecond))
+	_, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 6}, &wire.Borrowing{Want: 1e9}, 0)
+	require.Equal(t, 1000.0, g.Tokens)
+	d, denied, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 5001}, &wire.Borrowing{}, int64(time.Millisecond))
 	require.False(t, d.Allowed)
 	assert.InDelta(t, 5000, d.Remaining, 0.01)
-	assert.Equal(t, limit.LeaseTime-time.Millisecond, denied.stands, "then some may come back")
-	d, _, _ = tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 5900}, &borrowing{returned: []leaseReturn{{g.id, 990}, {g.id, 990}}}, int64(time.Millisecond))
+	assert.Equal(t, limit.LeaseTime-time.Millisecond, denied.Stands, "then some may come back")
+	d, _, _ = tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 5900}, &wire.Borrowing{Returned: []wire.LeaseReturn{{ID: g.ID, Unused: 990}, {ID: g.ID, Unused: 990}}}, int64(time.Millisecond))
 	assert.True(t, d.Allowed)
 	assert.InDelta(t, 90, d.Remaining, 0.01)
 	assert.Equal(t, 10.0, tab.leases.used)
@@ -186,10 +187,10 @@ func TestReturnedTokensAreThereAgain(t *testing.T) {
 // A turn that was promised must be there even if every lease is used at its last moment.
 func TestTurnsReckonWithLeases(t *testing.T) {
 	tab, r, id := leasing(t, withBurst(perSecond(10_000), 1000))
-	_, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 100}, &borrowing{want: 1e9}, 0)
-	require.Zero(t, g.tokens)
-	_, g, _ = tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 10}, &borrowing{want: 1e9}, 0)
-	require.Equal(t, 148.0, g.tokens, "(1000 - 110) / 6")
+	_, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 100}, &wire.Borrowing{Want: 1e9}, 0)
+	require.Zero(t, g.Tokens)
+	_, g, _ = tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 10}, &wire.Borrowing{Want: 1e9}, 0)
+	require.Equal(t, 148.0, g.Tokens, "(1000 - 110) / 6")
 	// Level 110 drains in 11 ms; 148 of 1000 are out for 20 ms.
 	d, _, ok := tab.reserve(0, id, &limit.Request{Set: r.set, Cost: 852, Total: 852, Reserve: true, MaxDelay: time.Second}, 0)
 	require.True(t, ok && d.Allowed)

@@ -10,6 +10,7 @@ import (
 	"github.com/peerlimit/peerlimit/fallback"
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/peerlimit/peerlimit/transport"
 )
 
@@ -60,11 +61,11 @@ func (l *Limiter) Take(ctx context.Context, key string, cost float64) (Decision,
 		l.decided(key, cost, &d)
 		return decisionOf(&d), nil
 	}
-	m := &message{kind: kindTake, rule: r.encoded, key: key, cost: cost}
+	m := &wire.Message{Kind: wire.KindTake, Rule: r.encoded, Key: key, Cost: cost}
 	hot := n.hot.asking(id, r, part, m, now)
 	rep, err := l.ask(ctx, r, part, m, now)
-	n.hot.answered(hot, m, r, &rep.answer, err, now, n.now)
-	return decisionOf(&rep.decision), err
+	n.hot.answered(hot, m, r, &rep.Response, err, now, n.now)
+	return decisionOf(&rep.Decision), err
 }
 
 // Peek tells how key's bucket stands and takes nothing: Allowed says whether one token, or the burst where that is less,
@@ -74,8 +75,8 @@ func (l *Limiter) Peek(ctx context.Context, key string) (Decision, error) {
 	if err != nil {
 		return Decision{}, err
 	}
-	ans, err := l.send(ctx, r, &message{kind: kindPeek, rule: r.encoded, key: key})
-	return decisionOf(&ans.decision), err
+	ans, err := l.send(ctx, r, &wire.Message{Kind: wire.KindPeek, Rule: r.encoded, Key: key})
+	return decisionOf(&ans.Decision), err
 }
 
 // Wait is WaitN with a cost of one token, or of the burst where that is less than one.
@@ -126,19 +127,19 @@ func (l *Limiter) Reserve(ctx context.Context, key string, cost float64) (*Reser
 }
 
 func (l *Limiter) reserve(ctx context.Context, r *rule, key string, cost, total float64, maxDelay time.Duration) (*Reservation, error) {
-	ans, err := l.send(ctx, r, &message{
-		kind: kindReserve, rule: r.encoded, key: key, cost: cost, total: total, maxDelay: maxDelay,
+	ans, err := l.send(ctx, r, &wire.Message{
+		Kind: wire.KindReserve, Rule: r.encoded, Key: key, Cost: cost, Total: total, MaxDelay: maxDelay,
 	})
 	if err != nil {
 		return nil, err
 	}
-	if !ans.decision.Allowed {
-		return nil, decisionOf(&ans.decision).Err()
+	if !ans.Decision.Allowed {
+		return nil, decisionOf(&ans.Decision).Err()
 	}
-	reservation := &Reservation{due: time.Now().Add(ans.decision.Delay), decision: decisionOf(&ans.decision)}
-	if ans.undo != nil {
+	reservation := &Reservation{due: time.Now().Add(ans.Decision.Delay), decision: decisionOf(&ans.Decision)}
+	if ans.Undo != nil {
 		reservation.cancel = func() {
-			ans.at.cancel(message{kind: kindCancel, rule: r.encoded, key: key, undo: ans.undo})
+			ans.at.cancel(wire.Message{Kind: wire.KindCancel, Rule: r.encoded, Key: key, Undo: ans.Undo})
 		}
 	}
 	return reservation, nil
@@ -155,7 +156,7 @@ func (l *Limiter) Refund(ctx context.Context, key string, cost float64) error {
 	if err := validateCost(cost); err != nil {
 		return err
 	}
-	_, err = l.send(ctx, r, &message{kind: kindRefund, rule: r.encoded, key: key, cost: cost})
+	_, err = l.send(ctx, r, &wire.Message{Kind: wire.KindRefund, Rule: r.encoded, Key: key, Cost: cost})
 	return err
 }
 
@@ -166,7 +167,7 @@ func (l *Limiter) Reset(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	_, err = l.send(ctx, r, &message{kind: kindReset, rule: r.encoded, key: key})
+	_, err = l.send(ctx, r, &wire.Message{Kind: wire.KindReset, Rule: r.encoded, Key: key})
 	return err
 }
 
@@ -226,11 +227,11 @@ func (l *Limiter) prepare(ctx context.Context, key string) (*rule, error) {
 	}
 	var room [MaxLimits]limit.Limit
 	limits := coreLimits(room[:0], l.limits(ctx, key))
-	var buf [maxRuleLen]byte
+	var buf [wire.MaxRuleLen]byte
 	if len(limits) == 0 || len(limits) > MaxLimits {
 		return nil, validateLimits(limits)
 	}
-	encoded := appendRule(buf[:0], l.name, limits)
+	encoded := wire.AppendRule(buf[:0], l.name, limits)
 	if r := l.node.rules.lookup(encoded); r != nil {
 		return r, nil
 	}
@@ -242,24 +243,24 @@ func (l *Limiter) prepare(ctx context.Context, key string) (*rule, error) {
 
 // reply is an answer and who gave it.
 type reply struct {
-	answer
+	wire.Response
 	at canceller
 }
 
 // canceller takes a reservation back where it was made.
-type canceller interface{ cancel(m message) }
+type canceller interface{ cancel(m wire.Message) }
 
 // send sends a question the way of every take: to this node's own table when it holds the key, otherwise to the holder,
 // and to the fallback when that cannot be reached.
-func (l *Limiter) send(ctx context.Context, r *rule, m *message) (reply, error) {
+func (l *Limiter) send(ctx context.Context, r *rule, m *wire.Message) (reply, error) {
 	n := l.node
-	part := r.hash.Partition(m.key)
-	switch m.kind {
-	case kindReset:
-		n.alone.reset(part, bucketKey{m.key, r.id}, n.now())
-		defer n.hot.forget(bucketKey{m.key, r.id})
-	case kindRefund:
-		defer n.hot.forget(bucketKey{m.key, r.id})
+	part := r.hash.Partition(m.Key)
+	switch m.Kind {
+	case wire.KindReset:
+		n.alone.reset(part, bucketKey{m.Key, r.id}, n.now())
+		defer n.hot.forget(bucketKey{m.Key, r.id})
+	case wire.KindRefund:
+		defer n.hot.forget(bucketKey{m.Key, r.id})
 	}
 	now := n.now()
 	if ans, ok := n.table.answer(r, part, m, now); ok {
@@ -271,7 +272,7 @@ func (l *Limiter) send(ctx context.Context, r *rule, m *message) (reply, error) 
 
 // ask asks those who may decide about a key that this node does not hold: the owner, by whom the question gets to the
 // holder if that is another; when it cannot be reached its standby; and when neither can, this node decides alone.
-func (l *Limiter) ask(ctx context.Context, r *rule, part uint16, m *message, began int64) (reply, error) {
+func (l *Limiter) ask(ctx context.Context, r *rule, part uint16, m *wire.Message, began int64) (reply, error) {
 	n := l.node
 	patience := n.patience(ctx)
 	rep, owner, err := n.askHolder(ctx, r, part, m, began, patience)
@@ -280,7 +281,7 @@ func (l *Limiter) ask(ctx context.Context, r *rule, part uint16, m *message, beg
 	if err != nil && ctx.Err() == nil {
 		if neverSent(err) {
 			if earlier, previousErr := n.askPrevious(ctx, part, m, patience); previousErr == nil {
-				l.answered(m, &earlier.answer)
+				l.answered(m, &earlier.Response)
 				return earlier, nil
 			}
 		}
@@ -295,7 +296,7 @@ func (l *Limiter) ask(ctx context.Context, r *rule, part uint16, m *message, beg
 		// is slow and has no standby in reach: then the standby's time is for the previous owner, which may still hold, and for
 		// the owner. If the owner has spent the tokens already they are spent twice, the safe side.
 		if earlier, previousErr := n.askPrevious(ctx, part, m, patience); previousErr == nil {
-			l.answered(m, &earlier.answer)
+			l.answered(m, &earlier.Response)
 			return earlier, nil
 		}
 		now := n.now()
@@ -306,10 +307,10 @@ func (l *Limiter) ask(ctx context.Context, r *rule, part uint16, m *message, beg
 	switch {
 	case err == nil:
 		n.noteAnswer(owner, &rep, cause)
-		if m.kind == kindTake && !rep.decision.Allowed {
-			l.rememberDenial(r, part, m.key)
+		if m.Kind == wire.KindTake && !rep.Decision.Allowed {
+			l.rememberDenial(r, part, m.Key)
 		}
-		l.answered(m, &rep.answer)
+		l.answered(m, &rep.Response)
 		return rep, nil
 	case ctx.Err() == context.Canceled:
 		return reply{}, ctx.Err()
@@ -327,7 +328,7 @@ type localCanceller struct {
 	node  *Node
 }
 
-func (c localCanceller) cancel(m message) { c.table.answer(c.rule, c.part, &m, c.node.now()) }
+func (c localCanceller) cancel(m wire.Message) { c.table.answer(c.rule, c.part, &m, c.node.now()) }
 
 // remoteCanceller takes back a reservation that another node made: by one message, sent at most once.
 type remoteCanceller struct {
@@ -335,8 +336,8 @@ type remoteCanceller struct {
 	owner *peer
 }
 
-func (c remoteCanceller) cancel(m message) {
-	request := appendMessage(nil, &m)
+func (c remoteCanceller) cancel(m wire.Message) {
+	request := wire.AppendMessage(nil, &m)
 	if err := c.node.client.Post(c.owner.Peer, request); err != nil {
 		c.node.counters.lostRefunds.Add(1)
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
 // Member is one node of the cluster as the node that was asked sees it.
@@ -161,7 +162,7 @@ func newMembership(s *settings, t gossipTransport, rpcAddr netip.AddrPort, onCha
 		changed:   make(chan struct{}, 1),
 		firstJoin: make(chan struct{}),
 		nodes:     make(map[string]*gossipNode),
-		own:       metadata{protocolMin: protocolMin, protocolMax: protocolMax, rpcPort: rpcAddr.Port()},
+		own:       metadata{protocolMin: wire.ProtocolMin, protocolMax: wire.ProtocolMax, rpcPort: rpcAddr.Port()},
 	}
 	// Without an AdvertiseAddr, takes may be served on another interface than gossip.
 	if host := rpcAddr.Addr(); !s.advertise.Addr().IsValid() && !host.IsUnspecified() && host != gossip.Addr() {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/sim"
+	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
 func TestMembershipConverges(t *testing.T) {
@@ -33,7 +34,7 @@ func TestMembershipConverges(t *testing.T) {
 				other, ok := c.all[0].view().find(m.identity)
 				require.True(t, ok)
 				assert.Equal(t, m.self().RPCAddr, other.RPCAddr)
-				assert.Equal(t, [2]uint8{protocolMin, protocolMax}, [2]uint8{other.protocolMin, other.protocolMax})
+				assert.Equal(t, [2]uint8{wire.ProtocolMin, wire.ProtocolMax}, [2]uint8{other.protocolMin, other.protocolMax})
 				assert.Len(t, m.view().list(), n)
 			})
 		})

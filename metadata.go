@@ -10,8 +10,8 @@ import (
 // metadata is what a member tells all others through gossip. It is at most 25 bytes of the 512 that memberlist allows:
 //
 //	version      1 byte, metadataVersion
-//	protocolMin  1 byte, lowest and
-//	protocolMax  1 byte, highest protocol version of takes
+//	ProtocolMin  1 byte, lowest and
+//	ProtocolMax  1 byte, highest protocol version of takes
 //	flags        1 byte
 //	host length  1 byte: 0 for the host of the gossip address, 4, or 16
 //	host

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/peerlimit/peerlimit/transport"
 )
 
@@ -47,7 +48,7 @@ type Node struct {
 	replicator *replicator // sends what is held to the standbys
 	reporter   *reporter   // has what was spent by shares charged where it belongs
 
-	replicaMemories sync.Pool // of *replicaMemory
+	replicaMemories sync.Pool // of *ReplicaMemory
 
 	// mu guards the fields below; it is held for a look-up or an update of them, and nothing else.
 	mu       sync.Mutex
@@ -176,7 +177,7 @@ func (n *Node) listen() (err error) {
 	}
 	n.server, err = transport.Listen(transport.ServerConfig{
 		Network: network, Addr: n.settings.rpc.String(), Cluster: n.settings.Cluster, Self: n.identity,
-		MinVersion: protocolMin, MaxVersion: protocolMax, Handler: n.handle, Logger: n.log,
+		MinVersion: wire.ProtocolMin, MaxVersion: wire.ProtocolMax, Handler: n.handle, Logger: n.log,
 		WrapConn: n.settings.encryption.WrapServer(), OnRefused: n.refusedConnection,
 	})
 	if err != nil {
@@ -184,7 +185,7 @@ func (n *Node) listen() (err error) {
 	}
 	n.client = transport.NewClient(transport.ClientConfig{
 		Network: network, Cluster: n.settings.Cluster, Self: n.identity,
-		MinVersion: protocolMin, MaxVersion: protocolMax, Logger: n.log, OnLink: n.linkChanged,
+		MinVersion: wire.ProtocolMin, MaxVersion: wire.ProtocolMax, Logger: n.log, OnLink: n.linkChanged,
 		WrapConn: n.settings.encryption.WrapClient(),
 	})
 	bound, err := boundAddr(n.server.Addr())
@@ -218,7 +219,7 @@ func (n *Node) Limiter(name string, limits ...Limit) (*Limiter, error) {
 	if err := n.rules.keep(name); err != nil {
 		return nil, err
 	}
-	r, err := n.rules.find(appendRule(nil, name, inner))
+	r, err := n.rules.find(wire.AppendRule(nil, name, inner))
 	if err != nil {
 		return nil, err
 	}

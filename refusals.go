@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit/internal/printable"
+	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
 // refusalInterval is how often the log says that something was refused: who floods a node must not flood its log.
@@ -45,7 +46,7 @@ func (r *refusals) add(what string, attributes ...any) {
 func (n *Node) refuse(response []byte, from string, err error) []byte {
 	n.counters.refused.Add(1)
 	n.refusedRequests.add("refused a request", slog.String("from", printable.Text(from)), slog.String("error", printable.Text(err.Error())))
-	return appendAnswer(response, &answer{status: statusRefused})
+	return wire.AppendResponse(response, &wire.Response{Status: wire.StatusRefused})
 }
 
 // refusedConnection is told of somebody who has not said who it is, or is not of this cluster.

@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"context"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -346,16 +347,16 @@ func (r *replicator) deliver(ctx context.Context, standby string, s *shipment) b
 	}
 	now, route := n.now(), n.route.Load()
 	anyRefused, anyYielded := false, false
-	for i := range s.request.parts {
-		part := s.request.parts[i].part
-		ack := replicaAck{part: part}
+	for i := range s.request.Parts {
+		part := s.request.Parts[i].Part
+		ack := wire.ReplicaAck{Part: part}
 		if err == nil {
-			ack = answer.parts[i]
-			if !n.reach.hear(ack.promised.number) {
-				ack = replicaAck{part: part} // no answer
+			ack = answer.Parts[i]
+			if !n.reach.hear(ack.Promised.Number) {
+				ack = wire.ReplicaAck{Part: part} // no answer
 			}
 		}
-		if ack.status == replicaRefused && ack.promised.by == standby {
+		if ack.Status == wire.ReplicaRefused && ack.Promised.By == standby {
 			n.keeper.postpone(part) // the standby is acquiring itself: its question is on the way, and this node will give
 		}
 		owner := route.owner(part)
@@ -373,22 +374,22 @@ func (r *replicator) deliver(ctx context.Context, standby string, s *shipment) b
 }
 
 // askReplica sends a shipment and returns an answer that has an ack for each of its parts.
-func (n *Node) askReplica(ctx context.Context, standby string, s *shipment, try int) (*replicaAnswer, error) {
-	s.message = appendReplicaRequest(s.message[:0], &s.request)
+func (n *Node) askReplica(ctx context.Context, standby string, s *shipment, try int) (*wire.ReplicaResponse, error) {
+	s.message = wire.AppendReplicaRequest(s.message[:0], &s.request)
 	response, err := n.tell(ctx, standby, s.message, replicaTimeout, try)
 	if err != nil {
 		return nil, err
 	}
-	ans, err := decodeReplicaAnswer(response)
+	ans, err := wire.DecodeReplicaResponse(response)
 	if err != nil {
 		return nil, err
 	}
-	if len(ans.parts) != len(s.request.parts) {
-		return nil, errMalformed
+	if len(ans.Parts) != len(s.request.Parts) {
+		return nil, wire.ErrMalformed
 	}
-	for i := range ans.parts {
-		if ans.parts[i].part != s.request.parts[i].part {
-			return nil, errMalformed
+	for i := range ans.Parts {
+		if ans.Parts[i].Part != s.request.Parts[i].Part {
+			return nil, wire.ErrMalformed
 		}
 	}
 	return &ans, nil

@@ -8,6 +8,7 @@ import (
 
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/require"
 )
 
@@ -26,7 +27,7 @@ func benchmarkReplication(b *testing.B, takes int) {
 	rule := mustFind(b, known, "api", []limit.Limit{perHour(1e9)})
 	for part := range uint16(ring.Partitions) {
 		p := &holder.partitions[part]
-		p.holding.hold(version{election: election{5, "node0-01234567"}, holder: "node0-01234567"})
+		p.holding.hold(wire.Version{Ballot: wire.Ballot{Number: 5, By: "node0-01234567"}, Holder: "node0-01234567"})
 		p.holding.replicate(replication{standby: "standby", complete: true})
 		holder.noteHolding(part, p)
 		standby.partitions[part].holding.copy = p.holding.copy
@@ -62,16 +63,16 @@ func benchmarkReplication(b *testing.B, takes int) {
 				}
 				parts = parts[1:]
 			}
-			message := appendReplicaRequest(nil, &s.request)
+			message := wire.AppendReplicaRequest(nil, &s.request)
 			packing += time.Since(began)
 			sent += len(message)
 
 			began = time.Now()
-			q, err := decodeReplicaRequest(message, knownThere.plainSet)
+			q, err := wire.DecodeReplicaRequest(message, knownThere.plainSet)
 			require.NoError(b, err)
-			acks := make([]replicaAck, len(q.parts))
-			for i := range q.parts {
-				acks[i], _ = standby.takeReplica(&q.parts[i], true, knownThere, now)
+			acks := make([]wire.ReplicaAck, len(q.Parts))
+			for i := range q.Parts {
+				acks[i], _ = standby.takeReplica(&q.Parts[i], true, knownThere, now)
 			}
 			taking += time.Since(began)
 

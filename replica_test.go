@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -40,7 +41,7 @@ type rigStandby struct {
 
 	// What the holder's sender to this standby remembers.
 	flying *shipment
-	ack    *replicaAck // the answer to flying, if it has not been lost
+	ack    *wire.ReplicaAck // the answer to flying, if it has not been lost
 	rest   *transfer
 }
 
@@ -54,7 +55,7 @@ func tableOfNode() *table {
 // holdIn makes a table's node the holder of the rig's partition.
 func holdIn(t *table, name string, number uint64) {
 	p := &t.partitions[rigPart]
-	p.holding.hold(version{election: election{number, name}, holder: name, seq: p.holding.copy.seq})
+	p.holding.hold(wire.Version{Ballot: wire.Ballot{Number: number, By: name}, Holder: name, Seq: p.holding.copy.Seq})
 	t.noteHolding(rigPart, p)
 }
 
@@ -87,7 +88,7 @@ func (r *replicaRig) remember() {
 	for key, n := range r.taken {
 		state[key] = n
 	}
-	r.then[r.part().holding.copy.seq] = state
+	r.then[r.part().holding.copy.Seq] = state
 }
 
 // send sends what a standby lacks, unless something is on its way to it. It reports whether there was something.
@@ -111,16 +112,16 @@ func (r *replicaRig) send(name string) bool {
 		return false
 	}
 	h.flying, h.ack = s, nil
-	h.wire = append(h.wire, appendReplicaRequest(nil, &s.request))
+	h.wire = append(h.wire, wire.AppendReplicaRequest(nil, &s.request))
 	return true
 }
 
 // arrive has the i-th message arrive at a standby. The answer to the one that is under way waits to be heard.
-func (r *replicaRig) arrive(t require.TestingT, name string, i int) replicaAck {
+func (r *replicaRig) arrive(t require.TestingT, name string, i int) wire.ReplicaAck {
 	h := r.standbys[name]
-	q, err := decodeReplicaRequest(h.wire[i], h.rules.plainSet)
+	q, err := wire.DecodeReplicaRequest(h.wire[i], h.rules.plainSet)
 	require.NoError(t, err)
-	ack, _ := h.table.takeReplica(&q.parts[0], true, h.rules, 0)
+	ack, _ := h.table.takeReplica(&q.Parts[0], true, h.rules, 0)
 	h.table.tidy(rigPart, 0)
 	if h.flying != nil && i == len(h.wire)-1 {
 		h.ack = &ack
@@ -138,10 +139,10 @@ func (r *replicaRig) arriveTogether(t require.TestingT, name string, first, seco
 	}
 	both := []*arriving{{message: first}, {message: second}}
 	for _, m := range both {
-		q, err := decodeReplicaRequest(h.wire[m.message], h.rules.plainSet)
+		q, err := wire.DecodeReplicaRequest(h.wire[m.message], h.rules.plainSet)
 		require.NoError(t, err)
-		m.storing = storing{table: h.table, part: &q.parts[0], full: true, rules: h.rules}
-		m.made = h.table.build(rigPart, &m.part.content, h.rules, 0)
+		m.storing = storing{table: h.table, part: &q.Parts[0], full: true, rules: h.rules}
+		m.made = h.table.build(rigPart, &m.part.Content, h.rules, 0)
 	}
 	for len(both) > 0 {
 		i := random.IntN(len(both))
@@ -164,7 +165,7 @@ func (r *replicaRig) answer(name string) {
 	if h.flying == nil {
 		return
 	}
-	ack := replicaAck{part: rigPart}
+	ack := wire.ReplicaAck{Part: rigPart}
 	if h.ack != nil {
 		ack = *h.ack
 	} else {
@@ -204,15 +205,15 @@ func (r *replicaRig) check(t require.TestingT) {
 	mine := r.part().holding
 	for name, h := range r.standbys {
 		theirs := h.table.partitions[rigPart].holding
-		if theirs.copy == (version{}) || !theirs.copy.sameTerm(mine.copy) {
+		if theirs.copy == (wire.Version{}) || !theirs.copy.SameTerm(mine.copy) {
 			assert.False(t, mine.replication.standby == name && mine.replication.complete)
 			continue
 		}
 		if mine.replication.standby == name && mine.replication.complete {
-			require.LessOrEqual(t, mine.replication.acked, theirs.copy.seq)
+			require.LessOrEqual(t, mine.replication.acked, theirs.copy.Seq)
 		}
 		have := levels(h.table, h.rules)
-		state, known := r.then[theirs.copy.seq]
+		state, known := r.then[theirs.copy.Seq]
 		require.True(t, known)
 		for key, n := range state {
 			require.GreaterOrEqual(t, have[key], n, "%s lacks a take of %.8s at %v", name, key, theirs.copy)
@@ -300,7 +301,7 @@ func TestReplicasLoseNothing(t *testing.T) {
 			"raise the term": func(t *rapid.T) {
 				term++
 				h := &r.part().holding
-				h.renew(version{election: election{term, "holder"}, holder: "holder", seq: h.copy.seq})
+				h.renew(wire.Version{Ballot: wire.Ballot{Number: term, By: "holder"}, Holder: "holder", Seq: h.copy.Seq})
 				r.holder.markChanged(rigPart) // as takeOver does
 				r.then = make(map[uint64]map[string]float64)
 				r.remember()
@@ -324,9 +325,9 @@ func TestChangesFollowTheWhole(t *testing.T) {
 	r.finish(t, "a")
 	r.take(t, "3")
 	require.True(t, r.send("a"))
-	part := r.standbys["a"].flying.request.parts[0]
-	require.False(t, part.full)
-	require.Len(t, part.content.buckets, 1)
+	part := r.standbys["a"].flying.request.Parts[0]
+	require.False(t, part.Full)
+	require.Len(t, part.Content.Buckets, 1)
 	r.finish(t, "a")
 	require.Equal(t, r.taken, levels(r.standbys["a"].table, r.rules))
 	require.False(t, r.send("a"), "nothing is left to send")
@@ -339,16 +340,16 @@ func TestLostAnswerIsMadeUpFor(t *testing.T) {
 	r.finish(t, "a")
 	r.take(t, "k")
 	r.send("a")
-	require.Equal(t, replicaTaken, r.arrive(t, "a", 1).status)
+	require.Equal(t, wire.ReplicaTaken, r.arrive(t, "a", 1).Status)
 	r.standbys["a"].ack = nil
 	r.answer("a")
 	r.take(t, "l")
 	r.send("a")
-	part := r.standbys["a"].flying.request.parts[0]
-	require.False(t, part.full)
-	require.Len(t, part.content.buckets, 2)
-	require.Equal(t, replicaTaken, r.arrive(t, "a", 2).status)
-	require.Equal(t, replicaMissing, r.arrive(t, "a", 1).status, "overtaken")
+	part := r.standbys["a"].flying.request.Parts[0]
+	require.False(t, part.Full)
+	require.Len(t, part.Content.Buckets, 2)
+	require.Equal(t, wire.ReplicaTaken, r.arrive(t, "a", 2).Status)
+	require.Equal(t, wire.ReplicaMissing, r.arrive(t, "a", 1).Status, "overtaken")
 	require.Equal(t, r.taken, levels(r.standbys["a"].table, r.rules))
 }
 
@@ -362,8 +363,8 @@ func TestStandbyThatMissesSomethingGetsEverything(t *testing.T) {
 	require.True(t, standby.dropCopy(idle))
 	r.take(t, "l")
 	r.send("a")
-	require.Equal(t, replicaMissing, r.arrive(t, "a", 1).status)
-	older := version{election: election{4, "z"}, holder: "z", seq: 99}
+	require.Equal(t, wire.ReplicaMissing, r.arrive(t, "a", 1).Status)
+	older := wire.Version{Ballot: wire.Ballot{Number: 4, By: "z"}, Holder: "z", Seq: 99}
 	require.True(t, r.part().holding.settled(older))
 	r.answer("a")
 	require.False(t, r.part().holding.settled(older), "nobody may drop a copy that the standby is known not to have")
@@ -424,17 +425,17 @@ func TestRefusedHoldersAcquireAnewAndYieldToTheOwner(t *testing.T) {
 	for name, c := range map[string]struct {
 		prepare         func(*holding)
 		isOwner         bool
-		status          replicaStatus
+		status          wire.ReplicaStatus
 		refused, yields bool
 	}{
-		"promise": {func(h *holding) { h.promise(election{9, "x"}) }, true, replicaRefused, true, false},
+		"promise": {func(h *holding) { h.promise(wire.Ballot{Number: 9, By: "x"}) }, true, wire.ReplicaRefused, true, false},
 		"copy": {
-			func(h *holding) { h.copy = version{election: election{9, "x"}, holder: "x"} }, true, replicaRefused, true, false,
+			func(h *holding) { h.copy = wire.Version{Ballot: wire.Ballot{Number: 9, By: "x"}, Holder: "x"} }, true, wire.ReplicaRefused, true, false,
 		},
-		"promise to this holder":     {func(h *holding) { h.promise(election{9, "holder"}) }, true, replicaTaken, false, false},
-		"holds":                      {func(h *holding) { h.hold(version{election: election{9, "a"}, holder: "a"}) }, false, replicaHeld, true, false},
-		"holds, and is the owner":    {func(h *holding) { h.hold(version{election: election{9, "a"}, holder: "a"}) }, true, replicaHeld, false, true},
-		"holds by a lower one, ours": {func(h *holding) { h.hold(version{election: election{1, "a"}, holder: "a"}) }, true, replicaHeld, false, true},
+		"promise to this holder":     {func(h *holding) { h.promise(wire.Ballot{Number: 9, By: "holder"}) }, true, wire.ReplicaTaken, false, false},
+		"holds":                      {func(h *holding) { h.hold(wire.Version{Ballot: wire.Ballot{Number: 9, By: "a"}, Holder: "a"}) }, false, wire.ReplicaHeld, true, false},
+		"holds, and is the owner":    {func(h *holding) { h.hold(wire.Version{Ballot: wire.Ballot{Number: 9, By: "a"}, Holder: "a"}) }, true, wire.ReplicaHeld, false, true},
+		"holds by a lower one, ours": {func(h *holding) { h.hold(wire.Version{Ballot: wire.Ballot{Number: 1, By: "a"}, Holder: "a"}) }, true, wire.ReplicaHeld, false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newReplicaRig(t, "a")
@@ -442,7 +443,7 @@ func TestRefusedHoldersAcquireAnewAndYieldToTheOwner(t *testing.T) {
 			c.prepare(&r.standbys["a"].table.partitions[rigPart].holding)
 			r.send("a")
 			ack := r.arrive(t, "a", 0)
-			require.Equal(t, c.status, ack.status)
+			require.Equal(t, c.status, ack.Status)
 			h := r.standbys["a"]
 			refused, yielded := r.holder.delivered(h.flying, 0, "a", ack, c.isOwner, 0)
 			require.Equal(t, c.refused, refused)
@@ -452,7 +453,7 @@ func TestRefusedHoldersAcquireAnewAndYieldToTheOwner(t *testing.T) {
 			require.Equal(t, !c.yields, mine.holds)
 			require.Equal(t, !c.yields, r.holder.holds(rigPart))
 			if c.refused {
-				require.False(t, mine.promised.below(election{9, "a"}), "it acquires above what the standby has")
+				require.False(t, mine.promised.Below(wire.Ballot{Number: 9, By: "a"}), "it acquires above what the standby has")
 			}
 		})
 	}
@@ -477,15 +478,15 @@ func TestDroppedCopyStillNamesItsReceiver(t *testing.T) {
 	table := tableOfNode()
 	holdIn(table, "holder", 5)
 	h := &table.partitions[rigPart].holding
-	round := election{9, "x"}
-	require.Equal(t, answerGiven, h.asked(round, true).kind)
+	round := wire.Ballot{Number: 9, By: "x"}
+	require.Equal(t, wire.ReplyTransferred, h.asked(round, true).Kind)
 	table.noteHolding(rigPart, &table.partitions[rigPart])
 	idle, _ := table.idleCopy(rigPart)
 	require.True(t, table.dropCopy(idle))
 	a := h.asked(round, true)
-	require.Equal(t, answerNotHolding, a.kind)
-	require.Equal(t, "x", a.givenTo)
-	require.Zero(t, a.version)
+	require.Equal(t, wire.ReplyNotHolding, a.Kind)
+	require.Equal(t, "x", a.TransferredTo)
+	require.Zero(t, a.Version)
 }
 
 // "It is safe" may come late: the one that had it may have gone, and this node be the standby again, of the same version.
@@ -509,7 +510,7 @@ func TestSettledNeedsTheStandby(t *testing.T) {
 	r := newReplicaRig(t, "a")
 	r.take(t, "k")
 	h := &r.part().holding
-	older := version{election: election{4, "z"}, holder: "z", seq: 99}
+	older := wire.Version{Ballot: wire.Ballot{Number: 4, By: "z"}, Holder: "z", Seq: 99}
 	require.False(t, h.settled(older), "the standby has nothing")
 	r.finish(t, "a")
 	require.True(t, h.settled(older))
@@ -517,7 +518,7 @@ func TestSettledNeedsTheStandby(t *testing.T) {
 	r.take(t, "k")
 	require.False(t, h.settled(h.copy), "the standby has not had the last take")
 	require.True(t, h.settled(older))
-	require.False(t, h.settled(version{election: election{6, "z"}, holder: "z"}), "a newer one")
+	require.False(t, h.settled(wire.Version{Ballot: wire.Ballot{Number: 6, By: "z"}, Holder: "z"}), "a newer one")
 	r.holder.nobodyToSendTo(rigPart)
 	require.True(t, h.settled(h.copy), "there is no standby")
 }

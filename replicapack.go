@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"maps"
 )
 
@@ -25,14 +26,14 @@ const (
 
 // shipment is one message to a standby, being filled or under way.
 type shipment struct {
-	request replicaRequest
+	request wire.ReplicaRequest
 	sent    []sentPart // one for each part of the request
 	room    int        // bytes left
 	changed int        // buckets in it because they have changed
 	sets    map[*limit.Set]bool
 
 	// Memory for what follows, used again by the next shipment.
-	images  []bucketImage
+	images  []wire.Image
 	levels  []float64
 	message []byte
 
@@ -50,7 +51,7 @@ type sentPart struct {
 // change, and maybe with a piece as well.
 type transfer struct {
 	part    uint16
-	version version
+	version wire.Version
 	begun   bool
 	from    uint32 // where to go on; 0 again when all is sent
 	sent    uint64 // how many buckets were
@@ -66,12 +67,12 @@ func newShipment() *shipment {
 
 // reset makes an empty shipment of one that was answered, or given up. It refers to no bucket any more.
 func (s *shipment) reset() {
-	clear(s.request.parts)
+	clear(s.request.Parts)
 	clear(s.sent)
 	clear(s.images)
 	clear(s.sets)
 	*s = shipment{
-		request: replicaRequest{parts: s.request.parts[:0]}, sent: s.sent[:0], room: shipmentBudget, sets: s.sets,
+		request: wire.ReplicaRequest{Parts: s.request.Parts[:0]}, sent: s.sent[:0], room: shipmentBudget, sets: s.sets,
 		images: s.images[:0], levels: s.levels[:0], message: s.message[:0],
 	}
 }
@@ -85,15 +86,15 @@ func (s *shipment) size(b *bucket) int { return s.sizeAfter(b, nil) }
 func (s *shipment) sizeAfter(b *bucket, last *limit.Set) int {
 	size := imageOverhead + len(b.key()) + levelSize*b.Levels() + b.LeasesSize()
 	if b.Set != last && !s.sets[b.Set] {
-		size += imageOverhead + maxNameLen + limitSize*b.Levels()
+		size += imageOverhead + wire.MaxNameLen + limitSize*b.Levels()
 	}
 	return size
 }
 
 // add adds a part.
-func (s *shipment) add(part replicaPart, sent sentPart) {
-	s.request.parts, s.sent = append(s.request.parts, part), append(s.sent, sent)
-	s.room -= replicaOverhead + markSize*len(part.content.marks)
+func (s *shipment) add(part wire.ReplicaPart, sent sentPart) {
+	s.request.Parts, s.sent = append(s.request.Parts, part), append(s.sent, sent)
+	s.room -= replicaOverhead + markSize*len(part.Content.Marks)
 }
 
 // packed says what became of an attempt to put what a standby lacks into a shipment.
@@ -169,13 +170,13 @@ func (t *table) packChanged(s *shipment, part uint16, p *partition, standby stri
 func (t *table) packChanges(s *shipment, part uint16, p *partition, rules *rules, now int64) {
 	h := &p.holding
 	sent := sentPart{changed: p.dirty, marks: h.replication.marks}
-	var content partContent
+	var content wire.Content
 	if !maps.Equal(sent.marks, h.marks) {
-		sent.marks, content.marks = maps.Clone(h.marks), markList(h.marks)
+		sent.marks, content.Marks = maps.Clone(h.marks), markList(h.marks)
 	}
-	content.buckets = t.packBuckets(s, p, p.dirty, rules, now)
+	content.Buckets = t.packBuckets(s, p, p.dirty, rules, now)
 	p.dirty, p.spare = p.spare, nil
-	s.add(replicaPart{part: part, version: h.copy, since: h.replication.acked, content: content}, sent)
+	s.add(wire.ReplicaPart{Part: part, Version: h.copy, Since: h.replication.acked, Content: content}, sent)
 }
 
 // packSome puts the first changes of a partition into a shipment, where all are too many. They have the version that the
@@ -184,18 +185,18 @@ func (t *table) packChanges(s *shipment, part uint16, p *partition, rules *rules
 func (t *table) packSome(s *shipment, part uint16, p *partition, count int, rules *rules, now int64) {
 	h := &p.holding
 	v := h.copy
-	v.seq = h.replication.acked
+	v.Seq = h.replication.acked
 	sent := sentPart{changed: p.dirty[:count:count], marks: h.replication.marks}
-	content := partContent{buckets: t.packBuckets(s, p, sent.changed, rules, now)}
+	content := wire.Content{Buckets: t.packBuckets(s, p, sent.changed, rules, now)}
 	p.dirty = p.dirty[count:]
-	s.add(replicaPart{part: part, version: v, since: v.seq, content: content}, sent)
+	s.add(wire.ReplicaPart{Part: part, Version: v, Since: v.Seq, Content: content}, sent)
 	t.markChanged(part)
 }
 
 // packBuckets packs buckets that are listed as changed, and are not any more. The caller holds p.mu.
-func (t *table) packBuckets(s *shipment, p *partition, changed []*bucket, rules *rules, now int64) []bucketImage {
+func (t *table) packBuckets(s *shipment, p *partition, changed []*bucket, rules *rules, now int64) []wire.Image {
 	holds.touch(len(changed))
-	images := roomIn(&s.images, len(changed))
+	images := wire.RoomIn(&s.images, len(changed))
 	for _, b := range changed {
 		b.dirty = false
 		images = append(images, t.packBucket(s, p, b, rules, now))
@@ -206,7 +207,7 @@ func (t *table) packBuckets(s *shipment, p *partition, changed []*bucket, rules 
 
 // packBucket returns what there is now under the name of a bucket, and counts its size. That can be another bucket, or
 // none: the one that has changed may have been dropped since.
-func (t *table) packBucket(s *shipment, p *partition, b *bucket, rules *rules, now int64) bucketImage {
+func (t *table) packBucket(s *shipment, p *partition, b *bucket, rules *rules, now int64) wire.Image {
 	if s.limiter == "" || s.id != b.limiter {
 		s.limiter, s.id = rules.name(b.limiter), b.limiter
 	}
@@ -217,13 +218,13 @@ func (t *table) packBucket(s *shipment, p *partition, b *bucket, rules *rules, n
 	}
 	if current == nil {
 		s.room -= imageOverhead + len(b.key())
-		return bucketImage{limiter: s.limiter, key: b.key()}
+		return wire.Image{Limiter: s.limiter, Key: b.key()}
 	}
 	t.leased(current, now)
 	s.room -= s.size(current)
 	s.sets[current.Set] = true
 	count := current.Levels()
-	return current.image(s.limiter, roomIn(&s.levels, count)[:count], now)
+	return current.image(s.limiter, wire.RoomIn(&s.levels, count)[:count], now)
 }
 
 // beginAll begins to put all of a partition into a shipment that has room for the first piece. What changes from now on
@@ -237,7 +238,7 @@ func (t *table) beginAll(s *shipment, part uint16, p *partition) (packed, *trans
 	}
 	h := &p.holding
 	h.replication.again, h.replication.pieces = false, true
-	h.copy.seq++
+	h.copy.Seq++
 	p.forgetChanges()
 	return packedPiece, &transfer{part: part, version: h.copy, marks: maps.Clone(h.marks)}
 }
@@ -245,7 +246,7 @@ func (t *table) beginAll(s *shipment, part uint16, p *partition) (packed, *trans
 // packNext puts the next piece of a transfer into a shipment that has room for it. It reports whether there are more; when
 // it has put nothing in, the transfer has come to an end before its time.
 func (t *table) packNext(s *shipment, tr *transfer, standby string, rules *rules, now int64) (more bool) {
-	piece := replicaPart{part: tr.part, version: tr.version, since: tr.sent, full: true, first: !tr.begun}
+	piece := wire.ReplicaPart{Part: tr.part, Version: tr.version, Since: tr.sent, Full: true, First: !tr.begun}
 	size, whole := 0, false // whole says that the piece is
 	t.inSteps(tr.part, func(p *partition) (more bool) {
 		if h := &p.holding; !h.repliesTo(tr.version, standby) || h.refused || h.replication.again {
@@ -262,12 +263,12 @@ func (t *table) packNext(s *shipment, tr *transfer, standby string, rules *rules
 			if t.leased(b, now); b.Drained(now) {
 				return true
 			}
-			n := len(piece.content.buckets)
+			n := len(piece.Content.Buckets)
 			if size += s.size(b); n > 0 && (size > t.piece || n == pieceBuckets) {
 				whole = true
 				return false
 			}
-			piece.content.buckets = append(piece.content.buckets, t.packBucket(s, p, b, rules, now))
+			piece.Content.Buckets = append(piece.Content.Buckets, t.packBucket(s, p, b, rules, now))
 			return true
 		})
 		whole = whole || tr.from == 0
@@ -276,65 +277,65 @@ func (t *table) packNext(s *shipment, tr *transfer, standby string, rules *rules
 	if !whole {
 		return false
 	}
-	tr.begun, tr.sent = true, tr.sent+uint64(len(piece.content.buckets))
-	if piece.last = tr.from == 0; piece.last {
-		piece.content.marks = markList(tr.marks)
+	tr.begun, tr.sent = true, tr.sent+uint64(len(piece.Content.Buckets))
+	if piece.Last = tr.from == 0; piece.Last {
+		piece.Content.Marks = markList(tr.marks)
 	}
 	s.add(piece, sentPart{marks: tr.marks})
-	return !piece.last
+	return !piece.Last
 }
 
 // repliesTo reports whether a standby's answer about a version is one to this holder as it is now.
-func (h *holding) repliesTo(v version, standby string) bool {
-	return h.holds && h.copy.sameTerm(v) && h.replication.standby == standby
+func (h *holding) repliesTo(v wire.Version, standby string) bool {
+	return h.holds && h.copy.SameTerm(v) && h.replication.standby == standby
 }
 
 // delivered works in what a standby has said to the i-th part of a shipment; a status of 0 stands for no answer. isOwner
 // says that this node's ring names the standby as the owner. refused reports that the partition must be acquired anew, and
 // yielded that this node holds it no longer.
-func (t *table) delivered(s *shipment, i int, standby string, ack replicaAck, isOwner bool, now int64) (refused, yielded bool) {
-	part, sent := &s.request.parts[i], &s.sent[i]
-	p := &t.partitions[part.part]
+func (t *table) delivered(s *shipment, i int, standby string, ack wire.ReplicaAck, isOwner bool, now int64) (refused, yielded bool) {
+	part, sent := &s.request.Parts[i], &s.sent[i]
+	p := &t.partitions[part.Part]
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := &p.holding
-	if !h.repliesTo(part.version, standby) {
+	if !h.repliesTo(part.Version, standby) {
 		return false, false
 	}
-	status := ack.status
-	if status == replicaTaken && !t.decides(p, now) {
+	status := ack.Status
+	if status == wire.ReplicaTaken && !t.decides(p, now) {
 		status = 0 // it counts only while evidence is fresh
 	}
 	switch {
-	case status == replicaTaken:
+	case status == wire.ReplicaTaken:
 		h.replication.taken(part, sent)
 		p.reuse(sent.changed)
 		return false, false
-	case status == replicaHeld && isOwner:
+	case status == wire.ReplicaHeld && isOwner:
 		h.yield()
-		t.noteHolding(part.part, p)
+		t.noteHolding(part.Part, p)
 		p.forgetChanges()
 		return false, true
-	case status == replicaHeld, status == replicaRefused:
-		h.outdo(ack.promised)
-		t.noteHolding(part.part, p)
+	case status == wire.ReplicaHeld, status == wire.ReplicaRefused:
+		h.outdo(ack.Promised)
+		t.noteHolding(part.Part, p)
 		refused = true
-	case status == replicaMissing:
+	case status == wire.ReplicaMissing:
 		h.replication.complete = false // until the standby has taken everything anew, nobody drops a copy on its account
 	}
-	t.sendAgain(part.part, p, sent.changed, part.full || status == replicaMissing)
+	t.sendAgain(part.Part, p, sent.changed, part.Full || status == wire.ReplicaMissing)
 	return refused, false
 }
 
 // taken notes that the standby has taken a part.
-func (r *replication) taken(part *replicaPart, sent *sentPart) {
-	if part.full && !part.last {
+func (r *replication) taken(part *wire.ReplicaPart, sent *sentPart) {
+	if part.Full && !part.Last {
 		return
 	}
-	if part.full {
+	if part.Full {
 		r.pieces = false
 	}
-	r.complete, r.acked, r.marks = true, max(r.acked, part.version.seq), sent.marks
+	r.complete, r.acked, r.marks = true, max(r.acked, part.Version.Seq), sent.marks
 }
 
 // sendAgain has changes sent again that the standby may not have, or all of the partition. The caller holds p.mu.
@@ -403,10 +404,10 @@ func (t *table) lacks(part uint16, standby string) bool {
 }
 
 // markList returns marks as they travel.
-func markList(marks map[string]uint64) []reportMark {
-	list := make([]reportMark, 0, len(marks))
+func markList(marks map[string]uint64) []wire.DebtMark {
+	list := make([]wire.DebtMark, 0, len(marks))
 	for reporter, seq := range marks {
-		list = append(list, reportMark{reporter, seq})
+		list = append(list, wire.DebtMark{Member: reporter, Seq: seq})
 	}
 	return list
 }

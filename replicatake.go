@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"context"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"slices"
 	"time"
 )
@@ -14,7 +15,7 @@ const arrivalTime = 10 * time.Second
 
 // arriving is a replica of which some pieces are there.
 type arriving struct {
-	version version
+	version wire.Version
 	arrival arrival
 	last    int64 // when a piece of it came
 	size    int64 // bytes, as far as it is bounded; see table.arrivingSize
@@ -39,27 +40,27 @@ func (t *table) setArriving(p *partition, a *arriving) {
 
 // add adds a piece's buckets.
 func (a *arriving) add(made *built) {
-	for i := range made.content.buckets {
-		image := &made.content.buckets[i]
-		a.size += int64(arrivingBucket + len(image.key) + 8*len(image.levels))
+	for i := range made.content.Buckets {
+		image := &made.content.Buckets[i]
+		a.size += int64(arrivingBucket + len(image.Key) + 8*len(image.Levels))
 	}
 	a.arrival.add(made)
 }
 
 // replicaLater returns what takes a replica that has just come, in memory that is used again.
 func (n *Node) replicaLater(from string, request []byte) func(context.Context) []byte {
-	m, _ := n.replicaMemories.Get().(*replicaMemory)
+	m, _ := n.replicaMemories.Get().(*wire.ReplicaMemory)
 	if m == nil {
-		m = new(replicaMemory)
+		m = new(wire.ReplicaMemory)
 	}
-	m.message = append(m.message[:0], request...)
+	m.Message = append(m.Message[:0], request...)
 	return func(context.Context) []byte {
 		response, err := n.answerReplica(m)
 		if err != nil {
 			return n.refuse(nil, from, err)
 		}
-		kept := slices.ContainsFunc(m.parts, func(p replicaPart) bool { return p.full }) // as pieces, see arriving
-		if !kept && cap(m.message) <= 2*shipmentBudget {
+		kept := slices.ContainsFunc(m.Parts, func(p wire.ReplicaPart) bool { return p.Full }) // as pieces, see arriving
+		if !kept && cap(m.Message) <= 2*shipmentBudget {
 			n.replicaMemories.Put(m)
 		}
 		return response
@@ -67,28 +68,28 @@ func (n *Node) replicaLater(from string, request []byte) func(context.Context) [
 }
 
 // answerReplica takes the replicas of a message, or says why not.
-func (n *Node) answerReplica(m *replicaMemory) ([]byte, error) {
-	q, err := m.decode(n.rules.plainSet)
+func (n *Node) answerReplica(m *wire.ReplicaMemory) ([]byte, error) {
+	q, err := m.Decode(n.rules.plainSet)
 	if err != nil {
 		return nil, err
 	}
-	return appendReplicaAnswer(nil, n.onReplica(&q)), nil
+	return wire.AppendReplicaResponse(nil, n.onReplica(&q)), nil
 }
 
 // onReplica takes replicas, or says why not.
-func (n *Node) onReplica(q *replicaRequest) *replicaAnswer {
+func (n *Node) onReplica(q *wire.ReplicaRequest) *wire.ReplicaResponse {
 	n.reach.check(n.now())
-	ans := &replicaAnswer{parts: make([]replicaAck, 0, len(q.parts))}
+	ans := &wire.ReplicaResponse{Parts: make([]wire.ReplicaAck, 0, len(q.Parts))}
 	ended := false
-	for i := range q.parts {
-		part := &q.parts[i]
-		if !n.reach.hear(part.version.election.number) {
-			ans.parts = append(ans.parts, replicaAck{part: part.part, status: replicaRefused})
+	for i := range q.Parts {
+		part := &q.Parts[i]
+		if !n.reach.hear(part.Version.Ballot.Number) {
+			ans.Parts = append(ans.Parts, wire.ReplicaAck{Part: part.Part, Status: wire.ReplicaRefused})
 			continue // whoever held by that version would be outbid by nobody: it is to acquire by another
 		}
 		now := n.now()
 		ack, over := n.table.takeReplica(part, n.reach.isFull(now), n.rules, now)
-		ans.parts = append(ans.parts, ack)
+		ans.Parts = append(ans.Parts, ack)
 		ended = ended || over
 	}
 	if ended {
@@ -99,34 +100,34 @@ func (n *Node) onReplica(q *replicaRequest) *replicaAnswer {
 
 // takeReplica takes what a holder has sent of one partition, or says why not. full says that this node's evidence is
 // fresh. ended reports that an attempt of this node's to acquire the partition is over.
-func (t *table) takeReplica(part *replicaPart, full bool, rules *rules, now int64) (ack replicaAck, ended bool) {
+func (t *table) takeReplica(part *wire.ReplicaPart, full bool, rules *rules, now int64) (ack wire.ReplicaAck, ended bool) {
 	s := storing{table: t, part: part, full: full, rules: rules, now: now}
-	if part.full {
-		s.made = t.build(part.part, &part.content, rules, now)
+	if part.Full {
+		s.made = t.build(part.Part, &part.Content, rules, now)
 	}
-	t.inSteps(part.part, s.step)
+	t.inSteps(part.Part, s.step)
 	return s.ack, s.ended
 }
 
 // storing is a replica that is being taken, in steps.
 type storing struct {
 	table *table
-	part  *replicaPart
+	part  *wire.ReplicaPart
 	made  *built // of all of it, if that is what was sent
 	full  bool   // this node's evidence is fresh
 	rules *rules
 	now   int64
 
-	copy version     // what there was before the first step
-	done int         // so many of the changed buckets are stored
-	turn *storesNext // nil where one step is enough, as it mostly is
+	copy wire.Version // what there was before the first step
+	done int          // so many of the changed buckets are stored
+	turn *storesNext  // nil where one step is enough, as it mostly is
 
-	ack   replicaAck
+	ack   wire.ReplicaAck
 	ended bool
 }
 
 // storesNext says whose changes are being stored.
-type storesNext struct{ version version }
+type storesNext struct{ version wire.Version }
 
 // step is a step of taking a replica. The caller holds p.mu.
 //
@@ -136,23 +137,23 @@ type storesNext struct{ version version }
 func (s *storing) step(p *partition) (more bool) {
 	t, part, h := s.table, s.part, &p.holding
 	if !s.full && h.lapse() {
-		t.noteHolding(part.part, p)
+		t.noteHolding(part.Part, p)
 		p.forgetChanges()
 	}
-	s.ack = replicaAck{part: part.part, status: h.replica(part.version, part.full, part.since)}
+	s.ack = wire.ReplicaAck{Part: part.Part, Status: h.replica(part.Version, part.Full, part.Since)}
 	switch {
-	case s.ack.status == replicaRefused, s.ack.status == replicaHeld:
-		if s.ack.promised = h.promised; s.ack.promised.below(h.copy.election) {
-			s.ack.promised = h.copy.election
+	case s.ack.Status == wire.ReplicaRefused, s.ack.Status == wire.ReplicaHeld:
+		if s.ack.Promised = h.promised; s.ack.Promised.Below(h.copy.Ballot) {
+			s.ack.Promised = h.copy.Ballot
 		}
-	case s.ack.status != replicaTaken:
-	case part.full:
+	case s.ack.Status != wire.ReplicaTaken:
+	case part.Full:
 		trying := h.attempt != nil
-		s.ack.status = t.takePiece(p, part, s.made, s.now)
+		s.ack.Status = t.takePiece(p, part, s.made, s.now)
 		s.ended = trying && h.attempt == nil
-	case s.done == 0 && p.storesNext() != nil && part.version.below(p.storesNext().version),
+	case s.done == 0 && p.storesNext() != nil && part.Version.Below(p.storesNext().version),
 		s.done > 0 && (p.storesNext() != s.turn || h.copy != s.copy):
-		s.ack.status = replicaMissing
+		s.ack.Status = wire.ReplicaMissing
 	default:
 		return s.change(p)
 	}
@@ -173,12 +174,12 @@ func (p *partition) storesNext() *storesNext {
 
 // change stores some of what has changed, and reports whether there is more of it. The caller holds p.mu.
 func (s *storing) change(p *partition) (more bool) {
-	h, changed := &p.holding, s.part.content.buckets
+	h, changed := &p.holding, s.part.Content.Buckets
 	some := changed[s.done:min(s.done+stepChanges, len(changed))]
 	p.store(s.table, some, s.rules, s.now)
 	if s.done += len(some); s.done < len(changed) {
 		if s.turn == nil {
-			s.turn, s.copy = &storesNext{s.part.version}, h.copy
+			s.turn, s.copy = &storesNext{s.part.Version}, h.copy
 			p.start().storing = s.turn
 		}
 		return true
@@ -188,35 +189,35 @@ func (s *storing) change(p *partition) (more bool) {
 		p.ended()
 	}
 	trying := h.attempt != nil
-	if marks := s.part.content.marks; len(marks) > 0 {
+	if marks := s.part.Content.Marks; len(marks) > 0 {
 		h.setMarks(marks)
 	}
-	h.takeReplica(s.part.version)
+	h.takeReplica(s.part.Version)
 	s.ended = trying && h.attempt == nil
 	return false
 }
 
 // takePiece takes all of a replica, or a piece. With the last piece it replaces what was there. The caller holds p.mu.
-func (t *table) takePiece(p *partition, part *replicaPart, made *built, now int64) replicaStatus {
+func (t *table) takePiece(p *partition, part *wire.ReplicaPart, made *built, now int64) wire.ReplicaStatus {
 	a := p.arriving
 	switch {
-	case part.first && (a == nil || !part.version.below(a.version)):
-		a = &arriving{version: part.version}
-	case part.first, a == nil, a.version != part.version, uint64(a.arrival.images) != part.since:
-		return replicaMissing
+	case part.First && (a == nil || !part.Version.Below(a.version)):
+		a = &arriving{version: part.Version}
+	case part.First, a == nil, a.version != part.Version, uint64(a.arrival.images) != part.Since:
+		return wire.ReplicaMissing
 	}
 	t.setArriving(p, nil)
 	a.add(made)
-	if a.last = now; !part.last {
+	if a.last = now; !part.Last {
 		if t.arrivingSize.Load()+a.size > max(arrivingLeast, arrivingPerKey*t.maxKeys) {
-			return replicaMissing // what no more comes of makes room soon
+			return wire.ReplicaMissing // what no more comes of makes room soon
 		}
 		t.setArriving(p, a)
-		return replicaTaken
+		return wire.ReplicaTaken
 	}
 	t.replace(p, &a.arrival)
-	p.holding.takeReplica(part.version)
-	return replicaTaken
+	p.holding.takeReplica(part.Version)
+	return wire.ReplicaTaken
 }
 
 // dropArrived forgets the pieces of a replica of which no more have come for long.

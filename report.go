@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"context"
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"math"
 	"strings"
 	"sync"
@@ -25,7 +26,7 @@ type spending struct {
 type unreported struct {
 	began uint64               // orders partitions by age
 	open  map[spending]float64 // was not in any report yet
-	fixed []report             // may have been sent, and so never change; the oldest first
+	fixed []wire.Debt          // may have been sent, and so never change; the oldest first
 	tries int                  // to deliver the first of them
 }
 
@@ -33,7 +34,7 @@ type unreported struct {
 func (u *unreported) size() int {
 	size := len(u.open)
 	for i := range u.fixed {
-		size += len(u.fixed[i].charges)
+		size += len(u.fixed[i].Charges)
 	}
 	return size
 }
@@ -150,14 +151,14 @@ func (r *reporter) dropOldest() {
 func (r *reporter) fix(part uint16, u *unreported) {
 	size := reportBudget
 	for id, cost := range u.open {
-		c := charge{rule: id.rule.encoded, key: id.key, cost: cost}
-		if size += c.size(); size > reportBudget {
-			size = c.size()
+		c := wire.Charge{Rule: id.rule.encoded, Key: id.key, Cost: cost}
+		if size += c.Size(); size > reportBudget {
+			size = c.Size()
 			r.number++
-			u.fixed = append(u.fixed, report{reporter: r.self, part: part, seq: r.number})
+			u.fixed = append(u.fixed, wire.Debt{Member: r.self, Part: part, Seq: r.number})
 		}
 		last := &u.fixed[len(u.fixed)-1]
-		last.charges = append(last.charges, c)
+		last.Charges = append(last.Charges, c)
 	}
 	clear(u.open)
 }
@@ -166,7 +167,7 @@ func (r *reporter) fix(part uint16, u *unreported) {
 
 // reports returns what is to be reported of a partition, the oldest first, as much of it as takes up maxBytes. From now
 // on it is fixed.
-func (r *reporter) reports(part uint16, maxBytes int) (some []report, size int) {
+func (r *reporter) reports(part uint16, maxBytes int) (some []wire.Debt, size int) {
 	if r.count.Load() == 0 {
 		return nil, 0 // most of the time, at most nodes
 	}
@@ -178,8 +179,8 @@ func (r *reporter) reports(part uint16, maxBytes int) (some []report, size int) 
 	}
 	r.fix(part, u)
 	for i := range u.fixed {
-		for j := range u.fixed[i].charges {
-			size += u.fixed[i].charges[j].size()
+		for j := range u.fixed[i].Charges {
+			size += u.fixed[i].Charges[j].Size()
 		}
 		some = append(some, u.fixed[i])
 		if size >= maxBytes {
@@ -190,12 +191,12 @@ func (r *reporter) reports(part uint16, maxBytes int) (some []report, size int) 
 }
 
 // next returns the first report of a partition and how often it was tried before.
-func (r *reporter) next(part uint16) (q report, try int, ok bool) {
+func (r *reporter) next(part uint16) (q wire.Debt, try int, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	u := r.parts[part]
 	if u == nil {
-		return report{}, 0, false
+		return wire.Debt{}, 0, false
 	}
 	if len(u.fixed) == 0 {
 		r.fix(part, u)
@@ -209,8 +210,8 @@ func (r *reporter) confirmed(part uint16, seq uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	u := r.parts[part]
-	for u != nil && len(u.fixed) > 0 && u.fixed[0].seq <= seq {
-		r.count.Add(-int64(len(u.fixed[0].charges)))
+	for u != nil && len(u.fixed) > 0 && u.fixed[0].Seq <= seq {
+		r.count.Add(-int64(len(u.fixed[0].Charges)))
 		u.fixed, u.tries = u.fixed[1:], 0
 	}
 	if u != nil {
@@ -294,30 +295,30 @@ func (n *Node) deliver(ctx context.Context, owner string, part uint16) bool {
 		if !ok {
 			return true
 		}
-		response, err := n.tell(ctx, owner, appendReport(nil, &q), reportTimeout, try)
+		response, err := n.tell(ctx, owner, wire.AppendDebt(nil, &q), reportTimeout, try)
 		if err != nil {
 			return false
 		}
-		if ans, err := decodeAnswer(response); err != nil || ans.status != statusDone {
+		if ans, err := wire.DecodeResponse(response); err != nil || ans.Status != wire.StatusDone {
 			return false // it does not hold, or one on the way there did not pass it on
 		}
-		n.reporter.confirmed(part, q.seq)
+		n.reporter.confirmed(part, q.Seq)
 	}
 	return true // there may be more: it is being spent faster than it is reported
 }
 
 // onReport charges a report, if this node decides about the partition.
-func (n *Node) onReport(q *report) answer {
+func (n *Node) onReport(q *wire.Debt) wire.Response {
 	n.reach.check(n.now())
-	p := &n.table.partitions[q.part]
+	p := &n.table.partitions[q.Part]
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := n.now()
 	if !n.table.decides(p, now) {
-		return answer{status: statusElsewhere}
+		return wire.Response{Status: wire.StatusElsewhere}
 	}
 	n.charge(p, q, now)
-	return answer{status: statusDone}
+	return wire.Response{Status: wire.StatusDone}
 }
 
 // chargeOwn charges what this node itself has spent to a partition that it holds.
@@ -342,9 +343,9 @@ func (n *Node) chargeOwn(part uint16) {
 // be, because nobody is told. The caller holds p.mu.
 func (n *Node) chargeSome(part uint16, p *partition, now int64) (more bool) {
 	charges := 0
-	fits := func(q *report) bool {
-		charges += len(q.charges)
-		return charges == len(q.charges) || charges <= stepCharges
+	fits := func(q *wire.Debt) bool {
+		charges += len(q.Charges)
+		return charges == len(q.Charges) || charges <= stepCharges
 	}
 	if a := p.holding.attempt; a != nil {
 		for ; a.charged < len(a.reports); a.charged++ {
@@ -357,7 +358,7 @@ func (n *Node) chargeSome(part uint16, p *partition, now int64) (more bool) {
 	}
 	own, _ := n.reporter.reports(part, math.MaxInt)
 	for i := range own {
-		if own[i].seq <= p.holding.marks[n.identity] {
+		if own[i].Seq <= p.holding.marks[n.identity] {
 			continue
 		}
 		if !fits(&own[i]) {
@@ -374,28 +375,28 @@ func (n *Node) chargeAll(part uint16, p *partition, now int64) {
 	own, _ := n.reporter.reports(part, math.MaxInt)
 	for i := range own {
 		n.charge(p, &own[i], now)
-		n.reporter.confirmed(part, own[i].seq)
+		n.reporter.confirmed(part, own[i].Seq)
 	}
 }
 
 // charge charges a report to a partition that this node holds, or is about to, unless it was charged before. The caller
 // holds p.mu.
-func (n *Node) charge(p *partition, q *report, now int64) {
-	if !p.holding.mark(q.reporter, q.seq, n.membership.everyone().isKnown) {
+func (n *Node) charge(p *partition, q *wire.Debt, now int64) {
+	if !p.holding.mark(q.Member, q.Seq, n.membership.everyone().isKnown) {
 		return
 	}
-	for i := range q.charges {
+	for i := range q.Charges {
 		holds.touch(1)
-		c := &q.charges[i]
-		r, err := n.rules.find(c.rule)
+		c := &q.Charges[i]
+		r, err := n.rules.find(c.Rule)
 		if err != nil {
 			continue // one name too many: this node cannot decide about its keys either
 		}
-		n.table.spend(q.part, p, bucketKey{c.key, r.id}, r.set, c.cost, now)
+		n.table.spend(q.Part, p, bucketKey{c.Key, r.id}, r.set, c.Cost, now)
 	}
 	if p.holding.holds { // or else the copy would seem to have more of what its holder has decided than it has
-		p.holding.copy.seq++ // the mark alone is news for the standby
-		n.table.markChanged(q.part)
+		p.holding.copy.Seq++ // the mark alone is news for the standby
+		n.table.markChanged(q.Part)
 	}
 }
 
@@ -430,12 +431,12 @@ func (h *holding) mark(reporter string, seq uint64, known func(string) bool) boo
 }
 
 // keep adds reports to those to charge when the attempt succeeds. A peer that answers twice brings them twice.
-func (a *attempt) keep(reports []report) {
+func (a *attempt) keep(reports []wire.Debt) {
 	for i := range reports {
 		q := &reports[i]
 		known := false
 		for j := range a.reports {
-			known = known || a.reports[j].reporter == q.reporter && a.reports[j].seq == q.seq
+			known = known || a.reports[j].Member == q.Member && a.reports[j].Seq == q.Seq
 		}
 		if !known {
 			a.reports = append(a.reports, *q)
@@ -464,9 +465,9 @@ type shareCanceller struct {
 	cost float64
 }
 
-func (c shareCanceller) cancel(m message) {
+func (c shareCanceller) cancel(m wire.Message) {
 	n := c.node
-	if exact, _ := c.table.cancel(c.part, bucketKey{m.key, c.rule.id}, *m.undo, n.now()); exact {
-		n.reporter.takeBack(c.part, c.rule, m.key, c.cost)
+	if exact, _ := c.table.cancel(c.part, bucketKey{m.Key, c.rule.id}, *m.Undo, n.now()); exact {
+		n.reporter.takeBack(c.part, c.rule, m.Key, c.cost)
 	}
 }

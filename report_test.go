@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -35,12 +36,12 @@ func TestReportsAreChargedOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const part = 7
 		n := reportNode("self", "other")
-		r, err := n.rules.find(appendRule(nil, "api", []limit.Limit{perHour(1e6)}))
+		r, err := n.rules.find(wire.AppendRule(nil, "api", []limit.Limit{perHour(1e6)}))
 		require.NoError(t, err)
 		p := &n.table.partitions[part]
 		from := newReporter("other")
 		spent := make(map[string]float64)
-		var sent []report // may arrive at any time, any number of times
+		var sent []wire.Debt // may arrive at any time, any number of times
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			switch rapid.IntRange(0, 4).Draw(t, "step") {
 			case 0, 1:
@@ -57,14 +58,14 @@ func TestReportsAreChargedOnce(t *testing.T) {
 					if rapid.Bool().Draw(t, "arrives") {
 						n.charge(p, &q, 0)
 						if rapid.Bool().Draw(t, "is answered") {
-							from.confirmed(part, q.seq)
+							from.confirmed(part, q.Seq)
 						}
 					}
 				}
 			case 4: // an old message arrives, though not before those it follows were confirmed
 				if len(sent) > 0 {
 					q := rapid.SampledFrom(sent).Draw(t, "late")
-					if first, _, ok := from.next(part); !ok || q.seq <= first.seq {
+					if first, _, ok := from.next(part); !ok || q.Seq <= first.Seq {
 						n.charge(p, &q, 0)
 					}
 				}
@@ -72,7 +73,7 @@ func TestReportsAreChargedOnce(t *testing.T) {
 		}
 		for q, _, ok := from.next(part); ok; q, _, ok = from.next(part) {
 			n.charge(p, &q, 0)
-			from.confirmed(part, q.seq)
+			from.confirmed(part, q.Seq)
 		}
 		for key, sum := range spent {
 			require.Equal(t, sum, n.levelOf(part, r, key), key)
@@ -101,7 +102,7 @@ func TestChargesAreBounded(t *testing.T) {
 
 func TestUnreportedIsBounded(t *testing.T) {
 	n := reportNode("self")
-	r, err := n.rules.find(appendRule(nil, "api", []limit.Limit{perHour(10)}))
+	r, err := n.rules.find(wire.AppendRule(nil, "api", []limit.Limit{perHour(10)}))
 	require.NoError(t, err)
 	for i := range maxUnreported + 100 {
 		n.reporter.note(uint16(i/10), r, fmt.Sprint("user-", i), 1)
@@ -112,14 +113,14 @@ func TestUnreportedIsBounded(t *testing.T) {
 	assert.NotContains(t, n.reporter.parts, uint16(0), "the oldest")
 	some, _ := n.reporter.reports(20, 1<<20)
 	require.Len(t, some, 1)
-	require.Len(t, some[0].charges, 10)
-	assert.Equal(t, 2.0, some[0].charges[0].cost, "one charge a key")
+	require.Len(t, some[0].Charges, 10)
+	assert.Equal(t, 2.0, some[0].Charges[0].Cost, "one charge a key")
 }
 
 // A reservation that was taken back is not reported, unless it may have been already.
 func TestTakenBackIsNotReported(t *testing.T) {
 	n := reportNode("self")
-	r, err := n.rules.find(appendRule(nil, "api", []limit.Limit{perHour(10)}))
+	r, err := n.rules.find(wire.AppendRule(nil, "api", []limit.Limit{perHour(10)}))
 	require.NoError(t, err)
 	n.reporter.note(1, r, "a", 3)
 	n.reporter.takeBack(1, r, "a", 3)
@@ -131,7 +132,7 @@ func TestTakenBackIsNotReported(t *testing.T) {
 	n.reporter.takeBack(1, r, "a", 3)
 	some, _ := n.reporter.reports(1, 1<<20)
 	require.Len(t, some, 1)
-	assert.Equal(t, 2.0, some[0].charges[0].cost)
+	assert.Equal(t, 2.0, some[0].Charges[0].Cost)
 	n.reporter.takeBack(1, r, "a", 2)
 	again, _ := n.reporter.reports(1, 1<<20)
 	assert.Equal(t, some, again, "it may be on its way")
@@ -151,15 +152,15 @@ func TestMarksAreBounded(t *testing.T) {
 }
 
 func TestAnswersCarryReports(t *testing.T) {
-	rule := appendRule(nil, "api", []limit.Limit{perHour(10)})
-	q := questionAnswer{heard: 3, parts: []partAnswer{
-		{part: 5, kind: answerNotHolding, reports: []report{
-			{reporter: "a", part: 5, seq: 2, charges: []charge{{rule, "k", 1}, {rule, "l", 2.5}}},
-			{reporter: "a", part: 5, seq: 4, charges: []charge{{rule, "k", 9}}},
+	rule := wire.AppendRule(nil, "api", []limit.Limit{perHour(10)})
+	q := wire.AcquireResponse{Heard: 3, Parts: []wire.PartitionReply{
+		{Part: 5, Kind: wire.ReplyNotHolding, Debts: []wire.Debt{
+			{Member: "a", Part: 5, Seq: 2, Charges: []wire.Charge{{Rule: rule, Key: "k", Cost: 1}, {Rule: rule, Key: "l", Cost: 2.5}}},
+			{Member: "a", Part: 5, Seq: 4, Charges: []wire.Charge{{Rule: rule, Key: "k", Cost: 9}}},
 		}},
-		{part: 6, kind: answerNotHolding},
+		{Part: 6, Kind: wire.ReplyNotHolding},
 	}}
-	decoded, err := decodeQuestionAnswer(appendQuestionAnswer(nil, &q), newRules().plainSet)
+	decoded, err := wire.DecodeAcquireResponse(wire.AppendAcquireResponse(nil, &q), newRules().plainSet)
 	require.NoError(t, err)
 	assert.Equal(t, q, decoded)
 }

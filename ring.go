@@ -8,6 +8,7 @@ import (
 
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/peerlimit/peerlimit/transport"
 )
 
@@ -49,42 +50,42 @@ func (r *route) standby(partition uint16) (standby *peer, ok bool) {
 
 // call asks a peer and waits for its answer, for at most timeout; it is about began now. An error means that there is no
 // answer; unless it is errElsewhere or neverSent, the question may still have been acted upon.
-func (n *Node) call(ctx context.Context, p *peer, m *message, began int64, timeout time.Duration) (answer, error) {
+func (n *Node) call(ctx context.Context, p *peer, m *wire.Message, began int64, timeout time.Duration) (wire.Response, error) {
 	var question [192]byte // most fit; memory is made for others
 	var room [128]byte
-	response, err := n.client.CallAppend(ctx, p.Peer, room[:0], appendMessage(question[:0], m), timeout)
+	response, err := n.client.CallAppend(ctx, p.Peer, room[:0], wire.AppendMessage(question[:0], m), timeout)
 	n.counters.questionTimes.add(time.Duration(n.now() - began))
 	return n.decided(response, err)
 }
 
 // callThrough is call by way of another member.
-func (n *Node) callThrough(ctx context.Context, through *peer, to string, m *message, timeout time.Duration) (answer, error) {
-	request := appendRelay(nil, &relay{to: to, from: n.identity, request: appendMessage(nil, m)})
+func (n *Node) callThrough(ctx context.Context, through *peer, to string, m *wire.Message, timeout time.Duration) (wire.Response, error) {
+	request := wire.AppendRelay(nil, &wire.Relay{To: to, From: n.identity, Request: wire.AppendMessage(nil, m)})
 	response, err := n.client.Call(ctx, through.Peer, request, timeout)
 	return n.decided(response, err)
 }
 
 // decided decodes the answer to a call.
-func (n *Node) decided(response []byte, err error) (answer, error) {
+func (n *Node) decided(response []byte, err error) (wire.Response, error) {
 	if err != nil {
 		n.countFailure(err)
-		return answer{}, err
+		return wire.Response{}, err
 	}
-	ans, err := decodeAnswer(response)
+	ans, err := wire.DecodeResponse(response)
 	if err != nil {
-		return answer{}, err
+		return wire.Response{}, err
 	}
-	switch ans.status {
-	case statusRefused:
+	switch ans.Status {
+	case wire.StatusRefused:
 		n.counters.unreachable.Add(1)
-		return answer{}, errRefused
-	case statusElsewhere:
-		return answer{}, errElsewhere
-	case statusNoEvidence:
-		return answer{}, errNoEvidence
+		return wire.Response{}, wire.ErrRefused
+	case wire.StatusElsewhere:
+		return wire.Response{}, errElsewhere
+	case wire.StatusNoQuorum:
+		return wire.Response{}, errNoEvidence
 	}
-	if ans.decision.Origin == limit.OriginLocal {
-		ans.decision.Origin = limit.OriginRemote // local to the node that answered
+	if ans.Decision.Origin == limit.OriginLocal {
+		ans.Decision.Origin = limit.OriginRemote // local to the node that answered
 	}
 	return ans, nil
 }
@@ -126,7 +127,7 @@ const recoverAfter = time.Second
 // noteAnswer notes how a take on the keys of owner was decided, by owner itself when cause is nil. A nil owner stands for this
 // node, about which EventQuorumLost tells.
 func (n *Node) noteAnswer(owner *peer, rep *reply, cause error) {
-	switch byShare := rep.decision.Origin == limit.OriginStandby || rep.decision.Origin == limit.OriginFallback; {
+	switch byShare := rep.Decision.Origin == limit.OriginStandby || rep.Decision.Origin == limit.OriginFallback; {
 	case byShare:
 		n.degraded(owner, cause)
 	case owner != nil && cause == nil:

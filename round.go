@@ -2,13 +2,14 @@ package peerlimit
 
 import (
 	"context"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"slices"
 	"sync"
 )
 
 // round is one attempt of this node to acquire partitions, under an election of its own [AnswersOfThisRoundOnly].
 type round struct {
-	election election
+	election wire.Ballot
 	ctx      context.Context // ends with the round
 	end      context.CancelFunc
 	parts    []uint16
@@ -31,16 +32,16 @@ type attempt struct {
 	answered []uint64       // a bit for each of the round's peers that said "not holding"
 	askee    string         // who probably holds: takes are passed on to it meanwhile
 	stages   map[int]*stage // copies that come in pieces, by the number of the peer that sends them
-	reports  []report       // what those who answered have spent by shares: to be charged before the first decision
+	reports  []wire.Debt    // what those who answered have spent by shares: to be charged before the first decision
 	charged  int            // so many of them are, in the copy that is here now
-	given    version        // of a copy that was given and is all here, to be held when they are charged; zero while there is none
+	given    wire.Version   // of a copy that was given and is all here, to be held when they are charged; zero while there is none
 }
 
 // stage is a copy that a peer sends in pieces, as far as they have come. Only the last partition of an answer can be cut
 // short, and the next question begins with it: so a peer has one stage for each goroutine that asks it, and seldom more.
 type stage struct {
-	kind    answerKind
-	version version
+	kind    wire.ReplyKind
+	version wire.Version
 	next    uint32 // where the next piece begins
 
 	// content is what has been made of the pieces, by those who take them in: nil before the first.
@@ -79,19 +80,19 @@ func (a *attempt) setAnswered(index int) {
 // A piece is taken only where it continues those before it: asked for where they end, of the same kind and version
 // [PieceContinues]. If the peer's copy is another one by now, what has come of it is void, and the next question begins anew.
 // Two goroutines may ask one peer for the same; whatever was taken in already changes nothing.
-func (a *attempt) stage(peer int, from uint32, piece *partAnswer) (s *stage, last bool) {
+func (a *attempt) stage(peer int, from uint32, piece *wire.PartitionReply) (s *stage, last bool) {
 	s = a.stages[peer]
-	same := s != nil && s.kind == piece.kind && s.version == piece.version
+	same := s != nil && s.kind == piece.Kind && s.version == piece.Version
 	switch {
 	case from == 0 && !same:
-		s = &stage{kind: piece.kind, version: piece.version}
+		s = &stage{kind: piece.Kind, version: piece.Version}
 	case s == nil || s.next != from:
 		return nil, false
-	case !same, piece.next != 0 && piece.next <= from:
+	case !same, piece.Next != 0 && piece.Next <= from:
 		delete(a.stages, peer)
 		return nil, false
 	}
-	if s.next = piece.next; s.next == 0 {
+	if s.next = piece.Next; s.next == 0 {
 		delete(a.stages, peer)
 		return s, true
 	}
@@ -112,9 +113,9 @@ func (a *attempt) place(peer int) uint32 {
 
 // outdone drops the pieces of copies that are not above one that is here, whole: they are not needed any more. A copy that
 // was given is above all.
-func (a *attempt) outdone(v version) {
+func (a *attempt) outdone(v wire.Version) {
 	for peer, s := range a.stages {
-		if s.kind == answerNotHolding && !v.below(s.version) {
+		if s.kind == wire.ReplyNotHolding && !v.Below(s.version) {
 			delete(a.stages, peer)
 		}
 	}

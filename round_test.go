@@ -5,14 +5,15 @@ import (
 	"testing"
 
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/require"
 )
 
 // pieceOf returns a piece of a copy with one bucket, which goes on at next, or is the last when that is 0.
-func pieceOf(kind answerKind, number uint64, key string, next uint32) *partAnswer {
-	a := &partAnswer{
-		kind: kind, version: version{election: election{number, "x"}}, next: next,
-		content: partContent{buckets: []bucketImage{{limiter: "api", key: key, set: pieceRule.set, levels: []float64{1}}}},
+func pieceOf(kind wire.ReplyKind, number uint64, key string, next uint32) *wire.PartitionReply {
+	a := &wire.PartitionReply{
+		Kind: kind, Version: wire.Version{Ballot: wire.Ballot{Number: number, By: "x"}}, Next: next,
+		Content: wire.Content{Buckets: []wire.Image{{Limiter: "api", Key: key, Set: pieceRule.set, Levels: []float64{1}}}},
 	}
 	return a
 }
@@ -20,12 +21,12 @@ func pieceOf(kind answerKind, number uint64, key string, next uint32) *partAnswe
 var (
 	pieceTable   = newTable(100)
 	pieceRules   = newRules()
-	pieceRule, _ = pieceRules.find(appendRule(nil, "api", []limit.Limit{perHour(10)}))
+	pieceRule, _ = pieceRules.find(wire.AppendRule(nil, "api", []limit.Limit{perHour(10)}))
 )
 
 // stageOf has an attempt stage a piece as the keeper does.
-func stageOf(a *attempt, peer int, from uint32, piece *partAnswer) (whole *arrival) {
-	return stageArrival(a, peer, from, piece, pieceTable.build(7, &piece.content, pieceRules, 0))
+func stageOf(a *attempt, peer int, from uint32, piece *wire.PartitionReply) (whole *arrival) {
+	return stageArrival(a, peer, from, piece, pieceTable.build(7, &piece.Content, pieceRules, 0))
 }
 
 func keysIn(whole *arrival) (keys []string) {
@@ -42,16 +43,16 @@ func TestPiecesOfTwoPeersAreKeptApart(t *testing.T) {
 	var a attempt
 	const holder, standby = 0, 1
 	for i, from := range []uint32{0, 10, 20} {
-		whole := stageOf(&a, holder, from, pieceOf(answerGiven, 2, fmt.Sprint("given", i), from+10))
+		whole := stageOf(&a, holder, from, pieceOf(wire.ReplyTransferred, 2, fmt.Sprint("given", i), from+10))
 		require.Nil(t, whole)
-		whole = stageOf(&a, standby, from, pieceOf(answerNotHolding, 1, fmt.Sprint("replica", i), from+10))
+		whole = stageOf(&a, standby, from, pieceOf(wire.ReplyNotHolding, 1, fmt.Sprint("replica", i), from+10))
 		require.Nil(t, whole)
 	}
 	require.Equal(t, uint32(30), a.place(holder))
-	whole := stageOf(&a, holder, 30, pieceOf(answerGiven, 2, "given3", 0))
+	whole := stageOf(&a, holder, 30, pieceOf(wire.ReplyTransferred, 2, "given3", 0))
 	require.NotNil(t, whole)
 	require.ElementsMatch(t, []string{"given0", "given1", "given2", "given3"}, keysIn(whole))
-	whole = stageOf(&a, standby, 30, pieceOf(answerNotHolding, 1, "replica3", 0))
+	whole = stageOf(&a, standby, 30, pieceOf(wire.ReplyNotHolding, 1, "replica3", 0))
 	require.NotNil(t, whole)
 	require.ElementsMatch(t, []string{"replica0", "replica1", "replica2", "replica3"}, keysIn(whole))
 	require.Empty(t, a.stages)
@@ -61,28 +62,28 @@ func TestPiecesOfTwoPeersAreKeptApart(t *testing.T) {
 func TestAPieceContinuesThoseBefore(t *testing.T) {
 	for name, c := range map[string]struct {
 		from    uint32
-		piece   *partAnswer
+		piece   *wire.PartitionReply
 		goingOn uint32 // where the next question goes on
 	}{
-		"the first one again":              {0, pieceOf(answerGiven, 2, "k", 10), 20},
-		"one that was there, again":        {10, pieceOf(answerGiven, 2, "k", 20), 20},
-		"one that nobody asked for":        {30, pieceOf(answerGiven, 2, "k", 0), 20},
-		"of another version":               {20, pieceOf(answerGiven, 3, "k", 0), 0},
-		"of a gift that is one no more":    {20, pieceOf(answerNotHolding, 2, "k", 0), 0},
-		"one that goes on where it began":  {20, pieceOf(answerGiven, 2, "k", 20), 0},
-		"the first one of another version": {0, pieceOf(answerGiven, 3, "k", 10), 10},
+		"the first one again":              {0, pieceOf(wire.ReplyTransferred, 2, "k", 10), 20},
+		"one that was there, again":        {10, pieceOf(wire.ReplyTransferred, 2, "k", 20), 20},
+		"one that nobody asked for":        {30, pieceOf(wire.ReplyTransferred, 2, "k", 0), 20},
+		"of another version":               {20, pieceOf(wire.ReplyTransferred, 3, "k", 0), 0},
+		"of a gift that is one no more":    {20, pieceOf(wire.ReplyNotHolding, 2, "k", 0), 0},
+		"one that goes on where it began":  {20, pieceOf(wire.ReplyTransferred, 2, "k", 20), 0},
+		"the first one of another version": {0, pieceOf(wire.ReplyTransferred, 3, "k", 10), 10},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var a attempt
-			stageOf(&a, 0, 0, pieceOf(answerGiven, 2, "a", 10))
-			stageOf(&a, 0, 10, pieceOf(answerGiven, 2, "b", 20))
+			stageOf(&a, 0, 0, pieceOf(wire.ReplyTransferred, 2, "a", 10))
+			stageOf(&a, 0, 10, pieceOf(wire.ReplyTransferred, 2, "b", 20))
 			whole := stageOf(&a, 0, c.from, c.piece)
 			require.Nil(t, whole)
 			require.Equal(t, c.goingOn, a.place(0))
 		})
 	}
 	var a attempt
-	whole := stageOf(&a, 0, 10, pieceOf(answerGiven, 2, "k", 0))
+	whole := stageOf(&a, 0, 10, pieceOf(wire.ReplyTransferred, 2, "k", 0))
 	require.Nil(t, whole, "without those before")
 	require.Zero(t, a.place(0))
 }
@@ -91,9 +92,9 @@ func TestAPieceContinuesThoseBefore(t *testing.T) {
 func TestPiecesThatCannotWinAreDropped(t *testing.T) {
 	var a attempt
 	for peer := range 3 {
-		stageOf(&a, peer, 0, pieceOf(answerNotHolding, uint64(peer+1), "k", 10))
+		stageOf(&a, peer, 0, pieceOf(wire.ReplyNotHolding, uint64(peer+1), "k", 10))
 	}
-	stageOf(&a, 3, 0, pieceOf(answerGiven, 2, "k", 10))
-	a.outdone(version{election: election{2, "x"}})
+	stageOf(&a, 3, 0, pieceOf(wire.ReplyTransferred, 2, "k", 10))
+	a.outdone(wire.Version{Ballot: wire.Ballot{Number: 2, By: "x"}})
 	require.Equal(t, []uint32{0, 0, 10, 10}, []uint32{a.place(0), a.place(1), a.place(2), a.place(3)})
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -102,13 +103,13 @@ func (r *rules) find(encoded []byte) (*rule, error) {
 	if found := r.lookup(encoded); found != nil {
 		return found, nil
 	}
-	name, limits, err := decodeRule(encoded)
+	name, limits, err := wire.DecodeRule(encoded)
 	if err != nil {
 		return nil, err
 	}
 	made := &rule{
 		name: name, set: limit.NewSet(limits), hash: ring.NewHasher(name),
-		encoded: appendRule(nil, name, limits), // not the caller's bytes: they may carry more than this version knows
+		encoded: wire.AppendRule(nil, name, limits), // not the caller's bytes: they may carry more than this version knows
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -250,7 +251,7 @@ func (n *Node) forgetNames(ctx context.Context) {
 // plainSet returns the set of a limiter that has these limits and remembers no others: the one that requests with them
 // use, so that buckets which came from elsewhere need no comparing.
 func (r *rules) plainSet(limiter string, limits []limit.Limit) (*limit.Set, error) {
-	found, err := r.find(appendRule(make([]byte, 0, maxRuleLen), limiter, limits))
+	found, err := r.find(wire.AppendRule(make([]byte, 0, wire.MaxRuleLen), limiter, limits))
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/require"
 )
 
@@ -26,10 +27,10 @@ func TestNamesThatNobodyUsesAreForgotten(t *testing.T) {
 	require.NoError(t, known.keep("mine too"))
 
 	kept := mustFind(t, known, "flood-7", []limit.Limit{perHour(10)})
-	tab.partitions[7].store(tab, []bucketImage{{limiter: "flood-7", key: "k", set: kept.set, levels: []float64{5}}}, known, 0)
+	tab.partitions[7].store(tab, []wire.Image{{Limiter: "flood-7", Key: "k", Set: kept.set, Levels: []float64{5}}}, known, 0)
 	for range nameTurns {
 		require.Equal(t, maxNames-ownNames, known.count, "not yet")
-		_, err = known.find(appendRule(nil, "flood-8", []limit.Limit{perHour(10)}))
+		_, err = known.find(wire.AppendRule(nil, "flood-8", []limit.Limit{perHour(10)}))
 		require.NoError(t, err)
 		known.forgetNames(tab)
 	}
@@ -56,29 +57,29 @@ func TestNamesThatNobodyUsesAreForgotten(t *testing.T) {
 func TestArrivingPiecesAreBounded(t *testing.T) {
 	known, tab := newRules(), newTable(1000)
 	set := mustFind(t, known, "api", []limit.Limit{perHour(10)}).set
-	send := func(part uint16, count int, first, last bool, now int64) replicaStatus {
-		piece := replicaPart{part: part, version: version{election: election{1, "b"}, holder: "b", seq: 1}, full: true, first: first, last: last}
+	send := func(part uint16, count int, first, last bool, now int64) wire.ReplicaStatus {
+		piece := wire.ReplicaPart{Part: part, Version: wire.Version{Ballot: wire.Ballot{Number: 1, By: "b"}, Holder: "b", Seq: 1}, Full: true, First: first, Last: last}
 		for i := range count {
 			key := strings.Repeat("x", 1000) + fmt.Sprint(i)
-			piece.content.buckets = append(piece.content.buckets, bucketImage{limiter: "api", key: key, set: set, levels: []float64{5}})
+			piece.Content.Buckets = append(piece.Content.Buckets, wire.Image{Limiter: "api", Key: key, Set: set, Levels: []float64{5}})
 		}
 		ack, _ := tab.takeReplica(&piece, true, known, now)
-		return ack.status
+		return ack.Status
 	}
 	refused := 0
 	for part := range uint16(ring.Partitions) {
-		if send(part, 100, true, false, 0) != replicaTaken {
+		if send(part, 100, true, false, 0) != wire.ReplicaTaken {
 			refused++
 		}
 		require.LessOrEqual(t, tab.arrivingSize.Load(), int64(arrivingLeast))
 	}
 	require.Greater(t, refused, ring.Partitions/2)
-	require.Equal(t, replicaTaken, send(4000, 100, true, true, 0), "one in a piece needs no room")
+	require.Equal(t, wire.ReplicaTaken, send(4000, 100, true, true, 0), "one in a piece needs no room")
 
 	later := int64(arrivalTime + time.Second)
 	for part := range uint16(ring.Partitions) {
 		tab.dropArrived(part, later)
 	}
 	require.Zero(t, tab.arrivingSize.Load())
-	require.Equal(t, replicaTaken, send(9, 100, true, false, later))
+	require.Equal(t, wire.ReplicaTaken, send(9, 100, true, false, later))
 }

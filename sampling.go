@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"fmt"
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"math/rand/v2"
 	"slices"
 )
@@ -73,8 +74,8 @@ func (l *Limiter) sample(samplers []*sampler, key string, cost float64, d *limit
 }
 
 // answered is decided for an answer; those to peeks decide nothing.
-func (l *Limiter) answered(m *message, a *answer) {
-	if m.kind == kindTake || m.kind == kindReserve {
-		l.decided(m.key, m.cost, &a.decision)
+func (l *Limiter) answered(m *wire.Message, a *wire.Response) {
+	if m.Kind == wire.KindTake || m.Kind == wire.KindReserve {
+		l.decided(m.Key, m.Cost, &a.Decision)
 	}
 }

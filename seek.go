@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"context"
 	"errors"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"time"
 )
 
@@ -24,7 +25,7 @@ func (n *Node) patience(ctx context.Context) time.Duration {
 
 // askHolder asks the owner, or seeks the holder when that is this node, which does not hold, or the owner does not know.
 // owner is who the ring names when it is another node. It may take patience from began on.
-func (n *Node) askHolder(ctx context.Context, r *rule, part uint16, m *message, began int64, patience time.Duration) (rep reply, owner *peer, err error) {
+func (n *Node) askHolder(ctx context.Context, r *rule, part uint16, m *wire.Message, began int64, patience time.Duration) (rep reply, owner *peer, err error) {
 	owner = n.route.Load().owner(part)
 	if owner == nil {
 		rep, err = n.seek(ctx, r, part, m, "", patience)
@@ -39,9 +40,9 @@ func (n *Node) askHolder(ctx context.Context, r *rule, part uint16, m *message, 
 }
 
 // replyOf returns an answer of p's with what cancels it there. Most are takes: they need not pay for that.
-func (n *Node) replyOf(m *message, ans answer, p *peer) reply {
-	if m.kind != kindReserve {
-		return reply{answer: ans}
+func (n *Node) replyOf(m *wire.Message, ans wire.Response, p *peer) reply {
+	if m.Kind != wire.KindReserve {
+		return reply{Response: ans}
 	}
 	return reply{ans, remoteCanceller{n, p}}
 }
@@ -49,7 +50,7 @@ func (n *Node) replyOf(m *message, ans answer, p *peer) reply {
 // seek answers a question about a key that this node did not hold a moment ago: as soon as it does, or by passing the
 // question on to the node that probably holds; never back to where it came from. It gives up after some time, and at once
 // where nobody here can know: then whoever has a copy decides by a share.
-func (n *Node) seek(ctx context.Context, r *rule, part uint16, m *message, from string, patience time.Duration) (reply, error) {
+func (n *Node) seek(ctx context.Context, r *rule, part uint16, m *wire.Message, from string, patience time.Duration) (reply, error) {
 	end := n.now() + int64(patience)
 	timer := time.NewTimer(seekInterval)
 	defer timer.Stop()
@@ -62,13 +63,13 @@ func (n *Node) seek(ctx context.Context, r *rule, part uint16, m *message, from 
 		switch {
 		case where.alone:
 			return reply{}, errNoEvidence
-		case !where.coming && from != "" && (where.next == nil || m.hops >= maxHops):
+		case !where.coming && from != "" && (where.next == nil || m.Hops >= wire.MaxHops):
 			return reply{}, errElsewhere // who asks knows better
 		}
 		left := time.Duration(end - n.now())
-		if next := where.next; next != nil && m.hops < maxHops && left > 0 {
+		if next := where.next; next != nil && m.Hops < wire.MaxHops && left > 0 {
 			passed := *m
-			passed.hops++
+			passed.Hops++
 			ans, err := n.call(ctx, next, &passed, n.now(), left)
 			if err == nil {
 				return n.replyOf(m, ans, next), nil
@@ -122,7 +123,7 @@ func (n *Node) nextHop(part uint16, from string) prospect {
 	p := &n.table.partitions[part]
 	p.mu.Lock()
 	h := &p.holding
-	guesses := [...]string{"", h.gift.to, "", n.keeper.previousOwner(part), h.copy.holder, h.promised.by}
+	guesses := [...]string{"", h.gift.to, "", n.keeper.previousOwner(part), h.copy.Holder, h.promised.By}
 	if h.attempt != nil {
 		guesses[0] = h.attempt.askee
 	}

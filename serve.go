@@ -4,60 +4,61 @@ import (
 	"context"
 	"errors"
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"strings"
 )
 
 // handle answers a message from another node. It runs on the connection's own goroutine and so must not wait: what has to
 // be passed on, or takes long, is answered later.
 func (n *Node) handle(from string, request, response []byte) (reply []byte, later func(context.Context) []byte) {
-	if len(request) > 0 && messageKind(request[0]) >= kindPing {
+	if len(request) > 0 && wire.Kind(request[0]) >= wire.KindPing {
 		return n.handleControl(from, request, response)
 	}
-	m, err := decodeMessage(request)
+	m, err := wire.DecodeMessage(request)
 	if err != nil {
 		return n.refuse(response, from, err), nil
 	}
-	r, err := n.rules.find(m.rule)
+	r, err := n.rules.find(m.Rule)
 	if err != nil {
 		return n.refuse(response, from, err), nil
 	}
-	if m.kind == kindTake || m.kind == kindReserve {
-		if err := checkSingleCost(r.set, m.cost); err != nil {
+	if m.Kind == wire.KindTake || m.Kind == wire.KindReserve {
+		if err := checkSingleCost(r.set, m.Cost); err != nil {
 			return n.refuse(response, from, err), nil
 		}
 	}
-	part := r.hash.Partition(m.key)
+	part := r.hash.Partition(m.Key)
 	if n.table.isInWork(part) { // what comes after this on the connection is not to wait
 		return nil, n.answerLater(from, r, part, m)
 	}
 	if ans, ok := n.table.answer(r, part, &m, n.now()); ok {
 		n.counters.served.Add(1)
-		return appendAnswer(response, &ans), nil
+		return wire.AppendResponse(response, &ans), nil
 	}
 	return nil, n.answerLater(from, r, part, m)
 }
 
 // answerLater returns what answers a question about a key that this node does not hold, or whose partition is in work. It is
 // a function of its own so that only such a question has to live on the heap.
-func (n *Node) answerLater(from string, r *rule, part uint16, m message) func(context.Context) []byte {
-	m.rule, m.key = r.encoded, strings.Clone(m.key) // the request's buffer is reused
+func (n *Node) answerLater(from string, r *rule, part uint16, m wire.Message) func(context.Context) []byte {
+	m.Rule, m.Key = r.encoded, strings.Clone(m.Key) // the request's buffer is reused
 	return func(ctx context.Context) []byte {
 		if ans, ok := n.table.answer(r, part, &m, n.now()); ok {
 			n.counters.served.Add(1)
-			return appendAnswer(nil, &ans)
+			return wire.AppendResponse(nil, &ans)
 		}
 		ans := n.answerElsewhere(ctx, from, r, part, &m)
-		return appendAnswer(nil, &ans)
+		return wire.AppendResponse(nil, &ans)
 	}
 }
 
 // answerElsewhere answers another node's question about a key that this node does not hold.
-func (n *Node) answerElsewhere(ctx context.Context, from string, r *rule, part uint16, m *message) answer {
+func (n *Node) answerElsewhere(ctx context.Context, from string, r *rule, part uint16, m *wire.Message) wire.Response {
 	var rep reply
 	var err error
 	// The caller waits for one RPC timeout. It is better told before that nobody was found.
 	patience := n.settings.RPCTimeout * 3 / 4
-	if m.toStandby {
+	if m.ToStandby {
 		rep, err = n.decideAsStandby(ctx, r, part, m, from, patience)
 	} else {
 		n.counters.passedOn.Add(1)
@@ -65,41 +66,41 @@ func (n *Node) answerElsewhere(ctx context.Context, from string, r *rule, part u
 	}
 	switch {
 	case err == nil:
-		return rep.answer
+		return rep.Response
 	case errors.Is(err, errNoEvidence):
 		if copied, _ := n.hasCopy(part); copied {
-			ans := n.decideByShare(n.settings.Fallback, r, part, m).answer
-			ans.undo = nil // a cancellation would go to the holder; what a share has granted others stays spent
+			ans := n.decideByShare(n.settings.Fallback, r, part, m).Response
+			ans.Undo = nil // a cancellation would go to the holder; what a share has granted others stays spent
 			return ans
 		}
-		return answer{status: statusNoEvidence} // the caller's own share is as good as this node's
+		return wire.Response{Status: wire.StatusNoQuorum} // the caller's own share is as good as this node's
 	}
-	return answer{status: statusElsewhere}
+	return wire.Response{Status: wire.StatusElsewhere}
 }
 
 // answer does what m asks of a bucket of this table, and reports whether this node decides about it.
-func (t *table) answer(r *rule, part uint16, m *message, now int64) (a answer, ok bool) {
-	id := bucketKey{m.key, r.id}
-	a.status = statusDecided
-	switch m.kind {
-	case kindTake:
-		a.decision, a.grant, ok = t.decideLending(part, id, &limit.Request{Set: r.set, Cost: m.cost}, &m.borrow, now)
-	case kindReserve:
-		turn := limit.Request{Set: r.set, Cost: m.cost, Total: m.total, Reserve: true, MaxDelay: min(m.maxDelay, t.longestTurn)}
-		a.decision, a.undo, ok = t.reserve(part, id, &turn, now)
-	case kindPeek:
-		a.decision, ok = t.peek(part, id, r.set, now)
-	case kindCancel:
-		a.status = statusDone
-		_, ok = t.cancel(part, id, *m.undo, now)
-	case kindRefund:
-		a.status, ok = statusDone, t.refund(part, id, r.set, m.cost, now)
-	case kindReset:
-		a.status, ok = statusDone, t.reset(part, id, now)
-	case kindReturn:
-		a.status, ok = statusDone, t.giveBack(part, id, m.borrow.returned, now)
+func (t *table) answer(r *rule, part uint16, m *wire.Message, now int64) (a wire.Response, ok bool) {
+	id := bucketKey{m.Key, r.id}
+	a.Status = wire.StatusDecided
+	switch m.Kind {
+	case wire.KindTake:
+		a.Decision, a.Grant, ok = t.decideLending(part, id, &limit.Request{Set: r.set, Cost: m.Cost}, &m.Borrow, now)
+	case wire.KindReserve:
+		turn := limit.Request{Set: r.set, Cost: m.Cost, Total: m.Total, Reserve: true, MaxDelay: min(m.MaxDelay, t.longestTurn)}
+		a.Decision, a.Undo, ok = t.reserve(part, id, &turn, now)
+	case wire.KindPeek:
+		a.Decision, ok = t.peek(part, id, r.set, now)
+	case wire.KindCancel:
+		a.Status = wire.StatusDone
+		_, ok = t.cancel(part, id, *m.Undo, now)
+	case wire.KindRefund:
+		a.Status, ok = wire.StatusDone, t.refund(part, id, r.set, m.Cost, now)
+	case wire.KindReset:
+		a.Status, ok = wire.StatusDone, t.reset(part, id, now)
+	case wire.KindReturn:
+		a.Status, ok = wire.StatusDone, t.giveBack(part, id, m.Borrow.Returned, now)
 	default:
-		return answer{status: statusRefused}, true
+		return wire.Response{Status: wire.StatusRefused}, true
 	}
 	return a, ok
 }

@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"context"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"slices"
 	"sync"
 	"time"
@@ -105,22 +106,22 @@ func (n *Node) settle(ctx context.Context, wanted func(part uint16) bool) (kept 
 // settleWith asks one owner, a second time by another way if it does not answer, and returns how many copies were
 // dropped.
 func (n *Node) settleWith(ctx context.Context, owner string, copies []idleCopy) (dropped int) {
-	parts := make([]settlePart, len(copies))
+	parts := make([]wire.SettlePart, len(copies))
 	for i := range copies {
-		parts[i] = copies[i].settlePart
+		parts[i] = copies[i].SettlePart
 	}
-	request := appendSettleRequest(nil, &settleRequest{by: n.identity, parts: parts})
+	request := wire.AppendSettleRequest(nil, &wire.SettleRequest{By: n.identity, Parts: parts})
 	for try := range 2 {
 		response, err := n.tell(ctx, owner, request, settleTimeout, try)
 		if err != nil {
 			continue
 		}
-		ans, err := decodeSettleAnswer(response)
+		ans, err := wire.DecodeSettleResponse(response)
 		if err != nil {
 			return 0
 		}
 		for _, idle := range copies {
-			if slices.Contains(ans.settled, idle.part) && n.table.dropCopy(idle) {
+			if slices.Contains(ans.Settled, idle.Part) && n.table.dropCopy(idle) {
 				dropped++
 			}
 		}
@@ -131,7 +132,7 @@ func (n *Node) settleWith(ctx context.Context, owner string, copies []idleCopy) 
 
 // idleCopy is a copy of a partition that this node does not hold.
 type idleCopy struct {
-	settlePart
+	wire.SettlePart
 	taken uint64 // see holding
 }
 
@@ -144,21 +145,21 @@ func (t *table) idleCopy(part uint16) (idle idleCopy, any bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := &p.holding
-	if h.holds || h.copy == (version{}) {
+	if h.holds || h.copy == (wire.Version{}) {
 		return idleCopy{}, false
 	}
-	return idleCopy{settlePart{part, h.copy}, h.taken}, true
+	return idleCopy{wire.SettlePart{Part: part, Version: h.copy}, h.taken}, true
 }
 
 // dropCopy drops a copy that is safe elsewhere, unless it may be needed to acquire the partition, or has been replaced
 // since it was asked about. By one of the same version as well [ReplicaVoidsSettling]: the holder has sent it because this
 // node is its standby by now, and what was the standby then may be gone.
 func (t *table) dropCopy(idle idleCopy) bool {
-	p := &t.partitions[idle.part]
+	p := &t.partitions[idle.Part]
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := &p.holding
-	if h.holds || h.attempt != nil || h.copy != idle.version || h.taken != idle.taken {
+	if h.holds || h.attempt != nil || h.copy != idle.Version || h.taken != idle.taken {
 		return false
 	}
 	t.exchange(p, buckets{})
@@ -168,27 +169,27 @@ func (t *table) dropCopy(idle idleCopy) bool {
 
 // onSettle says which copies are not needed. One that is newer than what this node holds makes it acquire anew, above
 // that one [NewerCopyOffered].
-func (n *Node) onSettle(q *settleRequest) *settleAnswer {
+func (n *Node) onSettle(q *wire.SettleRequest) *wire.SettleResponse {
 	n.reach.check(n.now())
 	standbys := n.replicator.standbysOn(n.route.Load())
-	ans := &settleAnswer{}
+	ans := &wire.SettleResponse{}
 	newer := false
-	for _, asked := range q.parts {
-		if !n.reach.hear(asked.version.election.number) {
+	for _, asked := range q.Parts {
+		if !n.reach.hear(asked.Version.Ballot.Number) {
 			continue // there is no such copy
 		}
-		standby := standbys.of(asked.part)
-		p := &n.table.partitions[asked.part]
+		standby := standbys.of(asked.Part)
+		p := &n.table.partitions[asked.Part]
 		p.mu.Lock()
 		h := &p.holding
 		switch {
 		case !h.holds || !n.reach.isFull(n.now()):
-		case h.copy.below(asked.version):
-			h.outdo(asked.version.election)
-			n.table.noteHolding(asked.part, p)
+		case h.copy.Below(asked.Version):
+			h.outdo(asked.Version.Ballot)
+			n.table.noteHolding(asked.Part, p)
 			newer = true
-		case standby != q.by && standby == h.replication.standby && h.settled(asked.version):
-			ans.settled = append(ans.settled, asked.part)
+		case standby != q.By && standby == h.replication.standby && h.settled(asked.Version):
+			ans.Settled = append(ans.Settled, asked.Part)
 		}
 		p.mu.Unlock()
 	}

@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"context"
 	"errors"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"slices"
 	"time"
 )
@@ -14,10 +15,10 @@ import (
 // askStandby asks the standby of a partition, because the owner has not decided for that cause. One that has no replica, because
 // it has become the standby a moment ago, is passed over for the one after it. A limiter with a policy of its own is not
 // decided for by the standby's: for it this node does what the standby would, and has the owner decide or nobody.
-func (n *Node) askStandby(ctx context.Context, l *Limiter, r *rule, part uint16, m *message, cause error, patience time.Duration) (reply, error) {
+func (n *Node) askStandby(ctx context.Context, l *Limiter, r *rule, part uint16, m *wire.Message, cause error, patience time.Duration) (reply, error) {
 	route := n.route.Load()
 	passed := *m
-	passed.toStandby, passed.hops = true, 0
+	passed.ToStandby, passed.Hops = true, 0
 	ownerHeard := errors.Is(cause, errElsewhere) || errors.Is(cause, errNoEvidence) // it need not be asked again
 	err := errNoStandby
 	for _, standby := range n.standbysInReach(route, part) {
@@ -28,7 +29,7 @@ func (n *Node) askStandby(ctx context.Context, l *Limiter, r *rule, part uint16,
 		case asStandby:
 			rep, err = n.decideAsStandby(ctx, r, part, &passed, "", patience/2)
 		default:
-			var ans answer
+			var ans wire.Response
 			ans, err = n.call(ctx, standby, &passed, n.now(), patience/2)
 			rep = n.replyOf(m, ans, standby)
 		}
@@ -89,14 +90,14 @@ func (n *Node) standbyBefore(route *route, part uint16) *peer {
 
 // askPrevious asks who owned a partition until a moment ago, because the owner cannot be reached: before the owner has
 // acquired it, that one holds.
-func (n *Node) askPrevious(ctx context.Context, part uint16, m *message, patience time.Duration) (reply, error) {
+func (n *Node) askPrevious(ctx context.Context, part uint16, m *wire.Message, patience time.Duration) (reply, error) {
 	route := n.route.Load()
 	owner, previous := route.owner(part), route.others[n.keeper.previousOwner(part)]
 	if n.keeper.ringBefore() == nil || owner == nil || previous == nil || previous == owner || !n.linked(previous) {
 		return reply{}, errNoStandby
 	}
 	passed := *m
-	passed.hops = maxHops
+	passed.Hops = wire.MaxHops
 	ans, err := n.call(ctx, previous, &passed, n.now(), patience/2)
 	if err != nil {
 		return reply{}, err
@@ -110,7 +111,7 @@ const previousMemory = 5 * time.Second
 var errNoStandby = errors.New("peerlimit: no other member keeps a replica of the key")
 
 // decideAsStandby answers a question about a key whose owner the caller does not reach.
-func (n *Node) decideAsStandby(ctx context.Context, r *rule, part uint16, m *message, from string, patience time.Duration) (reply, error) {
+func (n *Node) decideAsStandby(ctx context.Context, r *rule, part uint16, m *wire.Message, from string, patience time.Duration) (reply, error) {
 	if ans, ok := n.table.answer(r, part, m, n.now()); ok {
 		return reply{ans, localCanceller{n.table, r, part, n}}, nil
 	}
@@ -123,7 +124,7 @@ func (n *Node) decideAsStandby(ctx context.Context, r *rule, part uint16, m *mes
 		return reply{}, errNoEvidence // the owner is acquiring, and asks who has a replica
 	}
 	passed := *m
-	passed.toStandby, passed.hops = false, maxHops-1 // the owner may pass it on once more
+	passed.ToStandby, passed.Hops = false, wire.MaxHops-1 // the owner may pass it on once more
 	if n.linked(owner) {
 		ans, err := n.call(ctx, owner, &passed, n.now(), patience/3)
 		if err == nil {

@@ -167,7 +167,7 @@ func (t *table) touch(part uint16, p *partition, b *bucket) {
 	if t.fullUntil == nil {
 		return
 	}
-	p.holding.copy.seq++
+	p.holding.copy.Seq++
 	if b.dirty || !t.replicates || p.holding.unreplicated || p.holding.unlisted {
 		return
 	}

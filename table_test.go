@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 )
@@ -199,22 +200,22 @@ func TestDecideAllocatesNothing(t *testing.T) {
 		now += 1000
 		tab.decide(5, bucketKey{"k", 0}, a, now)
 	}))
-	m := message{kind: kindTake, rule: appendRule(nil, "api", []limit.Limit{perSecond(1)}), key: "k", cost: 1}
-	encoded := appendMessage(nil, &m)
+	m := wire.Message{Kind: wire.KindTake, Rule: wire.AppendRule(nil, "api", []limit.Limit{perSecond(1)}), Key: "k", Cost: 1}
+	encoded := wire.AppendMessage(nil, &m)
 	known := newRules()
 	var out [128]byte
 	require.Zero(t, testing.AllocsPerRun(1000, func() {
-		m, err := decodeMessage(encoded)
+		m, err := wire.DecodeMessage(encoded)
 		if err != nil {
 			t.Error(err)
 		}
-		r, err := known.find(m.rule)
+		r, err := known.find(m.Rule)
 		if err != nil {
 			t.Error(err)
 		}
 		ans, ok := tab.answer(r, 3, &m, now)
 		require.True(t, ok)
-		appendAnswer(out[:0], &ans)
+		wire.AppendResponse(out[:0], &ans)
 	}))
 }
 
@@ -228,7 +229,7 @@ func TestTakesTouchOneCacheLineOfAPartition(t *testing.T) {
 	require.Zero(t, unsafe.Sizeof(p)%line)
 	holding := unsafe.Offsetof(p.holding)
 	require.Less(t, holding+unsafe.Offsetof(p.holding.unreplicated), uintptr(line))
-	require.LessOrEqual(t, holding+unsafe.Offsetof(p.holding.copy)+unsafe.Offsetof(p.holding.copy.seq)+8, uintptr(line))
+	require.LessOrEqual(t, holding+unsafe.Offsetof(p.holding.copy)+unsafe.Offsetof(p.holding.copy.Seq)+8, uintptr(line))
 	first, end := unsafe.Offsetof(p.dirty), unsafe.Offsetof(p.dirty)+unsafe.Sizeof(p.dirty)
 	require.Equal(t, first/line, (end-1)/line)
 }

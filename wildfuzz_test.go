@@ -10,6 +10,7 @@ import (
 
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/require"
 )
 
@@ -52,21 +53,21 @@ func (s *wildSpeaker) names() []string {
 	return names
 }
 
-func (s *wildSpeaker) version() version {
-	return version{seq: s.uint(), election: election{s.uncountable(), s.name()}, gifts: uint32(s.uint()), holder: s.name()}
+func (s *wildSpeaker) version() wire.Version {
+	return wire.Version{Seq: s.uint(), Ballot: wire.Ballot{Number: s.uncountable(), By: s.name()}, Transfers: uint32(s.uint()), Holder: s.name()}
 }
 
 func (s *wildSpeaker) parts() []uint16 {
 	return everyPart(func(part uint16) uint16 { return part })[:[...]int{0, 1, 100, ring.Partitions}[s.IntN(4)]]
 }
 
-func (s *wildSpeaker) content() partContent {
-	content := partContent{marks: []reportMark{{s.name(), s.uint()}}}
+func (s *wildSpeaker) content() wire.Content {
+	content := wire.Content{Marks: []wire.DebtMark{{Member: s.name(), Seq: s.uint()}}}
 	set := limit.NewSet([]limit.Limit{per(s.number(), time.Hour), perSecond(1)})
 	for i := range s.IntN(20) {
-		content.buckets = append(content.buckets, bucketImage{
-			limiter: fmt.Sprint("wild-", s.IntN(1000)), key: fmt.Sprint("wild-", i), set: set,
-			levels: []float64{s.number(), s.number()}, leases: []limit.MovingLease{{Set: set, Tokens: s.number(), Left: math.MaxInt64}},
+		content.Buckets = append(content.Buckets, wire.Image{
+			Limiter: fmt.Sprint("wild-", s.IntN(1000)), Key: fmt.Sprint("wild-", i), Set: set,
+			Levels: []float64{s.number(), s.number()}, Leases: []limit.MovingLease{{Set: set, Tokens: s.number(), Left: math.MaxInt64}},
 		})
 	}
 	return content
@@ -75,43 +76,43 @@ func (s *wildSpeaker) content() partContent {
 func (s *wildSpeaker) message() []byte {
 	switch s.IntN(8) {
 	case 0:
-		return appendPing(nil, &ping{heard: s.uint(), digest: s.uint()})
+		return wire.AppendPing(nil, &wire.Ping{Heard: s.uint(), Digest: s.uint()})
 	case 1:
-		return appendVerdictRequest(nil, &verdictRequest{heard: s.uint(), names: s.names()})
+		return wire.AppendVerdictRequest(nil, &wire.VerdictRequest{Heard: s.uint(), Names: s.names()})
 	case 2:
-		q := question{round: election{s.uint(), s.name()}, known: s.names(), hearsay: s.names()}
+		q := wire.AcquireRequest{Ballot: wire.Ballot{Number: s.uint(), By: s.name()}, Known: s.names(), Hearsay: s.names()}
 		for _, part := range s.parts() {
-			q.parts = append(q.parts, askedPart{part: part, have: s.version(), from: uint32(s.uint())})
+			q.Parts = append(q.Parts, wire.AskedPartition{Part: part, Have: s.version(), From: uint32(s.uint())})
 		}
-		return appendQuestion(nil, &q)
+		return wire.AppendAcquireRequest(nil, &q)
 	case 3:
-		var q replicaRequest
+		var q wire.ReplicaRequest
 		for _, part := range s.parts() {
 			flags := s.IntN(8)
-			q.parts = append(q.parts, replicaPart{
-				part: part, version: s.version(), since: s.uint(), content: s.content(), full: flags&1 != 0, first: flags&2 != 0, last: flags&4 != 0,
+			q.Parts = append(q.Parts, wire.ReplicaPart{
+				Part: part, Version: s.version(), Since: s.uint(), Content: s.content(), Full: flags&1 != 0, First: flags&2 != 0, Last: flags&4 != 0,
 			})
 		}
-		return appendReplicaRequest(nil, &q)
+		return wire.AppendReplicaRequest(nil, &q)
 	case 4:
-		q := settleRequest{by: s.name()}
+		q := wire.SettleRequest{By: s.name()}
 		for _, part := range s.parts() {
-			q.parts = append(q.parts, settlePart{part, s.version()})
+			q.Parts = append(q.Parts, wire.SettlePart{Part: part, Version: s.version()})
 		}
-		return appendSettleRequest(nil, &q)
+		return wire.AppendSettleRequest(nil, &q)
 	case 5:
-		rule := appendRule(nil, "wild", []limit.Limit{per(s.number(), time.Hour)})
-		return appendReport(nil, &report{reporter: s.name(), part: uint16(s.IntN(ring.Partitions)), seq: s.uint(),
-			charges: []charge{{rule: rule, key: "wild", cost: s.number()}}})
+		rule := wire.AppendRule(nil, "wild", []limit.Limit{per(s.number(), time.Hour)})
+		return wire.AppendDebt(nil, &wire.Debt{Member: s.name(), Part: uint16(s.IntN(ring.Partitions)), Seq: s.uint(),
+			Charges: []wire.Charge{{Rule: rule, Key: "wild", Cost: s.number()}}})
 	case 6:
-		return appendRelay(nil, &relay{to: s.name(), from: s.name(), request: s.message()})
+		return wire.AppendRelay(nil, &wire.Relay{To: s.name(), From: s.name(), Request: s.message()})
 	}
-	m := message{
-		kind: messageKind(1 + s.IntN(int(kindEnd)-1)), rule: appendRule(nil, fmt.Sprint("wild-", s.IntN(100)), []limit.Limit{per(s.number(), time.Hour)}),
-		key: "wild", cost: s.number(), total: s.number(), maxDelay: time.Duration(s.uint() >> 1), hops: uint8(s.IntN(4)),
-		undo: &limit.Undo{}, borrow: borrowing{want: s.number(), returned: []leaseReturn{{id: s.uint(), unused: s.number()}}},
+	m := wire.Message{
+		Kind: wire.Kind(1 + s.IntN(int(wire.KindEnd)-1)), Rule: wire.AppendRule(nil, fmt.Sprint("wild-", s.IntN(100)), []limit.Limit{per(s.number(), time.Hour)}),
+		Key: "wild", Cost: s.number(), Total: s.number(), MaxDelay: time.Duration(s.uint() >> 1), Hops: uint8(s.IntN(4)),
+		Undo: &limit.Undo{}, Borrow: wire.Borrowing{Want: s.number(), Returned: []wire.LeaseReturn{{ID: s.uint(), Unused: s.number()}}},
 	}
-	return appendMessage(nil, &m)
+	return wire.AppendMessage(nil, &m)
 }
 
 // FuzzAMemberThatSaysAnything has a member say what comes into its head to each of three others, ten times.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/sim"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/peerlimit/peerlimit/transport"
 )
 
@@ -41,7 +42,7 @@ func inWildCluster(t *testing.T, test func(c *wildCluster)) {
 		c.nodes = startNodes(t, c.network, nil, 3)
 		c.client = transport.NewClient(transport.ClientConfig{
 			Network: c.network.Host("10.0.9.9"), Cluster: c.nodes[0].settings.Cluster, Self: wildName,
-			MinVersion: protocolMin, MaxVersion: protocolMax, Logger: slog.New(slog.DiscardHandler),
+			MinVersion: wire.ProtocolMin, MaxVersion: wire.ProtocolMax, Logger: slog.New(slog.DiscardHandler),
 		})
 		t.Cleanup(func() { _ = c.client.Close() })
 		for _, n := range c.nodes {
@@ -151,7 +152,7 @@ func (c *wildCluster) requireAsBefore() {
 		for part := range uint16(ring.Partitions) {
 			if h := &n.table.partitions[part].holding; n.table.holds(part) {
 				require.True(c.t, h.replication.complete && !h.replication.again, "the standby has all of partition %d", part)
-				require.False(c.t, h.copy.worn())
+				require.False(c.t, h.copy.Worn())
 			}
 		}
 	}
@@ -209,80 +210,80 @@ func inventedNames(count int) []string {
 // wildest are messages with the most that their fields can say.
 var wildest = map[string]func(c *wildCluster) [][]byte{
 	"a ping that has heard of the last election": func(*wildCluster) [][]byte {
-		return [][]byte{appendPing(nil, &ping{heard: math.MaxUint64})}
+		return [][]byte{wire.AppendPing(nil, &wire.Ping{Heard: math.MaxUint64})}
 	},
 	"a ping that has heard of one less": func(*wildCluster) [][]byte {
-		return [][]byte{appendPing(nil, &ping{heard: math.MaxUint64 - 1}), appendPing(nil, &ping{heard: countableElections})}
+		return [][]byte{wire.AppendPing(nil, &wire.Ping{Heard: math.MaxUint64 - 1}), wire.AppendPing(nil, &wire.Ping{Heard: countableElections})}
 	},
 	"a verdict request of the last election": func(*wildCluster) [][]byte {
-		return [][]byte{appendVerdictRequest(nil, &verdictRequest{heard: math.MaxUint64, names: inventedNames(ring.MaxMembers)})}
+		return [][]byte{wire.AppendVerdictRequest(nil, &wire.VerdictRequest{Heard: math.MaxUint64, Names: inventedNames(ring.MaxMembers)})}
 	},
 	"a question of the last election": func(*wildCluster) [][]byte {
-		q := question{round: election{math.MaxUint64, wildName}, parts: everyPart(func(part uint16) askedPart { return askedPart{part: part} })}
-		return [][]byte{appendQuestion(nil, &q)}
+		q := wire.AcquireRequest{Ballot: wire.Ballot{Number: math.MaxUint64, By: wildName}, Parts: everyPart(func(part uint16) wire.AskedPartition { return wire.AskedPartition{Part: part} })}
+		return [][]byte{wire.AppendAcquireRequest(nil, &q)}
 	},
 	"nine thousand invented names": func(*wildCluster) [][]byte {
-		return [][]byte{appendQuestion(nil, &question{round: election{5, wildName}, known: inventedNames(9000)})}
+		return [][]byte{wire.AppendAcquireRequest(nil, &wire.AcquireRequest{Ballot: wire.Ballot{Number: 5, By: wildName}, Known: inventedNames(9000)})}
 	},
 	"sixty invented names, again and again": func(*wildCluster) (messages [][]byte) {
 		for i := range 50 {
-			messages = append(messages, appendQuestion(nil, &question{round: election{5, wildName}, known: inventedNames(3000)[60*i:][:60]}))
+			messages = append(messages, wire.AppendAcquireRequest(nil, &wire.AcquireRequest{Ballot: wire.Ballot{Number: 5, By: wildName}, Known: inventedNames(3000)[60*i:][:60]}))
 		}
 		return messages
 	},
 	"a question of an election of nobody": func(*wildCluster) [][]byte {
-		q := question{round: election{number: 1000}, parts: everyPart(func(part uint16) askedPart { return askedPart{part: part} })}
-		return [][]byte{appendQuestion(nil, &q)}
+		q := wire.AcquireRequest{Ballot: wire.Ballot{Number: 1000}, Parts: everyPart(func(part uint16) wire.AskedPartition { return wire.AskedPartition{Part: part} })}
+		return [][]byte{wire.AppendAcquireRequest(nil, &q)}
 	},
 	"a question about everything, from the end on": func(*wildCluster) [][]byte {
-		q := question{round: election{1 << 47, wildName}, parts: everyPart(func(part uint16) askedPart {
-			return askedPart{part: part, from: math.MaxUint32, have: version{math.MaxUint64, election{math.MaxUint64, wildName}, math.MaxUint32, wildName}}
+		q := wire.AcquireRequest{Ballot: wire.Ballot{Number: 1 << 47, By: wildName}, Parts: everyPart(func(part uint16) wire.AskedPartition {
+			return wire.AskedPartition{Part: part, From: math.MaxUint32, Have: wire.Version{Seq: math.MaxUint64, Ballot: wire.Ballot{Number: math.MaxUint64, By: wildName}, Transfers: math.MaxUint32, Holder: wildName}}
 		})}
-		return [][]byte{appendQuestion(nil, &q)}
+		return [][]byte{wire.AppendAcquireRequest(nil, &q)}
 	},
 	"replicas of the highest versions": func(c *wildCluster) [][]byte {
 		var messages [][]byte
-		for _, v := range []version{
-			{seq: math.MaxUint64, election: election{math.MaxUint64, wildName}, gifts: math.MaxUint32, holder: wildName},
-			{seq: 1, election: election{math.MaxUint64, wildName}, holder: wildName},
-			{seq: math.MaxUint64, election: election{2, wildName}, gifts: math.MaxUint32, holder: wildName},
+		for _, v := range []wire.Version{
+			{Seq: math.MaxUint64, Ballot: wire.Ballot{Number: math.MaxUint64, By: wildName}, Transfers: math.MaxUint32, Holder: wildName},
+			{Seq: 1, Ballot: wire.Ballot{Number: math.MaxUint64, By: wildName}, Holder: wildName},
+			{Seq: math.MaxUint64, Ballot: wire.Ballot{Number: 2, By: wildName}, Transfers: math.MaxUint32, Holder: wildName},
 		} {
-			messages = append(messages, appendReplicaRequest(nil, &replicaRequest{parts: everyPart(func(part uint16) replicaPart {
-				return replicaPart{part: part, version: v, since: math.MaxUint64}
+			messages = append(messages, wire.AppendReplicaRequest(nil, &wire.ReplicaRequest{Parts: everyPart(func(part uint16) wire.ReplicaPart {
+				return wire.ReplicaPart{Part: part, Version: v, Since: math.MaxUint64}
 			})}))
 		}
 		return messages
 	},
 	"replicas beyond the holder's own": func(c *wildCluster) [][]byte {
-		var parts []replicaPart
+		var parts []wire.ReplicaPart
 		for _, n := range c.nodes {
 			for part := range uint16(ring.Partitions) {
 				if n.table.holds(part) {
 					v := n.table.partitions[part].holding.copy
-					v.seq = maxSeq
-					parts = append(parts, replicaPart{part: part, version: v})
+					v.Seq = wire.MaxSeq
+					parts = append(parts, wire.ReplicaPart{Part: part, Version: v})
 				}
 			}
 		}
-		return [][]byte{appendReplicaRequest(nil, &replicaRequest{parts: parts})}
+		return [][]byte{wire.AppendReplicaRequest(nil, &wire.ReplicaRequest{Parts: parts})}
 	},
 	"settling versions that nobody has": func(*wildCluster) [][]byte {
-		return [][]byte{appendSettleRequest(nil, &settleRequest{by: wildName, parts: everyPart(func(part uint16) settlePart {
-			return settlePart{part, version{math.MaxUint64, election{math.MaxUint64, wildName}, math.MaxUint32, wildName}}
+		return [][]byte{wire.AppendSettleRequest(nil, &wire.SettleRequest{By: wildName, Parts: everyPart(func(part uint16) wire.SettlePart {
+			return wire.SettlePart{Part: part, Version: wire.Version{Seq: math.MaxUint64, Ballot: wire.Ballot{Number: math.MaxUint64, By: wildName}, Transfers: math.MaxUint32, Holder: wildName}}
 		})})}
 	},
 	"reports of the last number": func(c *wildCluster) [][]byte {
 		var messages [][]byte
 		for _, n := range c.nodes {
-			messages = append(messages, appendReport(nil, &report{reporter: n.identity, part: ring.PartitionOf("api", "wild"), seq: math.MaxUint64}))
+			messages = append(messages, wire.AppendDebt(nil, &wire.Debt{Member: n.identity, Part: ring.PartitionOf("api", "wild"), Seq: math.MaxUint64}))
 		}
 		return messages
 	},
 	"a reservation for the end of time": func(c *wildCluster) [][]byte {
-		m := message{kind: kindReserve, rule: c.limiters[0].rule.encoded, key: "reserved", cost: 1, total: 3, maxDelay: math.MaxInt64}
+		m := wire.Message{Kind: wire.KindReserve, Rule: c.limiters[0].rule.encoded, Key: "reserved", Cost: 1, Total: 3, MaxDelay: math.MaxInt64}
 		var messages [][]byte
 		for range 10 {
-			messages = append(messages, appendMessage(nil, &m))
+			messages = append(messages, wire.AppendMessage(nil, &m))
 		}
 		return messages
 	},

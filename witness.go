@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"context"
 
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/peerlimit/peerlimit/transport"
 )
 
@@ -20,21 +21,21 @@ func (n *Node) witnessing() evidenceIO {
 }
 
 // pingWitness asks a witness for evidence, over the link that takes use: it is that one's state that matters.
-func (n *Node) pingWitness(ctx context.Context, witness string, p ping) (pong, error) {
-	response, err := n.callWitness(ctx, witness, appendPing(nil, &p))
+func (n *Node) pingWitness(ctx context.Context, witness string, p wire.Ping) (wire.Pong, error) {
+	response, err := n.callWitness(ctx, witness, wire.AppendPing(nil, &p))
 	if err != nil {
-		return pong{}, err
+		return wire.Pong{}, err
 	}
-	return decodePong(response)
+	return wire.DecodePong(response)
 }
 
 // askVerdict asks a witness whom it hears no pings of.
-func (n *Node) askVerdict(ctx context.Context, witness string, q verdictRequest) (verdict, error) {
-	response, err := n.tell(ctx, witness, appendVerdictRequest(nil, &q), evidenceAge, 0)
+func (n *Node) askVerdict(ctx context.Context, witness string, q wire.VerdictRequest) (wire.Verdict, error) {
+	response, err := n.tell(ctx, witness, wire.AppendVerdictRequest(nil, &q), evidenceAge, 0)
 	if err != nil {
-		return verdict{}, err
+		return wire.Verdict{}, err
 	}
-	return decodeVerdict(response)
+	return wire.DecodeVerdict(response)
 }
 
 func (n *Node) callWitness(ctx context.Context, witness string, request []byte) ([]byte, error) {

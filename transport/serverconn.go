@@ -220,7 +220,7 @@ func (c *serverConn) handle(f frame) error {
 	return nil
 }
 
-// appendAnswer appends an answer, or the message that it is too large.
+// AppendResponse appends an answer, or the message that it is too large.
 func appendAnswer(dst []byte, id uint32, answer []byte) []byte {
 	if len(answer) > MaxPayload {
 		return appendFrame(dst, kindTooLarge, id, nil)

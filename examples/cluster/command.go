@@ -34,7 +34,7 @@ var commands = map[string]func(d *demo, ctx context.Context, c command, joining 
 	"load":   (*demo).changeLoad,
 }
 
-// errRefused is matched by the error of a command that cannot be done as things are, or makes no sense.
+// ErrRefused is matched by the error of a command that cannot be done as things are, or makes no sense.
 var errRefused = errors.New("refused")
 
 func refused(format string, values ...any) error {

@@ -38,7 +38,7 @@ func (m *machine) hearQuestion(s *State, q message) {
 	s.send(answer)
 }
 
-// givenTo tells whether the question comes from the one the copy was given to, so that the copy is sent again.
+// TransferredTo tells whether the question comes from the one the copy was given to, so that the copy is sent again.
 func (m *machine) givenTo(n *member, q message) bool {
 	if n.gift == (gift{}) || n.gift.spent || n.gift.to != q.from {
 		return false

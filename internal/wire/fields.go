@@ -1,4 +1,4 @@
-package peerlimit
+package wire
 
 import (
 	"encoding/binary"
@@ -12,7 +12,7 @@ import (
 
 // What control messages are made of. Each is
 //
-//	kind     1 byte; of an answer the status instead, and when that is not statusDone the next byte is the last
+//	kind     1 byte; of an answer the status instead, and when that is not StatusDone the next byte is the last
 //	version  1 byte
 //	names    count, uvarint; each: length, uvarint; that many bytes
 //	sets     count, uvarint; each a record: limiter, name; active, 1 byte; limits, 1 byte; of each limit its algorithm and
@@ -33,7 +33,7 @@ const (
 // plainSet finds the set that this node uses for a limiter's limits when nothing else is remembered; see rules.plainSet.
 type plainSet func(limiter string, limits []limit.Limit) (*limit.Set, error)
 
-// limiterSet is a set under a limiter: what the buckets of a message refer to. The set may be nil; see bucketImage.
+// limiterSet is a set under a limiter: what the buckets of a message refer to. The set may be nil; see Image.
 type limiterSet struct {
 	limiter string
 	set     *limit.Set
@@ -58,7 +58,7 @@ type controlWriter struct {
 
 // beginControl begins a message after b.
 func beginControl(b []byte, first byte) controlWriter {
-	b = append(b, first, wireVersion)
+	b = append(b, first, WireVersion)
 	return controlWriter{b: b, body: len(b)}
 }
 
@@ -110,21 +110,21 @@ func (w *controlWriter) partition(part uint16) {
 	w.part = int(part)
 }
 
-func (w *controlWriter) election(e election) {
-	w.uvarint(e.number)
-	w.name(e.by)
+func (w *controlWriter) ballot(e Ballot) {
+	w.uvarint(e.Number)
+	w.name(e.By)
 }
 
-func (w *controlWriter) version(v version) {
-	if v == (version{}) {
+func (w *controlWriter) version(v Version) {
+	if v == (Version{}) {
 		w.byte(0)
 		return
 	}
 	w.byte(1)
-	w.election(v.election)
-	w.uvarint(uint64(v.gifts))
-	w.name(v.holder)
-	w.uvarint(v.seq)
+	w.ballot(v.Ballot)
+	w.uvarint(uint64(v.Transfers))
+	w.name(v.Holder)
+	w.uvarint(v.Seq)
 }
 
 // beginRecord returns where the record's fields begin, for endRecord.
@@ -143,31 +143,31 @@ func (w *controlWriter) endRecord(begin int) {
 	}
 }
 
-func (w *controlWriter) content(c *partContent) {
-	w.count(len(c.buckets))
-	for i := range c.buckets {
-		w.bucket(&c.buckets[i])
+func (w *controlWriter) content(c *Content) {
+	w.count(len(c.Buckets))
+	for i := range c.Buckets {
+		w.bucket(&c.Buckets[i])
 	}
-	w.count(len(c.marks))
-	for _, mark := range c.marks {
+	w.count(len(c.Marks))
+	for _, mark := range c.Marks {
 		begin := w.beginRecord()
-		w.name(mark.reporter)
-		w.uvarint(mark.seq)
+		w.name(mark.Member)
+		w.uvarint(mark.Seq)
 		w.endRecord(begin)
 	}
 }
 
-func (w *controlWriter) bucket(image *bucketImage) {
+func (w *controlWriter) bucket(image *Image) {
 	begin := w.beginRecord()
-	w.uvarint(w.setIndex(limiterSet{image.limiter, image.set}))
-	w.key(image.key)
-	for _, level := range image.levels {
+	w.uvarint(w.setIndex(limiterSet{image.Limiter, image.Set}))
+	w.key(image.Key)
+	for _, level := range image.Levels {
 		w.b = appendNumber(w.b, level)
 	}
-	if len(image.leases) > 0 { // most have none; a version with more fields writes 0 here
-		w.count(len(image.leases))
-		for i := range image.leases {
-			w.lease(image.limiter, &image.leases[i])
+	if len(image.Leases) > 0 { // most have none; a version with more fields writes 0 here
+		w.count(len(image.Leases))
+		for i := range image.Leases {
+			w.lease(image.Limiter, &image.Leases[i])
 		}
 	}
 	w.endRecord(begin)
@@ -229,13 +229,13 @@ type controlReader struct {
 
 	// Memory that levels and buckets get their place in: one allocation for those of many.
 	levels []float64
-	images []bucketImage
+	images []Image
 }
 
 // readControl begins to read a message of that kind. The sets are read with plain; without, they are skipped.
-func readControl(b []byte, kind messageKind, plain plainSet) controlReader {
+func readControl(b []byte, kind Kind, plain plainSet) controlReader {
 	r := controlReader{reader: reader{b: b}}
-	if messageKind(r.byte()) != kind || r.byte() == 0 {
+	if Kind(r.byte()) != kind || r.byte() == 0 {
 		r.fail()
 	}
 	r.dictionaries(plain)
@@ -248,10 +248,10 @@ func readControlAnswer(b []byte, plain plainSet) controlReader {
 	first := status(r.byte())
 	if version := r.byte(); version == 0 || r.failed {
 		r.fail()
-	} else if first == statusRefused {
+	} else if first == StatusRefused {
 		r.refused = true
 		r.fail()
-	} else if first != statusDone {
+	} else if first != StatusDone {
 		r.fail()
 	}
 	r.dictionaries(plain)
@@ -262,10 +262,10 @@ func readControlAnswer(b []byte, plain plainSet) controlReader {
 func decoded[T any](r *controlReader, what string, message T) (T, error) {
 	var none T
 	if r.refused {
-		return none, errRefused
+		return none, ErrRefused
 	}
 	if r.failed {
-		return none, fmt.Errorf("%w: %s: another kind, cut short, or a field out of range", errMalformed, what)
+		return none, fmt.Errorf("%w: %s: another kind, cut short, or a field out of range", ErrMalformed, what)
 	}
 	return message, nil
 }
@@ -274,7 +274,7 @@ func (r *controlReader) dictionaries(plain plainSet) {
 	if count := r.listLen(maxDictionary, 2); count > 0 {
 		r.names = make([]string, 0, count)
 		for range count {
-			name := r.bytes(maxIdentityLen)
+			name := r.bytes(MaxIdentityLen)
 			if len(name) == 0 {
 				r.fail()
 				return
@@ -396,21 +396,21 @@ func (r *controlReader) uint32() uint32 {
 	return uint32(v)
 }
 
-func (r *controlReader) election() election { return election{r.uvarint(), r.name()} }
+func (r *controlReader) ballot() Ballot { return Ballot{r.uvarint(), r.name()} }
 
-func (r *controlReader) version() version {
+func (r *controlReader) version() Version {
 	switch r.byte() {
 	case 0:
 	case 1:
-		v := version{election: r.election(), gifts: r.uint32(), holder: r.name(), seq: r.uvarint()}
-		if v.gifts > maxGifts || v.seq > maxSeq {
+		v := Version{Ballot: r.ballot(), Transfers: r.uint32(), Holder: r.name(), Seq: r.uvarint()}
+		if v.Transfers > maxGifts || v.Seq > MaxSeq {
 			r.fail()
 		}
 		return v
 	default:
 		r.fail()
 	}
-	return version{}
+	return Version{}
 }
 
 // key reads a bucket's key. It shares the memory of the message.
@@ -422,41 +422,41 @@ func (r *controlReader) key() string {
 	return unsafe.String(unsafe.SliceData(key), len(key)) // #nosec G103 -- nobody writes into key; see the comment above
 }
 
-func (r *controlReader) content() partContent {
-	return partContent{
-		buckets: r.bucketList(),
-		marks: readList(r, maxKnownNames, 2, func() reportMark {
-			return reportMark{reporter: r.someName(), seq: r.uvarint()}
+func (r *controlReader) content() Content {
+	return Content{
+		Buckets: r.bucketList(),
+		Marks: readList(r, maxKnownNames, 2, func() DebtMark {
+			return DebtMark{Member: r.someName(), Seq: r.uvarint()}
 		}),
 	}
 }
 
 // maxImages bounds the buckets of one partition in one message. Nobody sends as many: a bucket takes more than 16 bytes of
-// what is the most there may be of them, answerBudget.
-const maxImages = answerBudget / 16
+// what is the most there may be of them, AcquireBudget.
+const maxImages = AcquireBudget / 16
 
 // bucketList reads buckets. Most partitions that are sent have few, so their memory is that of many partitions' buckets.
-func (r *controlReader) bucketList() []bucketImage {
+func (r *controlReader) bucketList() []Image {
 	n := r.listLen(maxImages, 4)
 	if n == 0 {
 		return nil
 	}
-	return fillList(r, roomIn(&r.images, n), n, r.bucket)
+	return fillList(r, RoomIn(&r.images, n), n, r.bucket)
 }
 
-func (r *controlReader) bucket() bucketImage {
+func (r *controlReader) bucket() Image {
 	index := r.uvarint()
 	if index == 0 || index > uint64(len(r.sets)) {
 		r.fail()
-		return bucketImage{}
+		return Image{}
 	}
 	s := r.sets[index-1]
-	image := bucketImage{limiter: s.limiter, key: r.key(), set: s.set}
+	image := Image{Limiter: s.limiter, Key: r.key(), Set: s.set}
 	if s.set != nil {
-		image.levels = r.levelList(s.set.Levels())
+		image.Levels = r.levelList(s.set.Levels())
 	}
 	if len(r.b) > 0 {
-		image.leases = readList(r, limit.MaxLevels, 3, r.lease)
+		image.Leases = readList(r, limit.MaxLevels, 3, r.lease)
 	}
 	return image
 }
@@ -475,7 +475,7 @@ func (r *controlReader) lease() limit.MovingLease {
 }
 
 func (r *controlReader) levelList(count int) []float64 {
-	levels := roomIn(&r.levels, count)[:count]
+	levels := RoomIn(&r.levels, count)[:count]
 	for i := range levels {
 		level := r.number()
 		if !(level >= 0) || math.IsInf(level, 1) {

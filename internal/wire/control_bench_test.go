@@ -1,4 +1,4 @@
-package peerlimit
+package wire
 
 import (
 	"fmt"
@@ -6,23 +6,23 @@ import (
 	"testing"
 )
 
-func benchmarkReplica() (replicaRequest, setsOf) {
+func benchmarkReplica() (ReplicaRequest, setsOf) {
 	known := make(setsOf)
 	set, _ := known.plain("api", []limit.Limit{perSecond(100)})
-	var content partContent
+	var content Content
 	for i := range 100 {
-		content.buckets = append(content.buckets, bucketImage{
-			limiter: "api", key: fmt.Sprintf("user-%015d", i), set: set, levels: []float64{float64(i) / 3},
+		content.Buckets = append(content.Buckets, Image{
+			Limiter: "api", Key: fmt.Sprintf("user-%015d", i), Set: set, Levels: []float64{float64(i) / 3},
 		})
 	}
-	v := version{100_000, election{12, "web-12345678"}, 3, "web-12345679"}
-	return replicaRequest{[]replicaPart{{part: 2000, version: v, since: 99_990, content: content}}}, known
+	v := Version{100_000, Ballot{12, "web-12345678"}, 3, "web-12345679"}
+	return ReplicaRequest{[]ReplicaPart{{Part: 2000, Version: v, Since: 99_990, Content: content}}}, known
 }
 
 // BenchmarkReplica is what a holder and its standby do for 100 changed buckets of 20-byte keys and one limit.
 func BenchmarkReplica(b *testing.B) {
 	q, known := benchmarkReplica()
-	encoded := appendReplicaRequest(nil, &q)
+	encoded := AppendReplicaRequest(nil, &q)
 	buffer := make([]byte, 0, 2*len(encoded))
 	perBucket := func(b *testing.B) {
 		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/100, "ns/bucket")
@@ -31,14 +31,14 @@ func BenchmarkReplica(b *testing.B) {
 	b.Run("encode", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			appendReplicaRequest(buffer, &q)
+			AppendReplicaRequest(buffer, &q)
 		}
 		perBucket(b)
 	})
 	b.Run("decode", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := decodeReplicaRequest(encoded, known.plain); err != nil {
+			if _, err := DecodeReplicaRequest(encoded, known.plain); err != nil {
 				b.Fatal(err)
 			}
 		}
