@@ -20,7 +20,7 @@ var (
 	ErrInvalidKey = errors.New("peerlimit: invalid key")
 
 	// ErrInvalidName means that the name of a limiter is empty or longer than [MaxNameLen].
-	ErrInvalidName = errors.New("peerlimit: invalid limiter name")
+	ErrInvalidName = errName
 
 	// ErrNameTaken means that this node already has a limiter of that name with other limits.
 	ErrNameTaken = errors.New("peerlimit: limiter name taken")

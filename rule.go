@@ -1,7 +1,7 @@
 package peerlimit
 
 import (
-	"context"
+	"errors"
 	"fmt"
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
@@ -12,11 +12,8 @@ import (
 	"time"
 )
 
-// MaxNameLen is the greatest length of a limiter's name, in bytes.
-const MaxNameLen = 255
-
-// MaxKeyLen is the greatest length of a key, in bytes. Keys are bytes: they need not be UTF-8.
-const MaxKeyLen = 1024
+// errName means that the name of a limiter is empty, too long, or one more than a node remembers.
+var errName = errors.New("peerlimit: invalid limiter name")
 
 // rule is a limiter's name and limits as this node enforces them. Requests from anywhere that say the same share one
 // rule, so that their buckets need no comparing. It is immutable but for what it remembers to save work.
@@ -136,7 +133,7 @@ func (r *rules) identify(name string, own bool) (limiterID, error) {
 	case ok:
 		r.used(r.names[id])
 	case len(r.ids) >= maxNames, !own && r.count >= maxNames-ownNames:
-		return 0, fmt.Errorf("%w: %q is one more than %d", ErrInvalidName, name, len(r.ids))
+		return 0, fmt.Errorf("%w: %q is one more than %d", errName, name, len(r.ids))
 	case len(r.free) > 0:
 		id, r.free = r.free[len(r.free)-1], r.free[:len(r.free)-1]
 	default:
@@ -174,8 +171,8 @@ func (r *rules) idOf(name string) (limiterID, error) {
 	if ok {
 		return id, nil
 	}
-	if err := validateName(name); err != nil {
-		return 0, err
+	if problem := wire.NameProblem(name); problem != "" {
+		return 0, fmt.Errorf("%w: %s", errName, problem)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -189,9 +186,9 @@ func (r *rules) name(id limiterID) string {
 	return r.names[id].name
 }
 
-// forgetNames begins another turn, and forgets names that others have asked about, and not for long, and that no bucket of
-// the tables is under. It is called every nameTurn.
-func (r *rules) forgetNames(tables ...*table) {
+// forgetNames begins another turn, and forgets names that others have asked about, and not for long, and that no bucket
+// is under: inUse marks those that there are buckets under. It is called every nameTurn.
+func (r *rules) forgetNames(inUse func(mark func(limiterID))) {
 	turn := r.turn.Add(1)
 	r.mu.RLock()
 	few := r.count < fewNames
@@ -200,9 +197,7 @@ func (r *rules) forgetNames(tables ...*table) {
 		return
 	}
 	var kept [maxNames / 64]uint64
-	for _, t := range tables {
-		t.markNames(&kept)
-	}
+	inUse(func(id limiterID) { kept[id/64] |= 1 << (id % 64) })
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	forgot := false
@@ -220,34 +215,6 @@ func (r *rules) forgetNames(tables ...*table) {
 	}
 }
 
-// markNames sets a bit for each name that there is a bucket under.
-func (t *table) markNames(kept *[maxNames / 64]uint64) {
-	for part := range t.partitions {
-		p := &t.partitions[part]
-		p.mu.Lock()
-		for i := range p.buckets.slots {
-			if b := p.buckets.slots[i].bucket; b != nil {
-				kept[b.limiter/64] |= 1 << (b.limiter % 64)
-			}
-		}
-		p.mu.Unlock()
-	}
-}
-
-// forgetNames forgets what nobody uses, from time to time until the node ends.
-func (n *Node) forgetNames(ctx context.Context) {
-	ticker := time.NewTicker(nameTurn)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			n.rules.forgetNames(n.table, n.alone)
-		}
-	}
-}
-
 // plainSet returns the set of a limiter that has these limits and remembers no others: the one that requests with them
 // use, so that buckets which came from elsewhere need no comparing.
 func (r *rules) plainSet(limiter string, limits []limit.Limit) (*limit.Set, error) {
@@ -256,26 +223,4 @@ func (r *rules) plainSet(limiter string, limits []limit.Limit) (*limit.Set, erro
 		return nil, err
 	}
 	return found.set, nil
-}
-
-// validateName refuses a limiter's name that is empty or too long.
-func validateName(name string) error {
-	if name == "" {
-		return fmt.Errorf("%w: it is empty", ErrInvalidName)
-	}
-	if len(name) > MaxNameLen {
-		return fmt.Errorf("%w: it is %d bytes long; at most %d are allowed", ErrInvalidName, len(name), MaxNameLen)
-	}
-	return nil
-}
-
-// validateKey refuses a key that is empty or too long.
-func validateKey(key string) error {
-	if key == "" {
-		return fmt.Errorf("%w: it is empty", ErrInvalidKey)
-	}
-	if len(key) > MaxKeyLen {
-		return fmt.Errorf("%w: it is %d bytes long; at most %d are allowed", ErrInvalidKey, len(key), MaxKeyLen)
-	}
-	return nil
 }

@@ -1,6 +1,7 @@
 package peerlimit
 
 import (
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"math/bits"
 	"runtime"
 )
@@ -154,4 +155,22 @@ func (t *table) tidyUp(p *partition, now int64) (more bool) {
 	more = len(u.old) > 0 || u.place
 	p.ended()
 	return more
+}
+
+// markNames calls mark for the limiter of each bucket.
+func (t *table) markNames(mark func(limiterID)) {
+	for part := range uint16(ring.Partitions) {
+		var from uint32
+		t.inSteps(part, func(p *partition) (more bool) {
+			looks := 0
+			from = p.buckets.inOrder(from, func(_ uint64, b *bucket) bool {
+				if looks++; looks > stepLooks {
+					return false
+				}
+				mark(b.limiter)
+				return true
+			})
+			return from != 0
+		})
+	}
 }

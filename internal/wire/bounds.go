@@ -9,7 +9,7 @@ import (
 // Bounds of what can be encoded, in bytes.
 const (
 	MaxNameLen     = 255  // of a limiter's name
-	maxKeyLen      = 1024 // of a key
+	MaxKeyLen      = 1024 // of a key
 	MaxIdentityLen = 255  // of a member's name: what a handshake can carry
 )
 
@@ -20,8 +20,8 @@ const AcquireBudget = 128 << 10
 // ErrRefused means that the other side answered that it cannot.
 var ErrRefused = errors.New("peerlimit: the owner refused to answer")
 
-// nameProblem says what is wrong with a limiter's name; nothing when it is right.
-func nameProblem(name string) string {
+// NameProblem says what is wrong with a limiter's name; nothing when it is right.
+func NameProblem(name string) string {
 	if name == "" {
 		return "it is empty"
 	}

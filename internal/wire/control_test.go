@@ -306,7 +306,7 @@ func TestControlRefusesWhatCannotBe(t *testing.T) {
 		"a level twice":              {request[KindReplica], ids(1, second(0), second(0))},
 		"active out of order":        {request[KindReplica], ids(2, second(1), second(0))},
 		"an ordinal too high":        {request[KindReplica], ids(1, second(0), second(limit.MaxCombined))},
-		"a long key":                 {request[KindReplica], replicaOf(Image{Limiter: "api", Key: strings.Repeat("k", maxKeyLen+1)})},
+		"a long key":                 {request[KindReplica], replicaOf(Image{Limiter: "api", Key: strings.Repeat("k", MaxKeyLen+1)})},
 		"no such partition":          {request[KindSettle], SettleRequest{"a", []SettlePart{{Part: ring.Partitions}}}},
 		"too many partitions":        {request[KindSettle], SettleRequest{"a", make([]SettlePart, ring.Partitions+1)}},
 		"too many settled":           {answer[KindSettle], SettleResponse{make([]uint16, ring.Partitions+1)}},

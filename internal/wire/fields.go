@@ -415,7 +415,7 @@ func (r *controlReader) version() Version {
 
 // key reads a bucket's key. It shares the memory of the message.
 func (r *controlReader) key() string {
-	key := r.bytes(maxKeyLen)
+	key := r.bytes(MaxKeyLen)
 	if len(key) == 0 {
 		r.fail()
 	}

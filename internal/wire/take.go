@@ -144,7 +144,7 @@ func DecodeMessage(b []byte) (m Message, err error) {
 	flags := r.byte()
 	m.Hops, m.ToStandby = flags&flagHops, flags&flagToStandby != 0
 	m.Rule = r.bytes(MaxRuleLen)
-	key := r.bytes(maxKeyLen)
+	key := r.bytes(MaxKeyLen)
 	m.Key = unsafe.String(unsafe.SliceData(key), len(key)) // #nosec G103 -- nobody writes into a request
 	switch m.Kind {
 	case KindTake:
@@ -286,7 +286,7 @@ func DecodeRule(b []byte) (name string, limits []limit.Limit, err error) {
 	if r.failed {
 		return "", nil, fmt.Errorf("%w: a rule that is cut short", ErrMalformed)
 	}
-	if problem := nameProblem(name); problem != "" {
+	if problem := NameProblem(name); problem != "" {
 		return "", nil, fmt.Errorf("%w: a limiter's name: %s", ErrMalformed, problem)
 	}
 	if problem := limit.ProblemOf(limits); problem != "" {

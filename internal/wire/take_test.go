@@ -133,7 +133,7 @@ func TestWireRefusesWhatCannotBe(t *testing.T) {
 	rule := AppendRule(nil, "api", []limit.Limit{perSecond(5)})
 	for name, m := range map[string]Message{
 		"empty key":     {Kind: KindTake, Rule: rule, Key: "", Cost: 1},
-		"long key":      {Kind: KindTake, Rule: rule, Key: strings.Repeat("k", maxKeyLen+1), Cost: 1},
+		"long key":      {Kind: KindTake, Rule: rule, Key: strings.Repeat("k", MaxKeyLen+1), Cost: 1},
 		"zero cost":     {Kind: KindTake, Rule: rule, Key: "k"},
 		"negative cost": {Kind: KindRefund, Rule: rule, Key: "k", Cost: -1},
 		"NaN cost":      {Kind: KindTake, Rule: rule, Key: "k", Cost: math.NaN()},
@@ -208,7 +208,7 @@ func FuzzDecodeMessage(f *testing.F) {
 		require.Equal(t, m, again)
 		if name, limits, err := DecodeRule(m.Rule); err == nil {
 			require.Empty(t, limit.ProblemOf(limits))
-			require.Empty(t, nameProblem(name))
+			require.Empty(t, NameProblem(name))
 		}
 	})
 }

@@ -1,0 +1,58 @@
+package peerlimit
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/wire"
+	"github.com/stretchr/testify/require"
+)
+
+// What arrives in pieces of replicas is bounded, whatever a member sends, and passes.
+func TestArrivingPiecesAreBounded(t *testing.T) {
+	known, tab := newRules(), newTable(1000)
+	set := mustFind(t, known, "api", []limit.Limit{perHour(10)}).set
+	send := func(part uint16, count int, first, last bool, now int64) wire.ReplicaStatus {
+		piece := wire.ReplicaPart{Part: part, Version: wire.Version{Ballot: wire.Ballot{Number: 1, By: "b"}, Holder: "b", Seq: 1}, Full: true, First: first, Last: last}
+		for i := range count {
+			key := strings.Repeat("x", 1000) + fmt.Sprint(i)
+			piece.Content.Buckets = append(piece.Content.Buckets, wire.Image{Limiter: "api", Key: key, Set: set, Levels: []float64{5}})
+		}
+		ack, _ := tab.takeReplica(&piece, true, known, now)
+		return ack.Status
+	}
+	refused := 0
+	for part := range uint16(ring.Partitions) {
+		if send(part, 100, true, false, 0) != wire.ReplicaTaken {
+			refused++
+		}
+		require.LessOrEqual(t, tab.arrivingSize.Load(), int64(arrivingLeast))
+	}
+	require.Greater(t, refused, ring.Partitions/2)
+	require.Equal(t, wire.ReplicaTaken, send(4000, 100, true, true, 0), "one in a piece needs no room")
+
+	later := int64(arrivalTime + time.Second)
+	for part := range uint16(ring.Partitions) {
+		tab.dropArrived(part, later)
+	}
+	require.Zero(t, tab.arrivingSize.Load())
+	require.Equal(t, wire.ReplicaTaken, send(9, 100, true, false, later))
+}
+
+// A name stays as long as there is a bucket under it, also where a partition has so many that they lie in several chunks.
+func TestNamesOfAllBucketsAreMarked(t *testing.T) {
+	known, tab := newRules(), newTable(1<<20)
+	want := map[limiterID]bool{}
+	for i := range 3000 {
+		r := mustFind(t, known, fmt.Sprint("limiter-", i), []limit.Limit{perHour(10)})
+		tab.decide(7, bucketKey{"k", r.id}, &limit.Request{Set: r.set, Cost: 1}, 0)
+		want[r.id] = true
+	}
+	got := map[limiterID]bool{}
+	tab.markNames(func(id limiterID) { got[id] = true })
+	require.Equal(t, want, got)
+}
