@@ -243,7 +243,10 @@ func TestStoreIsBounded(t *testing.T) {
 func TestStoreIgnoresNamesTooMany(t *testing.T) {
 	tab, known := newTable(100), newRules()
 	r := mustFind(t, known, "api", []limit.Limit{perHour(10)})
-	known.count = maxNames - ownNames
+	for i, full := 0, false; !full; i++ {
+		_, err := known.idOf(fmt.Sprint("flood-", i))
+		full = err != nil
+	}
 	foreign := []wire.Image{
 		{Limiter: "one too many", Key: "a", Set: limit.NewSet([]limit.Limit{perHour(1)}), Levels: []float64{1}},
 		{Limiter: "api", Key: "b", Set: r.set, Levels: []float64{5}},
