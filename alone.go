@@ -7,6 +7,7 @@ import (
 	"github.com/peerlimit/peerlimit/fallback"
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
@@ -18,7 +19,7 @@ import (
 
 // decideAlone answers m without its holder: owner could not be reached because of cause. It is nil when it is this node, which
 // does not hold.
-func (l *Limiter) decideAlone(r *rule, part uint16, m *wire.Message, owner *peer, cause error) (reply, error) {
+func (l *Limiter) decideAlone(r *rule.Rule, part uint16, m *wire.Message, owner *peer, cause error) (reply, error) {
 	n := l.node
 	switch m.Kind {
 	case wire.KindRefund:
@@ -34,7 +35,7 @@ func (l *Limiter) decideAlone(r *rule, part uint16, m *wire.Message, owner *peer
 }
 
 // decideByShare answers m from this node's bucket of the share that the policy grants it.
-func (n *Node) decideByShare(policy fallback.Policy, r *rule, part uint16, m *wire.Message) reply {
+func (n *Node) decideByShare(policy fallback.Policy, r *rule.Rule, part uint16, m *wire.Message) reply {
 	origin, sharing := limit.OriginFallback, 1
 	copied, wasHolder := n.hasCopy(part)
 	if copied {
@@ -50,11 +51,11 @@ func (n *Node) decideByShare(policy fallback.Policy, r *rule, part uint16, m *wi
 	rep := reply{Response: wire.Response{Status: wire.StatusDecided}}
 	switch share := n.share(policy, r, m.Key, sharing); {
 	case math.IsInf(share, 1):
-		rep.Decision = r.set.Unlimited()
+		rep.Decision = r.Set.Unlimited()
 	case !(share > 0):
-		rep.Decision = r.set.Refusal(m.Cost)
+		rep.Decision = r.Set.Refusal(m.Cost)
 	default:
-		scaled := r.scaled(share)
+		scaled := r.Scaled(share)
 		ans, spent := n.spendShare(scaled, r, part, m, share, copied)
 		if !spent {
 			if ans, ok := n.table.answer(r, part, m, n.now()); ok {
@@ -71,7 +72,7 @@ func (n *Node) decideByShare(policy fallback.Policy, r *rule, part uint16, m *wi
 // spendShare answers m from the bucket of a share and notes what it spends, unless this node has come to hold the partition
 // meanwhile. All of that is one step to whoever begins to hold and charges what was noted: what is noted a moment later
 // would be charged later than the first take.
-func (n *Node) spendShare(scaled, r *rule, part uint16, m *wire.Message, share float64, copied bool) (ans wire.Response, spent bool) {
+func (n *Node) spendShare(scaled, r *rule.Rule, part uint16, m *wire.Message, share float64, copied bool) (ans wire.Response, spent bool) {
 	p := &n.table.partitions[part]
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -79,7 +80,7 @@ func (n *Node) spendShare(scaled, r *rule, part uint16, m *wire.Message, share f
 		return wire.Response{}, false
 	}
 	if copied {
-		n.seedShare(p, scaled, part, bucketKey{m.Key, r.id}, share)
+		n.seedShare(p, scaled, part, rule.BucketKey{Key: m.Key, Limiter: r.ID}, share)
 	}
 	ans = n.decideShare(scaled, r, part, m)
 	if m.Kind != wire.KindPeek && ans.Decision.Allowed {
@@ -98,9 +99,9 @@ func (n *Node) hasCopy(part uint16) (copied, wasHolder bool) {
 
 // seedShare makes the bucket that is about to decide by a share start with that share of what the copy says was taken. The
 // caller holds p.mu, p being the copy.
-func (n *Node) seedShare(p *partition, scaled *rule, part uint16, id bucketKey, share float64) {
+func (n *Node) seedShare(p *partition, scaled *rule.Rule, part uint16, id rule.BucketKey, share float64) {
 	now := n.now()
-	b := p.buckets.find(id.hash(n.table.seed), id)
+	b := p.buckets.find(id.Hash(n.table.seed), id)
 	if b == nil {
 		return
 	}
@@ -108,18 +109,18 @@ func (n *Node) seedShare(p *partition, scaled *rule, part uint16, id bucketKey, 
 	copied := b.Clone()
 	copied.Advance(now)
 	copied.AddToAll(out.Tokens) // they may be used
-	n.alone.insertShare(part, id, scaled.set, &copied, share, now)
+	n.alone.insertShare(part, id, scaled.Set, &copied, share, now)
 }
 
 // decideShare answers m from this node's bucket of a share of r.
-func (n *Node) decideShare(scaled, r *rule, part uint16, m *wire.Message) wire.Response {
-	if m.Kind != wire.KindPeek && !scaled.set.Fits(m.Cost) {
-		return wire.Response{Status: wire.StatusDecided, Decision: r.set.Refusal(m.Cost)}
+func (n *Node) decideShare(scaled, r *rule.Rule, part uint16, m *wire.Message) wire.Response {
+	if m.Kind != wire.KindPeek && !scaled.Set.Fits(m.Cost) {
+		return wire.Response{Status: wire.StatusDecided, Decision: r.Set.Refusal(m.Cost)}
 	}
 	ans, _ := n.alone.answer(scaled, part, m, n.now())
-	for i, l := range scaled.set.Limits { // the caller knows its limits by their whole numbers
+	for i, l := range scaled.Set.Limits { // the caller knows its limits by their whole numbers
 		if l == ans.Decision.Limit {
-			ans.Decision.Limit = r.set.Limits[i]
+			ans.Decision.Limit = r.Set.Limits[i]
 			break
 		}
 	}
@@ -128,12 +129,12 @@ func (n *Node) decideShare(scaled, r *rule, part uint16, m *wire.Message) wire.R
 
 // rememberDenial makes the bucket that this node would decide from alone start empty: the owner has just said that
 // there is nothing left.
-func (l *Limiter) rememberDenial(r *rule, part uint16, key string) {
+func (l *Limiter) rememberDenial(r *rule.Rule, part uint16, key string) {
 	share := l.node.share(l.policy, r, key, 1)
 	if share > 0 && !math.IsInf(share, 1) {
 		n := l.node
-		scaled := r.scaled(share)
-		n.alone.exhaust(part, bucketKey{key, r.id}, scaled.set, n.now())
+		scaled := r.Scaled(share)
+		n.alone.exhaust(part, rule.BucketKey{Key: key, Limiter: r.ID}, scaled.Set, n.now())
 	}
 }
 
@@ -142,14 +143,14 @@ func (l *Limiter) rememberDenial(r *rule, part uint16, key string) {
 // A share of a small limit can be less than one token, which would let nothing through anywhere. Then only as many
 // members as there are whole tokens have a bucket at all, the ones that come first for this key, with a token each; the
 // others deny. All members that know the same members choose the same ones.
-func (n *Node) share(policy fallback.Policy, r *rule, key string, sharing int) float64 {
+func (n *Node) share(policy fallback.Policy, r *rule.Rule, key string, sharing int) float64 {
 	view := n.membership.view()
 	share := policy(fallback.Reach{Known: view.known, Reachable: n.reach.reachable(n.now()), Sharing: sharing})
 	if !(share > 0) || share >= 1 {
 		return share
 	}
 	all := share / float64(sharing) * float64(view.known) // of the limit, given out by all members together
-	holders := math.Max(1, math.Floor(r.set.SmallestBurst()*all))
+	holders := math.Max(1, math.Floor(r.Set.SmallestBurst()*all))
 	if holders >= float64(view.known) {
 		return share
 	}

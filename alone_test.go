@@ -18,7 +18,7 @@ func TestAPolicyIsAskedOnlyAboutWhatGivesOut(t *testing.T) {
 		network := sim.New(1)
 		defer network.Close()
 		n := startNodes(t, network, nil, 1)[0]
-		r, err := n.rules.find(wire.AppendRule(nil, "api", []limit.Limit{perSecond(5)}))
+		r, err := n.rules.Find(wire.AppendRule(nil, "api", []limit.Limit{perSecond(5)}))
 		require.NoError(t, err)
 		asked := 0
 		policy := func(fallback.Reach) float64 { asked++; return 1 }

@@ -8,14 +8,15 @@ import (
 
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/require"
 )
 
 // What arrives in pieces of replicas is bounded, whatever a member sends, and passes.
 func TestArrivingPiecesAreBounded(t *testing.T) {
-	known, tab := newRules(), newTable(1000)
-	set := mustFind(t, known, "api", []limit.Limit{perHour(10)}).set
+	known, tab := rule.New(), newTable(1000)
+	set := mustFind(t, known, "api", []limit.Limit{perHour(10)}).Set
 	send := func(part uint16, count int, first, last bool, now int64) wire.ReplicaStatus {
 		piece := wire.ReplicaPart{Part: part, Version: wire.Version{Ballot: wire.Ballot{Number: 1, By: "b"}, Holder: "b", Seq: 1}, Full: true, First: first, Last: last}
 		for i := range count {
@@ -45,14 +46,14 @@ func TestArrivingPiecesAreBounded(t *testing.T) {
 
 // A name stays as long as there is a bucket under it, also where a partition has so many that they lie in several chunks.
 func TestNamesOfAllBucketsAreMarked(t *testing.T) {
-	known, tab := newRules(), newTable(1<<20)
-	want := map[limiterID]bool{}
+	known, tab := rule.New(), newTable(1<<20)
+	want := map[rule.LimiterID]bool{}
 	for i := range 3000 {
 		r := mustFind(t, known, fmt.Sprint("limiter-", i), []limit.Limit{perHour(10)})
-		tab.decide(7, bucketKey{"k", r.id}, &limit.Request{Set: r.set, Cost: 1}, 0)
-		want[r.id] = true
+		tab.decide(7, rule.BucketKey{Key: "k", Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 1}, 0)
+		want[r.ID] = true
 	}
-	got := map[limiterID]bool{}
-	tab.markNames(func(id limiterID) { got[id] = true })
+	got := map[rule.LimiterID]bool{}
+	tab.markNames(func(id rule.LimiterID) { got[id] = true })
 	require.Equal(t, want, got)
 }

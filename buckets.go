@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"math"
 	"unsafe"
 )
@@ -31,7 +32,7 @@ type slot struct {
 type bucket struct {
 	limit.State
 	place   int32 // in the table's order of eviction
-	limiter limiterID
+	limiter rule.LimiterID
 	home    uint16 // its partition; nowhere once it was removed
 	length  uint16 // of the key
 	dirty   bool   // listed in its partition's dirty
@@ -62,11 +63,11 @@ func (b *bucket) key() string {
 }
 
 // name returns what the bucket is found by.
-func (b *bucket) name() bucketKey { return bucketKey{b.key(), b.limiter} }
+func (b *bucket) name() rule.BucketKey { return rule.BucketKey{Key: b.key(), Limiter: b.limiter} }
 
 // newBucket returns a bucket with a copy of its key.
-func newBucket(id bucketKey) (b *bucket) {
-	n := len(id.key)
+func newBucket(id rule.BucketKey) (b *bucket) {
+	n := len(id.Key)
 	switch {
 	case n <= shortKey:
 		b = new(bucket)
@@ -86,18 +87,18 @@ func newBucket(id bucketKey) (b *bucket) {
 			text [nearKey - shortKey]byte
 		}).bucket
 	default:
-		text := []byte(id.key)
+		text := []byte(id.Key)
 		b = &(&keyedApart{key: &text[0]}).bucket
 	}
 	if n <= nearKey {
-		copy(unsafe.Slice(&b.text[0], n), id.key) // #nosec G103 -- there is room for it, see above
+		copy(unsafe.Slice(&b.text[0], n), id.Key) // #nosec G103 -- there is room for it, see above
 	}
-	b.length, b.limiter = uint16(n), id.limiter
+	b.length, b.limiter = uint16(n), id.Limiter
 	return b
 }
 
 // find returns the bucket of that name, or nil.
-func (s *buckets) find(hash uint64, id bucketKey) *bucket {
+func (s *buckets) find(hash uint64, id rule.BucketKey) *bucket {
 	return s.chunkOf(hash).find(hash, id)
 }
 
@@ -111,7 +112,7 @@ func (s *buckets) chunkOf(hash uint64) *chunk {
 
 // insert adds a bucket whose name is not there yet. It keeps a copy of the key: the one that was looked up may be part
 // of a request's buffer, or of a large string of the user's.
-func (s *buckets) insert(hash uint64, id bucketKey, state limit.State) *bucket {
+func (s *buckets) insert(hash uint64, id rule.BucketKey, state limit.State) *bucket {
 	b := newBucket(id)
 	b.State = state
 	s.add(slot{hash, b})

@@ -1,6 +1,9 @@
 package peerlimit
 
-import "math/bits"
+import (
+	"github.com/peerlimit/peerlimit/internal/rule"
+	"math/bits"
+)
 
 // chunk is a hash table with linear probing, for hashes that have their first bits in common.
 type chunk struct {
@@ -20,7 +23,7 @@ const (
 )
 
 // find returns the bucket of that name, or nil.
-func (c *chunk) find(hash uint64, id bucketKey) *bucket {
+func (c *chunk) find(hash uint64, id rule.BucketKey) *bucket {
 	if len(c.slots) == 0 {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 )
@@ -50,13 +51,13 @@ func TestChunksAreAMap(t *testing.T) {
 	model := make(map[int]slot)
 	insert := func(i int) {
 		hash := random.Uint64()
-		model[i] = slot{hash, set.insert(hash, bucketKey{fmt.Sprint(i), 1}, limit.State{})}
+		model[i] = slot{hash, set.insert(hash, rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, limit.State{})}
 	}
 	check := func(name string) {
 		require.EqualValues(t, len(model), set.used, name)
 		for i, content := range model {
-			require.Same(t, content.bucket, set.find(content.hash, bucketKey{fmt.Sprint(i), 1}), name)
-			require.Nil(t, set.find(content.hash, bucketKey{"not there", 1}))
+			require.Same(t, content.bucket, set.find(content.hash, rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}), name)
+			require.Nil(t, set.find(content.hash, rule.BucketKey{Key: "not there", Limiter: 1}))
 		}
 		require.False(t, set.remove(random.Uint64(), new(bucket)), "not there")
 		requireWhole(t, &set)
@@ -93,7 +94,7 @@ func TestChunksOfAlikeHashes(t *testing.T) {
 	for _, mask := range []uint64{0, 1, 0xFF << 32, 1<<63 | 1<<20, 0xFFFF} {
 		var set buckets
 		for i := range 5000 {
-			set.insert(rand.Uint64()&mask, bucketKey{fmt.Sprint(i), 1}, limit.State{})
+			set.insert(rand.Uint64()&mask, rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, limit.State{})
 		}
 		requireWhole(t, &set)
 		require.LessOrEqual(t, slotsOf(&set), 5000*9/4+fullChunk)
@@ -117,7 +118,7 @@ func TestPlacesInASetOutlastItsChanges(t *testing.T) {
 		insert := func() slot {
 			name++
 			hash := random.Uint64()
-			return slot{hash, set.insert(hash, bucketKey{fmt.Sprint(name), 1}, limit.State{})}
+			return slot{hash, set.insert(hash, rule.BucketKey{Key: fmt.Sprint(name), Limiter: 1}, limit.State{})}
 		}
 		var stay, others []slot
 		for range rapid.SampledFrom([]int{3, 100, 1000, 5000}).Draw(t, "stay") {

@@ -93,7 +93,7 @@ func (n *Node) askQuestion(ctx context.Context, to string, q *wire.AcquireReques
 	if err != nil {
 		return nil, err
 	}
-	ans, err := wire.DecodeAcquireResponse(response, n.rules.plainSet)
+	ans, err := wire.DecodeAcquireResponse(response, n.rules.PlainSet)
 	if err != nil {
 		return nil, err
 	}

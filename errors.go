@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"errors"
 	"fmt"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"time"
 )
 
@@ -20,7 +21,7 @@ var (
 	ErrInvalidKey = errors.New("peerlimit: invalid key")
 
 	// ErrInvalidName means that the name of a limiter is empty or longer than [MaxNameLen].
-	ErrInvalidName = errName
+	ErrInvalidName = rule.ErrName
 
 	// ErrNameTaken means that this node already has a limiter of that name with other limits.
 	ErrNameTaken = errors.New("peerlimit: limiter name taken")

@@ -141,7 +141,7 @@ func (t *table) evict(own *partition, now int64) bool {
 	}
 	home := t.homeOf(b)
 	t.order.remove(b)
-	home.buckets.remove(b.name().hash(t.seed), b)
+	home.buckets.remove(b.name().Hash(t.seed), b)
 	t.keys.Add(-1)
 	return true
 }
@@ -207,7 +207,7 @@ func (t *table) forgotten(own *partition, b *bucket) bool {
 	if home.underway == nil || len(home.underway.old) == 0 {
 		return false
 	}
-	if name := b.name(); home.buckets.find(name.hash(t.seed), name) == b {
+	if name := b.name(); home.buckets.find(name.Hash(t.seed), name) == b {
 		return false
 	}
 	t.order.remove(b)

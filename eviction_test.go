@@ -8,6 +8,7 @@ import (
 
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/require"
 )
@@ -28,7 +29,7 @@ func TestFreshKeysDoNotPushOutExhaustedOnes(t *testing.T) {
 			const maxKeys, exhausted, fresh = 1000, 200, 200_000
 			tab, set := newTable(maxKeys), limit.NewSet([]limit.Limit{perHour(10)})
 			take := func(part uint16, key string, now int64) bool {
-				return allowed(tab.decide(part, bucketKey{key, 1}, &limit.Request{Set: set, Cost: 1}, now))
+				return allowed(tab.decide(part, rule.BucketKey{Key: key, Limiter: 1}, &limit.Request{Set: set, Cost: 1}, now))
 			}
 			for range 10 {
 				for i := range exhausted {
@@ -80,14 +81,14 @@ func TestDrainedBucketsGoFirst(t *testing.T) {
 		if i%(maxKeys/drained) == 7 {
 			set = quick
 		}
-		require.True(t, allowed(tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &limit.Request{Set: set, Cost: 1}, int64(i))))
+		require.True(t, allowed(tab.decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, int64(i))))
 	}
 	later := int64(time.Second)
 	for i := range drained {
-		tab.decide(partOf(i*31), bucketKey{fmt.Sprint("fresh-", i), 1}, &limit.Request{Set: slow, Cost: 1}, later)
+		tab.decide(partOf(i*31), rule.BucketKey{Key: fmt.Sprint("fresh-", i), Limiter: 1}, &limit.Request{Set: slow, Cost: 1}, later)
 		require.Zero(t, tab.evicted.Load(), "after %d", i)
 	}
-	tab.decide(8, bucketKey{"one more", 1}, &limit.Request{Set: slow, Cost: 1}, later)
+	tab.decide(8, rule.BucketKey{Key: "one more", Limiter: 1}, &limit.Request{Set: slow, Cost: 1}, later)
 	require.EqualValues(t, 1, tab.evicted.Load())
 	require.EqualValues(t, maxKeys, tab.keys.Load())
 }
@@ -97,14 +98,14 @@ func TestTheFullestGoes(t *testing.T) {
 	const maxKeys = 500
 	tab, set := newTable(maxKeys), limit.NewSet([]limit.Limit{perHour(1000)})
 	for i := range maxKeys {
-		tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &limit.Request{Set: set, Cost: float64(2 + i*7%maxKeys)}, 0)
+		tab.decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: float64(2 + i*7%maxKeys)}, 0)
 	}
 	for i := range 100 {
-		tab.decide(partOf(i), bucketKey{fmt.Sprint("fresh-", i), 1}, &limit.Request{Set: set, Cost: 1000}, 1)
+		tab.decide(partOf(i), rule.BucketKey{Key: fmt.Sprint("fresh-", i), Limiter: 1}, &limit.Request{Set: set, Cost: 1000}, 1)
 	}
 	for i := range maxKeys {
-		id := bucketKey{fmt.Sprint(i), 1}
-		there := tab.partitions[partOf(i)].buckets.find(id.hash(tab.seed), id) != nil
+		id := rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}
+		there := tab.partitions[partOf(i)].buckets.find(id.Hash(tab.seed), id) != nil
 		require.Equal(t, i*7%maxKeys >= 100, there, "%d", i)
 	}
 }
@@ -112,54 +113,54 @@ func TestTheFullestGoes(t *testing.T) {
 // A bucket is left alone while it is lent from, while its partition is frozen, and while that is locked by another.
 func TestWhatMayNotGoStays(t *testing.T) {
 	set := limit.NewSet([]limit.Limit{perHour(1000)})
-	cases := map[string]func(tab *table, id bucketKey) (undo func()){
-		"lent from": func(tab *table, id bucketKey) func() {
+	cases := map[string]func(tab *table, id rule.BucketKey) (undo func()){
+		"lent from": func(tab *table, id rule.BucketKey) func() {
 			tab.members.Store(1)
 			_, g, ok := tab.decideLending(1, id, &limit.Request{Set: set, Cost: 1}, &wire.Borrowing{Want: 10}, 0)
 			require.True(t, ok)
 			require.Positive(t, g.Tokens)
 			return func() {}
 		},
-		"frozen": func(tab *table, _ bucketKey) func() {
+		"frozen": func(tab *table, _ rule.BucketKey) func() {
 			tab.partitions[1].frozenUntil = 1 << 30
 			return func() {}
 		},
-		"locked": func(tab *table, _ bucketKey) func() {
+		"locked": func(tab *table, _ rule.BucketKey) func() {
 			tab.partitions[1].mu.Lock()
 			return tab.partitions[1].mu.Unlock
 		},
 	}
 	for name, prepare := range cases {
 		t.Run(name, func(t *testing.T) {
-			tab, id := newTable(50), bucketKey{"kept", 1}
+			tab, id := newTable(50), rule.BucketKey{Key: "kept", Limiter: 1}
 			require.True(t, allowed(tab.decide(1, id, &limit.Request{Set: set, Cost: 1}, 0)))
 			undo := prepare(tab, id)
 			for i := range 1000 {
 				part := 2 + uint16(i%1000)
-				require.True(t, allowed(tab.decide(part, bucketKey{fmt.Sprint(i), 1}, &limit.Request{Set: set, Cost: 100}, 1)))
+				require.True(t, allowed(tab.decide(part, rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 100}, 1)))
 				require.LessOrEqual(t, tab.keys.Load(), int64(50))
 			}
 			undo()
-			require.NotNil(t, tab.partitions[1].buckets.find(id.hash(tab.seed), id))
+			require.NotNil(t, tab.partitions[1].buckets.find(id.Hash(tab.seed), id))
 		})
 	}
 }
 
 // What was lent from when it was looked at has its place when that has ended.
 func TestALeaseDelaysEvictionOnlyWhileItIsOut(t *testing.T) {
-	tab, id := newTable(50), bucketKey{"lent from", 1}
+	tab, id := newTable(50), rule.BucketKey{Key: "lent from", Limiter: 1}
 	tab.members.Store(1)
 	set, slow := limit.NewSet([]limit.Limit{perSecond(1000)}), limit.NewSet([]limit.Limit{perHour(1000)})
 	_, g, ok := tab.decideLending(1, id, &limit.Request{Set: set, Cost: 1}, &wire.Borrowing{Want: 10}, 0)
 	require.True(t, ok)
 	require.Positive(t, g.Tokens)
 	for i := range 100 {
-		tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &limit.Request{Set: slow, Cost: float64(1 + i)}, 1)
+		tab.decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: slow, Cost: float64(1 + i)}, 1)
 	}
-	require.NotNil(t, tab.partitions[1].buckets.find(id.hash(tab.seed), id))
+	require.NotNil(t, tab.partitions[1].buckets.find(id.Hash(tab.seed), id))
 	evicted := tab.evicted.Load()
-	tab.decide(2, bucketKey{"one more", 1}, &limit.Request{Set: slow, Cost: 100}, int64(time.Second))
-	require.Nil(t, tab.partitions[1].buckets.find(id.hash(tab.seed), id))
+	tab.decide(2, rule.BucketKey{Key: "one more", Limiter: 1}, &limit.Request{Set: slow, Cost: 100}, int64(time.Second))
+	require.Nil(t, tab.partitions[1].buckets.find(id.Hash(tab.seed), id))
 	require.Equal(t, evicted, tab.evicted.Load(), "it had drained")
 }
 
@@ -167,16 +168,16 @@ func TestALeaseDelaysEvictionOnlyWhileItIsOut(t *testing.T) {
 func TestTheBoundComesBack(t *testing.T) {
 	tab, set := newTable(100), limit.NewSet([]limit.Limit{perHour(10)})
 	for i := range 100 {
-		tab.decide(1, bucketKey{fmt.Sprint(i), 1}, &limit.Request{Set: set, Cost: 1}, 0)
+		tab.decide(1, rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, 0)
 	}
 	tab.partitions[1].frozenUntil = 10
 	tab.partitions[2].frozenUntil = 10
 	for i := range 20 {
-		tab.decide(2, bucketKey{fmt.Sprint(i), 1}, &limit.Request{Set: set, Cost: 1}, 1)
+		tab.decide(2, rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, 1)
 	}
 	require.EqualValues(t, 120, tab.keys.Load())
 	for i := range 20 {
-		tab.decide(3, bucketKey{fmt.Sprint(i), 1}, &limit.Request{Set: set, Cost: 1}, 11)
+		tab.decide(3, rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, 11)
 	}
 	require.EqualValues(t, 100, tab.keys.Load())
 	requireCounted(t, tab)
@@ -191,7 +192,7 @@ func TestTheOrderFollowsTheTable(t *testing.T) {
 		if i%3 == 0 {
 			set = slow
 		}
-		tab.decide(uint16(i%7), bucketKey{fmt.Sprint(i), 0}, &limit.Request{Set: set, Cost: 5}, 0)
+		tab.decide(uint16(i%7), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 0}, &limit.Request{Set: set, Cost: 5}, 0)
 		requireCounted(t, tab)
 	}
 	for part := range uint16(7) {
@@ -212,8 +213,8 @@ func TestEvictionFromSeveralGoroutines(t *testing.T) {
 		running.Go(func() {
 			for i := range each {
 				now := int64(i) * int64(100*time.Microsecond)
-				tab.decide(uint16(i*7%13), bucketKey{fmt.Sprint(g, "-", i), 1}, &limit.Request{Set: set, Cost: 1}, now)
-				tab.decide(uint16(i*7%13), bucketKey{fmt.Sprint("shared-", i/2), 1}, &limit.Request{Set: set, Cost: 1}, now)
+				tab.decide(uint16(i*7%13), rule.BucketKey{Key: fmt.Sprint(g, "-", i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, now)
+				tab.decide(uint16(i*7%13), rule.BucketKey{Key: fmt.Sprint("shared-", i/2), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, now)
 				switch part := uint16(i % 13); i % 101 {
 				case 1:
 					tab.sweep(part, now)
@@ -229,7 +230,7 @@ func TestEvictionFromSeveralGoroutines(t *testing.T) {
 		if tab.keys.Load() <= maxKeys {
 			break
 		}
-		tab.decide(20, bucketKey{fmt.Sprint("after-", i), 1}, &limit.Request{Set: set, Cost: 1}, int64(time.Second))
+		tab.decide(20, rule.BucketKey{Key: fmt.Sprint("after-", i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, int64(time.Second))
 	}
 	require.LessOrEqual(t, tab.keys.Load(), int64(maxKeys))
 }
@@ -243,16 +244,16 @@ func TestEvictionIsNotMisledByWhatHasChanged(t *testing.T) {
 		if i >= maxKeys/2 {
 			cost = 10
 		}
-		tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &limit.Request{Set: set, Cost: cost}, 0)
+		tab.decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: cost}, 0)
 	}
 	for i := range maxKeys / 2 {
-		tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &limit.Request{Set: set, Cost: 999}, 0)
+		tab.decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 999}, 0)
 	}
 	for i := range maxKeys / 2 {
-		tab.decide(partOf(i), bucketKey{fmt.Sprint("fresh-", i), 1}, &limit.Request{Set: set, Cost: 1000}, 1)
+		tab.decide(partOf(i), rule.BucketKey{Key: fmt.Sprint("fresh-", i), Limiter: 1}, &limit.Request{Set: set, Cost: 1000}, 1)
 	}
 	for i := range maxKeys / 2 {
-		require.False(t, allowed(tab.decide(partOf(i), bucketKey{fmt.Sprint(i), 1}, &limit.Request{Set: set, Cost: 1}, 2)), "%d", i)
+		require.False(t, allowed(tab.decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, 2)), "%d", i)
 	}
 }
 
@@ -270,7 +271,7 @@ func BenchmarkInsertWhenFull(b *testing.B) {
 				a, now := &limit.Request{Set: set, Cost: 1}, int64(0)
 				insert := func(i int) {
 					now += 100
-					tab.decide(place(i), bucketKey{fmt.Sprint("key-", i), 1}, a, now)
+					tab.decide(place(i), rule.BucketKey{Key: fmt.Sprint("key-", i), Limiter: 1}, a, now)
 				}
 				for i := range maxKeys {
 					insert(i)

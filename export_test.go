@@ -111,7 +111,7 @@ func (n *Node) levels(partition uint16, later time.Duration) (wire.Version, map[
 	defer p.mu.Unlock()
 	levels := make(map[string][]float64)
 	p.buckets.inOrder(0, func(_ uint64, b *bucket) bool {
-		image := b.image(n.rules.name(b.limiter), make([]float64, len(b.Set.Meters)), n.now()+int64(later))
+		image := b.image(n.rules.Name(b.limiter), make([]float64, len(b.Set.Meters)), n.now()+int64(later))
 		levels[image.Limiter+"\x00"+b.key()] = image.Levels
 		return true
 	})

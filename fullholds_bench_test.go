@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"golang.org/x/sys/unix"
 )
@@ -52,7 +53,7 @@ func benchmarkHolds(b *testing.B, keys int) {
 	}
 	takeAll := func() {
 		for _, key := range names {
-			r.holder.decide(rigPart, bucketKey{key, r.rule.id}, &limit.Request{Set: r.rule.set, Cost: 1}, 0)
+			r.holder.decide(rigPart, rule.BucketKey{Key: key, Limiter: r.rule.ID}, &limit.Request{Set: r.rule.Set, Cost: 1}, 0)
 			boundary()
 		}
 	}
@@ -99,7 +100,7 @@ func shipAll(b *testing.B, r *replicaRig, boundary func(), began *time.Duration)
 			continue
 		}
 		more = true
-		q, err := wire.DecodeReplicaRequest(wire.AppendReplicaRequest(nil, &s.request), standby.rules.plainSet)
+		q, err := wire.DecodeReplicaRequest(wire.AppendReplicaRequest(nil, &s.request), standby.rules.PlainSet)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/require"
 )
@@ -40,8 +41,8 @@ func benchmarkFullPartition(b *testing.B) {
 
 	w.phase("fill", func() {
 		for i := range *fullKeys {
-			id := bucketKey{fmt.Sprintf("user-%08d", i), r.id}
-			holder.table.decide(part, id, &limit.Request{Set: r.set, Cost: 1}, now())
+			id := rule.BucketKey{Key: fmt.Sprintf("user-%08d", i), Limiter: r.ID}
+			holder.table.decide(part, id, &limit.Request{Set: r.Set, Cost: 1}, now())
 		}
 	})
 	w.phase("replica", func() { awaitReplica(b, holder, part) })
@@ -134,17 +135,17 @@ func (w *waits) take(from, holder *Node) {
 	for other == w.part || !holder.table.holds(other) {
 		other = (other + 1) % ring.Partitions
 	}
-	r, err := from.rules.find(wire.AppendRule(nil, "other", []limit.Limit{perHour(1e9)}))
+	r, err := from.rules.Find(wire.AppendRule(nil, "other", []limit.Limit{perHour(1e9)}))
 	if err != nil {
 		panic(err)
 	}
 	key := ""
-	for i := 0; key == "" || r.hash.Partition(key) != other; i++ {
+	for i := 0; key == "" || r.Hash.Partition(key) != other; i++ {
 		key = fmt.Sprint(i)
 	}
 	w.tasks.Go(func() {
 		for !w.over.Load() && !holder.closed.Load() {
-			m := wire.Message{Kind: wire.KindTake, Rule: r.encoded, Key: key, Cost: 1}
+			m := wire.Message{Kind: wire.KindTake, Rule: r.Encoded, Key: key, Cost: 1}
 			began := time.Now()
 			owner := from.route.Load().owner(other)
 			if owner == nil {

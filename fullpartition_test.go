@@ -9,6 +9,7 @@ import (
 
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -104,8 +105,8 @@ func TestAFullPartitionArrivesAtASmallTable(t *testing.T) {
 	standby := r.standbys["a"].table
 	standby.maxKeys = 5000
 	for i := range 4000 {
-		set := r.rule.set
-		standby.insert(&standby.partitions[rigPart], bucketKey{fmt.Sprint("old-", i), r.rule.id}.hash(standby.seed), bucketKey{fmt.Sprint("old-", i), r.rule.id}, set, 0)
+		set := r.rule.Set
+		standby.insert(&standby.partitions[rigPart], rule.BucketKey{Key: fmt.Sprint("old-", i), Limiter: r.rule.ID}.Hash(standby.seed), rule.BucketKey{Key: fmt.Sprint("old-", i), Limiter: r.rule.ID}, set, 0)
 		holds.released()
 	}
 	for i := range 30_000 {
@@ -124,10 +125,10 @@ func TestAFullPartitionArrivesAtASmallTable(t *testing.T) {
 
 // While the buckets that were replaced are still in the order of eviction, room is made at the cost of what is there.
 func TestEvictionBetweenTheStepsOfAReplacement(t *testing.T) {
-	tab, rules := newTable(3000), newRules()
+	tab, rules := newTable(3000), rule.New()
 	r := mustFind(t, rules, "api", []limit.Limit{perHour(1000)})
 	take := func(part uint16, key string, cost float64) {
-		require.True(t, allowed(tab.decide(part, bucketKey{key, r.id}, &limit.Request{Set: r.set, Cost: cost}, 0)))
+		require.True(t, allowed(tab.decide(part, rule.BucketKey{Key: key, Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: cost}, 0)))
 	}
 	for i := range 2000 {
 		take(7, fmt.Sprint("old-", i), 1)
@@ -135,7 +136,7 @@ func TestEvictionBetweenTheStepsOfAReplacement(t *testing.T) {
 	var a arrival
 	content := wire.Content{}
 	for i := range 2000 {
-		content.Buckets = append(content.Buckets, wire.Image{Limiter: "api", Key: fmt.Sprint("new-", i), Set: r.set, Levels: []float64{5}})
+		content.Buckets = append(content.Buckets, wire.Image{Limiter: "api", Key: fmt.Sprint("new-", i), Set: r.Set, Levels: []float64{5}})
 	}
 	a.add(tab.build(7, &content, rules, 0))
 	p := &tab.partitions[7]
@@ -162,7 +163,7 @@ func TestEvictionBetweenTheStepsOfAReplacement(t *testing.T) {
 func TestManyReportsAreChargedInSteps(t *testing.T) {
 	countHolds(t)
 	n := reportNode("self")
-	r, err := n.rules.find(wire.AppendRule(nil, "api", []limit.Limit{perHour(1e6)}))
+	r, err := n.rules.Find(wire.AppendRule(nil, "api", []limit.Limit{perHour(1e6)}))
 	require.NoError(t, err)
 	const part, reporters, reports, charges = 7, 3, 100, 30
 	p := &n.table.partitions[part]
@@ -172,7 +173,7 @@ func TestManyReportsAreChargedInSteps(t *testing.T) {
 		for seq := range reports {
 			q := wire.Debt{Member: fmt.Sprint("other-", reporter), Part: part, Seq: uint64(seq + 1)}
 			for i := range charges {
-				q.Charges = append(q.Charges, wire.Charge{Rule: r.encoded, Key: fmt.Sprint("key-", (seq*charges+i)%1000), Cost: 1})
+				q.Charges = append(q.Charges, wire.Charge{Rule: r.Encoded, Key: fmt.Sprint("key-", (seq*charges+i)%1000), Cost: 1})
 			}
 			p.holding.attempt.keep([]wire.Debt{q})
 		}
@@ -209,13 +210,13 @@ func TestManyReportsAreChargedInSteps(t *testing.T) {
 // Who asks about a partition that something is being done to waits, and nobody behind it on the connection does.
 func TestAPartitionInWorkHoldsUpNoOther(t *testing.T) {
 	n := reportNode("self")
-	r, err := n.rules.find(wire.AppendRule(nil, "api", []limit.Limit{perHour(10)}))
+	r, err := n.rules.Find(wire.AppendRule(nil, "api", []limit.Limit{perHour(10)}))
 	require.NoError(t, err)
 	ask := func(key string) (reply []byte, later func(context.Context) []byte) {
-		m := wire.Message{Kind: wire.KindTake, Rule: r.encoded, Key: key, Cost: 1}
+		m := wire.Message{Kind: wire.KindTake, Rule: r.Encoded, Key: key, Cost: 1}
 		return n.handle("other", wire.AppendMessage(nil, &m), nil)
 	}
-	part := r.hash.Partition("busy")
+	part := r.Hash.Partition("busy")
 	p := &n.table.partitions[part]
 	answered := make(chan []byte)
 	steps := 0
@@ -242,7 +243,7 @@ func TestAPartitionInWorkHoldsUpNoOther(t *testing.T) {
 
 // fullCluster starts nodes on loopback and fills one partition of the first one's, whose keys then have one token each. It
 // returns the nodes and the partition.
-func fullCluster(t testing.TB, size, keys int) (nodes []*Node, part uint16, r *rule) {
+func fullCluster(t testing.TB, size, keys int) (nodes []*Node, part uint16, r *rule.Rule) {
 	for range size {
 		nodes = append(nodes, addTo(t, nodes))
 	}
@@ -251,11 +252,11 @@ func fullCluster(t testing.TB, size, keys int) (nodes []*Node, part uint16, r *r
 			break
 		}
 	}
-	r, err := nodes[0].rules.find(wire.AppendRule(nil, "api", []limit.Limit{perHour(1)}))
+	r, err := nodes[0].rules.Find(wire.AppendRule(nil, "api", []limit.Limit{perHour(1)}))
 	require.NoError(t, err)
 	for i := range keys {
-		id := bucketKey{fmt.Sprintf("user-%08d", i), r.id}
-		require.True(t, allowed(nodes[0].table.decide(part, id, &limit.Request{Set: r.set, Cost: 1}, nodes[0].now())))
+		id := rule.BucketKey{Key: fmt.Sprintf("user-%08d", i), Limiter: r.ID}
+		require.True(t, allowed(nodes[0].table.decide(part, id, &limit.Request{Set: r.Set, Cost: 1}, nodes[0].now())))
 	}
 	return nodes, part, r
 }
@@ -275,15 +276,15 @@ func addTo(t testing.TB, nodes []*Node) *Node {
 }
 
 // remembered returns how many keys of a full partition are exhausted at the node that holds it.
-func remembered(t testing.TB, nodes []*Node, part uint16, r *rule, keys int) (exhausted int) {
+func remembered(t testing.TB, nodes []*Node, part uint16, r *rule.Rule, keys int) (exhausted int) {
 	for _, n := range nodes {
 		if !n.table.holds(part) {
 			continue
 		}
-		there, err := n.rules.find(r.encoded)
+		there, err := n.rules.Find(r.Encoded)
 		require.NoError(t, err)
 		for i := range keys {
-			if d, ok := n.table.peek(part, bucketKey{fmt.Sprintf("user-%08d", i), there.id}, there.set, n.now()); ok && !d.Allowed {
+			if d, ok := n.table.peek(part, rule.BucketKey{Key: fmt.Sprintf("user-%08d", i), Limiter: there.ID}, there.Set, n.now()); ok && !d.Allowed {
 				exhausted++
 			}
 		}

@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"context"
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"hash/maphash"
 	"math"
@@ -58,7 +59,7 @@ type hotKeys struct {
 
 // hotKey is what this node remembers of one key.
 type hotKey struct {
-	bucketKey
+	rule.BucketKey
 	hash uint64
 	part uint16
 
@@ -68,7 +69,7 @@ type hotKey struct {
 
 	// mu guards the fields below. It is held for a few instructions, never across I/O.
 	mu       sync.Mutex
-	rule     *rule // as it was asked for last
+	rule     *rule.Rule // as it was asked for last
 	demand   demand
 	pending  bool               // a lease has been asked for, and the answer is not there yet
 	returned []wire.LeaseReturn // to be told to the holder
@@ -113,11 +114,11 @@ func newHotKeys(seed maphash.Seed, leases, denials bool) *hotKeys {
 }
 
 // take decides a take here if it can: because a denial stands, or from a lease. When it cannot, d is left as it is.
-func (h *hotKeys) take(id bucketKey, set *limit.Set, cost float64, now int64, d *limit.Decision) bool {
+func (h *hotKeys) take(id rule.BucketKey, set *limit.Set, cost float64, now int64, d *limit.Decision) bool {
 	if h == nil {
 		return false
 	}
-	k := h.find(id.hash(h.seed), id)
+	k := h.find(id.Hash(h.seed), id)
 	if k == nil {
 		return false
 	}
@@ -131,10 +132,10 @@ func (h *hotKeys) take(id bucketKey, set *limit.Set, cost float64, now int64, d 
 }
 
 // find returns what is remembered of a key, or nil.
-func (h *hotKeys) find(hash uint64, id bucketKey) *hotKey {
+func (h *hotKeys) find(hash uint64, id rule.BucketKey) *hotKey {
 	set := &h.sets[hash%hotSets]
 	for i := range set {
-		if k := set[i].Load(); k != nil && k.hash == hash && k.bucketKey == id {
+		if k := set[i].Load(); k != nil && k.hash == hash && k.BucketKey == id {
 			return k
 		}
 	}
@@ -188,11 +189,11 @@ func (d *denial) answer(cost float64, now int64, again *limit.Decision) bool {
 
 // asking notes that the holder is about to be asked for a take and adds to the question what is to be said and asked about
 // leases. It returns what is remembered of the key, or nil.
-func (h *hotKeys) asking(id bucketKey, r *rule, part uint16, m *wire.Message, now int64) *hotKey {
+func (h *hotKeys) asking(id rule.BucketKey, r *rule.Rule, part uint16, m *wire.Message, now int64) *hotKey {
 	if h == nil {
 		return nil
 	}
-	hash := id.hash(h.seed)
+	hash := id.Hash(h.seed)
 	k := h.find(hash, id)
 	if k == nil {
 		if seen := &h.seen[hash%hotSets]; seen.Swap(hash) != hash {
@@ -271,7 +272,7 @@ func (d *demand) note(cost, used float64, now int64) (want float64) {
 
 // answered takes in the holder's answer to a take that asking has prepared, sent at that time. Most keys are not hot: for
 // those nothing is looked at, the clock neither.
-func (h *hotKeys) answered(k *hotKey, m *wire.Message, r *rule, ans *wire.Response, err error, sent int64, clock func() int64) {
+func (h *hotKeys) answered(k *hotKey, m *wire.Message, r *rule.Rule, ans *wire.Response, err error, sent int64, clock func() int64) {
 	if h == nil {
 		return
 	}
@@ -281,11 +282,11 @@ func (h *hotKeys) answered(k *hotKey, m *wire.Message, r *rule, ans *wire.Respon
 	}
 	now := clock()
 	if k == nil {
-		k = h.add(bucketKey{m.Key, r.id}.hash(h.seed), bucketKey{m.Key, r.id}, r.hash.Partition(m.Key))
+		k = h.add(rule.BucketKey{Key: m.Key, Limiter: r.ID}.Hash(h.seed), rule.BucketKey{Key: m.Key, Limiter: r.ID}, r.Hash.Partition(m.Key))
 		k.asked.Store(now)
 	}
 	if h.denials && fromHolder {
-		k.noteDenial(m.Cost, r.set, ans, now)
+		k.noteDenial(m.Cost, r.Set, ans, now)
 	}
 	if m.Borrow.Want == 0 && !(fromHolder && ans.Grant.Tokens > 0) {
 		return
@@ -294,7 +295,7 @@ func (h *hotKeys) answered(k *hotKey, m *wire.Message, r *rule, ans *wire.Respon
 	k.pending = k.pending && m.Borrow.Want == 0
 	lent := fromHolder && ans.Grant.Tokens > 0
 	if lent {
-		k.replaceLease(r.set, ans, sent, now)
+		k.replaceLease(r.Set, ans, sent, now)
 	}
 	k.mu.Unlock()
 	if lent {
@@ -332,7 +333,7 @@ func (k *hotKey) replaceLease(set *limit.Set, ans *wire.Response, sent, now int6
 }
 
 // add makes a key one that is remembered, in the place of another if need be.
-func (h *hotKeys) add(hash uint64, id bucketKey, part uint16) *hotKey {
+func (h *hotKeys) add(hash uint64, id rule.BucketKey, part uint16) *hotKey {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if k := h.find(hash, id); k != nil {
@@ -350,18 +351,18 @@ func (h *hotKeys) add(hash uint64, id bucketKey, part uint16) *hotKey {
 			oldest = i
 		}
 	}
-	k := &hotKey{bucketKey: id, hash: hash, part: part}
-	k.key = string([]byte(id.key)) // the caller's may be part of something large
+	k := &hotKey{BucketKey: id, hash: hash, part: part}
+	k.Key = string([]byte(id.Key)) // the caller's may be part of something large
 	set[oldest].Store(k)
 	return k
 }
 
 // forget drops a denial: tokens have come back.
-func (h *hotKeys) forget(id bucketKey) {
+func (h *hotKeys) forget(id rule.BucketKey) {
 	if h == nil {
 		return
 	}
-	if k := h.find(id.hash(h.seed), id); k != nil {
+	if k := h.find(id.Hash(h.seed), id); k != nil {
 		k.denial.Store(nil)
 	}
 }
@@ -379,7 +380,7 @@ func (h *hotKeys) lend(k *hotKey) {
 
 // run gives back what is not used, and forgets keys that are not asked about any more, until ctx ends. GiveBack tells
 // the holder.
-func (h *hotKeys) run(ctx context.Context, clock func() int64, giveBack func(*hotKey, *rule, []wire.LeaseReturn)) {
+func (h *hotKeys) run(ctx context.Context, clock func() int64, giveBack func(*hotKey, *rule.Rule, []wire.LeaseReturn)) {
 	forget := time.NewTicker(forgetInterval)
 	defer forget.Stop()
 	look := time.NewTimer(returnInterval)
@@ -401,7 +402,7 @@ func (h *hotKeys) run(ctx context.Context, clock func() int64, giveBack func(*ho
 }
 
 // giveBackEnded gives back the leases that have ended, and reports whether there are others.
-func (h *hotKeys) giveBackEnded(now int64, giveBack func(*hotKey, *rule, []wire.LeaseReturn)) (more bool) {
+func (h *hotKeys) giveBackEnded(now int64, giveBack func(*hotKey, *rule.Rule, []wire.LeaseReturn)) (more bool) {
 	h.mu.Lock()
 	lent := make([]*hotKey, 0, len(h.lent))
 	for k := range h.lent {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -17,15 +18,15 @@ import (
 // hotCaller is a caller's side with nobody to ask: tests say what the holder answers.
 type hotCaller struct {
 	*hotKeys
-	rule *rule
-	id   bucketKey
+	rule *rule.Rule
+	id   rule.BucketKey
 }
 
 func newHotCaller(t *testing.T, limits ...limit.Limit) *hotCaller {
 	t.Helper()
-	r, err := newRules().find(wire.AppendRule(nil, "api", limits))
+	r, err := rule.New().Find(wire.AppendRule(nil, "api", limits))
 	require.NoError(t, err)
-	return &hotCaller{newHotKeys(maphash.MakeSeed(), true, true), r, bucketKey{"k", r.id}}
+	return &hotCaller{newHotKeys(maphash.MakeSeed(), true, true), r, rule.BucketKey{Key: "k", Limiter: r.ID}}
 }
 
 // decide decides a take as the node does.
@@ -36,7 +37,7 @@ func (c *hotCaller) decide(set *limit.Set, cost float64, now int64) (d limit.Dec
 
 // ask asks for a token, gets that answer, and returns the question.
 func (c *hotCaller) ask(ans wire.Response, sent, now int64) *wire.Message {
-	m := &wire.Message{Kind: wire.KindTake, Rule: c.rule.encoded, Key: c.id.key, Cost: 1}
+	m := &wire.Message{Kind: wire.KindTake, Rule: c.rule.Encoded, Key: c.id.Key, Cost: 1}
 	k := c.asking(c.id, c.rule, 0, m, sent)
 	ans.Decision.Origin = limit.OriginRemote
 	c.answered(k, m, c.rule, &ans, nil, sent, func() int64 { return now })
@@ -72,18 +73,18 @@ func TestALeaseIsUsedUntilItEnds(t *testing.T) {
 	c := newHotCaller(t, perSecond(1000))
 	c.ask(granted(), 0, 0) // once is nothing
 	c.ask(lent(100), 5*ms, 6*ms)
-	d, ok := c.decide(c.rule.set, 30, 7*ms)
+	d, ok := c.decide(c.rule.Set, 30, 7*ms)
 	require.True(t, ok)
 	assert.Equal(t, limit.Decision{Allowed: true, Origin: limit.OriginLease, Remaining: 70}, d)
-	_, ok = c.decide(c.rule.set, 71, 7*ms)
+	_, ok = c.decide(c.rule.Set, 71, 7*ms)
 	assert.False(t, ok, "too much for it")
 	_, ok = c.decide(limit.NewSet([]limit.Limit{perSecond(1000)}), 1, 7*ms)
 	assert.False(t, ok, "by other limits")
-	_, ok = c.decide(c.rule.set, 1, 5*ms+int64(limit.LeaseTime)*3/4)
+	_, ok = c.decide(c.rule.Set, 1, 5*ms+int64(limit.LeaseTime)*3/4)
 	assert.False(t, ok, "the first one late in its life asks for the next")
-	_, ok = c.decide(c.rule.set, 1, 5*ms+int64(limit.LeaseTime)-1)
+	_, ok = c.decide(c.rule.Set, 1, 5*ms+int64(limit.LeaseTime)-1)
 	assert.True(t, ok, "while others go on")
-	_, ok = c.decide(c.rule.set, 1, 5*ms+int64(limit.LeaseTime))
+	_, ok = c.decide(c.rule.Set, 1, 5*ms+int64(limit.LeaseTime))
 	assert.False(t, ok, "it counts from the asking")
 
 	m := c.ask(granted(), 16*ms, 16*ms)
@@ -95,10 +96,10 @@ func TestALeaseThatComesTooLateIsGivenBack(t *testing.T) {
 	c := newHotCaller(t, perSecond(1000))
 	c.ask(granted(), 0, 0)
 	c.ask(lent(100), 5*ms, 5*ms+int64(limit.LeaseTime))
-	_, ok := c.decide(c.rule.set, 1, 5*ms+int64(limit.LeaseTime))
+	_, ok := c.decide(c.rule.Set, 1, 5*ms+int64(limit.LeaseTime))
 	assert.False(t, ok)
 	var returned []wire.LeaseReturn
-	more := c.giveBackEnded(16*ms, func(_ *hotKey, _ *rule, back []wire.LeaseReturn) { returned = append(returned, back...) })
+	more := c.giveBackEnded(16*ms, func(_ *hotKey, _ *rule.Rule, back []wire.LeaseReturn) { returned = append(returned, back...) })
 	assert.Equal(t, []wire.LeaseReturn{{ID: 7, Unused: 100}}, returned)
 	assert.False(t, more)
 }
@@ -110,7 +111,7 @@ func TestTheLeaseBeforeIsGivenBackWithTheNextQuestion(t *testing.T) {
 	next := lent(40)
 	next.Grant.ID = 8
 	c.ask(next, 2*ms, 2*ms)
-	d, ok := c.decide(c.rule.set, 1, 3*ms)
+	d, ok := c.decide(c.rule.Set, 1, 3*ms)
 	assert.True(t, ok)
 	assert.Equal(t, 39.0, d.Remaining)
 	assert.Equal(t, []wire.LeaseReturn{{ID: 7, Unused: 100}}, c.ask(granted(), 4*ms, 4*ms).Borrow.Returned)
@@ -150,39 +151,39 @@ func TestADenialIsRemembered(t *testing.T) {
 	denied := wire.Response{Status: wire.StatusDecided, Decision: limit.Decision{RetryAfter: 100 * time.Millisecond, ResetAfter: time.Second}}
 	denied.Grant.Stands = 60 * time.Millisecond
 	c.ask(denied, 0, 0)
-	d, ok := c.decide(c.rule.set, 1, 20*ms)
+	d, ok := c.decide(c.rule.Set, 1, 20*ms)
 	require.True(t, ok)
 	assert.Equal(t, limit.Decision{RetryAfter: 80 * time.Millisecond, ResetAfter: 980 * time.Millisecond, Origin: limit.OriginDenialCache}, d)
-	d, ok = c.decide(c.rule.set, 3, 20*ms)
+	d, ok = c.decide(c.rule.Set, 3, 20*ms)
 	require.True(t, ok)
 	assert.Equal(t, 280*time.Millisecond, d.RetryAfter, "two more tokens take 200 ms more")
-	_, ok = c.decide(c.rule.set, 0.5, 20*ms)
+	_, ok = c.decide(c.rule.Set, 0.5, 20*ms)
 	assert.False(t, ok, "less may pass")
 	_, ok = c.decide(limit.NewSet([]limit.Limit{perSecond(10)}), 1, 20*ms)
 	assert.False(t, ok, "so may other limits")
 
-	_, ok = c.decide(c.rule.set, 1, 60*ms)
+	_, ok = c.decide(c.rule.Set, 1, 60*ms)
 	assert.False(t, ok, "one asks whether it still stands")
-	_, ok = c.decide(c.rule.set, 1, 61*ms)
+	_, ok = c.decide(c.rule.Set, 1, 61*ms)
 	assert.True(t, ok, "the others wait for that")
-	_, ok = c.decide(c.rule.set, 1, 60*ms+int64(probeTime))
+	_, ok = c.decide(c.rule.Set, 1, 60*ms+int64(probeTime))
 	assert.False(t, ok, "but not for long")
 	c.ask(granted(), 120*ms, 120*ms)
-	_, ok = c.decide(c.rule.set, 1, 120*ms)
+	_, ok = c.decide(c.rule.Set, 1, 120*ms)
 	assert.False(t, ok, "it is over")
 
 	c.ask(denied, 130*ms, 130*ms)
 	c.forget(c.id)
-	_, ok = c.decide(c.rule.set, 1, 131*ms)
+	_, ok = c.decide(c.rule.Set, 1, 131*ms)
 	assert.False(t, ok)
 }
 
 func TestDenialsByOthersThanTheHolderAreNotRemembered(t *testing.T) {
 	c := newHotCaller(t, perSecond(10))
-	m := &wire.Message{Kind: wire.KindTake, Rule: c.rule.encoded, Key: "k", Cost: 1}
+	m := &wire.Message{Kind: wire.KindTake, Rule: c.rule.Encoded, Key: "k", Cost: 1}
 	share := wire.Response{Status: wire.StatusDecided, Decision: limit.Decision{RetryAfter: time.Second, Origin: limit.OriginStandby}, Grant: wire.Grant{Stands: time.Second}}
 	c.answered(nil, m, c.rule, &share, nil, 0, func() int64 { return 0 })
-	assert.Nil(t, c.find(c.id.hash(c.seed), c.id))
+	assert.Nil(t, c.find(c.id.Hash(c.seed), c.id))
 }
 
 func TestHotKeysAreBounded(t *testing.T) {
@@ -198,18 +199,18 @@ func TestHotKeysAreBounded(t *testing.T) {
 		return keys
 	}
 	for i := range 100_000 {
-		c.id.key = fmt.Sprint(i)
+		c.id.Key = fmt.Sprint(i)
 		c.ask(granted(), 0, 0)
 	}
 	assert.Zero(t, count(), "each was asked about once")
 	denied := wire.Response{Status: wire.StatusDecided, Grant: wire.Grant{Stands: time.Second}, Decision: limit.Decision{RetryAfter: time.Second}}
 	for i := range 100_000 {
-		c.id.key = fmt.Sprint(i)
+		c.id.Key = fmt.Sprint(i)
 		c.ask(denied, int64(i), int64(i))
 	}
 	assert.LessOrEqual(t, count(), hotSets*hotWays)
 	assert.Greater(t, count(), hotSets*hotWays*9/10)
-	last := c.find(c.id.hash(c.seed), c.id)
+	last := c.find(c.id.Hash(c.seed), c.id)
 	require.NotNil(t, last, "the last one has its place")
 	c.forgetIdle(int64(forgetTime))
 	assert.NotZero(t, count())
@@ -221,8 +222,8 @@ func TestTakesByLeaseAndDenialAllocateNothing(t *testing.T) {
 	c := newHotCaller(t, perSecond(1000))
 	c.ask(granted(), 0, 0)
 	c.ask(lent(1e6), 0, 0)
-	assert.Zero(t, testing.AllocsPerRun(100, func() { c.decide(c.rule.set, 1, 1) }))
-	d := &denial{set: c.rule.set, cost: 1, until: 1 << 60, decision: limit.Decision{RetryAfter: time.Hour}}
-	c.find(c.id.hash(c.seed), c.id).denial.Store(d)
-	assert.Zero(t, testing.AllocsPerRun(100, func() { c.decide(c.rule.set, 1, 1) }))
+	assert.Zero(t, testing.AllocsPerRun(100, func() { c.decide(c.rule.Set, 1, 1) }))
+	d := &denial{set: c.rule.Set, cost: 1, until: 1 << 60, decision: limit.Decision{RetryAfter: time.Hour}}
+	c.find(c.id.Hash(c.seed), c.id).denial.Store(d)
+	assert.Zero(t, testing.AllocsPerRun(100, func() { c.decide(c.rule.Set, 1, 1) }))
 }

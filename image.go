@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
@@ -37,7 +38,7 @@ type collector struct {
 	names   nameOf
 }
 
-func newCollector(t *table, rules *rules, maxBytes int, now int64) *collector {
+func newCollector(t *table, rules *rule.Rules, maxBytes int, now int64) *collector {
 	return &collector{table: t, now: now, room: maxBytes, sets: make(map[*limit.Set]bool), names: nameOf{rules: rules}}
 }
 
@@ -80,7 +81,7 @@ type built struct {
 
 // build makes a bucket of each image that is not full of tokens, as of now: what takes long of taking over a partition,
 // and needs no lock. It leaves out those whose limiter's name is one too many for this node.
-func (t *table) build(part uint16, c *wire.Content, rules *rules, now int64) *built {
+func (t *table) build(part uint16, c *wire.Content, rules *rule.Rules, now int64) *built {
 	names := idsOf{rules: rules}
 	made := &built{content: c, slots: make([]slot, 0, len(c.Buckets))}
 	for i := range c.Buckets {
@@ -89,43 +90,43 @@ func (t *table) build(part uint16, c *wire.Content, rules *rules, now int64) *bu
 		if !ok || image.Full() {
 			continue
 		}
-		key := bucketKey{image.Key, id}
+		key := rule.BucketKey{Key: image.Key, Limiter: id}
 		b := newBucket(key)
 		b.State, b.home, b.place = image.State(now), part, notPlaced
 		b.BoundLevels(t.longestTurn)
 		b.Moved(image.Leases, now)
-		made.slots = append(made.slots, slot{key.hash(t.seed), b})
+		made.slots = append(made.slots, slot{key.Hash(t.seed), b})
 	}
 	return made
 }
 
 // nameOf finds the names of limiters' ids.
 type nameOf struct {
-	rules *rules
+	rules *rule.Rules
 	name  string // of the one before: mostly there is one
-	id    limiterID
+	id    rule.LimiterID
 }
 
-func (n *nameOf) of(id limiterID) string {
+func (n *nameOf) of(id rule.LimiterID) string {
 	if n.name == "" || id != n.id {
-		n.name, n.id = n.rules.name(id), id
+		n.name, n.id = n.rules.Name(id), id
 	}
 	return n.name
 }
 
 // idsOf finds the ids of limiters' names.
 type idsOf struct {
-	rules *rules
+	rules *rule.Rules
 	name  string // of the one before: mostly there is one
-	id    limiterID
+	id    rule.LimiterID
 }
 
 // of returns a name's id, unless it is one too many for this node.
-func (n *idsOf) of(name string) (id limiterID, ok bool) {
+func (n *idsOf) of(name string) (id rule.LimiterID, ok bool) {
 	if n.name != "" && n.name == name {
 		return n.id, true
 	}
-	id, err := n.rules.idOf(name)
+	id, err := n.rules.IDOf(name)
 	if err != nil {
 		return 0, false
 	}
@@ -159,7 +160,7 @@ func (a *arrival) add(piece *built) {
 
 // store makes each image's state the state of its bucket as of now, whatever that was. It returns how many it had to
 // ignore because their limiter's name is one too many for this node. The caller holds p.mu.
-func (p *partition) store(t *table, images []wire.Image, rules *rules, now int64) (ignored int) {
+func (p *partition) store(t *table, images []wire.Image, rules *rule.Rules, now int64) (ignored int) {
 	names := idsOf{rules: rules}
 	for i := range images {
 		holds.touch(1)
@@ -169,8 +170,8 @@ func (p *partition) store(t *table, images []wire.Image, rules *rules, now int64
 			ignored++
 			continue
 		}
-		key := bucketKey{image.Key, id}
-		hash := key.hash(t.seed)
+		key := rule.BucketKey{Key: image.Key, Limiter: id}
+		hash := key.Hash(t.seed)
 		b := p.buckets.find(hash, key)
 		if image.Full() {
 			if b != nil {

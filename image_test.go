@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -14,22 +15,22 @@ import (
 )
 
 // mustFind returns the rule that requests with these limits use.
-func mustFind(t require.TestingT, known *rules, name string, limits []limit.Limit) *rule {
-	found, err := known.find(wire.AppendRule(nil, name, limits))
+func mustFind(t require.TestingT, known *rule.Rules, name string, limits []limit.Limit) *rule.Rule {
+	found, err := known.Find(wire.AppendRule(nil, name, limits))
 	require.NoError(t, err)
 	return found
 }
 
 // bucketOf returns the bucket of a key under a limiter, or nil.
-func bucketOf(t require.TestingT, tab *table, part uint16, known *rules, limiter, key string) *bucket {
-	id, err := known.idOf(limiter)
+func bucketOf(t require.TestingT, tab *table, part uint16, known *rule.Rules, limiter, key string) *bucket {
+	id, err := known.IDOf(limiter)
 	require.NoError(t, err)
-	name := bucketKey{key, id}
-	return tab.partitions[part].buckets.find(name.hash(tab.seed), name)
+	name := rule.BucketKey{Key: key, Limiter: id}
+	return tab.partitions[part].buckets.find(name.Hash(tab.seed), name)
 }
 
 // collect is what addCopy does for an answer.
-func (t *table) collect(part uint16, from uint32, maxBytes int, rules *rules, now int64) (content wire.Content, next uint32, more bool) {
+func (t *table) collect(part uint16, from uint32, maxBytes int, rules *rule.Rules, now int64) (content wire.Content, next uint32, more bool) {
 	c := newCollector(t, rules, maxBytes, now)
 	next = from
 	t.inSteps(part, func(p *partition) (more bool) {
@@ -40,7 +41,7 @@ func (t *table) collect(part uint16, from uint32, maxBytes int, rules *rules, no
 }
 
 // sendPieces moves a partition from one table to another, in pieces, in the bytes of messages.
-func sendPieces(t require.TestingT, from, to *table, knownFrom, knownTo *rules, part uint16, maxBytes int, now, nowThere int64) (pieces int) {
+func sendPieces(t require.TestingT, from, to *table, knownFrom, knownTo *rule.Rules, part uint16, maxBytes int, now, nowThere int64) (pieces int) {
 	for next, more := uint32(0), true; more; pieces++ {
 		var content wire.Content
 		content, next, more = from.collect(part, next, maxBytes, knownFrom, now)
@@ -51,7 +52,7 @@ func sendPieces(t require.TestingT, from, to *table, knownFrom, knownTo *rules, 
 		if more {
 			require.NotEmpty(t, content.Buckets)
 		}
-		decoded, err := wire.DecodeReplicaRequest(encoded, knownTo.plainSet)
+		decoded, err := wire.DecodeReplicaRequest(encoded, knownTo.PlainSet)
 		require.NoError(t, err)
 		p := &to.partitions[part]
 		p.mu.Lock()
@@ -69,7 +70,7 @@ func TestMovedBucketsDecideTheSame(t *testing.T) {
 		const part = 5
 		limits := rapid.SliceOfN(rapid.SliceOfN(anyLimitOfFewKinds(), 1, limit.MaxCombined), 1, 3).Draw(t, "versions")
 		here, there := newTable(1000), newTable(1000)
-		knownHere, knownThere := newRules(), newRules()
+		knownHere, knownThere := rule.New(), rule.New()
 		mustFind(t, knownThere, "something else first", []limit.Limit{perSecond(1)}) // ids differ from node to node
 		type request struct {
 			limiter, key string
@@ -82,9 +83,9 @@ func TestMovedBucketsDecideTheSame(t *testing.T) {
 				limits:  rapid.SampledFrom(limits).Draw(t, "version"),
 			}
 		})
-		take := func(tab *table, known *rules, q request, cost float64, now int64) limit.Decision {
+		take := func(tab *table, known *rule.Rules, q request, cost float64, now int64) limit.Decision {
 			r := mustFind(t, known, q.limiter, q.limits)
-			d, ok := tab.decide(part, bucketKey{q.key, r.id}, &limit.Request{Set: r.set, Cost: cost}, now)
+			d, ok := tab.decide(part, rule.BucketKey{Key: q.key, Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: cost}, now)
 			require.True(t, ok)
 			return d
 		}
@@ -104,7 +105,7 @@ func TestMovedBucketsDecideTheSame(t *testing.T) {
 		for _, content := range allIn(&here.partitions[part].buckets) {
 			b := content.bucket
 			b.Advance(now) // the one that was sent is as of now
-			moved := bucketOf(t, there, part, knownThere, knownHere.name(b.limiter), b.key())
+			moved := bucketOf(t, there, part, knownThere, knownHere.Name(b.limiter), b.key())
 			require.NotNil(t, moved)
 			require.Equal(t, b.Set, moved.Set, "identities and all")
 			for i := range b.Set.Meters {
@@ -138,28 +139,28 @@ func anyLimitOfFewKinds() *rapid.Generator[limit.Limit] {
 // taken for the second, those that know all three would find the third full of tokens.
 func TestMovedLevelKeepsItsOrdinal(t *testing.T) {
 	three := []limit.Limit{perSecond(10), withBurst(perSecond(1000), 100), withBurst(perSecond(1), 100)}
-	here, there, knownHere, knownThere := newTable(10), newTable(10), newRules(), newRules()
+	here, there, knownHere, knownThere := newTable(10), newTable(10), rule.New(), rule.New()
 	all, one := mustFind(t, knownHere, "api", three), mustFind(t, knownHere, "api", three[:1])
-	k := bucketKey{"k", all.id}
+	k := rule.BucketKey{Key: "k", Limiter: all.ID}
 	for second := range 10 {
-		require.True(t, allowed(here.decide(0, k, &limit.Request{Set: all.set, Cost: 10}, int64(second)*int64(time.Second))))
+		require.True(t, allowed(here.decide(0, k, &limit.Request{Set: all.Set, Cost: 10}, int64(second)*int64(time.Second))))
 	}
 	now := int64(10 * time.Second)
-	require.True(t, allowed(here.decide(0, k, &limit.Request{Set: one.set, Cost: 1}, now)), "only the third is remembered besides")
+	require.True(t, allowed(here.decide(0, k, &limit.Request{Set: one.Set, Cost: 1}, now)), "only the third is remembered besides")
 	sendPieces(t, here, there, knownHere, knownThere, 0, 1000, now, 0)
 
 	allThere := mustFind(t, knownThere, "api", three)
-	d, _ := there.peek(0, bucketKey{"k", allThere.id}, allThere.set, 0)
+	d, _ := there.peek(0, rule.BucketKey{Key: "k", Limiter: allThere.ID}, allThere.Set, 0)
 	assert.Equal(t, three[2], d.Limit)
 	assert.Equal(t, 10.0, d.Remaining)
 }
 
 // A large partition moves in pieces near the size asked for, and each bucket once.
 func TestCollectCutsIntoPieces(t *testing.T) {
-	here, there, known := newTable(10_000), newTable(10_000), newRules()
+	here, there, known := newTable(10_000), newTable(10_000), rule.New()
 	r := mustFind(t, known, "api", []limit.Limit{perHour(100)})
 	for i := range 5000 {
-		here.decide(7, bucketKey{fmt.Sprintf("user-%015d", i), r.id}, &limit.Request{Set: r.set, Cost: 0.1}, 0)
+		here.decide(7, rule.BucketKey{Key: fmt.Sprintf("user-%015d", i), Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 0.1}, 0)
 	}
 	pieces := sendPieces(t, here, there, known, known, 7, 16<<10, 1, 1)
 	assert.Equal(t, int64(5000), there.keys.Load())
@@ -167,44 +168,44 @@ func TestCollectCutsIntoPieces(t *testing.T) {
 }
 
 func TestCollectSkipsDrainedBuckets(t *testing.T) {
-	tab, known := newTable(10), newRules()
+	tab, known := newTable(10), rule.New()
 	r := mustFind(t, known, "api", []limit.Limit{perSecond(10)})
-	tab.decide(7, bucketKey{"drained", r.id}, &limit.Request{Set: r.set, Cost: 1}, 0)
-	tab.decide(7, bucketKey{"not yet", r.id}, &limit.Request{Set: r.set, Cost: 10}, 0)
+	tab.decide(7, rule.BucketKey{Key: "drained", Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 1}, 0)
+	tab.decide(7, rule.BucketKey{Key: "not yet", Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 10}, 0)
 	content, _, more := tab.collect(7, 0, 1000, known, int64(500*time.Millisecond))
 	require.False(t, more)
-	assert.Equal(t, []wire.Image{{Limiter: "api", Key: "not yet", Set: r.set, Levels: []float64{5}}}, content.Buckets)
+	assert.Equal(t, []wire.Image{{Limiter: "api", Key: "not yet", Set: r.Set, Levels: []float64{5}}}, content.Buckets)
 }
 
 // One bucket larger than the piece is sent all the same, or the move would never end.
 func TestCollectAlwaysGoesOn(t *testing.T) {
-	tab, known := newTable(10), newRules()
+	tab, known := newTable(10), rule.New()
 	r := mustFind(t, known, "api", []limit.Limit{perSecond(10)})
 	for i := range 3 {
-		tab.decide(7, bucketKey{fmt.Sprint(i), r.id}, &limit.Request{Set: r.set, Cost: 1}, 0)
+		tab.decide(7, rule.BucketKey{Key: fmt.Sprint(i), Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 1}, 0)
 	}
-	assert.Equal(t, 3, sendPieces(t, tab, newTable(10), known, newRules(), 7, 1, 0, 0))
+	assert.Equal(t, 3, sendPieces(t, tab, newTable(10), known, rule.New(), 7, 1, 0, 0))
 }
 
 // What is stored replaces what was there: a copy is never merged with another.
 func TestStoreReplaces(t *testing.T) {
-	tab, known := newTable(10), newRules()
+	tab, known := newTable(10), rule.New()
 	r := mustFind(t, known, "api", []limit.Limit{perHour(10)})
 	two := mustFind(t, known, "api", []limit.Limit{perHour(20), perMinute(20)})
 	p := &tab.partitions[7]
-	keys := []bucketKey{{"more", r.id}, {"less", r.id}, {"zero", r.id}, {"none", r.id}, {"kept", r.id}}
+	keys := []rule.BucketKey{{Key: "more", Limiter: r.ID}, {Key: "less", Limiter: r.ID}, {Key: "zero", Limiter: r.ID}, {Key: "none", Limiter: r.ID}, {Key: "kept", Limiter: r.ID}}
 	for _, key := range keys {
-		tab.decide(7, key, &limit.Request{Set: r.set, Cost: 5}, 0)
+		tab.decide(7, key, &limit.Request{Set: r.Set, Cost: 5}, 0)
 	}
 	cancelled := limit.Undo{After: limit.Snapshot{Count: 1, Levels: [limit.MaxCombined]float64{99}}} // others stand behind it
-	tab.partitions[7].buckets.find(keys[0].hash(tab.seed), keys[0]).CancelReserved(cancelled, 0)
-	require.True(t, tab.partitions[7].buckets.find(keys[0].hash(tab.seed), keys[0]).HasMore())
+	tab.partitions[7].buckets.find(keys[0].Hash(tab.seed), keys[0]).CancelReserved(cancelled, 0)
+	require.True(t, tab.partitions[7].buckets.find(keys[0].Hash(tab.seed), keys[0]).HasMore())
 	image := func(key string, set *limit.Set, levels ...float64) wire.Image {
 		return wire.Image{Limiter: "api", Key: key, Set: set, Levels: levels}
 	}
 	ignored := p.store(tab, []wire.Image{
-		image("more", two.set, 7, 3), image("less", r.set, 1), image("zero", r.set, 0), image("none", nil),
-		image("new", r.set, 2), image("never there", r.set, 0), {Limiter: "other", Key: "less", Set: r.set, Levels: []float64{9}},
+		image("more", two.Set, 7, 3), image("less", r.Set, 1), image("zero", r.Set, 0), image("none", nil),
+		image("new", r.Set, 2), image("never there", r.Set, 0), {Limiter: "other", Key: "less", Set: r.Set, Levels: []float64{9}},
 	}, known, 100)
 	assert.Zero(t, ignored)
 	assert.Equal(t, int64(5), tab.keys.Load())
@@ -228,11 +229,11 @@ func TestStoreReplaces(t *testing.T) {
 
 // The bound on keys holds for buckets that come from elsewhere as well.
 func TestStoreIsBounded(t *testing.T) {
-	tab, known := newTable(100), newRules()
+	tab, known := newTable(100), rule.New()
 	r := mustFind(t, known, "api", []limit.Limit{perHour(10)})
 	var images []wire.Image
 	for i := range 1000 {
-		images = append(images, wire.Image{Limiter: "api", Key: fmt.Sprint(i), Set: r.set, Levels: []float64{5}})
+		images = append(images, wire.Image{Limiter: "api", Key: fmt.Sprint(i), Set: r.Set, Levels: []float64{5}})
 	}
 	tab.partitions[7].store(tab, images, known, 0)
 	assert.Equal(t, int64(100), tab.keys.Load())
@@ -241,19 +242,19 @@ func TestStoreIsBounded(t *testing.T) {
 
 // A node knows so many names of limiters and no more; buckets of others are left out, and said to be.
 func TestStoreIgnoresNamesTooMany(t *testing.T) {
-	tab, known := newTable(100), newRules()
+	tab, known := newTable(100), rule.New()
 	r := mustFind(t, known, "api", []limit.Limit{perHour(10)})
 	for i, full := 0, false; !full; i++ {
-		_, err := known.idOf(fmt.Sprint("flood-", i))
+		_, err := known.IDOf(fmt.Sprint("flood-", i))
 		full = err != nil
 	}
 	foreign := []wire.Image{
 		{Limiter: "one too many", Key: "a", Set: limit.NewSet([]limit.Limit{perHour(1)}), Levels: []float64{1}},
-		{Limiter: "api", Key: "b", Set: r.set, Levels: []float64{5}},
-		{Limiter: "", Key: "c", Set: r.set, Levels: []float64{5}},
+		{Limiter: "api", Key: "b", Set: r.Set, Levels: []float64{5}},
+		{Limiter: "", Key: "c", Set: r.Set, Levels: []float64{5}},
 	}
 	encoded := wire.AppendReplicaRequest(nil, &wire.ReplicaRequest{Parts: []wire.ReplicaPart{{Content: wire.Content{Buckets: foreign[:2]}}}})
-	decoded, err := wire.DecodeReplicaRequest(encoded, known.plainSet)
+	decoded, err := wire.DecodeReplicaRequest(encoded, known.PlainSet)
 	require.NoError(t, err, "the other buckets are not lost for it")
 	require.Equal(t, foreign[:2], decoded.Parts[0].Content.Buckets)
 	assert.Equal(t, 2, tab.partitions[7].store(tab, foreign, known, 0))
@@ -262,17 +263,17 @@ func TestStoreIgnoresNamesTooMany(t *testing.T) {
 }
 
 func TestRulesKnowNamesById(t *testing.T) {
-	known := newRules()
+	known := rule.New()
 	r := mustFind(t, known, "api", []limit.Limit{perHour(10)})
-	id, err := known.idOf("api")
+	id, err := known.IDOf("api")
 	require.NoError(t, err)
-	assert.Equal(t, r.id, id)
-	other, err := known.idOf("other")
+	assert.Equal(t, r.ID, id)
+	other, err := known.IDOf("other")
 	require.NoError(t, err)
 	assert.NotEqual(t, id, other)
-	assert.Equal(t, other, mustFind(t, known, "other", []limit.Limit{perHour(10)}).id)
-	assert.Equal(t, "api", known.name(id))
-	assert.Equal(t, "other", known.name(other))
-	_, err = known.idOf("")
+	assert.Equal(t, other, mustFind(t, known, "other", []limit.Limit{perHour(10)}).ID)
+	assert.Equal(t, "api", known.Name(id))
+	assert.Equal(t, "other", known.Name(other))
+	_, err = known.IDOf("")
 	assert.ErrorIs(t, err, ErrInvalidName)
 }

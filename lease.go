@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"math"
 	"sync"
@@ -43,8 +44,8 @@ func (t *table) leased(b *bucket, now int64) limit.LeasedOut {
 }
 
 // decideLending is decide for a caller that can use leases.
-func (t *table) decideLending(part uint16, id bucketKey, a *limit.Request, asked *wire.Borrowing, now int64) (d limit.Decision, g wire.Grant, ok bool) {
-	hash := id.hash(t.seed)
+func (t *table) decideLending(part uint16, id rule.BucketKey, a *limit.Request, asked *wire.Borrowing, now int64) (d limit.Decision, g wire.Grant, ok bool) {
+	hash := id.Hash(t.seed)
 	p := t.enter(part, now)
 	if p == nil {
 		return limit.Decision{}, wire.Grant{}, false
@@ -86,6 +87,6 @@ func (t *table) takeBack(b *bucket, returned []wire.LeaseReturn, now int64) (any
 }
 
 // GiveBack ends leases of a bucket whose caller takes nothing more.
-func (t *table) giveBack(part uint16, id bucketKey, returned []wire.LeaseReturn, now int64) bool {
+func (t *table) giveBack(part uint16, id rule.BucketKey, returned []wire.LeaseReturn, now int64) bool {
 	return t.change(part, id, now, func(b *bucket) { t.takeBack(b, returned, now) })
 }

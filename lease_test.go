@@ -10,6 +10,7 @@ import (
 
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/oracle"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
@@ -24,12 +25,12 @@ type borrower struct {
 func TestLeasesNeverAddTokens(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		given := withBurst(perSecond(float64(rapid.IntRange(100, 20000).Draw(t, "rate"))), float64(rapid.IntRange(50, 3000).Draw(t, "burst")))
-		rules := newRules()
-		here, err := rules.find(wire.AppendRule(nil, "api", []limit.Limit{given}))
+		rules := rule.New()
+		here, err := rules.Find(wire.AppendRule(nil, "api", []limit.Limit{given}))
 		require.NoError(t, err)
-		other, err := rules.find(wire.AppendRule(nil, "api", []limit.Limit{perMinute(1e9)}))
+		other, err := rules.Find(wire.AppendRule(nil, "api", []limit.Limit{perMinute(1e9)}))
 		require.NoError(t, err)
-		tight, err := rules.find(wire.AppendRule(nil, "api", []limit.Limit{given, perHour(1e9)}))
+		tight, err := rules.Find(wire.AppendRule(nil, "api", []limit.Limit{given, perHour(1e9)}))
 		require.NoError(t, err)
 		table, members := newTable(10), rapid.Int64Range(1, 3).Draw(t, "members")
 		table.members.Store(members)
@@ -37,7 +38,7 @@ func TestLeasesNeverAddTokens(t *testing.T) {
 		admit := func(at int64, cost float64) {
 			o.Admit(oracle.Take{Start: time.Duration(at), End: time.Duration(at), Cost: cost})
 		}
-		id := bucketKey{"k", here.id}
+		id := rule.BucketKey{Key: "k", Limiter: here.ID}
 		callers := make([]borrower, 3)
 		now := int64(0)
 		spend := func(c *borrower, at int64) {
@@ -60,8 +61,8 @@ func TestLeasesNeverAddTokens(t *testing.T) {
 					asked.Returned = []wire.LeaseReturn{{ID: c.lease.ID, Unused: c.lease.Tokens - c.used}}
 				}
 				*c = borrower{}
-				r := rapid.SampledFrom([]*rule{here, tight}).Draw(t, "limits")
-				d, g, ok := table.decideLending(0, id, &limit.Request{Set: r.set, Cost: 1}, &asked, now)
+				r := rapid.SampledFrom([]*rule.Rule{here, tight}).Draw(t, "limits")
+				d, g, ok := table.decideLending(0, id, &limit.Request{Set: r.Set, Cost: 1}, &asked, now)
 				require.True(t, ok)
 				if d.Allowed {
 					admit(now, 1)
@@ -81,21 +82,21 @@ func TestLeasesNeverAddTokens(t *testing.T) {
 					*c = borrower{}
 				}
 			case "take":
-				if d, _ := table.decide(0, id, &limit.Request{Set: here.set, Cost: 3}, now); d.Allowed {
+				if d, _ := table.decide(0, id, &limit.Request{Set: here.Set, Cost: 3}, now); d.Allowed {
 					admit(now, 3)
 				}
 			case "drain":
 				for range 10000 {
-					if d, _ := table.decide(0, id, &limit.Request{Set: here.set, Cost: 1}, now); !d.Allowed {
+					if d, _ := table.decide(0, id, &limit.Request{Set: here.Set, Cost: 1}, now); !d.Allowed {
 						break
 					}
 					admit(now, 1)
 				}
 			case "peek":
-				table.peek(0, id, here.set, now)
+				table.peek(0, id, here.Set, now)
 				table.sweep(0, now)
 			case "deploy": // somebody asks by other limits: of those above the bucket remembers only what it must
-				table.change(0, id, now, func(b *bucket) { b.Adopt(other.set, now) })
+				table.change(0, id, now, func(b *bucket) { b.Adopt(other.Set, now) })
 			case "move": // to another holder, whose clock is another one, and later
 				content, _, _ := table.collect(0, 0, 1<<20, rules, now)
 				now += int64(rapid.IntRange(0, 3000).Draw(t, "way")) * 1000
@@ -109,23 +110,23 @@ func TestLeasesNeverAddTokens(t *testing.T) {
 	})
 }
 
-func leasing(t *testing.T, limits ...limit.Limit) (*table, *rule, bucketKey) {
+func leasing(t *testing.T, limits ...limit.Limit) (*table, *rule.Rule, rule.BucketKey) {
 	t.Helper()
-	rules := newRules()
-	r, err := rules.find(wire.AppendRule(nil, "api", limits))
+	rules := rule.New()
+	r, err := rules.Find(wire.AppendRule(nil, "api", limits))
 	require.NoError(t, err)
 	tab := newTable(10)
 	tab.members.Store(3)
-	return tab, r, bucketKey{"k", r.id}
+	return tab, r, rule.BucketKey{Key: "k", Limiter: r.ID}
 }
 
 func TestLeaseIsAnEqualPartOfWhatIsLeft(t *testing.T) {
 	tab, r, id := leasing(t, perSecond(1000), perHour(1_000_000))
-	_, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 1}, &wire.Borrowing{Want: 1e9}, 0)
+	_, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.Set, Cost: 1}, &wire.Borrowing{Want: 1e9}, 0)
 	assert.Equal(t, 166.0, g.Tokens, "(1000 - 1) / 6")
-	_, second, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 1}, &wire.Borrowing{Want: 1e9}, 0)
+	_, second, _ := tab.decideLending(0, id, &limit.Request{Set: r.Set, Cost: 1}, &wire.Borrowing{Want: 1e9}, 0)
 	assert.Equal(t, 138.0, second.Tokens, "(1000 - 166 - 2) / 6")
-	d, third, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 1}, &wire.Borrowing{Want: 20}, 0)
+	d, third, _ := tab.decideLending(0, id, &limit.Request{Set: r.Set, Cost: 1}, &wire.Borrowing{Want: 20}, 0)
 	assert.Equal(t, 20.0, third.Tokens, "no more than wanted")
 	assert.Equal(t, 673.0, d.Remaining, "neither taken nor set aside")
 	assert.NotEqual(t, g.ID, second.ID)
@@ -146,7 +147,7 @@ func TestNoLeaseWhere(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tab, r, id := leasing(t, test.limit)
 			tab.members.Store(test.members)
-			d, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: test.cost}, &wire.Borrowing{Want: 1000}, 0)
+			d, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.Set, Cost: test.cost}, &wire.Borrowing{Want: 1000}, 0)
 			assert.True(t, d.Allowed)
 			assert.Zero(t, g.Tokens)
 		})
@@ -155,14 +156,14 @@ func TestNoLeaseWhere(t *testing.T) {
 
 func TestLeaseThatIsNotReturnedCountsAsUsed(t *testing.T) {
 	tab, r, id := leasing(t, perSecond(1000))
-	_, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 100}, &wire.Borrowing{Want: 1e9}, 0)
+	_, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.Set, Cost: 100}, &wire.Borrowing{Want: 1e9}, 0)
 	require.Zero(t, g.Tokens)
-	_, g, _ = tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 1}, &wire.Borrowing{Want: 1e9}, 0)
+	_, g, _ = tab.decideLending(0, id, &limit.Request{Set: r.Set, Cost: 1}, &wire.Borrowing{Want: 1e9}, 0)
 	require.Equal(t, 149.0, g.Tokens, "(1000 - 101) / 6")
 	end := int64(limit.LeaseTime + limit.LeaseReturnTime)
-	d, _ := tab.peek(0, id, r.set, end-1)
+	d, _ := tab.peek(0, id, r.Set, end-1)
 	assert.InDelta(t, 1000-101-149+20, d.Remaining, 0.01, "101 drain, 149 do not")
-	d, _ = tab.peek(0, id, r.set, end+int64(100*time.Millisecond))
+	d, _ = tab.peek(0, id, r.Set, end+int64(100*time.Millisecond))
 	assert.InDelta(t, 1000-101-149+120, d.Remaining, 0.01)
 	assert.Equal(t, 1.0, float64(tab.leases.expired))
 	assert.True(t, tab.giveBack(0, id, []wire.LeaseReturn{{ID: g.ID, Unused: 149}}, end+1))
@@ -171,30 +172,30 @@ func TestLeaseThatIsNotReturnedCountsAsUsed(t *testing.T) {
 
 func TestReturnedTokensAreThereAgain(t *testing.T) {
 	tab, r, id := leasing(t, perHour(6006))
-	_, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 6}, &wire.Borrowing{Want: 1e9}, 0)
+	_, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.Set, Cost: 6}, &wire.Borrowing{Want: 1e9}, 0)
 	require.Equal(t, 1000.0, g.Tokens)
-	d, denied, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 5001}, &wire.Borrowing{}, int64(time.Millisecond))
+	d, denied, _ := tab.decideLending(0, id, &limit.Request{Set: r.Set, Cost: 5001}, &wire.Borrowing{}, int64(time.Millisecond))
 	require.False(t, d.Allowed)
 	assert.InDelta(t, 5000, d.Remaining, 0.01)
 	assert.Equal(t, limit.LeaseTime-time.Millisecond, denied.Stands, "then some may come back")
-	d, _, _ = tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 5900}, &wire.Borrowing{Returned: []wire.LeaseReturn{{ID: g.ID, Unused: 990}, {ID: g.ID, Unused: 990}}}, int64(time.Millisecond))
+	d, _, _ = tab.decideLending(0, id, &limit.Request{Set: r.Set, Cost: 5900}, &wire.Borrowing{Returned: []wire.LeaseReturn{{ID: g.ID, Unused: 990}, {ID: g.ID, Unused: 990}}}, int64(time.Millisecond))
 	assert.True(t, d.Allowed)
 	assert.InDelta(t, 90, d.Remaining, 0.01)
 	assert.Equal(t, 10.0, tab.leases.used)
-	assert.False(t, tab.partitions[0].buckets.find(id.hash(tab.seed), id).HasMore(), "nothing stays behind")
+	assert.False(t, tab.partitions[0].buckets.find(id.Hash(tab.seed), id).HasMore(), "nothing stays behind")
 }
 
 // A turn that was promised must be there even if every lease is used at its last moment.
 func TestTurnsReckonWithLeases(t *testing.T) {
 	tab, r, id := leasing(t, withBurst(perSecond(10_000), 1000))
-	_, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 100}, &wire.Borrowing{Want: 1e9}, 0)
+	_, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.Set, Cost: 100}, &wire.Borrowing{Want: 1e9}, 0)
 	require.Zero(t, g.Tokens)
-	_, g, _ = tab.decideLending(0, id, &limit.Request{Set: r.set, Cost: 10}, &wire.Borrowing{Want: 1e9}, 0)
+	_, g, _ = tab.decideLending(0, id, &limit.Request{Set: r.Set, Cost: 10}, &wire.Borrowing{Want: 1e9}, 0)
 	require.Equal(t, 148.0, g.Tokens, "(1000 - 110) / 6")
 	// Level 110 drains in 11 ms; 148 of 1000 are out for 20 ms.
-	d, _, ok := tab.reserve(0, id, &limit.Request{Set: r.set, Cost: 852, Total: 852, Reserve: true, MaxDelay: time.Second}, 0)
+	d, _, ok := tab.reserve(0, id, &limit.Request{Set: r.Set, Cost: 852, Total: 852, Reserve: true, MaxDelay: time.Second}, 0)
 	require.True(t, ok && d.Allowed)
 	assert.Equal(t, 11*time.Millisecond, d.Delay, "fits beside the lease when the level is zero")
-	d, _ = tab.peek(0, id, r.set, int64(11*time.Millisecond))
+	d, _ = tab.peek(0, id, r.Set, int64(11*time.Millisecond))
 	assert.Zero(t, d.Remaining)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/peerlimit/peerlimit/fallback"
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/peerlimit/peerlimit/transport"
 )
@@ -25,7 +26,7 @@ import (
 type Limiter struct {
 	node      *Node
 	name      string
-	rule      *rule                                         // of static limits
+	rule      *rule.Rule                                    // of static limits
 	limits    func(ctx context.Context, key string) []Limit // otherwise
 	policy    fallback.Policy
 	ownPolicy bool            // given by WithFallback: other nodes do not know it
@@ -48,20 +49,20 @@ func (l *Limiter) Take(ctx context.Context, key string, cost float64) (Decision,
 	if err != nil {
 		return Decision{}, err
 	}
-	if err := checkSingleCost(r.set, cost); err != nil {
+	if err := checkSingleCost(r.Set, cost); err != nil {
 		return Decision{}, err
 	}
 	n := l.node
-	part, id, now := r.hash.Partition(key), bucketKey{key, r.id}, n.now()
-	d, ok := n.table.decide(part, id, &limit.Request{Set: r.set, Cost: cost}, now)
+	part, id, now := r.Hash.Partition(key), rule.BucketKey{Key: key, Limiter: r.ID}, n.now()
+	d, ok := n.table.decide(part, id, &limit.Request{Set: r.Set, Cost: cost}, now)
 	if !ok {
-		ok = n.hot.take(id, r.set, cost, now, &d)
+		ok = n.hot.take(id, r.Set, cost, now, &d)
 	}
 	if ok {
 		l.decided(key, cost, &d)
 		return decisionOf(&d), nil
 	}
-	m := &wire.Message{Kind: wire.KindTake, Rule: r.encoded, Key: key, Cost: cost}
+	m := &wire.Message{Kind: wire.KindTake, Rule: r.Encoded, Key: key, Cost: cost}
 	hot := n.hot.asking(id, r, part, m, now)
 	rep, err := l.ask(ctx, r, part, m, now)
 	n.hot.answered(hot, m, r, &rep.Response, err, now, n.now)
@@ -75,7 +76,7 @@ func (l *Limiter) Peek(ctx context.Context, key string) (Decision, error) {
 	if err != nil {
 		return Decision{}, err
 	}
-	ans, err := l.send(ctx, r, &wire.Message{Kind: wire.KindPeek, Rule: r.encoded, Key: key})
+	ans, err := l.send(ctx, r, &wire.Message{Kind: wire.KindPeek, Rule: r.Encoded, Key: key})
 	return decisionOf(&ans.Decision), err
 }
 
@@ -85,7 +86,7 @@ func (l *Limiter) Wait(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	return l.wait(ctx, r, key, math.Min(1, r.set.SmallestBurst()))
+	return l.wait(ctx, r, key, math.Min(1, r.Set.SmallestBurst()))
 }
 
 // WaitN takes cost tokens and returns when it is their turn, first come, first served across the cluster. A cost above
@@ -101,8 +102,8 @@ func (l *Limiter) WaitN(ctx context.Context, key string, cost float64) error {
 	return l.wait(ctx, r, key, cost)
 }
 
-func (l *Limiter) wait(ctx context.Context, r *rule, key string, cost float64) error {
-	return waitInTurn(ctx, r.set, cost, l.node.settings.MaxWait,
+func (l *Limiter) wait(ctx context.Context, r *rule.Rule, key string, cost float64) error {
+	return waitInTurn(ctx, r.Set, cost, l.node.settings.MaxWait,
 		func(ctx context.Context, part, total float64, maxDelay time.Duration) (*Reservation, error) {
 			return l.reserve(ctx, r, key, part, total, maxDelay)
 		})
@@ -116,7 +117,7 @@ func (l *Limiter) Reserve(ctx context.Context, key string, cost float64) (*Reser
 	if err != nil {
 		return nil, err
 	}
-	if err := checkSingleCost(r.set, cost); err != nil {
+	if err := checkSingleCost(r.Set, cost); err != nil {
 		return nil, err
 	}
 	maxDelay := l.node.settings.MaxWait
@@ -126,9 +127,9 @@ func (l *Limiter) Reserve(ctx context.Context, key string, cost float64) (*Reser
 	return l.reserve(ctx, r, key, cost, cost, maxDelay)
 }
 
-func (l *Limiter) reserve(ctx context.Context, r *rule, key string, cost, total float64, maxDelay time.Duration) (*Reservation, error) {
+func (l *Limiter) reserve(ctx context.Context, r *rule.Rule, key string, cost, total float64, maxDelay time.Duration) (*Reservation, error) {
 	ans, err := l.send(ctx, r, &wire.Message{
-		Kind: wire.KindReserve, Rule: r.encoded, Key: key, Cost: cost, Total: total, MaxDelay: maxDelay,
+		Kind: wire.KindReserve, Rule: r.Encoded, Key: key, Cost: cost, Total: total, MaxDelay: maxDelay,
 	})
 	if err != nil {
 		return nil, err
@@ -139,7 +140,7 @@ func (l *Limiter) reserve(ctx context.Context, r *rule, key string, cost, total 
 	reservation := &Reservation{due: time.Now().Add(ans.Decision.Delay), decision: decisionOf(&ans.Decision)}
 	if ans.Undo != nil {
 		reservation.cancel = func() {
-			ans.at.cancel(wire.Message{Kind: wire.KindCancel, Rule: r.encoded, Key: key, Undo: ans.Undo})
+			ans.at.cancel(wire.Message{Kind: wire.KindCancel, Rule: r.Encoded, Key: key, Undo: ans.Undo})
 		}
 	}
 	return reservation, nil
@@ -156,7 +157,7 @@ func (l *Limiter) Refund(ctx context.Context, key string, cost float64) error {
 	if err := validateCost(cost); err != nil {
 		return err
 	}
-	_, err = l.send(ctx, r, &wire.Message{Kind: wire.KindRefund, Rule: r.encoded, Key: key, Cost: cost})
+	_, err = l.send(ctx, r, &wire.Message{Kind: wire.KindRefund, Rule: r.Encoded, Key: key, Cost: cost})
 	return err
 }
 
@@ -167,7 +168,7 @@ func (l *Limiter) Reset(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	_, err = l.send(ctx, r, &wire.Message{Kind: wire.KindReset, Rule: r.encoded, Key: key})
+	_, err = l.send(ctx, r, &wire.Message{Kind: wire.KindReset, Rule: r.Encoded, Key: key})
 	return err
 }
 
@@ -212,7 +213,7 @@ func (l *Limiter) WithFallback(p fallback.Policy) *Limiter {
 }
 
 // prepare refuses calls that are wrong or come too late, and finds the rule to enforce.
-func (l *Limiter) prepare(ctx context.Context, key string) (*rule, error) {
+func (l *Limiter) prepare(ctx context.Context, key string) (*rule.Rule, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -232,13 +233,13 @@ func (l *Limiter) prepare(ctx context.Context, key string) (*rule, error) {
 		return nil, validateLimits(limits)
 	}
 	encoded := wire.AppendRule(buf[:0], l.name, limits)
-	if r := l.node.rules.lookup(encoded); r != nil {
+	if r := l.node.rules.Lookup(encoded); r != nil {
 		return r, nil
 	}
 	if err := validateLimits(limits); err != nil {
 		return nil, fmt.Errorf("limiter %q: %w", l.name, err)
 	}
-	return l.node.rules.find(encoded)
+	return l.node.rules.Find(encoded)
 }
 
 // reply is an answer and who gave it.
@@ -252,15 +253,15 @@ type canceller interface{ cancel(m wire.Message) }
 
 // send sends a question the way of every take: to this node's own table when it holds the key, otherwise to the holder,
 // and to the fallback when that cannot be reached.
-func (l *Limiter) send(ctx context.Context, r *rule, m *wire.Message) (reply, error) {
+func (l *Limiter) send(ctx context.Context, r *rule.Rule, m *wire.Message) (reply, error) {
 	n := l.node
-	part := r.hash.Partition(m.Key)
+	part := r.Hash.Partition(m.Key)
 	switch m.Kind {
 	case wire.KindReset:
-		n.alone.reset(part, bucketKey{m.Key, r.id}, n.now())
-		defer n.hot.forget(bucketKey{m.Key, r.id})
+		n.alone.reset(part, rule.BucketKey{Key: m.Key, Limiter: r.ID}, n.now())
+		defer n.hot.forget(rule.BucketKey{Key: m.Key, Limiter: r.ID})
 	case wire.KindRefund:
-		defer n.hot.forget(bucketKey{m.Key, r.id})
+		defer n.hot.forget(rule.BucketKey{Key: m.Key, Limiter: r.ID})
 	}
 	now := n.now()
 	if ans, ok := n.table.answer(r, part, m, now); ok {
@@ -272,7 +273,7 @@ func (l *Limiter) send(ctx context.Context, r *rule, m *wire.Message) (reply, er
 
 // ask asks those who may decide about a key that this node does not hold: the owner, by whom the question gets to the
 // holder if that is another; when it cannot be reached its standby; and when neither can, this node decides alone.
-func (l *Limiter) ask(ctx context.Context, r *rule, part uint16, m *wire.Message, began int64) (reply, error) {
+func (l *Limiter) ask(ctx context.Context, r *rule.Rule, part uint16, m *wire.Message, began int64) (reply, error) {
 	n := l.node
 	patience := n.patience(ctx)
 	rep, owner, err := n.askHolder(ctx, r, part, m, began, patience)
@@ -323,7 +324,7 @@ func (l *Limiter) ask(ctx context.Context, r *rule, part uint16, m *wire.Message
 // localCanceller takes back a reservation that a table of this node made.
 type localCanceller struct {
 	table *table
-	rule  *rule
+	rule  *rule.Rule
 	part  uint16
 	node  *Node
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
@@ -14,16 +15,16 @@ const MaxNameLen = wire.MaxNameLen
 // MaxKeyLen is the greatest length of a key, in bytes. Keys are bytes: they need not be UTF-8.
 const MaxKeyLen = wire.MaxKeyLen
 
-// forgetNames forgets what nobody uses, from time to time until the node ends.
+// ForgetNames forgets what nobody uses, from time to time until the node ends.
 func (n *Node) forgetNames(ctx context.Context) {
-	ticker := time.NewTicker(nameTurn)
+	ticker := time.NewTicker(rule.NameTurn)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			n.rules.forgetNames(func(mark func(limiterID)) {
+			n.rules.ForgetNames(func(mark func(rule.LimiterID)) {
 				n.table.markNames(mark)
 				n.alone.markNames(mark)
 			})

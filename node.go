@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/peerlimit/peerlimit/transport"
 )
@@ -30,7 +31,7 @@ type Node struct {
 	table    *table   // copies of partitions; where this node holds, it decides by them for the cluster
 	alone    *table   // buckets for deciding alone
 	hot      *hotKeys // of other holders; nil when leases and remembered denials are both off
-	rules    *rules
+	rules    *rule.Rules
 	counters counters
 	events   *events
 
@@ -88,7 +89,7 @@ func Start(cfg Config) (*Node, error) {
 	}
 	n := &Node{
 		settings: s, identity: s.identity, log: s.Logger.With(slog.String("node", s.identity)), began: time.Now(),
-		table: newTable(s.MaxKeys), alone: newTable(s.MaxKeys), rules: newRules(),
+		table: newTable(s.MaxKeys), alone: newTable(s.MaxKeys), rules: rule.New(),
 		limiters: make(map[string]*Limiter), peers: make(map[string]*peer), members: make(map[string]Member),
 		changed: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
@@ -216,10 +217,10 @@ func (n *Node) Limiter(name string, limits ...Limit) (*Limiter, error) {
 	if err := validateLimits(inner); err != nil {
 		return nil, fmt.Errorf("limiter %q: %w", name, err)
 	}
-	if err := n.rules.keep(name); err != nil {
+	if err := n.rules.Keep(name); err != nil {
 		return nil, err
 	}
-	r, err := n.rules.find(wire.AppendRule(nil, name, inner))
+	r, err := n.rules.Find(wire.AppendRule(nil, name, inner))
 	if err != nil {
 		return nil, err
 	}
@@ -237,7 +238,7 @@ func (n *Node) LimiterFunc(name string, limits func(ctx context.Context, key str
 	if limits == nil {
 		return nil, fmt.Errorf("%w: limiter %q has no function", ErrInvalidLimit, name)
 	}
-	if err := n.rules.keep(name); err != nil {
+	if err := n.rules.Keep(name); err != nil {
 		return nil, err
 	}
 	return n.register(&Limiter{node: n, name: name, limits: limits, policy: n.settings.Fallback, counts: new(decisionCounts)})
@@ -254,7 +255,7 @@ func (n *Node) register(l *Limiter) (*Limiter, error) {
 		n.limiters[l.name] = l
 		return l, nil
 	}
-	if old.rule == nil || l.rule == nil || !slices.Equal(old.rule.set.Limits, l.rule.set.Limits) {
+	if old.rule == nil || l.rule == nil || !slices.Equal(old.rule.Set.Limits, l.rule.Set.Limits) {
 		return nil, fmt.Errorf("%w: %q is in use with other limits", ErrNameTaken, l.name)
 	}
 	return old, nil

@@ -8,6 +8,7 @@ import (
 
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/require"
 )
@@ -23,8 +24,8 @@ func BenchmarkReplication(b *testing.B) {
 
 func benchmarkReplication(b *testing.B, takes int) {
 	const keys = 100_000
-	holder, standby, known, knownThere := tableOfNode(), tableOfNode(), newRules(), newRules()
-	rule := mustFind(b, known, "api", []limit.Limit{perHour(1e9)})
+	holder, standby, known, knownThere := tableOfNode(), tableOfNode(), rule.New(), rule.New()
+	found := mustFind(b, known, "api", []limit.Limit{perHour(1e9)})
 	for part := range uint16(ring.Partitions) {
 		p := &holder.partitions[part]
 		p.holding.hold(wire.Version{Ballot: wire.Ballot{Number: 5, By: "node0-01234567"}, Holder: "node0-01234567"})
@@ -34,12 +35,12 @@ func benchmarkReplication(b *testing.B, takes int) {
 	}
 	type place struct {
 		part uint16
-		id   bucketKey
+		id   rule.BucketKey
 	}
 	places := make([]place, keys)
 	for i := range places {
 		key := fmt.Sprintf("user-%06d", i)
-		places[i] = place{rule.hash.Partition(key), bucketKey{key, rule.id}}
+		places[i] = place{found.Hash.Partition(key), rule.BucketKey{Key: key, Limiter: found.ID}}
 	}
 	var packing, taking time.Duration
 	sent, now := 0, int64(0)
@@ -48,7 +49,7 @@ func benchmarkReplication(b *testing.B, takes int) {
 		for range takes {
 			now++
 			at := &places[rand.IntN(keys)]
-			holder.decide(at.part, at.id, &limit.Request{Set: rule.set, Cost: 1}, now)
+			holder.decide(at.part, at.id, &limit.Request{Set: found.Set, Cost: 1}, now)
 		}
 		var parts []uint16
 		began := time.Now()
@@ -68,7 +69,7 @@ func benchmarkReplication(b *testing.B, takes int) {
 			sent += len(message)
 
 			began = time.Now()
-			q, err := wire.DecodeReplicaRequest(message, knownThere.plainSet)
+			q, err := wire.DecodeReplicaRequest(message, knownThere.PlainSet)
 			require.NoError(b, err)
 			acks := make([]wire.ReplicaAck, len(q.Parts))
 			for i := range q.Parts {

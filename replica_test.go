@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -25,8 +26,8 @@ const rigPart = 7
 
 type replicaRig struct {
 	holder   *table
-	rules    *rules
-	rule     *rule
+	rules    *rule.Rules
+	rule     *rule.Rule
 	standbys map[string]*rigStandby
 
 	taken map[string]float64            // by key
@@ -36,7 +37,7 @@ type replicaRig struct {
 // rigStandby is a standby and the link to it.
 type rigStandby struct {
 	table *table
-	rules *rules
+	rules *rule.Rules
 	wire  [][]byte // all that was ever sent: any of it may arrive, at any time and more than once
 
 	// What the holder's sender to this standby remembers.
@@ -61,13 +62,13 @@ func holdIn(t *table, name string, number uint64) {
 
 func newReplicaRig(t require.TestingT, standbys ...string) *replicaRig {
 	r := &replicaRig{
-		holder: tableOfNode(), rules: newRules(), standbys: make(map[string]*rigStandby),
+		holder: tableOfNode(), rules: rule.New(), standbys: make(map[string]*rigStandby),
 		taken: make(map[string]float64), then: make(map[uint64]map[string]float64),
 	}
 	r.rule = mustFind(t, r.rules, "api", []limit.Limit{perHour(1000)})
 	holdIn(r.holder, "holder", 5)
 	for _, name := range standbys {
-		r.standbys[name] = &rigStandby{table: tableOfNode(), rules: newRules()}
+		r.standbys[name] = &rigStandby{table: tableOfNode(), rules: rule.New()}
 	}
 	return r
 }
@@ -76,7 +77,7 @@ func (r *replicaRig) part() *partition { return &r.holder.partitions[rigPart] }
 
 // take takes a token and remembers the state of the partition after it.
 func (r *replicaRig) take(t require.TestingT, key string) {
-	d, ok := r.holder.decide(rigPart, bucketKey{key, r.rule.id}, &limit.Request{Set: r.rule.set, Cost: 1}, 0)
+	d, ok := r.holder.decide(rigPart, rule.BucketKey{Key: key, Limiter: r.rule.ID}, &limit.Request{Set: r.rule.Set, Cost: 1}, 0)
 	require.True(t, ok)
 	require.True(t, d.Allowed)
 	r.taken[key]++
@@ -119,7 +120,7 @@ func (r *replicaRig) send(name string) bool {
 // arrive has the i-th message arrive at a standby. The answer to the one that is under way waits to be heard.
 func (r *replicaRig) arrive(t require.TestingT, name string, i int) wire.ReplicaAck {
 	h := r.standbys[name]
-	q, err := wire.DecodeReplicaRequest(h.wire[i], h.rules.plainSet)
+	q, err := wire.DecodeReplicaRequest(h.wire[i], h.rules.PlainSet)
 	require.NoError(t, err)
 	ack, _ := h.table.takeReplica(&q.Parts[0], true, h.rules, 0)
 	h.table.tidy(rigPart, 0)
@@ -139,7 +140,7 @@ func (r *replicaRig) arriveTogether(t require.TestingT, name string, first, seco
 	}
 	both := []*arriving{{message: first}, {message: second}}
 	for _, m := range both {
-		q, err := wire.DecodeReplicaRequest(h.wire[m.message], h.rules.plainSet)
+		q, err := wire.DecodeReplicaRequest(h.wire[m.message], h.rules.PlainSet)
 		require.NoError(t, err)
 		m.storing = storing{table: h.table, part: &q.Parts[0], full: true, rules: h.rules}
 		m.made = h.table.build(rigPart, &m.part.Content, h.rules, 0)
@@ -190,7 +191,7 @@ func (r *replicaRig) finish(t require.TestingT, name string) {
 }
 
 // levels returns what a table has for each key of the rig's limiter.
-func levels(t *table, rules *rules) map[string]float64 {
+func levels(t *table, rules *rule.Rules) map[string]float64 {
 	found := make(map[string]float64)
 	for _, slot := range allIn(&t.partitions[rigPart].buckets) {
 		if slot.bucket.Level(0) > 0 {
@@ -380,7 +381,7 @@ func TestDroppedBucketsAreDroppedAtTheStandby(t *testing.T) {
 		r.take(t, key)
 	}
 	r.finish(t, "a")
-	r.holder.reset(rigPart, bucketKey{"reset", r.rule.id}, 0)
+	r.holder.reset(rigPart, rule.BucketKey{Key: "reset", Limiter: r.rule.ID}, 0)
 	r.take(t, "evicted")
 	removeIf(&r.part().buckets, func(b *bucket) bool {
 		if b.key() != "evicted" {

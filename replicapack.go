@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"maps"
 )
@@ -38,7 +39,7 @@ type shipment struct {
 	message []byte
 
 	limiter string // of the bucket added last: mostly it is the next one's, too
-	id      limiterID
+	id      rule.LimiterID
 }
 
 // sentPart is what is remembered of a part of a shipment until the standby has answered.
@@ -109,7 +110,7 @@ const (
 
 // pack puts what the standby lacks of a partition into a shipment. A partition whose holder is going to acquire anew is put
 // off: the standby would refuse it. The transfer is for the pieces that follow the first.
-func (t *table) pack(s *shipment, part uint16, standby string, rules *rules, now int64) (result packed, tr *transfer) {
+func (t *table) pack(s *shipment, part uint16, standby string, rules *rule.Rules, now int64) (result packed, tr *transfer) {
 	t.inSteps(part, func(p *partition) (more bool) {
 		if p.listAgain() {
 			return true
@@ -127,7 +128,7 @@ func (t *table) pack(s *shipment, part uint16, standby string, rules *rules, now
 }
 
 // packChanged puts what has changed into a shipment, or begins a transfer of everything. The caller holds p.mu.
-func (t *table) packChanged(s *shipment, part uint16, p *partition, standby string, rules *rules, now int64) (packed, *transfer) {
+func (t *table) packChanged(s *shipment, part uint16, p *partition, standby string, rules *rule.Rules, now int64) (packed, *transfer) {
 	h := &p.holding
 	if !h.holds {
 		return packedAll, nil
@@ -167,7 +168,7 @@ func (t *table) packChanged(s *shipment, part uint16, p *partition, standby stri
 }
 
 // packChanges puts all changes of a partition into a shipment. The caller holds p.mu.
-func (t *table) packChanges(s *shipment, part uint16, p *partition, rules *rules, now int64) {
+func (t *table) packChanges(s *shipment, part uint16, p *partition, rules *rule.Rules, now int64) {
 	h := &p.holding
 	sent := sentPart{changed: p.dirty, marks: h.replication.marks}
 	var content wire.Content
@@ -182,7 +183,7 @@ func (t *table) packChanges(s *shipment, part uint16, p *partition, rules *rules
 // packSome puts the first changes of a partition into a shipment, where all are too many. They have the version that the
 // standby has acknowledged: its copy then contains more than that, and those that follow, the last of them with the holder's
 // version, build on the same. The caller holds p.mu.
-func (t *table) packSome(s *shipment, part uint16, p *partition, count int, rules *rules, now int64) {
+func (t *table) packSome(s *shipment, part uint16, p *partition, count int, rules *rule.Rules, now int64) {
 	h := &p.holding
 	v := h.copy
 	v.Seq = h.replication.acked
@@ -194,7 +195,7 @@ func (t *table) packSome(s *shipment, part uint16, p *partition, count int, rule
 }
 
 // packBuckets packs buckets that are listed as changed, and are not any more. The caller holds p.mu.
-func (t *table) packBuckets(s *shipment, p *partition, changed []*bucket, rules *rules, now int64) []wire.Image {
+func (t *table) packBuckets(s *shipment, p *partition, changed []*bucket, rules *rule.Rules, now int64) []wire.Image {
 	holds.touch(len(changed))
 	images := wire.RoomIn(&s.images, len(changed))
 	for _, b := range changed {
@@ -207,14 +208,14 @@ func (t *table) packBuckets(s *shipment, p *partition, changed []*bucket, rules 
 
 // packBucket returns what there is now under the name of a bucket, and counts its size. That can be another bucket, or
 // none: the one that has changed may have been dropped since.
-func (t *table) packBucket(s *shipment, p *partition, b *bucket, rules *rules, now int64) wire.Image {
+func (t *table) packBucket(s *shipment, p *partition, b *bucket, rules *rule.Rules, now int64) wire.Image {
 	if s.limiter == "" || s.id != b.limiter {
-		s.limiter, s.id = rules.name(b.limiter), b.limiter
+		s.limiter, s.id = rules.Name(b.limiter), b.limiter
 	}
 	current := b
 	if b.home == nowhere {
 		name := b.name()
-		current = p.buckets.find(name.hash(t.seed), name)
+		current = p.buckets.find(name.Hash(t.seed), name)
 	}
 	if current == nil {
 		s.room -= imageOverhead + len(b.key())
@@ -245,7 +246,7 @@ func (t *table) beginAll(s *shipment, part uint16, p *partition) (packed, *trans
 
 // packNext puts the next piece of a transfer into a shipment that has room for it. It reports whether there are more; when
 // it has put nothing in, the transfer has come to an end before its time.
-func (t *table) packNext(s *shipment, tr *transfer, standby string, rules *rules, now int64) (more bool) {
+func (t *table) packNext(s *shipment, tr *transfer, standby string, rules *rule.Rules, now int64) (more bool) {
 	piece := wire.ReplicaPart{Part: tr.part, Version: tr.version, Since: tr.sent, Full: true, First: !tr.begun}
 	size, whole := 0, false // whole says that the piece is
 	t.inSteps(tr.part, func(p *partition) (more bool) {

@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"context"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"slices"
 	"time"
@@ -69,7 +70,7 @@ func (n *Node) replicaLater(from string, request []byte) func(context.Context) [
 
 // answerReplica takes the replicas of a message, or says why not.
 func (n *Node) answerReplica(m *wire.ReplicaMemory) ([]byte, error) {
-	q, err := m.Decode(n.rules.plainSet)
+	q, err := m.Decode(n.rules.PlainSet)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +101,7 @@ func (n *Node) onReplica(q *wire.ReplicaRequest) *wire.ReplicaResponse {
 
 // takeReplica takes what a holder has sent of one partition, or says why not. full says that this node's evidence is
 // fresh. ended reports that an attempt of this node's to acquire the partition is over.
-func (t *table) takeReplica(part *wire.ReplicaPart, full bool, rules *rules, now int64) (ack wire.ReplicaAck, ended bool) {
+func (t *table) takeReplica(part *wire.ReplicaPart, full bool, rules *rule.Rules, now int64) (ack wire.ReplicaAck, ended bool) {
 	s := storing{table: t, part: part, full: full, rules: rules, now: now}
 	if part.Full {
 		s.made = t.build(part.Part, &part.Content, rules, now)
@@ -115,7 +116,7 @@ type storing struct {
 	part  *wire.ReplicaPart
 	made  *built // of all of it, if that is what was sent
 	full  bool   // this node's evidence is fresh
-	rules *rules
+	rules *rule.Rules
 	now   int64
 
 	copy wire.Version // what there was before the first step

@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"context"
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"math"
 	"strings"
@@ -18,7 +19,7 @@ import (
 
 // spending is what a node's shares were spent on.
 type spending struct {
-	rule *rule
+	rule *rule.Rule
 	key  string
 }
 
@@ -79,7 +80,7 @@ func newReporter(self string) *reporter {
 }
 
 // note takes in that a share of this node admitted cost.
-func (r *reporter) note(part uint16, rule *rule, key string, cost float64) {
+func (r *reporter) note(part uint16, rule *rule.Rule, key string, cost float64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	u := r.parts[part]
@@ -109,7 +110,7 @@ func (r *reporter) note(part uint16, rule *rule, key string, cost float64) {
 }
 
 // takeBack undoes a note whose tokens went back to the share, unless it may have been reported.
-func (r *reporter) takeBack(part uint16, rule *rule, key string, cost float64) {
+func (r *reporter) takeBack(part uint16, rule *rule.Rule, key string, cost float64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	u, id := r.parts[part], spending{rule, key}
@@ -151,7 +152,7 @@ func (r *reporter) dropOldest() {
 func (r *reporter) fix(part uint16, u *unreported) {
 	size := reportBudget
 	for id, cost := range u.open {
-		c := wire.Charge{Rule: id.rule.encoded, Key: id.key, Cost: cost}
+		c := wire.Charge{Rule: id.rule.Encoded, Key: id.key, Cost: cost}
 		if size += c.Size(); size > reportBudget {
 			size = c.Size()
 			r.number++
@@ -388,11 +389,11 @@ func (n *Node) charge(p *partition, q *wire.Debt, now int64) {
 	for i := range q.Charges {
 		holds.touch(1)
 		c := &q.Charges[i]
-		r, err := n.rules.find(c.Rule)
+		r, err := n.rules.Find(c.Rule)
 		if err != nil {
 			continue // one name too many: this node cannot decide about its keys either
 		}
-		n.table.spend(q.Part, p, bucketKey{c.Key, r.id}, r.set, c.Cost, now)
+		n.table.spend(q.Part, p, rule.BucketKey{Key: c.Key, Limiter: r.ID}, r.Set, c.Cost, now)
 	}
 	if p.holding.holds { // or else the copy would seem to have more of what its holder has decided than it has
 		p.holding.copy.Seq++ // the mark alone is news for the standby
@@ -445,8 +446,8 @@ func (a *attempt) keep(reports []wire.Debt) {
 }
 
 // spend charges a bucket with what was spent elsewhere. The caller holds p.mu.
-func (t *table) spend(part uint16, p *partition, id bucketKey, set *limit.Set, cost float64, now int64) {
-	hash := id.hash(t.seed)
+func (t *table) spend(part uint16, p *partition, id rule.BucketKey, set *limit.Set, cost float64, now int64) {
+	hash := id.Hash(t.seed)
 	b := p.buckets.find(hash, id)
 	if b == nil {
 		b = t.insert(p, hash, id, set, now)
@@ -461,13 +462,13 @@ func (t *table) spend(part uint16, p *partition, id bucketKey, set *limit.Set, c
 // shareCanceller takes back a reservation that a share made.
 type shareCanceller struct {
 	localCanceller
-	rule *rule // under the whole limit: what is reported
+	rule *rule.Rule // under the whole limit: what is reported
 	cost float64
 }
 
 func (c shareCanceller) cancel(m wire.Message) {
 	n := c.node
-	if exact, _ := c.table.cancel(c.part, bucketKey{m.Key, c.rule.id}, *m.Undo, n.now()); exact {
+	if exact, _ := c.table.cancel(c.part, rule.BucketKey{Key: m.Key, Limiter: c.rule.ID}, *m.Undo, n.now()); exact {
 		n.reporter.takeBack(c.part, c.rule, m.Key, c.cost)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -14,16 +15,16 @@ import (
 
 // reportNode is as much of a node as charging needs: it holds everything and its clock is never read.
 func reportNode(known ...string) *Node {
-	n := &Node{identity: "self", table: newTable(1 << 20), rules: newRules(), reporter: newReporter("self"), membership: &membership{}}
+	n := &Node{identity: "self", table: newTable(1 << 20), rules: rule.New(), reporter: newReporter("self"), membership: &membership{}}
 	names := &knownNames{names: slices.Sorted(slices.Values(known)), known: len(known)}
 	n.membership.names.Store(names)
 	n.membership.current.Store(newView(nil, nil, names, len(known)))
 	return n
 }
 
-func (n *Node) levelOf(part uint16, r *rule, key string) float64 {
-	id := bucketKey{key, r.id}
-	b := n.table.partitions[part].buckets.find(id.hash(n.table.seed), id)
+func (n *Node) levelOf(part uint16, r *rule.Rule, key string) float64 {
+	id := rule.BucketKey{Key: key, Limiter: r.ID}
+	b := n.table.partitions[part].buckets.find(id.Hash(n.table.seed), id)
 	if b == nil {
 		return 0
 	}
@@ -36,7 +37,7 @@ func TestReportsAreChargedOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const part = 7
 		n := reportNode("self", "other")
-		r, err := n.rules.find(wire.AppendRule(nil, "api", []limit.Limit{perHour(1e6)}))
+		r, err := n.rules.Find(wire.AppendRule(nil, "api", []limit.Limit{perHour(1e6)}))
 		require.NoError(t, err)
 		p := &n.table.partitions[part]
 		from := newReporter("other")
@@ -102,7 +103,7 @@ func TestChargesAreBounded(t *testing.T) {
 
 func TestUnreportedIsBounded(t *testing.T) {
 	n := reportNode("self")
-	r, err := n.rules.find(wire.AppendRule(nil, "api", []limit.Limit{perHour(10)}))
+	r, err := n.rules.Find(wire.AppendRule(nil, "api", []limit.Limit{perHour(10)}))
 	require.NoError(t, err)
 	for i := range maxUnreported + 100 {
 		n.reporter.note(uint16(i/10), r, fmt.Sprint("user-", i), 1)
@@ -120,7 +121,7 @@ func TestUnreportedIsBounded(t *testing.T) {
 // A reservation that was taken back is not reported, unless it may have been already.
 func TestTakenBackIsNotReported(t *testing.T) {
 	n := reportNode("self")
-	r, err := n.rules.find(wire.AppendRule(nil, "api", []limit.Limit{perHour(10)}))
+	r, err := n.rules.Find(wire.AppendRule(nil, "api", []limit.Limit{perHour(10)}))
 	require.NoError(t, err)
 	n.reporter.note(1, r, "a", 3)
 	n.reporter.takeBack(1, r, "a", 3)
@@ -152,15 +153,15 @@ func TestMarksAreBounded(t *testing.T) {
 }
 
 func TestAnswersCarryReports(t *testing.T) {
-	rule := wire.AppendRule(nil, "api", []limit.Limit{perHour(10)})
+	found := wire.AppendRule(nil, "api", []limit.Limit{perHour(10)})
 	q := wire.AcquireResponse{Heard: 3, Parts: []wire.PartitionReply{
 		{Part: 5, Kind: wire.ReplyNotHolding, Debts: []wire.Debt{
-			{Member: "a", Part: 5, Seq: 2, Charges: []wire.Charge{{Rule: rule, Key: "k", Cost: 1}, {Rule: rule, Key: "l", Cost: 2.5}}},
-			{Member: "a", Part: 5, Seq: 4, Charges: []wire.Charge{{Rule: rule, Key: "k", Cost: 9}}},
+			{Member: "a", Part: 5, Seq: 2, Charges: []wire.Charge{{Rule: found, Key: "k", Cost: 1}, {Rule: found, Key: "l", Cost: 2.5}}},
+			{Member: "a", Part: 5, Seq: 4, Charges: []wire.Charge{{Rule: found, Key: "k", Cost: 9}}},
 		}},
 		{Part: 6, Kind: wire.ReplyNotHolding},
 	}}
-	decoded, err := wire.DecodeAcquireResponse(wire.AppendAcquireResponse(nil, &q), newRules().plainSet)
+	decoded, err := wire.DecodeAcquireResponse(wire.AppendAcquireResponse(nil, &q), rule.New().PlainSet)
 	require.NoError(t, err)
 	assert.Equal(t, q, decoded)
 }

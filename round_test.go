@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/require"
 )
@@ -13,15 +14,15 @@ import (
 func pieceOf(kind wire.ReplyKind, number uint64, key string, next uint32) *wire.PartitionReply {
 	a := &wire.PartitionReply{
 		Kind: kind, Version: wire.Version{Ballot: wire.Ballot{Number: number, By: "x"}}, Next: next,
-		Content: wire.Content{Buckets: []wire.Image{{Limiter: "api", Key: key, Set: pieceRule.set, Levels: []float64{1}}}},
+		Content: wire.Content{Buckets: []wire.Image{{Limiter: "api", Key: key, Set: pieceRule.Set, Levels: []float64{1}}}},
 	}
 	return a
 }
 
 var (
 	pieceTable   = newTable(100)
-	pieceRules   = newRules()
-	pieceRule, _ = pieceRules.find(wire.AppendRule(nil, "api", []limit.Limit{perHour(10)}))
+	pieceRules   = rule.New()
+	pieceRule, _ = pieceRules.Find(wire.AppendRule(nil, "api", []limit.Limit{perHour(10)}))
 )
 
 // stageOf has an attempt stage a piece as the keeper does.

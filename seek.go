@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"context"
 	"errors"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"time"
 )
@@ -25,7 +26,7 @@ func (n *Node) patience(ctx context.Context) time.Duration {
 
 // askHolder asks the owner, or seeks the holder when that is this node, which does not hold, or the owner does not know.
 // owner is who the ring names when it is another node. It may take patience from began on.
-func (n *Node) askHolder(ctx context.Context, r *rule, part uint16, m *wire.Message, began int64, patience time.Duration) (rep reply, owner *peer, err error) {
+func (n *Node) askHolder(ctx context.Context, r *rule.Rule, part uint16, m *wire.Message, began int64, patience time.Duration) (rep reply, owner *peer, err error) {
 	owner = n.route.Load().owner(part)
 	if owner == nil {
 		rep, err = n.seek(ctx, r, part, m, "", patience)
@@ -50,7 +51,7 @@ func (n *Node) replyOf(m *wire.Message, ans wire.Response, p *peer) reply {
 // seek answers a question about a key that this node did not hold a moment ago: as soon as it does, or by passing the
 // question on to the node that probably holds; never back to where it came from. It gives up after some time, and at once
 // where nobody here can know: then whoever has a copy decides by a share.
-func (n *Node) seek(ctx context.Context, r *rule, part uint16, m *wire.Message, from string, patience time.Duration) (reply, error) {
+func (n *Node) seek(ctx context.Context, r *rule.Rule, part uint16, m *wire.Message, from string, patience time.Duration) (reply, error) {
 	end := n.now() + int64(patience)
 	timer := time.NewTimer(seekInterval)
 	defer timer.Stop()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"strings"
 )
@@ -18,16 +19,16 @@ func (n *Node) handle(from string, request, response []byte) (reply []byte, late
 	if err != nil {
 		return n.refuse(response, from, err), nil
 	}
-	r, err := n.rules.find(m.Rule)
+	r, err := n.rules.Find(m.Rule)
 	if err != nil {
 		return n.refuse(response, from, err), nil
 	}
 	if m.Kind == wire.KindTake || m.Kind == wire.KindReserve {
-		if err := checkSingleCost(r.set, m.Cost); err != nil {
+		if err := checkSingleCost(r.Set, m.Cost); err != nil {
 			return n.refuse(response, from, err), nil
 		}
 	}
-	part := r.hash.Partition(m.Key)
+	part := r.Hash.Partition(m.Key)
 	if n.table.isInWork(part) { // what comes after this on the connection is not to wait
 		return nil, n.answerLater(from, r, part, m)
 	}
@@ -40,8 +41,8 @@ func (n *Node) handle(from string, request, response []byte) (reply []byte, late
 
 // answerLater returns what answers a question about a key that this node does not hold, or whose partition is in work. It is
 // a function of its own so that only such a question has to live on the heap.
-func (n *Node) answerLater(from string, r *rule, part uint16, m wire.Message) func(context.Context) []byte {
-	m.Rule, m.Key = r.encoded, strings.Clone(m.Key) // the request's buffer is reused
+func (n *Node) answerLater(from string, r *rule.Rule, part uint16, m wire.Message) func(context.Context) []byte {
+	m.Rule, m.Key = r.Encoded, strings.Clone(m.Key) // the request's buffer is reused
 	return func(ctx context.Context) []byte {
 		if ans, ok := n.table.answer(r, part, &m, n.now()); ok {
 			n.counters.served.Add(1)
@@ -53,7 +54,7 @@ func (n *Node) answerLater(from string, r *rule, part uint16, m wire.Message) fu
 }
 
 // answerElsewhere answers another node's question about a key that this node does not hold.
-func (n *Node) answerElsewhere(ctx context.Context, from string, r *rule, part uint16, m *wire.Message) wire.Response {
+func (n *Node) answerElsewhere(ctx context.Context, from string, r *rule.Rule, part uint16, m *wire.Message) wire.Response {
 	var rep reply
 	var err error
 	// The caller waits for one RPC timeout. It is better told before that nobody was found.
@@ -79,22 +80,22 @@ func (n *Node) answerElsewhere(ctx context.Context, from string, r *rule, part u
 }
 
 // answer does what m asks of a bucket of this table, and reports whether this node decides about it.
-func (t *table) answer(r *rule, part uint16, m *wire.Message, now int64) (a wire.Response, ok bool) {
-	id := bucketKey{m.Key, r.id}
+func (t *table) answer(r *rule.Rule, part uint16, m *wire.Message, now int64) (a wire.Response, ok bool) {
+	id := rule.BucketKey{Key: m.Key, Limiter: r.ID}
 	a.Status = wire.StatusDecided
 	switch m.Kind {
 	case wire.KindTake:
-		a.Decision, a.Grant, ok = t.decideLending(part, id, &limit.Request{Set: r.set, Cost: m.Cost}, &m.Borrow, now)
+		a.Decision, a.Grant, ok = t.decideLending(part, id, &limit.Request{Set: r.Set, Cost: m.Cost}, &m.Borrow, now)
 	case wire.KindReserve:
-		turn := limit.Request{Set: r.set, Cost: m.Cost, Total: m.Total, Reserve: true, MaxDelay: min(m.MaxDelay, t.longestTurn)}
+		turn := limit.Request{Set: r.Set, Cost: m.Cost, Total: m.Total, Reserve: true, MaxDelay: min(m.MaxDelay, t.longestTurn)}
 		a.Decision, a.Undo, ok = t.reserve(part, id, &turn, now)
 	case wire.KindPeek:
-		a.Decision, ok = t.peek(part, id, r.set, now)
+		a.Decision, ok = t.peek(part, id, r.Set, now)
 	case wire.KindCancel:
 		a.Status = wire.StatusDone
 		_, ok = t.cancel(part, id, *m.Undo, now)
 	case wire.KindRefund:
-		a.Status, ok = wire.StatusDone, t.refund(part, id, r.set, m.Cost, now)
+		a.Status, ok = wire.StatusDone, t.refund(part, id, r.Set, m.Cost, now)
 	case wire.KindReset:
 		a.Status, ok = wire.StatusDone, t.reset(part, id, now)
 	case wire.KindReturn:

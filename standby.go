@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"context"
 	"errors"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"slices"
 	"time"
@@ -15,7 +16,7 @@ import (
 // askStandby asks the standby of a partition, because the owner has not decided for that cause. One that has no replica, because
 // it has become the standby a moment ago, is passed over for the one after it. A limiter with a policy of its own is not
 // decided for by the standby's: for it this node does what the standby would, and has the owner decide or nobody.
-func (n *Node) askStandby(ctx context.Context, l *Limiter, r *rule, part uint16, m *wire.Message, cause error, patience time.Duration) (reply, error) {
+func (n *Node) askStandby(ctx context.Context, l *Limiter, r *rule.Rule, part uint16, m *wire.Message, cause error, patience time.Duration) (reply, error) {
 	route := n.route.Load()
 	passed := *m
 	passed.ToStandby, passed.Hops = true, 0
@@ -111,7 +112,7 @@ const previousMemory = 5 * time.Second
 var errNoStandby = errors.New("peerlimit: no other member keeps a replica of the key")
 
 // decideAsStandby answers a question about a key whose owner the caller does not reach.
-func (n *Node) decideAsStandby(ctx context.Context, r *rule, part uint16, m *wire.Message, from string, patience time.Duration) (reply, error) {
+func (n *Node) decideAsStandby(ctx context.Context, r *rule.Rule, part uint16, m *wire.Message, from string, patience time.Duration) (reply, error) {
 	if ans, ok := n.table.answer(r, part, m, n.now()); ok {
 		return reply{ans, localCanceller{n.table, r, part, n}}, nil
 	}

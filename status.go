@@ -79,7 +79,7 @@ func (n *Node) Status() Status {
 	for name, l := range n.limiters {
 		status := LimiterStatus{Name: name, LimiterStats: s.Stats.Limiters[name]}
 		if l.rule != nil {
-			status.Limits = limitsOf(l.rule.set.Limits)
+			status.Limits = limitsOf(l.rule.Set.Limits)
 		}
 		s.Limiters = append(s.Limiters, status)
 	}

@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"math/bits"
 	"runtime"
 )
@@ -158,7 +159,7 @@ func (t *table) tidyUp(p *partition, now int64) (more bool) {
 }
 
 // markNames calls mark for the limiter of each bucket.
-func (t *table) markNames(mark func(limiterID)) {
+func (t *table) markNames(mark func(rule.LimiterID)) {
 	for part := range uint16(ring.Partitions) {
 		var from uint32
 		t.inSteps(part, func(p *partition) (more bool) {

@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"hash/maphash"
 	"math/bits"
 	"math/rand/v2"
@@ -243,11 +244,11 @@ func (t *table) takeChanged(visit func(part uint16)) {
 // done. The key may be reused by the caller afterwards.
 
 // decide takes a's cost from a bucket, or says why not.
-func (t *table) decide(part uint16, id bucketKey, a *limit.Request, now int64) (limit.Decision, bool) {
+func (t *table) decide(part uint16, id rule.BucketKey, a *limit.Request, now int64) (limit.Decision, bool) {
 	if t.fullUntil != nil && !t.holds(part) {
 		return limit.Decision{}, false
 	}
-	hash := id.hash(t.seed)
+	hash := id.Hash(t.seed)
 	p := t.enter(part, now)
 	if p == nil {
 		return limit.Decision{}, false
@@ -267,8 +268,8 @@ func (t *table) decide(part uint16, id bucketKey, a *limit.Request, now int64) (
 }
 
 // reserve is decide for a turn that may come later, and says how to undo it.
-func (t *table) reserve(part uint16, id bucketKey, a *limit.Request, now int64) (limit.Decision, *limit.Undo, bool) {
-	hash := id.hash(t.seed)
+func (t *table) reserve(part uint16, id rule.BucketKey, a *limit.Request, now int64) (limit.Decision, *limit.Undo, bool) {
+	hash := id.Hash(t.seed)
 	p := t.enter(part, now)
 	if p == nil {
 		return limit.Decision{}, nil, false
@@ -287,13 +288,13 @@ func (t *table) reserve(part uint16, id bucketKey, a *limit.Request, now int64) 
 }
 
 // peek tells how a bucket stands and changes nothing.
-func (t *table) peek(part uint16, id bucketKey, set *limit.Set, now int64) (limit.Decision, bool) {
+func (t *table) peek(part uint16, id rule.BucketKey, set *limit.Set, now int64) (limit.Decision, bool) {
 	p := t.enter(part, now)
 	if p == nil {
 		return limit.Decision{}, false
 	}
 	defer p.mu.Unlock()
-	if b := p.buckets.find(id.hash(t.seed), id); b != nil {
+	if b := p.buckets.find(id.Hash(t.seed), id); b != nil {
 		return b.PeekBeside(t.leased(b, now), set, now), true
 	}
 	fresh := limit.NewState(set, now)
@@ -301,7 +302,7 @@ func (t *table) peek(part uint16, id bucketKey, set *limit.Set, now int64) (limi
 }
 
 // cancel gives a reservation's tokens back, as [Reservation.Cancel] describes. exact reports that it did so at once.
-func (t *table) cancel(part uint16, id bucketKey, u limit.Undo, now int64) (exact, ok bool) {
+func (t *table) cancel(part uint16, id rule.BucketKey, u limit.Undo, now int64) (exact, ok bool) {
 	ok = t.change(part, id, now, func(b *bucket) {
 		exact = b.CancelReserved(u, now)
 	})
@@ -309,23 +310,23 @@ func (t *table) cancel(part uint16, id bucketKey, u limit.Undo, now int64) (exac
 }
 
 // refund gives cost tokens back to a bucket.
-func (t *table) refund(part uint16, id bucketKey, set *limit.Set, cost float64, now int64) bool {
+func (t *table) refund(part uint16, id rule.BucketKey, set *limit.Set, cost float64, now int64) bool {
 	return t.change(part, id, now, func(b *bucket) { b.Refund(set, cost, now) })
 }
 
 // reset makes a bucket full of tokens. What is set aside stays so: it can still be used.
-func (t *table) reset(part uint16, id bucketKey, now int64) bool {
+func (t *table) reset(part uint16, id rule.BucketKey, now int64) bool {
 	return t.change(part, id, now, func(b *bucket) { b.Reset(now) })
 }
 
 // change applies a change to a bucket, if there is one.
-func (t *table) change(part uint16, id bucketKey, now int64, apply func(*bucket)) bool {
+func (t *table) change(part uint16, id rule.BucketKey, now int64, apply func(*bucket)) bool {
 	p := t.enter(part, now)
 	if p == nil {
 		return false
 	}
 	defer p.mu.Unlock()
-	if b := p.buckets.find(id.hash(t.seed), id); b != nil {
+	if b := p.buckets.find(id.Hash(t.seed), id); b != nil {
 		t.leased(b, now)
 		apply(b)
 		t.touch(part, p, b)
@@ -334,8 +335,8 @@ func (t *table) change(part uint16, id bucketKey, now int64, apply func(*bucket)
 }
 
 // exhaust makes a bucket empty of tokens, as far as the active limits of set go.
-func (t *table) exhaust(part uint16, id bucketKey, set *limit.Set, now int64) {
-	hash := id.hash(t.seed)
+func (t *table) exhaust(part uint16, id rule.BucketKey, set *limit.Set, now int64) {
+	hash := id.Hash(t.seed)
 	p := t.enter(part, now)
 	if p == nil {
 		return
@@ -351,8 +352,8 @@ func (t *table) exhaust(part uint16, id bucketKey, set *limit.Set, now int64) {
 
 // insertShare makes a bucket say at least that share of what another one has taken. One that was there may have been made
 // for a denial of long ago, and have drained since.
-func (t *table) insertShare(part uint16, id bucketKey, set *limit.Set, from *limit.State, share float64, now int64) {
-	hash := id.hash(t.seed)
+func (t *table) insertShare(part uint16, id rule.BucketKey, set *limit.Set, from *limit.State, share float64, now int64) {
+	hash := id.Hash(t.seed)
 	p := t.enter(part, now)
 	if p == nil {
 		return
@@ -372,7 +373,7 @@ func (t *table) insertShare(part uint16, id bucketKey, set *limit.Set, from *lim
 }
 
 // insert adds a full bucket. The caller holds p.mu.
-func (t *table) insert(p *partition, hash uint64, id bucketKey, set *limit.Set, now int64) *bucket {
+func (t *table) insert(p *partition, hash uint64, id rule.BucketKey, set *limit.Set, now int64) *bucket {
 	b := p.buckets.insert(hash, id, limit.NewState(set, now))
 	t.admit(p, b, now)
 	return b

@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -63,20 +64,22 @@ func clearPart(tab *table, part uint16) {
 func TestBucketsAreAMap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var set buckets
-		model := make(map[bucketKey]*bucket)
+		model := make(map[rule.BucketKey]*bucket)
 		hashes := rapid.SampledFrom([]uint64{1, 3, 1 << 20, 1<<64 - 1}).Draw(t, "hashes")
-		hash := func(id bucketKey) uint64 { return uint64(len(id.key)*7+int(id.key[0])) % hashes * 0x9E3779B97F4A7C15 }
+		hash := func(id rule.BucketKey) uint64 {
+			return uint64(len(id.Key)*7+int(id.Key[0])) % hashes * 0x9E3779B97F4A7C15
+		}
 		t.Repeat(map[string]func(*rapid.T){
 			"insert": func(t *rapid.T) {
 				for range rapid.IntRange(1, 40).Draw(t, "n") {
-					id := bucketKey{rapid.StringMatching(`[a-z]{1,2}`).Draw(t, "key"), limiterID(rapid.IntRange(0, 2).Draw(t, "limiter"))}
+					id := rule.BucketKey{Key: rapid.StringMatching(`[a-z]{1,2}`).Draw(t, "key"), Limiter: rule.LimiterID(rapid.IntRange(0, 2).Draw(t, "limiter"))}
 					if model[id] == nil {
 						model[id] = set.insert(hash(id), id, limit.State{At: int64(len(model))})
 					}
 				}
 			},
 			"remove": func(t *rapid.T) {
-				limiter := limiterID(rapid.IntRange(0, 2).Draw(t, "limiter"))
+				limiter := rule.LimiterID(rapid.IntRange(0, 2).Draw(t, "limiter"))
 				before := rapid.StringMatching(`[a-z]`).Draw(t, "before")
 				drop := func(b *bucket) bool { return b.limiter == limiter && b.key() < before }
 				want := 0
@@ -89,7 +92,7 @@ func TestBucketsAreAMap(t *testing.T) {
 				require.Equal(t, want, removeIf(&set, drop))
 			},
 			"remove one": func(t *rapid.T) {
-				id := bucketKey{rapid.StringMatching(`[a-z]{1,2}`).Draw(t, "key"), limiterID(rapid.IntRange(0, 2).Draw(t, "limiter"))}
+				id := rule.BucketKey{Key: rapid.StringMatching(`[a-z]{1,2}`).Draw(t, "key"), Limiter: rule.LimiterID(rapid.IntRange(0, 2).Draw(t, "limiter"))}
 				if b := model[id]; b != nil {
 					set.remove(hash(id), b)
 					delete(model, id)
@@ -97,7 +100,7 @@ func TestBucketsAreAMap(t *testing.T) {
 			},
 			"remove most one by one": func(t *rapid.T) {
 				for id, b := range model {
-					if id.key > "c" {
+					if id.Key > "c" {
 						set.remove(hash(id), b)
 						delete(model, id)
 					}
@@ -109,7 +112,7 @@ func TestBucketsAreAMap(t *testing.T) {
 				for id, b := range model {
 					require.Same(t, b, set.find(hash(id), id))
 				}
-				for _, id := range []bucketKey{{"nobody", 0}, {"a", 9}} {
+				for _, id := range []rule.BucketKey{{Key: "nobody", Limiter: 0}, {Key: "a", Limiter: 9}} {
 					require.Nil(t, set.find(hash(id), id))
 				}
 			},
@@ -120,7 +123,7 @@ func TestBucketsAreAMap(t *testing.T) {
 func TestBucketsGiveMemoryBack(t *testing.T) {
 	var set buckets
 	for i := range 1000 {
-		set.insert(uint64(i)*0x9E3779B97F4A7C15, bucketKey{fmt.Sprint(i), 0}, limit.State{At: int64(i)})
+		set.insert(uint64(i)*0x9E3779B97F4A7C15, rule.BucketKey{Key: fmt.Sprint(i), Limiter: 0}, limit.State{At: int64(i)})
 	}
 	require.GreaterOrEqual(t, slotsOf(&set), 1024)
 	require.Equal(t, 990, removeIf(&set, func(b *bucket) bool { return b.At >= 10 }))
@@ -131,7 +134,7 @@ func TestBucketsGiveMemoryBack(t *testing.T) {
 	var inserted []*bucket
 	hash := func(i int) uint64 { return uint64(i) * 0x9E3779B97F4A7C15 }
 	for i := range 1000 {
-		inserted = append(inserted, set.insert(hash(i), bucketKey{fmt.Sprint(i), 0}, limit.State{}))
+		inserted = append(inserted, set.insert(hash(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 0}, limit.State{}))
 	}
 	for i, b := range inserted[:990] {
 		set.remove(hash(i), b)
@@ -152,7 +155,7 @@ func TestSweepDropsWhatHasDrained(t *testing.T) {
 		if i%2 == 0 {
 			set = slow
 		}
-		require.True(t, allowed(tab.decide(uint16(i%7), bucketKey{fmt.Sprint(i), 0}, &limit.Request{Set: set, Cost: 5}, 0)))
+		require.True(t, allowed(tab.decide(uint16(i%7), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 0}, &limit.Request{Set: set, Cost: 5}, 0)))
 	}
 	require.EqualValues(t, 200, tab.keys.Load())
 	for part := range uint16(7) {
@@ -170,10 +173,10 @@ func TestSweepDropsWhatHasDrained(t *testing.T) {
 func TestTheTableIsBounded(t *testing.T) {
 	tab := newTable(100)
 	set := limit.NewSet([]limit.Limit{perHour(1000)})
-	exhausted := bucketKey{"exhausted", 1}
+	exhausted := rule.BucketKey{Key: "exhausted", Limiter: 1}
 	require.True(t, allowed(tab.decide(0, exhausted, &limit.Request{Set: set, Cost: 1000}, 0)))
 	for i := range 10_000 {
-		tab.decide(0, bucketKey{fmt.Sprint("fresh-", i), 1}, &limit.Request{Set: set, Cost: 1}, 1)
+		tab.decide(0, rule.BucketKey{Key: fmt.Sprint("fresh-", i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, 1)
 		require.LessOrEqual(t, tab.keys.Load(), int64(100))
 	}
 	require.False(t, allowed(tab.decide(0, exhausted, &limit.Request{Set: set, Cost: 1}, 2)), "it is remembered while fuller ones are there")
@@ -185,8 +188,8 @@ func TestTheTableKeepsItsOwnKeys(t *testing.T) {
 	tab := newTable(10)
 	set := limit.NewSet([]limit.Limit{perHour(1)})
 	big := strings.Repeat("x", 1<<20)
-	require.True(t, allowed(tab.decide(0, bucketKey{big[:5], 0}, &limit.Request{Set: set, Cost: 1}, 0)))
-	kept := tab.partitions[0].buckets.find(bucketKey{"xxxxx", 0}.hash(tab.seed), bucketKey{"xxxxx", 0})
+	require.True(t, allowed(tab.decide(0, rule.BucketKey{Key: big[:5], Limiter: 0}, &limit.Request{Set: set, Cost: 1}, 0)))
+	kept := tab.partitions[0].buckets.find(rule.BucketKey{Key: "xxxxx", Limiter: 0}.Hash(tab.seed), rule.BucketKey{Key: "xxxxx", Limiter: 0})
 	require.NotNil(t, kept)
 	require.Equal(t, "xxxxx", kept.key())
 }
@@ -198,18 +201,18 @@ func TestDecideAllocatesNothing(t *testing.T) {
 	now := int64(0)
 	require.Zero(t, testing.AllocsPerRun(1000, func() {
 		now += 1000
-		tab.decide(5, bucketKey{"k", 0}, a, now)
+		tab.decide(5, rule.BucketKey{Key: "k", Limiter: 0}, a, now)
 	}))
 	m := wire.Message{Kind: wire.KindTake, Rule: wire.AppendRule(nil, "api", []limit.Limit{perSecond(1)}), Key: "k", Cost: 1}
 	encoded := wire.AppendMessage(nil, &m)
-	known := newRules()
+	known := rule.New()
 	var out [128]byte
 	require.Zero(t, testing.AllocsPerRun(1000, func() {
 		m, err := wire.DecodeMessage(encoded)
 		if err != nil {
 			t.Error(err)
 		}
-		r, err := known.find(m.Rule)
+		r, err := known.Find(m.Rule)
 		if err != nil {
 			t.Error(err)
 		}
@@ -240,12 +243,12 @@ func TestBucketIsACacheLine(t *testing.T) {
 	require.EqualValues(t, line, unsafe.Sizeof(bucket{}))
 	for _, length := range []int{1, shortKey - 1, shortKey, shortKey + 1, shortKey + 16, shortKey + 17, 60, nearKey, nearKey + 1, MaxKeyLen} {
 		key := strings.Repeat("k", length-1) + "!"
-		b := newBucket(bucketKey{key, 65535})
-		require.Equal(t, bucketKey{key, 65535}, b.name())
+		b := newBucket(rule.BucketKey{Key: key, Limiter: 65535})
+		require.Equal(t, rule.BucketKey{Key: key, Limiter: 65535}, b.name())
 		if length <= shortKey {
 			require.Zero(t, uintptr(unsafe.Pointer(b))%line)
 		}
-		other := newBucket(bucketKey{strings.Repeat("x", length), 1}) // whose memory may follow
+		other := newBucket(rule.BucketKey{Key: strings.Repeat("x", length), Limiter: 1}) // whose memory may follow
 		runtime.GC()
 		require.Equal(t, key, b.key())
 		require.NotEqual(t, key, other.key())

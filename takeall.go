@@ -88,7 +88,7 @@ func (r Request) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return checkSingleCost(rule.set, r.Cost)
+	return checkSingleCost(rule.Set, r.Cost)
 }
 
 // compare orders requests by their buckets. It is 0 for the same bucket: of the same name and key, on the same node.

@@ -280,7 +280,7 @@ var wildest = map[string]func(c *wildCluster) [][]byte{
 		return messages
 	},
 	"a reservation for the end of time": func(c *wildCluster) [][]byte {
-		m := wire.Message{Kind: wire.KindReserve, Rule: c.limiters[0].rule.encoded, Key: "reserved", Cost: 1, Total: 3, MaxDelay: math.MaxInt64}
+		m := wire.Message{Kind: wire.KindReserve, Rule: c.limiters[0].rule.Encoded, Key: "reserved", Cost: 1, Total: 3, MaxDelay: math.MaxInt64}
 		var messages [][]byte
 		for range 10 {
 			messages = append(messages, wire.AppendMessage(nil, &m))

@@ -30,7 +30,7 @@ const (
 	maxDictionary = 1 << 16         // names, or sets, of one message
 )
 
-// plainSet finds the set that this node uses for a limiter's limits when nothing else is remembered; see rules.plainSet.
+// PlainSet finds the set that this node uses for a limiter's limits when nothing else is remembered; see rules.PlainSet.
 type plainSet func(limiter string, limits []limit.Limit) (*limit.Set, error)
 
 // limiterSet is a set under a limiter: what the buckets of a message refer to. The set may be nil; see Image.

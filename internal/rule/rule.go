@@ -1,4 +1,4 @@
-package peerlimit
+package rule
 
 import (
 	"errors"
@@ -12,17 +12,17 @@ import (
 	"time"
 )
 
-// errName means that the name of a limiter is empty, too long, or one more than a node remembers.
-var errName = errors.New("peerlimit: invalid limiter name")
+// ErrName means that the name of a limiter is empty, too long, or one more than a node remembers.
+var ErrName = errors.New("peerlimit: invalid limiter name")
 
-// rule is a limiter's name and limits as this node enforces them. Requests from anywhere that say the same share one
+// Rule is a limiter's name and limits as this node enforces them. Requests from anywhere that say the same share one
 // rule, so that their buckets need no comparing. It is immutable but for what it remembers to save work.
-type rule struct {
+type Rule struct {
 	name    string
-	id      limiterID
-	set     *limit.Set
-	encoded []byte      // what requests about it begin with
-	hash    ring.Hasher // of the name: partitions of its keys
+	ID      LimiterID
+	Set     *limit.Set
+	Encoded []byte      // what requests about it begin with
+	Hash    ring.Hasher // of the name: partitions of its keys
 
 	use *nameUse
 
@@ -30,23 +30,23 @@ type rule struct {
 	lastScaled atomic.Pointer[scaledRule]
 }
 
-// limiterID stands for a limiter's name in this process: buckets are many, names are few.
-type limiterID uint16
+// LimiterID stands for a limiter's name in this process: buckets are many, names are few.
+type LimiterID uint16
 
 // Bounds of what a node remembers of names and rules. Both come from code, its own and that of other members, not from
 // traffic; the bounds are for a LimiterFunc that computes its numbers without end.
 const (
 	maxRules = 1 << 14
-	maxNames = 1 << 16 // as many as a limiterID can tell apart
+	maxNames = 1 << 16 // as many as a LimiterID can tell apart
 )
 
 const (
 	// ownNames of maxNames are for this node's own limiters: those that others ask about leave them free.
 	ownNames = maxNames / 4
 
-	// nameTurn is how often names are looked over that nobody uses, and nameTurns how many times one must be found without use
+	// NameTurn is how often names are looked over that nobody uses, and nameTurns how many times one must be found without use
 	// in a row, and no bucket under it, to be forgotten.
-	nameTurn  = time.Minute
+	NameTurn  = time.Minute
 	nameTurns = 10
 
 	// fewNames are not worth looking over.
@@ -60,32 +60,32 @@ type nameUse struct {
 	own  bool          // this node has a limiter of that name; guarded by rules.mu
 }
 
-// rules finds the rule for an encoded name and limits.
-type rules struct {
-	turn atomic.Uint32 // counts nameTurn
+// Rules finds the rule for an encoded name and limits.
+type Rules struct {
+	turn atomic.Uint32 // counts NameTurn
 
 	// mu guards the maps. It is held for a look-up or an insertion, or to forget names, only.
 	mu    sync.RWMutex
-	known map[string]*rule
-	ids   map[string]limiterID
+	known map[string]*Rule
+	ids   map[string]LimiterID
 	names []*nameUse  // by id; nil for one that is free
-	free  []limiterID // ids of names that were forgotten
+	free  []LimiterID // ids of names that were forgotten
 	count int         // names in use that are not this node's own
 }
 
-func newRules() *rules {
-	return &rules{known: make(map[string]*rule), ids: make(map[string]limiterID)}
+func New() *Rules {
+	return &Rules{known: make(map[string]*Rule), ids: make(map[string]LimiterID)}
 }
 
 // used notes that a name was looked up.
-func (r *rules) used(u *nameUse) {
+func (r *Rules) used(u *nameUse) {
 	if turn := r.turn.Load(); u.turn.Load() != turn { // mostly not, and processors need not take the line from each other
 		u.turn.Store(turn)
 	}
 }
 
-// lookup returns the rule that encoded says when it has been seen before, or nil.
-func (r *rules) lookup(encoded []byte) *rule {
+// Lookup returns the rule that encoded says when it has been seen before, or nil.
+func (r *Rules) Lookup(encoded []byte) *Rule {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	found := r.known[string(encoded)]
@@ -95,28 +95,28 @@ func (r *rules) lookup(encoded []byte) *rule {
 	return found
 }
 
-// find returns the rule that encoded says, decoding it only the first time.
-func (r *rules) find(encoded []byte) (*rule, error) {
-	if found := r.lookup(encoded); found != nil {
+// Find returns the rule that encoded says, decoding it only the first time.
+func (r *Rules) Find(encoded []byte) (*Rule, error) {
+	if found := r.Lookup(encoded); found != nil {
 		return found, nil
 	}
 	name, limits, err := wire.DecodeRule(encoded)
 	if err != nil {
 		return nil, err
 	}
-	made := &rule{
-		name: name, set: limit.NewSet(limits), hash: ring.NewHasher(name),
-		encoded: wire.AppendRule(nil, name, limits), // not the caller's bytes: they may carry more than this version knows
+	made := &Rule{
+		name: name, Set: limit.NewSet(limits), Hash: ring.NewHasher(name),
+		Encoded: wire.AppendRule(nil, name, limits), // not the caller's bytes: they may carry more than this version knows
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if found := r.known[string(encoded)]; found != nil {
 		return found, nil
 	}
-	if made.id, err = r.identify(name, false); err != nil {
+	if made.ID, err = r.identify(name, false); err != nil {
 		return nil, err
 	}
-	made.use = r.names[made.id]
+	made.use = r.names[made.ID]
 	if len(r.known) >= maxRules {
 		// Rules are only remembered to save work: buckets follow a level's identity, not the rule's address.
 		clear(r.known)
@@ -127,17 +127,17 @@ func (r *rules) find(encoded []byte) (*rule, error) {
 
 // identify returns the id of a valid name, which is a new one when the name is; own says that this node has a limiter of that
 // name. The caller holds r.mu.
-func (r *rules) identify(name string, own bool) (limiterID, error) {
+func (r *Rules) identify(name string, own bool) (LimiterID, error) {
 	id, ok := r.ids[name]
 	switch {
 	case ok:
 		r.used(r.names[id])
 	case len(r.ids) >= maxNames, !own && r.count >= maxNames-ownNames:
-		return 0, fmt.Errorf("%w: %q is one more than %d", errName, name, len(r.ids))
+		return 0, fmt.Errorf("%w: %q is one more than %d", ErrName, name, len(r.ids))
 	case len(r.free) > 0:
 		id, r.free = r.free[len(r.free)-1], r.free[:len(r.free)-1]
 	default:
-		id, r.names = limiterID(len(r.names)), append(r.names, nil)
+		id, r.names = LimiterID(len(r.names)), append(r.names, nil)
 	}
 	if !ok {
 		u := &nameUse{name: strings.Clone(name)} // not a part of a message
@@ -152,16 +152,16 @@ func (r *rules) identify(name string, own bool) (limiterID, error) {
 	return id, nil
 }
 
-// keep gives a limiter's name an id for good: it is one of this node's own.
-func (r *rules) keep(name string) error {
+// Keep gives a limiter's name an id for good: it is one of this node's own.
+func (r *Rules) Keep(name string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	_, err := r.identify(name, true)
 	return err
 }
 
-// idOf returns the id of a limiter's name. It fails for a name that is not valid or is one too many.
-func (r *rules) idOf(name string) (limiterID, error) {
+// IDOf returns the id of a limiter's name. It fails for a name that is not valid or is one too many.
+func (r *Rules) IDOf(name string) (LimiterID, error) {
 	r.mu.RLock()
 	id, ok := r.ids[name]
 	if ok {
@@ -172,23 +172,23 @@ func (r *rules) idOf(name string) (limiterID, error) {
 		return id, nil
 	}
 	if problem := wire.NameProblem(name); problem != "" {
-		return 0, fmt.Errorf("%w: %s", errName, problem)
+		return 0, fmt.Errorf("%w: %s", ErrName, problem)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.identify(name, false)
 }
 
-// name returns the name that an id stands for.
-func (r *rules) name(id limiterID) string {
+// Name returns the name that an id stands for.
+func (r *Rules) Name(id LimiterID) string {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.names[id].name
 }
 
-// forgetNames begins another turn, and forgets names that others have asked about, and not for long, and that no bucket
-// is under: inUse marks those that there are buckets under. It is called every nameTurn.
-func (r *rules) forgetNames(inUse func(mark func(limiterID))) {
+// ForgetNames begins another turn, and forgets names that others have asked about, and not for long, and that no bucket
+// is under: inUse marks those that there are buckets under. It is called every NameTurn.
+func (r *Rules) ForgetNames(inUse func(mark func(LimiterID))) {
 	turn := r.turn.Add(1)
 	r.mu.RLock()
 	few := r.count < fewNames
@@ -197,7 +197,7 @@ func (r *rules) forgetNames(inUse func(mark func(limiterID))) {
 		return
 	}
 	var kept [maxNames / 64]uint64
-	inUse(func(id limiterID) { kept[id/64] |= 1 << (id % 64) })
+	inUse(func(id LimiterID) { kept[id/64] |= 1 << (id % 64) })
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	forgot := false
@@ -206,7 +206,7 @@ func (r *rules) forgetNames(inUse func(mark func(limiterID))) {
 			continue // what was looked up since the buckets were looked over may have one by now
 		}
 		delete(r.ids, u.name)
-		r.names[id], r.free = nil, append(r.free, limiterID(id))
+		r.names[id], r.free = nil, append(r.free, LimiterID(id))
 		r.count--
 		forgot = true
 	}
@@ -215,12 +215,12 @@ func (r *rules) forgetNames(inUse func(mark func(limiterID))) {
 	}
 }
 
-// plainSet returns the set of a limiter that has these limits and remembers no others: the one that requests with them
+// PlainSet returns the set of a limiter that has these limits and remembers no others: the one that requests with them
 // use, so that buckets which came from elsewhere need no comparing.
-func (r *rules) plainSet(limiter string, limits []limit.Limit) (*limit.Set, error) {
-	found, err := r.find(wire.AppendRule(make([]byte, 0, wire.MaxRuleLen), limiter, limits))
+func (r *Rules) PlainSet(limiter string, limits []limit.Limit) (*limit.Set, error) {
+	found, err := r.Find(wire.AppendRule(make([]byte, 0, wire.MaxRuleLen), limiter, limits))
 	if err != nil {
 		return nil, err
 	}
-	return found.set, nil
+	return found.Set, nil
 }
