@@ -37,7 +37,7 @@ type evidenceIO struct {
 	judge func(ctx context.Context, witness string, v wire.VerdictRequest) (wire.Verdict, error)
 
 	// learn takes in a witness's word for names. When it returns, reach.setKnown has been called.
-	learn func(w *word)
+	learn func(witness string, p *wire.Pong)
 
 	// meet takes in that a member has been heard itself [ForgottenLearnedAgain].
 	meet func(name string)
@@ -45,7 +45,14 @@ type evidenceIO struct {
 	// settled takes in that there is evidence together with others.
 	settled func()
 
-	known func() *knownNames
+	known func() told
+}
+
+// told is what a node tells others of the names that it knows.
+type told struct {
+	digest  uint64   // of all that it counts
+	names   []string // sorted
+	hearsay []string // those of names that have not proved themselves to it, sorted
 }
 
 // evidence pings the witnesses, and asks them about members that somebody misses, for as long as it runs. It answers the
@@ -199,7 +206,7 @@ func (e *evidence) ping(witness string, c *callsTo) {
 	e.io.meet(witness)
 	if len(p.Known) > 0 {
 		// Before the answer counts: evidence is of all that are known.
-		e.io.learn(&word{teller: witness, names: p.Known, hearsay: p.Hearsay, full: p.Full})
+		e.io.learn(witness, &p)
 		e.lookNow()
 	}
 	now := e.io.now()
@@ -315,7 +322,7 @@ func (e *evidence) onPing(from string, p wire.Ping) wire.Pong {
 	known := e.io.known()
 	answer := wire.Pong{Refused: refused, Heard: e.reach.heard.Load(), Digest: known.digest, Silent: e.missedLately(now)}
 	if answer.Digest != p.Digest {
-		answer.Known, answer.Hearsay, answer.Full = known.told, known.hearsay, e.reach.isFull(now)
+		answer.Known, answer.Hearsay, answer.Full = known.names, known.hearsay, e.reach.isFull(now)
 	}
 	return answer
 }

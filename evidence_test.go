@@ -85,9 +85,9 @@ func (w *reachNet) now() int64 { return int64(time.Since(w.begin)) }
 func (w *reachNet) add(name string, known []string) {
 	n := &reachNode{net: w, name: name}
 	n.evidence = newEvidence(newReach(name, func() {}), evidenceIO{
-		now: n.now, ping: n.sendPing, judge: n.sendQuestion, learn: func(w *word) { n.learn(w.names) },
+		now: n.now, ping: n.sendPing, judge: n.sendQuestion, learn: func(_ string, p *wire.Pong) { n.learn(p.Known) },
 		meet: func(name string) { n.learn([]string{name}) }, settled: func() {},
-		known: func() *knownNames { return &knownNames{told: n.names(), digest: n.digest()} },
+		known: func() told { return told{names: n.names(), digest: n.digest()} },
 	}, func() { n.onLosts.Add(1) })
 	n.known = slices.Clone(known)
 	n.reach.setKnown(known, len(known), w.now())
@@ -496,7 +496,7 @@ func BenchmarkPingAnswered(b *testing.B) {
 			now := func() int64 { return int64(time.Since(begin)) }
 			r.setKnown(names, n, now())
 			e := newEvidence(r, evidenceIO{
-				now: now, known: func() *knownNames { return &knownNames{digest: 1} }, meet: func(string) {}, settled: func() {},
+				now: now, known: func() told { return told{digest: 1} }, meet: func(string) {}, settled: func() {},
 			}, func() {})
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
@@ -514,7 +514,7 @@ func BenchmarkPingSent(b *testing.B) {
 	e := newEvidence(r, evidenceIO{
 		now:   func() int64 { return int64(time.Since(begin)) },
 		ping:  func(context.Context, string, wire.Ping) (wire.Pong, error) { return wire.Pong{}, nil },
-		known: func() *knownNames { return &knownNames{digest: 1} }, meet: func(string) {}, settled: func() {},
+		known: func() told { return told{digest: 1} }, meet: func(string) {}, settled: func() {},
 	}, func() {})
 	c := new(callsTo)
 	b.ReportAllocs()

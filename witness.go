@@ -10,13 +10,18 @@ import (
 // witnessing is how evidence talks to the other members and learns of them.
 func (n *Node) witnessing() evidenceIO {
 	return evidenceIO{
-		now:     n.now,
-		ping:    n.pingWitness,
-		judge:   n.askVerdict,
-		learn:   n.learn,
+		now:   n.now,
+		ping:  n.pingWitness,
+		judge: n.askVerdict,
+		learn: func(witness string, p *wire.Pong) {
+			n.learn(&word{teller: witness, names: p.Known, hearsay: p.Hearsay, full: p.Full})
+		},
 		meet:    n.meet,
 		settled: func() { n.membership.settled() },
-		known:   func() *knownNames { return n.membership.everyone() },
+		known: func() told {
+			known := n.membership.everyone()
+			return told{digest: known.digest, names: known.told, hearsay: known.hearsay}
+		},
 	}
 }
 
