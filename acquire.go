@@ -96,7 +96,7 @@ func (k *keeper) questionTo(r *round, peer string, parts []uint16) *wire.Acquire
 // partitions asked for, in order.
 func (k *keeper) hear(r *round, peer string, q *wire.AcquireRequest, ans *wire.AcquireResponse) (answered bool) {
 	n := k.node
-	n.reach.hear(ans.Heard)
+	n.reach.Hear(ans.Heard)
 	n.meet(peer)
 	n.learn(&word{teller: peer, names: ans.Known, hearsay: ans.Hearsay})
 	var gained gains
@@ -105,7 +105,7 @@ func (k *keeper) hear(r *round, peer string, q *wire.AcquireRequest, ans *wire.A
 		if i >= len(q.Parts) || a.Part != q.Parts[i].Part {
 			break // not what was asked for: from which place on it is, nobody can tell
 		}
-		if !n.reach.hear(max(a.Promised.Number, a.Version.Ballot.Number)) {
+		if !n.reach.Hear(max(a.Promised.Number, a.Version.Ballot.Number)) {
 			continue // one that nobody can have counted to is no answer: nothing is to be built on it, nor waited for
 		}
 		made := n.table.build(a.Part, &a.Content, n.rules, n.now())
@@ -201,7 +201,7 @@ func (k *keeper) takeOver(part uint16, p *partition, r *round, gained *gains) (m
 	now := n.now() // under the lock: a sweep after a lapse must not have been past since
 	given := h.attempt.given != wire.Version{}
 	switch {
-	case !n.reach.isFull(now):
+	case !n.reach.IsFull(now):
 		h.lapse() // a copy that was given is the highest there is, and stays a replica
 		return false
 	case given && h.copy != h.attempt.given:
@@ -229,5 +229,5 @@ func (k *keeper) takeOver(part uint16, p *partition, r *round, gained *gains) (m
 // round began still is [StillLostAtStart]. The caller holds p.mu, and p's attempt is one of the round.
 func (k *keeper) mayStart(p *partition, r *round, now int64) bool {
 	n := k.node
-	return r.complete(p.holding.attempt, n.membership.everyone(), func(name string) bool { return n.reach.lost(name, now) })
+	return r.complete(p.holding.attempt, n.membership.everyone(), func(name string) bool { return n.reach.Lost(name, now) })
 }

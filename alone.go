@@ -42,7 +42,7 @@ func (n *Node) decideByShare(policy fallback.Policy, r *rule.Rule, part uint16, 
 		origin = limit.OriginStandby
 	}
 	if wasHolder { // all in its reach ask it
-		sharing = n.reach.reachable(n.now())
+		sharing = n.reach.Reachable(n.now())
 	}
 	switch m.Kind {
 	case wire.KindRefund, wire.KindReset, wire.KindCancel, wire.KindReturn:
@@ -145,7 +145,7 @@ func (l *Limiter) rememberDenial(r *rule.Rule, part uint16, key string) {
 // others deny. All members that know the same members choose the same ones.
 func (n *Node) share(policy fallback.Policy, r *rule.Rule, key string, sharing int) float64 {
 	view := n.membership.view()
-	share := policy(fallback.Reach{Known: view.known, Reachable: n.reach.reachable(n.now()), Sharing: sharing})
+	share := policy(fallback.Reach{Known: view.known, Reachable: n.reach.Reachable(n.now()), Sharing: sharing})
 	if !(share > 0) || share >= 1 {
 		return share
 	}

@@ -22,14 +22,14 @@ func (n *Node) handleControl(from string, request, response []byte) (reply []byt
 		if err != nil {
 			return n.refuse(response, from, err), nil
 		}
-		pong := n.evidence.onPing(from, p)
+		pong := n.evidence.OnPing(from, p)
 		return wire.AppendPong(response, &pong), nil
 	case wire.KindVerdict:
 		q, err := wire.DecodeVerdictRequest(request)
 		if err != nil {
 			return n.refuse(response, from, err), nil
 		}
-		v := n.evidence.onVerdictRequest(from, q)
+		v := n.evidence.OnVerdictRequest(from, q)
 		return wire.AppendVerdict(response, &v), nil
 	}
 	if wire.Kind(request[0]) == wire.KindReplica {

@@ -28,7 +28,7 @@ func (n *Node) DecidesInFull(partition uint16) bool {
 // FullDeciders returns the partitions for which DecidesInFull holds, a bit each: that of partition p is bit p%64 of word
 // p/64. It is called every few milliseconds of controlled time and must be cheap.
 func FullDeciders(n *Node) (bitmap [64]uint64) {
-	if n.closed.Load() || !n.reach.isFull(n.now()) {
+	if n.closed.Load() || !n.reach.IsFull(n.now()) {
 		return bitmap
 	}
 	for i := range bitmap {
@@ -44,7 +44,7 @@ func Unreported(n *Node) int { return int(n.reporter.count.Load()) }
 func Acquiring(n *Node) string {
 	var b strings.Builder
 	now, route, known := n.now(), n.route.Load(), n.membership.everyone()
-	fmt.Fprintf(&b, "%s: full %v, known %v, ring %v, lost %v\n", n.identity, n.reach.isFull(now), known.names, route.ring.Members(), n.reach.lostNames(now))
+	fmt.Fprintf(&b, "%s: full %v, known %v, ring %v, lost %v\n", n.identity, n.reach.IsFull(now), known.names, route.ring.Members(), n.reach.LostNames(now))
 	shown := 0
 	for part := range uint16(ring.Partitions) {
 		if route.owner(part) != nil || n.table.holds(part) || shown == 2 {
@@ -61,7 +61,7 @@ func Acquiring(n *Node) string {
 			fmt.Fprintf(&b, "round %v, askee %q, %d copies in pieces:", a.round.election, a.askee, len(a.stages))
 			a.round.mu.Lock()
 			for i, name := range a.round.peers {
-				fmt.Fprintf(&b, " %s answered=%v gone=%v lost=%v", name, a.hasAnswered(i), a.round.gone[name], n.reach.lost(name, now))
+				fmt.Fprintf(&b, " %s answered=%v gone=%v lost=%v", name, a.hasAnswered(i), a.round.gone[name], n.reach.Lost(name, now))
 			}
 			a.round.mu.Unlock()
 			fmt.Fprintln(&b)

@@ -52,9 +52,9 @@ func benchmarkFullPartition(b *testing.B) {
 		awaitReplica(b, holder, part)
 	})
 	w.phase("lapse", func() {
-		holder.reach.lapsing.Lock() // as when evidence lapses
+		holder.reach.Lapsing.Lock() // as when evidence lapses
 		holder.lapse()
-		holder.reach.lapsing.Unlock()
+		holder.reach.Lapsing.Unlock()
 		require.NoError(b, holder.WaitReady(b.Context(), 2))
 		awaitReplica(b, holder, part)
 	})

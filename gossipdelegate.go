@@ -99,7 +99,7 @@ func (d gossipDelegate) NotifyAlive(n *memberlist.Node) error {
 	return nil
 }
 
-// isFull reports whether there is no room for a member of that name.
+// IsFull reports whether there is no room for a member of that name.
 func (d gossipDelegate) isFull(name string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -23,7 +23,7 @@ const (
 //
 // A round of an election that nobody can have counted to is refused: what is promised to it could never be outbid.
 func (n *Node) onQuestion(from string, q *wire.AcquireRequest) (*wire.AcquireResponse, error) {
-	if q.Ballot.By == "" || !n.reach.hear(q.Ballot.Number) {
+	if q.Ballot.By == "" || !n.reach.Hear(q.Ballot.Number) {
 		return nil, errUncountable
 	}
 	if from == q.Ballot.By {
@@ -32,7 +32,7 @@ func (n *Node) onQuestion(from string, q *wire.AcquireRequest) (*wire.AcquireRes
 		n.learn(&word{teller: from, names: []string{q.Ballot.By}})
 	}
 	n.learn(&word{teller: q.Ballot.By, names: q.Known, hearsay: q.Hearsay})
-	n.reach.check(n.now())
+	n.reach.Check(n.now())
 	ans := &wire.AcquireResponse{}
 	budget, changed := n.settings.pieces.answer, false
 	for _, asked := range q.Parts {
@@ -45,7 +45,7 @@ func (n *Node) onQuestion(from string, q *wire.AcquireRequest) (*wire.AcquireRes
 		ans.Parts = append(ans.Parts, a)
 	}
 	known := n.membership.everyone()
-	ans.Heard, ans.Known, ans.Hearsay = n.reach.heard.Load(), known.told, known.hearsay
+	ans.Heard, ans.Known, ans.Hearsay = n.reach.Heard.Load(), known.told, known.hearsay
 	if changed {
 		n.keeper.announce()
 		n.holdingChanged()
@@ -69,7 +69,7 @@ func (n *Node) answerPart(asked *wire.AskedPartition, round wire.Ballot, budget 
 	if held && n.table.decides(p, now) {
 		n.chargeAll(asked.Part, p, now)
 	}
-	a = h.asked(round, n.reach.isFull(now))
+	a = h.asked(round, n.reach.IsFull(now))
 	a.Part = asked.Part
 	n.table.noteHolding(asked.Part, p)
 	if gave = held && !h.holds; gave {

@@ -118,7 +118,7 @@ func (k *keeper) run(ctx context.Context) {
 // step does all there is to do now and returns when to look again at the latest.
 func (k *keeper) step(ctx context.Context) time.Duration {
 	now := k.node.now()
-	full := k.node.reach.check(now)
+	full := k.node.reach.Check(now)
 	k.review(now)
 	again := evidencePoll
 	if full {
@@ -169,19 +169,19 @@ func (k *keeper) wants(h *holding, owner bool) bool {
 func (k *keeper) newRound(ctx context.Context, known *knownNames, now int64) *round {
 	n := k.node
 	r := &round{
-		election: wire.Ballot{Number: n.reach.heard.Load() + 1, By: n.identity},
+		election: wire.Ballot{Number: n.reach.Heard.Load() + 1, By: n.identity},
 		gone:     n.membership.departed(), knows: known.generation,
 	}
 	r.ctx, r.end = context.WithCancel(ctx)
 	for _, name := range known.asked() {
 		if name != n.identity {
 			r.peers = append(r.peers, name)
-			if n.reach.lost(name, now) {
+			if n.reach.Lost(name, now) {
 				r.gone[name] = true
 			}
 		}
 	}
-	n.reach.hear(r.election.Number)
+	n.reach.Hear(r.election.Number)
 	return r
 }
 
@@ -242,7 +242,7 @@ func (k *keeper) review(now int64) {
 	n := k.node
 	known, route := n.membership.everyone(), n.route.Load()
 	k.rounds = slices.DeleteFunc(k.rounds, func(r *round) bool {
-		news, changed := r.refresh(known, n.identity, func(name string) bool { return n.reach.lost(name, now) })
+		news, changed := r.refresh(known, n.identity, func(name string) bool { return n.reach.Lost(name, now) })
 		r.parts = k.reviewParts(r, changed, route)
 		for _, peer := range news {
 			parts := r.parts

@@ -76,10 +76,10 @@ func TestJoinsTakeFewRounds(t *testing.T) {
 		network := sim.New(1)
 		defer network.Close()
 		nodes := startNodes(t, network, nil, 3)
-		before := nodes[0].reach.heard.Load()
+		before := nodes[0].reach.Heard.Load()
 		began := time.Now()
 		nodes = startNodes(t, network, nodes, 6)
-		rounds := nodes[0].reach.heard.Load() - before
+		rounds := nodes[0].reach.Heard.Load() - before
 		t.Logf("elections went up by %d in %v", rounds, time.Since(began))
 		require.Less(t, rounds, uint64(150)) // sixteen to fifty; a thousand when each partition is on its own
 	})

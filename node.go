@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/quorum"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
@@ -43,11 +44,11 @@ type Node struct {
 	route      atomic.Pointer[route]
 	samplers   atomic.Pointer[[]*sampler] // nil when nobody samples; changed with mu held
 
-	reach      *reach      // whether this node may decide in full, and who is lost
-	evidence   *evidence   // what keeps reach fresh
-	keeper     *keeper     // acquires partitions
-	replicator *replicator // sends what is held to the standbys
-	reporter   *reporter   // has what was spent by shares charged where it belongs
+	reach      *quorum.State  // whether this node may decide in full, and who is lost
+	evidence   *quorum.Prober // what keeps reach fresh
+	keeper     *keeper        // acquires partitions
+	replicator *replicator    // sends what is held to the standbys
+	reporter   *reporter      // has what was spent by shares charged where it belongs
 
 	replicaMemories sync.Pool // of *ReplicaMemory
 
@@ -94,12 +95,12 @@ func Start(cfg Config) (*Node, error) {
 		changed: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 	n.refusedRequests, n.refusedConnections = &refusals{log: n.log}, &refusals{log: n.log}
-	n.reach = newReach(s.identity, n.lapse)
+	n.reach = quorum.New(s.identity, n.lapse)
 	n.table.longestTurn = max(minLongestTurn, s.MaxWait)
-	n.table.fullUntil, n.table.replicates, n.table.piece = &n.reach.fullUntil, s.ReplicaInterval > 0, s.pieces.replica
+	n.table.fullUntil, n.table.replicates, n.table.piece = &n.reach.FullUntil, s.ReplicaInterval > 0, s.pieces.replica
 	n.hot = newHotKeys(n.table.seed, !s.NoLeases, !s.NoDenialCache)
 	n.keeper, n.replicator, n.reporter = newKeeper(n), newReplicator(n), newReporter(s.identity)
-	n.evidence = newEvidence(n.reach, n.witnessing(), func() { n.membership.again() })
+	n.evidence = quorum.NewProber(n.reach, n.witnessing(), func() { n.membership.again() })
 	n.route.Store(&route{ring: n.rings.Build(nil)})
 	n.events = startEvents(s.OnEvent)
 	if err := n.listen(); err != nil {
@@ -121,7 +122,7 @@ func (n *Node) startGoroutines() {
 	ctx, halt := context.WithCancel(context.Background())
 	n.halt = halt
 	n.keeper.step(ctx) // a node that is alone holds everything before Start returns
-	n.evidence.start()
+	n.evidence.Start()
 	n.running.Go(func() { n.keeper.run(ctx) })
 	n.running.Go(func() { n.replicator.run(ctx) })
 	n.running.Go(func() { n.reportSpent(ctx) })
@@ -310,7 +311,7 @@ func (n *Node) readiness() (ready readiness) {
 // acquiring returns how many partitions the ring names this node for that it does not hold, and how many it holds that the
 // ring names another one for.
 func (n *Node) acquiring(r *route) (missing, surplus int) {
-	full := n.reach.isFull(n.now())
+	full := n.reach.IsFull(n.now())
 	for part := range uint16(ring.Partitions) {
 		switch mine, holds := r.owner(part) == nil, n.table.holds(part); {
 		case mine && !(full && holds):
@@ -350,7 +351,7 @@ func (n *Node) Stats() Stats {
 		Members: len(r.peers), Known: view.known, Reachable: view.reachable,
 		RingChanges: c.ringChanges.Load(),
 		ReplicaLag:  n.replicator.lag(n.now()),
-		HasQuorum:   n.reach.isFull(n.now()), QuorumLosses: c.quorumLosses.Load(), Degraded: c.degraded.Load(),
+		HasQuorum:   n.reach.IsFull(n.now()), QuorumLosses: c.quorumLosses.Load(), Degraded: c.degraded.Load(),
 		MaxKeys: n.settings.MaxKeys, Keys: int(n.table.keys.Load()), DegradedKeys: int(n.alone.keys.Load()), Evicted: n.table.evicted.Load(),
 		Served: c.served.Load(), PassedOn: c.passedOn.Load(),
 		Refused:         c.refused.Load() + n.membership.gate.malformed.Load(),
@@ -373,7 +374,7 @@ func (n *Node) Stats() Stats {
 
 // countPartitions fills in what the node owns, holds and has gained.
 func (n *Node) countPartitions(s *Stats, r *route) {
-	full := n.reach.isFull(n.now())
+	full := n.reach.IsFull(n.now())
 	for part := range uint16(ring.Partitions) {
 		if r.owner(part) == nil {
 			s.PartitionsOwned++
@@ -422,7 +423,7 @@ func (n *Node) rebuild(view *memberView) {
 	for i := range unproved {
 		n.disconnect(unproved[i].Name)
 	}
-	n.evidence.knownChanged() // there are routes to them now
+	n.evidence.LookAgain() // there are routes to them now
 	n.keeper.wake()
 	n.replicator.lookAgain()
 	n.wakeWaiters()
@@ -430,7 +431,7 @@ func (n *Node) rebuild(view *memberView) {
 
 // learn takes in a member's word for names. When it returns, evidence, verdicts and rounds reckon with it.
 func (n *Node) learn(w *word) {
-	if n.membership.learn(w, n.reach.isFull(n.now())) {
+	if n.membership.learn(w, n.reach.IsFull(n.now())) {
 		n.reckonWith(n.membership.everyone())
 	}
 }
@@ -447,11 +448,11 @@ func (n *Node) reckonWith(known *knownNames) {
 	n.knownMu.Lock()
 	if known.generation > n.known {
 		n.known = known.generation
-		n.reach.setKnown(known.names, known.known, n.now())
-		n.reach.setDoubted(known.doubted, n.now())
+		n.reach.SetKnown(known.names, known.known, n.now())
+		n.reach.SetDoubted(known.doubted, n.now())
 	}
 	n.knownMu.Unlock()
-	n.evidence.knownChanged()
+	n.evidence.LookAgain()
 	n.keeper.wake()
 }
 
@@ -493,7 +494,7 @@ func (n *Node) connectPeers(view *memberView) map[string]*peer {
 // gossip takes longer to give it up.
 func (n *Node) reroute(view *memberView) {
 	now := n.now()
-	names := slices.DeleteFunc(slices.Clone(view.ringNames()), func(name string) bool { return n.reach.lost(name, now) })
+	names := slices.DeleteFunc(slices.Clone(view.ringNames()), func(name string) bool { return n.reach.Lost(name, now) })
 	old := n.route.Load()
 	sameOwners := slices.Equal(old.ring.Members(), names)
 	if sameOwners && maps.Equal(old.others, n.peers) {
@@ -561,7 +562,7 @@ func (n *Node) linkChanged(change transport.LinkChange) {
 	case transport.LinkUp:
 		n.meet(change.Peer.Name)
 		n.events.emit(EventLinkUp, change.Peer.Name, change.Peer.Addr)
-		n.evidence.knownChanged()
+		n.evidence.LookAgain()
 		n.keeper.wake()
 	default:
 		detail := change.State.String()
@@ -661,7 +662,7 @@ func (n *Node) Close() error {
 	}
 	defer close(n.ended)
 	n.keeper.leaving.Store(true)
-	n.evidence.parting.Store(true)
+	n.evidence.Parting.Store(true)
 	var errs []error
 	if err := n.membership.leave(announceTimeout); err != nil {
 		errs = append(errs, fmt.Errorf("peerlimit: the end was not announced to all: %w", err))
@@ -673,7 +674,7 @@ func (n *Node) Close() error {
 // shutDown ends whatever was started, in the order in which parts depend on each other.
 func (n *Node) shutDown() error {
 	var errs []error
-	n.evidence.close()
+	n.evidence.Close()
 	if n.membership != nil {
 		errs = append(errs, n.membership.close())
 	}

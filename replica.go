@@ -183,7 +183,7 @@ func (r *replicator) step(ctx context.Context) {
 		}
 	})
 	for standby, parts := range work {
-		if n.reach.isFull(now) && r.take(standby, now) {
+		if n.reach.IsFull(now) && r.take(standby, now) {
 			r.working.Go(func() { r.send(ctx, standby, parts) })
 			continue
 		}
@@ -352,7 +352,7 @@ func (r *replicator) deliver(ctx context.Context, standby string, s *shipment) b
 		ack := wire.ReplicaAck{Part: part}
 		if err == nil {
 			ack = answer.Parts[i]
-			if !n.reach.hear(ack.Promised.Number) {
+			if !n.reach.Hear(ack.Promised.Number) {
 				ack = wire.ReplicaAck{Part: part} // no answer
 			}
 		}

@@ -79,17 +79,17 @@ func (n *Node) answerReplica(m *wire.ReplicaMemory) ([]byte, error) {
 
 // onReplica takes replicas, or says why not.
 func (n *Node) onReplica(q *wire.ReplicaRequest) *wire.ReplicaResponse {
-	n.reach.check(n.now())
+	n.reach.Check(n.now())
 	ans := &wire.ReplicaResponse{Parts: make([]wire.ReplicaAck, 0, len(q.Parts))}
 	ended := false
 	for i := range q.Parts {
 		part := &q.Parts[i]
-		if !n.reach.hear(part.Version.Ballot.Number) {
+		if !n.reach.Hear(part.Version.Ballot.Number) {
 			ans.Parts = append(ans.Parts, wire.ReplicaAck{Part: part.Part, Status: wire.ReplicaRefused})
 			continue // whoever held by that version would be outbid by nobody: it is to acquire by another
 		}
 		now := n.now()
-		ack, over := n.table.takeReplica(part, n.reach.isFull(now), n.rules, now)
+		ack, over := n.table.takeReplica(part, n.reach.IsFull(now), n.rules, now)
 		ans.Parts = append(ans.Parts, ack)
 		ended = ended || over
 	}

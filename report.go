@@ -310,7 +310,7 @@ func (n *Node) deliver(ctx context.Context, owner string, part uint16) bool {
 
 // onReport charges a report, if this node decides about the partition.
 func (n *Node) onReport(q *wire.Debt) wire.Response {
-	n.reach.check(n.now())
+	n.reach.Check(n.now())
 	p := &n.table.partitions[q.Part]
 	p.mu.Lock()
 	defer p.mu.Unlock()

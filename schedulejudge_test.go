@@ -23,8 +23,8 @@ const (
 	// LeaseTime is how long after it was granted a lease may be used: what was lent is admitted then.
 	leaseTime = 10 * time.Millisecond
 
-	// evidence is how long a holder that is cut off may go on deciding in full.
-	evidence = 500 * time.Millisecond
+	// Prober is how long a holder that is cut off may go on deciding in full.
+	Prober = 500 * time.Millisecond
 
 	// rejoin is how long after the end of a cut, a freeze or loss the links may take to be up again everywhere, so that
 	// nobody decides by a share any more.
@@ -93,7 +93,7 @@ func (r *run) freezeAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
 	if !k.heldBy(1<<e.node, e.at-unreplicated, e.end()) {
 		return tokens
 	}
-	untilLost := min(e.lasts, 2*evidence)
+	untilLost := min(e.lasts, 2*Prober)
 	if r.s.membersAt(e.at) == 2 || r.overlaps(e) {
 		untilLost = e.lasts + rejoin
 	}
@@ -115,13 +115,13 @@ func (r *run) overlaps(e event) bool {
 // their way to it. It all stays below twice the limit.
 func withoutMajority(l peerlimit.Limit, largestSide, members int) float64 {
 	apart := float64(members-largestSide) / float64(members)
-	return grown(l, evidence) + apart*(grown(l, rejoin)-burstOf(l))
+	return grown(l, Prober) + apart*(grown(l, rejoin)-burstOf(l))
 }
 
 // Of a cut link each end may decide by a share of 1/N, when it reaches neither the holder nor its standby. Between two nodes
 // it is a split.
 func (r *run) cutAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
-	if !k.heldBy(1<<e.node|1<<e.peer, e.at-evidence, e.end()+rejoin) {
+	if !k.heldBy(1<<e.node|1<<e.peer, e.at-Prober, e.end()+rejoin) {
 		return 0
 	}
 	if r.s.membersAt(e.at) == 2 {
@@ -148,7 +148,7 @@ func (r *run) splitAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
 	}
 	tokens := float64(n-len(largest)) / float64(n) * grown(l, e.lasts+rejoin)
 	if k.heldBy(minority, e.at-unreplicated, e.end()) {
-		tokens += r.admitted(k, e.at-unreplicated, e.at+evidence) + r.admittedByLease(k, e.at+evidence, e.at+evidence+leaseTime)
+		tokens += r.admitted(k, e.at-unreplicated, e.at+Prober) + r.admittedByLease(k, e.at+Prober, e.at+Prober+leaseTime)
 	}
 	if copies, noted := k.replicated[e.at]; noted && copies&^minority == 0 {
 		tokens += burstOf(l) // to the majority it is as if holder and standby had been killed together

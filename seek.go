@@ -119,7 +119,7 @@ type prospect struct {
 // asked for the partition, the one it was given to, the owner, who was the owner before, whose copy this node has, or who
 // asked for it last.
 func (n *Node) nextHop(part uint16, from string) prospect {
-	route, full := n.route.Load(), n.reach.isFull(n.now())
+	route, full := n.route.Load(), n.reach.IsFull(n.now())
 	owner := route.owner(part)
 	p := &n.table.partitions[part]
 	p.mu.Lock()
@@ -142,7 +142,7 @@ func (n *Node) nextHop(part uint16, from string) prospect {
 			}
 		}
 	}
-	joining := !full && n.reach.lapses.Load() == 0
+	joining := !full && n.reach.Lapses.Load() == 0
 	if owner == nil && s.next == nil && (joining || full && guesses != [len(guesses)]string{}) {
 		s.next = n.anyInReach(route, from) // somebody else may know more, or where the one is that it was given to
 	}

@@ -170,12 +170,12 @@ func (t *table) dropCopy(idle idleCopy) bool {
 // onSettle says which copies are not needed. One that is newer than what this node holds makes it acquire anew, above
 // that one [NewerCopyOffered].
 func (n *Node) onSettle(q *wire.SettleRequest) *wire.SettleResponse {
-	n.reach.check(n.now())
+	n.reach.Check(n.now())
 	standbys := n.replicator.standbysOn(n.route.Load())
 	ans := &wire.SettleResponse{}
 	newer := false
 	for _, asked := range q.Parts {
-		if !n.reach.hear(asked.Version.Ballot.Number) {
+		if !n.reach.Hear(asked.Version.Ballot.Number) {
 			continue // there is no such copy
 		}
 		standby := standbys.of(asked.Part)
@@ -183,7 +183,7 @@ func (n *Node) onSettle(q *wire.SettleRequest) *wire.SettleResponse {
 		p.mu.Lock()
 		h := &p.holding
 		switch {
-		case !h.holds || !n.reach.isFull(n.now()):
+		case !h.holds || !n.reach.IsFull(n.now()):
 		case h.copy.Below(asked.Version):
 			h.outdo(asked.Version.Ballot)
 			n.table.noteHolding(asked.Part, p)

@@ -55,7 +55,7 @@ type LimiterStatus struct {
 func (n *Node) Status() Status {
 	now := n.now()
 	s := Status{
-		Time: time.Now(), Started: n.began, Self: n.Self(), Majority: n.reach.isFull(now), Stats: n.Stats(), Events: n.events.latest(),
+		Time: time.Now(), Started: n.began, Self: n.Self(), Majority: n.reach.IsFull(now), Stats: n.Stats(), Events: n.events.latest(),
 	}
 	s.Acquiring = max(0, s.Stats.PartitionsOwned-s.Stats.PartitionsHeld)
 	owned := make(map[string]int)
@@ -63,7 +63,7 @@ func (n *Node) Status() Status {
 	for part := range uint16(ring.Partitions) {
 		owned[owners.Owner(part)]++
 	}
-	evidence := n.reach.evidenceAges(now)
+	evidence := n.reach.AnswerAges(now)
 	for _, m := range n.Members() {
 		status := MemberStatus{Member: m, Partitions: owned[m.Name], Evidence: -1}
 		if !m.Self {

@@ -19,7 +19,7 @@ type table struct {
 	maxKeys    int64
 	seed       maphash.Seed
 
-	// fullUntil is until when this node's evidence is fresh, on the clock of the times passed in. From then on nothing is
+	// FullUntil is until when this node's evidence is fresh, on the clock of the times passed in. From then on nothing is
 	// decided here, and before it only what this node holds. Nil for a table that only this node uses: it decides always.
 	fullUntil *atomic.Int64
 

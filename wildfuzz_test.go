@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/quorum"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/require"
@@ -21,8 +22,8 @@ type wildSpeaker struct {
 }
 
 func (s *wildSpeaker) uint() uint64 {
-	some := [...]uint64{0, 1, 2, 1 << 31, 1 << 32, 1 << 47, countableElections, countableElections + 1,
-		countableElections + electionLeap + 1, 1 << 62, 1 << 63, math.MaxUint64 - 1, math.MaxUint64}
+	some := [...]uint64{0, 1, 2, 1 << 31, 1 << 32, 1 << 47, quorum.CountableElections, quorum.CountableElections + 1,
+		quorum.CountableElections + quorum.ElectionLeap + 1, 1 << 62, 1 << 63, math.MaxUint64 - 1, math.MaxUint64}
 	return some[s.IntN(len(some))]
 }
 
@@ -131,7 +132,7 @@ func FuzzAMemberThatSaysAnything(f *testing.F) {
 			}
 			c.requireAsBefore()
 			for _, n := range c.nodes {
-				require.LessOrEqual(c.t, n.reach.heard.Load(), uint64(2*countableElections), "it is not passed on")
+				require.LessOrEqual(c.t, n.reach.Heard.Load(), uint64(2*quorum.CountableElections), "it is not passed on")
 			}
 			time.Sleep(2 * arrivalTime)
 			for _, n := range c.nodes {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlimit/peerlimit/internal/quorum"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/sim"
 	"github.com/peerlimit/peerlimit/internal/wire"
@@ -213,7 +214,7 @@ var wildest = map[string]func(c *wildCluster) [][]byte{
 		return [][]byte{wire.AppendPing(nil, &wire.Ping{Heard: math.MaxUint64})}
 	},
 	"a ping that has heard of one less": func(*wildCluster) [][]byte {
-		return [][]byte{wire.AppendPing(nil, &wire.Ping{Heard: math.MaxUint64 - 1}), wire.AppendPing(nil, &wire.Ping{Heard: countableElections})}
+		return [][]byte{wire.AppendPing(nil, &wire.Ping{Heard: math.MaxUint64 - 1}), wire.AppendPing(nil, &wire.Ping{Heard: quorum.CountableElections})}
 	},
 	"a verdict request of the last election": func(*wildCluster) [][]byte {
 		return [][]byte{wire.AppendVerdictRequest(nil, &wire.VerdictRequest{Heard: math.MaxUint64, Names: inventedNames(ring.MaxMembers)})}
@@ -298,7 +299,7 @@ func TestAMemberThatSaysTheMostDisturbsNobody(t *testing.T) {
 				}
 				c.requireAsBefore()
 				for _, n := range c.nodes {
-					require.LessOrEqual(t, n.reach.heard.Load(), uint64(2*countableElections), "it is not passed on")
+					require.LessOrEqual(t, n.reach.Heard.Load(), uint64(2*quorum.CountableElections), "it is not passed on")
 				}
 			})
 		})

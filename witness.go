@@ -3,24 +3,25 @@ package peerlimit
 import (
 	"context"
 
+	"github.com/peerlimit/peerlimit/internal/quorum"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/peerlimit/peerlimit/transport"
 )
 
 // witnessing is how evidence talks to the other members and learns of them.
-func (n *Node) witnessing() evidenceIO {
-	return evidenceIO{
-		now:   n.now,
-		ping:  n.pingWitness,
-		judge: n.askVerdict,
-		learn: func(witness string, p *wire.Pong) {
+func (n *Node) witnessing() quorum.IO {
+	return quorum.IO{
+		Now:   n.now,
+		Ping:  n.pingWitness,
+		Judge: n.askVerdict,
+		Learn: func(witness string, p *wire.Pong) {
 			n.learn(&word{teller: witness, names: p.Known, hearsay: p.Hearsay, full: p.Full})
 		},
-		meet:    n.meet,
-		settled: func() { n.membership.settled() },
-		known: func() told {
+		Meet:    n.meet,
+		Settled: func() { n.membership.settled() },
+		Known: func() quorum.Told {
 			known := n.membership.everyone()
-			return told{digest: known.digest, names: known.told, hearsay: known.hearsay}
+			return quorum.Told{Digest: known.digest, Names: known.told, Hearsay: known.hearsay}
 		},
 	}
 }
@@ -36,7 +37,7 @@ func (n *Node) pingWitness(ctx context.Context, witness string, p wire.Ping) (wi
 
 // askVerdict asks a witness whom it hears no pings of.
 func (n *Node) askVerdict(ctx context.Context, witness string, q wire.VerdictRequest) (wire.Verdict, error) {
-	response, err := n.tell(ctx, witness, wire.AppendVerdictRequest(nil, &q), evidenceAge, 0)
+	response, err := n.tell(ctx, witness, wire.AppendVerdictRequest(nil, &q), quorum.AnswerAge, 0)
 	if err != nil {
 		return wire.Verdict{}, err
 	}
@@ -48,5 +49,5 @@ func (n *Node) callWitness(ctx context.Context, witness string, request []byte) 
 	if p == nil {
 		return nil, transport.ErrUnreachable
 	}
-	return n.client.Call(ctx, p.Peer, request, evidenceAge)
+	return n.client.Call(ctx, p.Peer, request, quorum.AnswerAge)
 }

@@ -1,4 +1,4 @@
-package peerlimit
+package quorum
 
 import (
 	"context"
@@ -30,7 +30,7 @@ type reachNet struct {
 
 // reachNode is one node of the test.
 type reachNode struct {
-	*evidence
+	*Prober
 	net      *reachNet
 	name     string
 	onLosts  atomic.Int64
@@ -63,7 +63,7 @@ func inReachNet(t *testing.T, n, knows int, seed uint64, test func(t *testing.T,
 		}
 		for _, node := range w.nodes {
 			time.Sleep(time.Duration(w.rng.IntN(40)) * time.Millisecond) // their ticks are not in step
-			node.start()
+			node.Start()
 		}
 		defer w.close()
 		test(t, w)
@@ -75,7 +75,7 @@ func (w *reachNet) close() {
 		n.resume()
 	}
 	for _, n := range w.nodes {
-		n.close()
+		n.Close()
 	}
 	w.calls.Wait()
 }
@@ -84,13 +84,13 @@ func (w *reachNet) now() int64 { return int64(time.Since(w.begin)) }
 
 func (w *reachNet) add(name string, known []string) {
 	n := &reachNode{net: w, name: name}
-	n.evidence = newEvidence(newReach(name, func() {}), evidenceIO{
-		now: n.now, ping: n.sendPing, judge: n.sendQuestion, learn: func(_ string, p *wire.Pong) { n.learn(p.Known) },
-		meet: func(name string) { n.learn([]string{name}) }, settled: func() {},
-		known: func() told { return told{names: n.names(), digest: n.digest()} },
+	n.Prober = NewProber(New(name, func() {}), IO{
+		Now: n.now, Ping: n.sendPing, Judge: n.sendQuestion, Learn: func(_ string, p *wire.Pong) { n.learn(p.Known) },
+		Meet: func(name string) { n.learn([]string{name}) }, Settled: func() {},
+		Known: func() Told { return Told{Names: n.names(), Digest: n.digest()} },
 	}, func() { n.onLosts.Add(1) })
 	n.known = slices.Clone(known)
-	n.reach.setKnown(known, len(known), w.now())
+	n.reach.SetKnown(known, len(known), w.now())
 	w.nodes = append(w.nodes, n)
 }
 
@@ -156,16 +156,16 @@ func (n *reachNode) learn(names []string) {
 	if same {
 		return
 	}
-	n.reach.setKnown(known, len(known), n.now())
+	n.reach.SetKnown(known, len(known), n.now())
 }
 
 func (n *reachNode) sendPing(ctx context.Context, to string, p wire.Ping) (wire.Pong, error) {
 	n.lastPing.Store(n.net.now())
-	return sendIn(ctx, n, to, func(w *reachNode) wire.Pong { return w.onPing(n.name, p) })
+	return sendIn(ctx, n, to, func(w *reachNode) wire.Pong { return w.OnPing(n.name, p) })
 }
 
 func (n *reachNode) sendQuestion(ctx context.Context, to string, v wire.VerdictRequest) (wire.Verdict, error) {
-	return sendIn(ctx, n, to, func(w *reachNode) wire.Verdict { return w.onVerdictRequest(n.name, v) })
+	return sendIn(ctx, n, to, func(w *reachNode) wire.Verdict { return w.OnVerdictRequest(n.name, v) })
 }
 
 // sendIn delivers a call, even when the caller has given up, and its answer.
@@ -217,14 +217,14 @@ func (w *reachNet) setCut(from, to *reachNode, cut bool) {
 func (w *reachNet) verify() {
 	now := w.now()
 	for _, n := range w.nodes {
-		full := n.reach.isFull(now)
+		full := n.reach.IsFull(now)
 		if full && !n.wasFull && n.everFull {
-			require.Greater(w.t, n.reach.lapses.Load(), n.lapsesAt, "%s: a lapse was forgotten", n.name)
+			require.Greater(w.t, n.reach.Lapses.Load(), n.lapsesAt, "%s: a lapse was forgotten", n.name)
 		}
 		if n.wasFull = full; full {
-			n.everFull, n.lapsesAt = true, n.reach.lapses.Load()
+			n.everFull, n.lapsesAt = true, n.reach.Lapses.Load()
 			for _, other := range w.nodes {
-				require.False(w.t, other.reach.lost(n.name, now), "%s is full, and lost to %s", n.name, other.name)
+				require.False(w.t, other.reach.Lost(n.name, now), "%s is full, and lost to %s", n.name, other.name)
 			}
 		}
 	}
@@ -250,17 +250,17 @@ func (w *reachNet) until(limit time.Duration, what string, condition func() bool
 }
 
 func (w *reachNet) allFull(nodes ...*reachNode) bool {
-	return !slices.ContainsFunc(nodes, func(n *reachNode) bool { return !n.reach.isFull(w.now()) })
+	return !slices.ContainsFunc(nodes, func(n *reachNode) bool { return !n.reach.IsFull(w.now()) })
 }
 
 // lostTo reports whether the victim is lost to all of the nodes.
 func (w *reachNet) lostTo(victim *reachNode, nodes ...*reachNode) bool {
-	return !slices.ContainsFunc(nodes, func(n *reachNode) bool { return !n.reach.lost(victim.name, w.now()) })
+	return !slices.ContainsFunc(nodes, func(n *reachNode) bool { return !n.reach.Lost(victim.name, w.now()) })
 }
 
 // noneLost reports whether nobody is lost to any of the nodes.
 func (w *reachNet) noneLost(nodes ...*reachNode) bool {
-	return !slices.ContainsFunc(nodes, func(n *reachNode) bool { return len(n.reach.lostNames(w.now())) > 0 })
+	return !slices.ContainsFunc(nodes, func(n *reachNode) bool { return len(n.reach.LostNames(w.now())) > 0 })
 }
 
 func TestTheDeadAreLostInTime(t *testing.T) {
@@ -293,11 +293,11 @@ func TestWhoWasPausedLapsesAndComesBack(t *testing.T) {
 		victim.pause()
 		w.pass(3 * time.Second)
 		require.True(t, w.lostTo(victim, others...))
-		require.Zero(t, victim.reach.lapses.Load(), "it does nothing while it is paused")
+		require.Zero(t, victim.reach.Lapses.Load(), "it does nothing while it is paused")
 		victim.resume()
 		w.until(600*time.Millisecond, "nobody calls it lost", func() bool { return w.noneLost(w.nodes...) })
 		w.until(1200*time.Millisecond, "it is full again", func() bool { return w.allFull(victim) })
-		assert.EqualValues(t, 1, victim.reach.lapses.Load())
+		assert.EqualValues(t, 1, victim.reach.Lapses.Load())
 		assert.True(t, w.allFull(others...))
 		for range 20 {
 			w.pass(100 * time.Millisecond)
@@ -395,8 +395,8 @@ func TestDoubtAboutTheWellChangesNothing(t *testing.T) {
 			require.True(t, w.allFull(w.nodes...) && w.noneLost(w.nodes...))
 		}
 		w.pass(time.Second)
-		w.nodes[0].evidence.mu.Lock()
-		defer w.nodes[0].evidence.mu.Unlock()
+		w.nodes[0].Prober.mu.Lock()
+		defer w.nodes[0].Prober.mu.Unlock()
 		assert.Empty(t, w.nodes[0].suspects)
 	})
 }
@@ -412,7 +412,7 @@ func TestPingsMakeNodesKnown(t *testing.T) {
 		})
 		w.until(50*time.Millisecond, "all are full", func() bool { return w.allFull(w.nodes...) })
 		for _, n := range w.nodes {
-			assert.Zero(t, n.reach.lapses.Load(), "the evidence of one who is alone counts until the newcomers have answered")
+			assert.Zero(t, n.reach.Lapses.Load(), "the evidence of one who is alone counts until the newcomers have answered")
 		}
 		w.pass(2 * time.Second)
 		assert.True(t, w.allFull(w.nodes...) && w.noneLost(w.nodes...))
@@ -492,15 +492,15 @@ func BenchmarkPingAnswered(b *testing.B) {
 				names = append(names, fmt.Sprintf("member-%04d", i))
 			}
 			begin := time.Now()
-			r := newReach(names[0], func() {})
+			r := New(names[0], func() {})
 			now := func() int64 { return int64(time.Since(begin)) }
-			r.setKnown(names, n, now())
-			e := newEvidence(r, evidenceIO{
-				now: now, known: func() told { return told{digest: 1} }, meet: func(string) {}, settled: func() {},
+			r.SetKnown(names, n, now())
+			e := NewProber(r, IO{
+				Now: now, Known: func() Told { return Told{Digest: 1} }, Meet: func(string) {}, Settled: func() {},
 			}, func() {})
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				e.onPing(names[1+i%(n-1)], wire.Ping{Digest: 1})
+				e.OnPing(names[1+i%(n-1)], wire.Ping{Digest: 1})
 			}
 		})
 	}
@@ -509,12 +509,12 @@ func BenchmarkPingAnswered(b *testing.B) {
 // BenchmarkPingSent is the pinging side: a context, the call, which costs nothing here, and taking in the answer.
 func BenchmarkPingSent(b *testing.B) {
 	begin := time.Now()
-	r := newReach("a", func() {})
-	r.setKnown([]string{"a", "b", "c"}, 3, 0)
-	e := newEvidence(r, evidenceIO{
-		now:   func() int64 { return int64(time.Since(begin)) },
-		ping:  func(context.Context, string, wire.Ping) (wire.Pong, error) { return wire.Pong{}, nil },
-		known: func() told { return told{digest: 1} }, meet: func(string) {}, settled: func() {},
+	r := New("a", func() {})
+	r.SetKnown([]string{"a", "b", "c"}, 3, 0)
+	e := NewProber(r, IO{
+		Now:   func() int64 { return int64(time.Since(begin)) },
+		Ping:  func(context.Context, string, wire.Ping) (wire.Pong, error) { return wire.Pong{}, nil },
+		Known: func() Told { return Told{Digest: 1} }, Meet: func(string) {}, Settled: func() {},
 	}, func() {})
 	c := new(callsTo)
 	b.ReportAllocs()

@@ -1,4 +1,4 @@
-package peerlimit
+package quorum
 
 import (
 	"fmt"
@@ -21,124 +21,124 @@ const (
 )
 
 // reachOf returns the reach of "a" that knows names since 0, and counts the calls of onLapse.
-func reachOf(names ...string) (r *reach, lapses *int) {
+func reachOf(names ...string) (r *State, lapses *int) {
 	lapses = new(int)
-	r = newReach("a", func() { *lapses++ })
-	r.setKnown(names, len(names), 0)
+	r = New("a", func() { *lapses++ })
+	r.SetKnown(names, len(names), 0)
 	return r, lapses
 }
 
 func TestAloneIsAlwaysFull(t *testing.T) {
-	r := newReach("a", func() { t.Error("nothing was held") })
-	assert.False(t, r.check(5))
-	r.setKnown([]string{"a"}, 1, 5)
-	assert.True(t, r.isFull(5) && r.check(1<<62))
+	r := New("a", func() { t.Error("nothing was held") })
+	assert.False(t, r.Check(5))
+	r.SetKnown([]string{"a"}, 1, 5)
+	assert.True(t, r.IsFull(5) && r.Check(1<<62))
 }
 
 func TestExpectedMembersAreSilentWitnesses(t *testing.T) {
-	r := newReach("a", func() {})
-	r.setKnown([]string{"a", "b"}, 5, 0)
+	r := New("a", func() {})
+	r.SetKnown([]string{"a", "b"}, 5, 0)
 	r.answered("b", 10, 11)
-	assert.False(t, r.isFull(12), "two of five")
-	r.setKnown([]string{"a", "b", "c"}, 5, 20)
+	assert.False(t, r.IsFull(12), "two of five")
+	r.SetKnown([]string{"a", "b", "c"}, 5, 20)
 	r.answered("c", 20, 21)
-	assert.True(t, r.isFull(22), "the evidence of b is still there")
-	r.setKnown([]string{"a"}, 2, 23)
-	assert.False(t, r.isFull(24))
+	assert.True(t, r.IsFull(22), "the evidence of b is still there")
+	r.SetKnown([]string{"a"}, 2, 23)
+	assert.False(t, r.IsFull(24))
 }
 
 func TestEvidenceAgesFromSending(t *testing.T) {
 	r, lapses := reachOf("a", "b", "c", "d", "e")
-	require.False(t, r.isFull(0))
+	require.False(t, r.IsFull(0))
 	r.answered("b", 10*testMs, 30*testMs)
-	require.False(t, r.isFull(30*testMs))
+	require.False(t, r.IsFull(30*testMs))
 	r.answered("c", 50*testMs, 400*testMs)
-	assert.True(t, r.isFull(510*testMs-1))
-	assert.False(t, r.isFull(510*testMs), "more than half lapses with the older of two")
+	assert.True(t, r.IsFull(510*testMs-1))
+	assert.False(t, r.IsFull(510*testMs), "more than half lapses with the older of two")
 	r.answered("d", 100*testMs, 420*testMs)
-	assert.True(t, r.isFull(550*testMs-1))
-	assert.False(t, r.isFull(550*testMs))
+	assert.True(t, r.IsFull(550*testMs-1))
+	assert.False(t, r.IsFull(550*testMs))
 	r.answered("d", 40*testMs, 430*testMs)
-	assert.True(t, r.isFull(550*testMs-1), "answers may come in any order")
+	assert.True(t, r.IsFull(550*testMs-1), "answers may come in any order")
 	r.answered("stranger", 400*testMs, 440*testMs)
-	assert.False(t, r.isFull(550*testMs))
+	assert.False(t, r.IsFull(550*testMs))
 	assert.Zero(t, *lapses)
 }
 
 // TestLapseIsRemembered is the rule for a process that was paused: fresh answers come before the next take.
 func TestLapseIsRemembered(t *testing.T) {
-	var r *reach
+	var r *State
 	lapses, now := 0, int64(0)
-	r = newReach("a", func() {
+	r = New("a", func() {
 		lapses++
-		assert.False(t, r.isFull(now), "an end that was moved while something was held")
+		assert.False(t, r.IsFull(now), "an end that was moved while something was held")
 	})
-	r.setKnown([]string{"a", "b", "c"}, 3, now)
+	r.SetKnown([]string{"a", "b", "c"}, 3, now)
 	r.answered("b", 0, 1)
 	require.Zero(t, lapses, "nothing was held before the first evidence")
 
 	now = 2 * testSecond
 	r.answered("b", now-1, now)
 	assert.Equal(t, 1, lapses)
-	assert.True(t, r.check(now))
+	assert.True(t, r.Check(now))
 	r.answered("c", now-1, now+1)
 	assert.Equal(t, 1, lapses)
 
 	now = 3 * testSecond
-	assert.False(t, r.check(now) || r.check(now+1))
+	assert.False(t, r.Check(now) || r.Check(now+1))
 	r.answered("b", now, now+2)
 	r.answered("c", now, now+2)
 	assert.Equal(t, 2, lapses, "once for a lapse")
-	assert.EqualValues(t, 2, r.lapses.Load())
-	assert.True(t, r.isFull(now+3))
+	assert.EqualValues(t, 2, r.Lapses.Load())
+	assert.True(t, r.IsFull(now+3))
 
 	now += 10
-	r.setKnown([]string{"a", "b", "c", "d", "e"}, 5, now)
-	assert.True(t, r.isFull(now), "c answered, too")
-	now += int64(evidenceAge)
+	r.SetKnown([]string{"a", "b", "c", "d", "e"}, 5, now)
+	assert.True(t, r.IsFull(now), "c answered, too")
+	now += int64(AnswerAge)
 	r.answered("b", now-1, now)
 	r.answered("c", now-1, now)
 	assert.Equal(t, 3, lapses)
-	assert.True(t, r.isFull(now))
-	r.setKnown([]string{"a", "d", "e"}, 3, now)
+	assert.True(t, r.IsFull(now))
+	r.SetKnown([]string{"a", "d", "e"}, 3, now)
 	assert.Equal(t, 4, lapses, "its witnesses are gone")
-	r.setKnown([]string{"a", "b", "c"}, 3, now)
-	assert.False(t, r.check(now), "what they said is forgotten with them")
+	r.SetKnown([]string{"a", "b", "c"}, 3, now)
+	assert.False(t, r.Check(now), "what they said is forgotten with them")
 	assert.Equal(t, 4, lapses)
 }
 
 // A new witness gets the time for its first answer, but not more than the evidence has that there was without it.
 func TestNewWitnessesGetGrace(t *testing.T) {
 	lapses := 0
-	r := newReach("a", func() { lapses++ })
-	r.setKnown([]string{"a"}, 1, 0)
-	require.True(t, r.isFull(math.MaxInt64-1), "alone")
+	r := New("a", func() { lapses++ })
+	r.SetKnown([]string{"a"}, 1, 0)
+	require.True(t, r.IsFull(math.MaxInt64-1), "alone")
 
 	now := int64(time.Hour)
-	r.setKnown([]string{"a", "b"}, 2, now)
-	assert.True(t, r.isFull(now+int64(evidenceAge)-1))
-	assert.False(t, r.isFull(now+int64(evidenceAge)))
+	r.SetKnown([]string{"a", "b"}, 2, now)
+	assert.True(t, r.IsFull(now+int64(AnswerAge)-1))
+	assert.False(t, r.IsFull(now+int64(AnswerAge)))
 	for i := range 4 { // one join after another does not extend it
-		r.setKnown([]string{"a", "b", "c", "d", "e", "f"}[:3+i], 3+i, now+int64(i)*100*testMs)
+		r.SetKnown([]string{"a", "b", "c", "d", "e", "f"}[:3+i], 3+i, now+int64(i)*100*testMs)
 		r.answered("b", now, now+int64(i)*100*testMs+1)
 	}
-	assert.True(t, r.isFull(now+int64(evidenceAge)-1))
-	assert.False(t, r.isFull(now+int64(evidenceAge)))
+	assert.True(t, r.IsFull(now+int64(AnswerAge)-1))
+	assert.False(t, r.IsFull(now+int64(AnswerAge)))
 	require.Zero(t, lapses)
 
-	now += int64(evidenceAge)
-	assert.False(t, r.check(now))
+	now += int64(AnswerAge)
+	assert.False(t, r.Check(now))
 	assert.Equal(t, 1, lapses)
-	r.setKnown([]string{"a", "b", "c", "d", "e", "f", "g"}, 7, now+1)
-	assert.False(t, r.isFull(now+1), "what has lapsed gets no grace")
+	r.SetKnown([]string{"a", "b", "c", "d", "e", "f", "g"}, 7, now+1)
+	assert.False(t, r.IsFull(now+1), "what has lapsed gets no grace")
 }
 
 // TestNoTakeSeesNewEvidenceWithOldHolding lapses and renews evidence while others take.
 func TestNoTakeSeesNewEvidenceWithOldHolding(t *testing.T) {
-	var r *reach
+	var r *State
 	var clock, heldSince atomic.Int64 // heldSince: 0 when nothing is held
-	r = newReach("a", func() { heldSince.Store(0) })
-	r.setKnown([]string{"a", "b"}, 2, 1)
+	r = New("a", func() { heldSince.Store(0) })
+	r.SetKnown([]string{"a", "b"}, 2, 1)
 	clock.Store(1)
 	stop := make(chan struct{})
 	var takers sync.WaitGroup
@@ -151,7 +151,7 @@ func TestNoTakeSeesNewEvidenceWithOldHolding(t *testing.T) {
 				default:
 				}
 				now := clock.Load()
-				if r.check(now) {
+				if r.Check(now) {
 					if since := heldSince.Load(); since != 0 && since < now {
 						t.Errorf("at %d something is held since %d", now, since)
 						return
@@ -167,7 +167,7 @@ func TestNoTakeSeesNewEvidenceWithOldHolding(t *testing.T) {
 	}
 	close(stop)
 	takers.Wait()
-	assert.EqualValues(t, 4999, r.lapses.Load())
+	assert.EqualValues(t, 4999, r.Lapses.Load())
 }
 
 func TestWitnessesAreTheSmallestHashes(t *testing.T) {
@@ -188,8 +188,8 @@ func TestWitnessesAreTheSmallestHashes(t *testing.T) {
 		}
 		assert.LessOrEqual(t, changed, 1, "one less replaces one at most")
 	}
-	r := newReach("zz", func() {})
-	r.setKnown(append(names, "zz"), 101, 0)
+	r := New("zz", func() {})
+	r.SetKnown(append(names, "zz"), 101, 0)
 	witnesses, selfIsOne := r.currentWitnesses()
 	need := 16
 	if selfIsOne {
@@ -197,12 +197,12 @@ func TestWitnessesAreTheSmallestHashes(t *testing.T) {
 	}
 	for _, w := range witnesses {
 		if w != "zz" {
-			require.Equal(t, need <= 0, r.isFull(1))
+			require.Equal(t, need <= 0, r.IsFull(1))
 			r.answered(w, 1, 1)
 			need--
 		}
 	}
-	assert.True(t, r.isFull(1))
+	assert.True(t, r.IsFull(1))
 }
 
 func TestWitnessSaysWhoIsSilentAndRefuses(t *testing.T) {
@@ -237,11 +237,11 @@ func TestMissedIsBoundedAndNamesAllInTurn(t *testing.T) {
 	for i := range 150 {
 		names = append(names, fmt.Sprintf("m%03d", i))
 	}
-	r := newReach("m000", func() {})
-	r.setKnown(names[:30], 30, 0)
+	r := New("m000", func() {})
+	r.SetKnown(names[:30], 30, 0)
 	require.Empty(t, r.missed(399*testMs))
 	assert.Len(t, r.missed(400*testMs), 29)
-	r.setKnown(names, len(names), 0)
+	r.SetKnown(names, len(names), 0)
 	r.self = chooseWitnesses(names)[0] // to be a witness of them
 	named := make(map[string]bool)
 	for tick := range int64(4) {
@@ -276,44 +276,44 @@ func TestLostIsSaidByMoreThanHalf(t *testing.T) {
 	r.judged("c", 100, ask, say, 101)
 	r.judged("stranger", 100, ask, say, 101)
 	r.judged("c", 100, ask, say, 102)
-	require.False(t, r.lost("e", 103))
+	require.False(t, r.Lost("e", 103))
 	r.judged("a", 200, ask, say, 200)
-	assert.True(t, r.lost("e", 201))
-	assert.Equal(t, []string{"e"}, r.lostNames(201))
-	assert.True(t, r.lost("e", testSecond-1))
-	assert.False(t, r.lost("e", testSecond), "what b said counts from the sending")
+	assert.True(t, r.Lost("e", 201))
+	assert.Equal(t, []string{"e"}, r.LostNames(201))
+	assert.True(t, r.Lost("e", testSecond-1))
+	assert.False(t, r.Lost("e", testSecond), "what b said counts from the sending")
 	r.judged("b", 300, ask, say, 301)
-	assert.True(t, r.lost("e", testSecond))
+	assert.True(t, r.Lost("e", testSecond))
 	r.judged("c", 400, ask, nil, 401)
-	assert.False(t, r.lost("e", 402), "c has taken it back")
+	assert.False(t, r.Lost("e", 402), "c has taken it back")
 	r.judged("c", 350, ask, nil, 403)
 	r.judged("d", 500, []string{"b"}, nil, 501)
 	r.judged("d", 500, ask, say, 501)
-	assert.True(t, r.lost("e", 502))
+	assert.True(t, r.Lost("e", 502))
 	r.judged("d", 450, ask, nil, 503)
-	assert.True(t, r.lost("e", 504), "an older answer takes nothing back")
+	assert.True(t, r.Lost("e", 504), "an older answer takes nothing back")
 	r.judged("b", 500, []string{"a"}, []string{"a"}, 501)
 	r.judged("c", 500, []string{"a"}, []string{"a"}, 501)
 	r.judged("d", 500, []string{"a"}, []string{"a"}, 501)
-	assert.False(t, r.lost("a", 502), "nobody is lost to itself")
-	r.setKnown([]string{"a", "b", "c", "d"}, 4, 600)
-	assert.False(t, r.lost("e", 600), "it is not known")
-	assert.Empty(t, r.lostNames(600))
+	assert.False(t, r.Lost("a", 502), "nobody is lost to itself")
+	r.SetKnown([]string{"a", "b", "c", "d"}, 4, 600)
+	assert.False(t, r.Lost("e", 600), "it is not known")
+	assert.Empty(t, r.LostNames(600))
 }
 
 func TestLostForgetsWhatDoesNotCount(t *testing.T) {
 	r, _ := reachOf("a", "b", "c")
 	r.judged("b", 0, []string{"c"}, []string{"c"}, 1)
 	require.Len(t, r.words, 1)
-	assert.Empty(t, r.lostNames(testSecond))
+	assert.Empty(t, r.LostNames(testSecond))
 	assert.Empty(t, r.words)
 }
 
 func TestHeardOnlyRises(t *testing.T) {
 	r, _ := reachOf("a")
-	r.hear(7)
-	r.hear(3)
-	assert.EqualValues(t, 7, r.heard.Load())
+	r.Hear(7)
+	r.Hear(3)
+	assert.EqualValues(t, 7, r.Heard.Load())
 }
 
 // TestMajoritiesNeverContradict plays pings, questions and answers of nodes in any order, with any delays, and without
@@ -326,10 +326,10 @@ func TestMajoritiesNeverContradict(t *testing.T) {
 		for i := range n {
 			names = append(names, string(rune('a'+i)))
 		}
-		var nodes []*reach
+		var nodes []*State
 		for _, name := range names {
-			r := newReach(name, func() {})
-			r.setKnown(names, n+rng.IntN(2), 0)
+			r := New(name, func() {})
+			r.SetKnown(names, n+rng.IntN(2), 0)
 			nodes = append(nodes, r)
 		}
 		type event struct {
@@ -366,7 +366,7 @@ func TestMajoritiesNeverContradict(t *testing.T) {
 			}
 			for i, r := range nodes {
 				for _, other := range nodes {
-					if r.isFull(now) && other.lost(names[i], now) {
+					if r.IsFull(now) && other.Lost(names[i], now) {
 						t.Fatalf("at %v %s is full, and lost to %s", time.Duration(now), names[i], other.self)
 					}
 				}
@@ -376,11 +376,11 @@ func TestMajoritiesNeverContradict(t *testing.T) {
 }
 
 func BenchmarkIsFull(b *testing.B) {
-	r := newReach("a", func() {})
-	r.setKnown([]string{"a", "b"}, 2, 0)
+	r := New("a", func() {})
+	r.SetKnown([]string{"a", "b"}, 2, 0)
 	r.answered("b", 1, 1)
 	for b.Loop() {
-		if !r.isFull(2) {
+		if !r.IsFull(2) {
 			b.Fatal("not full")
 		}
 	}
@@ -393,8 +393,8 @@ func BenchmarkAnswered(b *testing.B) {
 			for i := range n {
 				names = append(names, fmt.Sprintf("member-%04d", i))
 			}
-			r := newReach(names[0], func() {})
-			r.setKnown(names, n, 0)
+			r := New(names[0], func() {})
+			r.SetKnown(names, n, 0)
 			b.ReportAllocs()
 			for i := int64(0); b.Loop(); i++ {
 				r.answered(names[1+i%int64(n-1)], i, i)

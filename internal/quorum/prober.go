@@ -1,4 +1,4 @@
-package peerlimit
+package quorum
 
 import (
 	"context"
@@ -23,43 +23,43 @@ const (
 	maxSuspects = 512
 
 	// maxCalls is how many pings, and how many questions, may be on their way to one witness. Each ends within
-	// evidenceAge, and one begins with every tick.
+	// AnswerAge, and one begins with every tick.
 	maxCalls = 6
 
 	// hintAge is for how long the hint in a pong is not computed anew: it is the same for everyone.
 	hintAge = 20 * time.Millisecond
 )
 
-// evidenceIO is what evidence needs of the node. Calls must end when their context does.
-type evidenceIO struct {
-	now   func() int64 // nanoseconds of the monotonic clock
-	ping  func(ctx context.Context, witness string, p wire.Ping) (wire.Pong, error)
-	judge func(ctx context.Context, witness string, v wire.VerdictRequest) (wire.Verdict, error)
+// IO is what evidence needs of the node. Calls must end when their context does.
+type IO struct {
+	Now   func() int64 // nanoseconds of the monotonic clock
+	Ping  func(ctx context.Context, witness string, p wire.Ping) (wire.Pong, error)
+	Judge func(ctx context.Context, witness string, v wire.VerdictRequest) (wire.Verdict, error)
 
-	// learn takes in a witness's word for names. When it returns, reach.setKnown has been called.
-	learn func(witness string, p *wire.Pong)
+	// Learn takes in a witness's word for names. When it returns, reach.SetKnown has been called.
+	Learn func(witness string, p *wire.Pong)
 
-	// meet takes in that a member has been heard itself [ForgottenLearnedAgain].
-	meet func(name string)
+	// Meet takes in that a member has been heard itself [ForgottenLearnedAgain].
+	Meet func(name string)
 
-	// settled takes in that there is evidence together with others.
-	settled func()
+	// Settled takes in that there is evidence together with others.
+	Settled func()
 
-	known func() told
+	Known func() Told
 }
 
-// told is what a node tells others of the names that it knows.
-type told struct {
-	digest  uint64   // of all that it counts
-	names   []string // sorted
-	hearsay []string // those of names that have not proved themselves to it, sorted
+// Told is what a node tells others of the names that it knows.
+type Told struct {
+	Digest  uint64   // of all that it counts
+	Names   []string // sorted
+	Hearsay []string // those of names that have not proved themselves to it, sorted
 }
 
-// evidence pings the witnesses, and asks them about members that somebody misses, for as long as it runs. It answers the
+// Prober pings the witnesses, and asks them about members that somebody misses, for as long as it runs. It answers the
 // pings and questions of others, too.
-type evidence struct {
-	reach *reach
-	io    evidenceIO
+type Prober struct {
+	reach *State
+	io    IO
 
 	// onLost is called, on one goroutine, when the set of lost members has changed. It must return soon.
 	onLost func()
@@ -71,9 +71,9 @@ type evidence struct {
 
 	hint atomic.Pointer[missedHint]
 
-	// parting says that this node has begun to say goodbye, and is nobody's witness any more: others may already judge
+	// Parting says that this node has begun to say goodbye, and is nobody's witness any more: others may already judge
 	// without it.
-	parting atomic.Bool
+	Parting atomic.Bool
 
 	mu       sync.Mutex // guards suspects and calls; held for map look-ups only
 	suspects map[string]suspect
@@ -99,44 +99,44 @@ type missedHint struct {
 	names []string
 }
 
-func newEvidence(r *reach, io evidenceIO, onLost func()) *evidence {
+func NewProber(r *State, io IO, onLost func()) *Prober {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &evidence{reach: r, io: io, onLost: onLost, ctx: ctx, cancel: cancel, wake: make(chan struct{}, 1),
+	return &Prober{reach: r, io: io, onLost: onLost, ctx: ctx, cancel: cancel, wake: make(chan struct{}, 1),
 		suspects: make(map[string]suspect), calls: make(map[string]*callsTo)}
 }
 
-// start begins to ping. It may be called once.
-func (e *evidence) start() { e.owned.Go(e.run) }
+// Start begins to ping. It may be called once.
+func (e *Prober) Start() { e.owned.Go(e.run) }
 
-// close ends all calls and returns when nothing runs any more. Pings are still answered.
-func (e *evidence) close() {
+// Close ends all calls and returns when nothing runs any more. Pings are still answered.
+func (e *Prober) Close() {
 	e.cancel()
 	e.owned.Wait()
 }
 
-// knownChanged tells that reach.setKnown was called, or that somebody can be asked who could not: witnesses that have not
+// LookAgain tells that reach.SetKnown was called, or that somebody can be asked who could not: witnesses that have not
 // answered yet need not wait for the next tick.
-func (e *evidence) knownChanged() { e.lookNow() }
+func (e *Prober) LookAgain() { e.lookNow() }
 
 // doubt makes members suspect: somebody could not reach them.
-func (e *evidence) doubt(names ...string) { e.suspect(names, e.io.now()) }
+func (e *Prober) doubt(names ...string) { e.suspect(names, e.io.Now()) }
 
-func (e *evidence) lookNow() {
+func (e *Prober) lookNow() {
 	select {
 	case e.wake <- struct{}{}:
 	default: // it is going to look anyway
 	}
 }
 
-func (e *evidence) run() {
+func (e *Prober) run() {
 	ticker := time.NewTicker(pingInterval)
 	defer ticker.Stop()
 	var lost []string // as onLost was last told
 	e.tick()
 	for {
-		now := e.io.now()
+		now := e.io.Now()
 		e.askAboutSuspects(now)
-		if is := e.reach.lostNames(now); !slices.Equal(is, lost) {
+		if is := e.reach.LostNames(now); !slices.Equal(is, lost) {
 			lost = is
 			e.onLost()
 		}
@@ -152,16 +152,16 @@ func (e *evidence) run() {
 }
 
 // tick does what is due every pingInterval.
-func (e *evidence) tick() {
-	now := e.io.now()
+func (e *Prober) tick() {
+	now := e.io.Now()
 	e.reach.running(now)
-	e.reach.check(now) // a lapse ends holding even when nobody takes
+	e.reach.Check(now) // a lapse ends holding even when nobody takes
 	e.pingWitnesses(false)
 	e.suspect(e.reach.missed(now), now)
 }
 
 // pingWitnesses pings all witnesses, or only those that were never pinged.
-func (e *evidence) pingWitnesses(onlyNew bool) {
+func (e *Prober) pingWitnesses(onlyNew bool) {
 	witnesses, _ := e.reach.currentWitnesses()
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -190,11 +190,11 @@ func (e *evidence) pingWitnesses(onlyNew bool) {
 }
 
 // ping pings one witness, and takes in what it answers.
-func (e *evidence) ping(witness string, c *callsTo) {
-	ctx, cancel := context.WithTimeout(e.ctx, evidenceAge)
+func (e *Prober) ping(witness string, c *callsTo) {
+	ctx, cancel := context.WithTimeout(e.ctx, AnswerAge)
 	defer cancel()
-	sent := e.io.now()
-	p, err := e.io.ping(ctx, witness, wire.Ping{Heard: e.reach.heard.Load(), Digest: e.io.known().digest})
+	sent := e.io.Now()
+	p, err := e.io.Ping(ctx, witness, wire.Ping{Heard: e.reach.Heard.Load(), Digest: e.io.Known().Digest})
 	e.mu.Lock()
 	c.pings--
 	c.answers = err == nil
@@ -202,25 +202,25 @@ func (e *evidence) ping(witness string, c *callsTo) {
 	if err != nil {
 		return // silence is what counts, and the witnesses of the silent one see to it
 	}
-	e.reach.hear(p.Heard)
-	e.io.meet(witness)
+	e.reach.Hear(p.Heard)
+	e.io.Meet(witness)
 	if len(p.Known) > 0 {
 		// Before the answer counts: evidence is of all that are known.
-		e.io.learn(witness, &p)
+		e.io.Learn(witness, &p)
 		e.lookNow()
 	}
-	now := e.io.now()
+	now := e.io.Now()
 	if !p.Refused {
 		e.reach.answered(witness, sent, now)
-		if e.reach.isFull(now) {
-			e.io.settled()
+		if e.reach.IsFull(now) {
+			e.io.Settled()
 		}
 	}
 	e.suspect(p.Silent, now)
 }
 
 // suspect takes in that members are missed.
-func (e *evidence) suspect(names []string, now int64) {
+func (e *Prober) suspect(names []string, now int64) {
 	added := false
 	for _, name := range names {
 		if name == e.reach.self || !e.reach.knows(name) {
@@ -244,7 +244,7 @@ func (e *evidence) suspect(names []string, now int64) {
 }
 
 // dueSuspects returns those to ask about now, and forgets those that are not suspect any more.
-func (e *evidence) dueSuspects(now int64) (due []string) {
+func (e *Prober) dueSuspects(now int64) (due []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for name, s := range e.suspects {
@@ -267,7 +267,7 @@ func (e *evidence) dueSuspects(now int64) (due []string) {
 }
 
 // askAboutSuspects asks all witnesses, itself among them when it is one, about those for whom it is time.
-func (e *evidence) askAboutSuspects(now int64) {
+func (e *Prober) askAboutSuspects(now int64) {
 	names := e.dueSuspects(now)
 	if len(names) == 0 {
 		return
@@ -289,46 +289,46 @@ func (e *evidence) askAboutSuspects(now int64) {
 }
 
 // ask asks one witness for a verdict, and takes it in.
-func (e *evidence) ask(witness string, names []string, c *callsTo) {
-	ctx, cancel := context.WithTimeout(e.ctx, evidenceAge)
+func (e *Prober) ask(witness string, names []string, c *callsTo) {
+	ctx, cancel := context.WithTimeout(e.ctx, AnswerAge)
 	defer cancel()
-	sent := e.io.now()
-	v, err := e.io.judge(ctx, witness, wire.VerdictRequest{Heard: e.reach.heard.Load(), Names: names})
+	sent := e.io.Now()
+	v, err := e.io.Judge(ctx, witness, wire.VerdictRequest{Heard: e.reach.Heard.Load(), Names: names})
 	e.mu.Lock()
 	c.questions--
 	e.mu.Unlock()
 	if err != nil {
 		return
 	}
-	e.reach.hear(v.Heard)
-	e.reach.judged(witness, sent, names, v.Silent, e.io.now())
+	e.reach.Hear(v.Heard)
+	e.reach.judged(witness, sent, names, v.Silent, e.io.Now())
 	e.lookNow()
 }
 
-// onPing answers a ping. Whoever gets evidence from this node is known to it when the answer leaves [PingMakesKnown].
-func (e *evidence) onPing(from string, p wire.Ping) wire.Pong {
-	if e.parting.Load() {
-		return wire.Pong{Refused: true, Heard: e.reach.heard.Load(), Digest: p.Digest}
+// OnPing answers a ping. Whoever gets evidence from this node is known to it when the answer leaves [PingMakesKnown].
+func (e *Prober) OnPing(from string, p wire.Ping) wire.Pong {
+	if e.Parting.Load() {
+		return wire.Pong{Refused: true, Heard: e.reach.Heard.Load(), Digest: p.Digest}
 	}
-	now := e.io.now()
-	e.reach.hear(p.Heard)
+	now := e.io.Now()
+	e.reach.Hear(p.Heard)
 	refused := e.reach.pinged(from, now)
 	if !refused {
-		e.io.meet(from)
+		e.io.Meet(from)
 		if !e.reach.counts(from) {
 			refused = true // it has left
 		}
 	}
-	known := e.io.known()
-	answer := wire.Pong{Refused: refused, Heard: e.reach.heard.Load(), Digest: known.digest, Silent: e.missedLately(now)}
+	known := e.io.Known()
+	answer := wire.Pong{Refused: refused, Heard: e.reach.Heard.Load(), Digest: known.Digest, Silent: e.missedLately(now)}
 	if answer.Digest != p.Digest {
-		answer.Known, answer.Hearsay, answer.Full = known.names, known.hearsay, e.reach.isFull(now)
+		answer.Known, answer.Hearsay, answer.Full = known.Names, known.Hearsay, e.reach.IsFull(now)
 	}
 	return answer
 }
 
 // missedLately returns whom this witness misses, as of hintAge ago at most.
-func (e *evidence) missedLately(now int64) []string {
+func (e *Prober) missedLately(now int64) []string {
 	h := e.hint.Load()
 	if h == nil || now-h.at >= int64(hintAge) || now < h.at {
 		h = &missedHint{at: now, names: e.reach.missed(now)}
@@ -337,10 +337,10 @@ func (e *evidence) missedLately(now int64) []string {
 	return h.names
 }
 
-// onVerdictRequest answers as a witness. The silent are refused from the moment at which they are said to be.
-func (e *evidence) onVerdictRequest(_ string, v wire.VerdictRequest) wire.Verdict {
-	now := e.io.now()
-	e.reach.hear(v.Heard)
+// OnVerdictRequest answers as a witness. The silent are refused from the moment at which they are said to be.
+func (e *Prober) OnVerdictRequest(_ string, v wire.VerdictRequest) wire.Verdict {
+	now := e.io.Now()
+	e.reach.Hear(v.Heard)
 	e.reach.running(now) // after a pause this may come before the next tick
-	return wire.Verdict{Silent: e.reach.silentAmong(v.Names, now), Heard: e.reach.heard.Load()}
+	return wire.Verdict{Silent: e.reach.silentAmong(v.Names, now), Heard: e.reach.Heard.Load()}
 }

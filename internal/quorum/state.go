@@ -1,4 +1,4 @@
-package peerlimit
+package quorum
 
 import (
 	"cmp"
@@ -29,8 +29,8 @@ import (
 // run equally fast.
 const (
 	pingInterval = 100 * time.Millisecond
-	evidenceAge  = 500 * time.Millisecond // how long an answer is evidence, from the sending of its ping
-	silentAfter  = 500 * time.Millisecond // not less than evidenceAge: see above
+	AnswerAge    = 500 * time.Millisecond // how long an answer is evidence, from the sending of its ping
+	silentAfter  = 500 * time.Millisecond // not less than AnswerAge: see above
 	refusalTime  = time.Second
 	verdictAge   = time.Second // not more than refusalTime: see above
 	maxWitnesses = 31          // a majority of 16 fails less often than any cluster should; pings stay few in large ones
@@ -49,40 +49,40 @@ const (
 )
 
 // Elections count the rounds of a cluster: each is one above the highest that its asker has heard of, and who has heard of
-// few hears of all with the first answer. A million rounds a second do not come to countableElections in eight years. One
-// that is above, and above what is heard of by more than electionLeap, was not counted: it is a fault, and outbidding it
+// few hears of all with the first answer. A million rounds a second do not come to CountableElections in eight years. One
+// that is above, and above what is heard of by more than ElectionLeap, was not counted: it is a fault, and outbidding it
 // would leave no number to outbid the next one with.
 const (
-	countableElections = 1 << 48
-	electionLeap       = 1 << 32
+	CountableElections = 1 << 48
+	ElectionLeap       = 1 << 32
 )
 
 // never is an instant before all others.
 const never = math.MinInt64
 
-// reach is what a node knows about who reaches whom: its own evidence, and what witnesses said about others; and, as a
+// State is what a node knows about who reaches whom: its own evidence, and what witnesses said about others; and, as a
 // witness, who pinged it. It reads no clock: times are nanoseconds of the node's monotonic clock.
-type reach struct {
+type State struct {
 	self string
 
-	// fullUntil is when the evidence lapses. Only changed with lapsing held.
-	fullUntil atomic.Int64
+	// FullUntil is when the evidence lapses. Only changed with lapsing held.
+	FullUntil atomic.Int64
 
-	// lapses counts the lapses. It is raised before onLapse is called. Who read isFull before taking a partition's lock
+	// Lapses counts the lapses. It is raised before onLapse is called. Who read IsFull before taking a partition's lock
 	// can compare it with an earlier value under that lock, and so tell that no sweep has been past.
-	lapses atomic.Uint64
+	Lapses atomic.Uint64
 
-	// heard is the highest election number heard of.
-	heard atomic.Uint64
+	// Heard is the highest election number heard of.
+	Heard atomic.Uint64
 
 	// onLapse ends all holding. When it returns, nothing is held on evidence from before. It is called with lapsing held,
-	// and must not call setKnown, check or answered.
+	// and must not call SetKnown, check or answered.
 	onLapse func()
 
-	// lapsing makes taking in an answer, ending what lapsed and moving fullUntil one step. It is apart from mu, and
+	// Lapsing makes taking in an answer, ending what lapsed and moving FullUntil one step. It is apart from mu, and
 	// locked before it, because onLapse waits for partitions: who has one of those locked may still ask who is lost.
-	lapsing    sync.Mutex
-	swept      bool  // onLapse has been called since fullUntil lapsed, or nothing was ever held; guarded by lapsing
+	Lapsing    sync.Mutex
+	swept      bool  // onLapse has been called since FullUntil lapsed, or nothing was ever held; guarded by lapsing
 	graceUntil int64 // evidence that there was without new witnesses counts until then; guarded by lapsing
 
 	mu        sync.Mutex       // guards everything below; held for a few map look-ups only
@@ -106,32 +106,32 @@ type watch struct {
 	refuseUntil int64
 }
 
-// newReach returns the reach of a node that knows nobody, not even itself: it is not full.
-func newReach(self string, onLapse func()) *reach {
-	r := &reach{self: self, onLapse: onLapse, swept: true, watch: make(map[string]watch),
+// New returns the reach of a node that knows nobody, not even itself: it is not full.
+func New(self string, onLapse func()) *State {
+	r := &State{self: self, onLapse: onLapse, swept: true, watch: make(map[string]watch),
 		words: make(map[string]map[string]int64), watchedAt: never, watchedSince: never, graceUntil: never}
-	r.fullUntil.Store(never)
+	r.FullUntil.Store(never)
 	return r
 }
 
-// setKnown takes in the known set, sorted, with self in it. count is by how many the limit is divided: those expected and
+// SetKnown takes in the known set, sorted, with self in it. count is by how many the limit is divided: those expected and
 // never met are witnesses that do not answer. Evidence of those that stay witnesses stays.
-func (r *reach) setKnown(names []string, count int, now int64) {
-	r.lapsing.Lock()
-	defer r.lapsing.Unlock()
+func (r *State) SetKnown(names []string, count int, now int64) {
+	r.Lapsing.Lock()
+	defer r.Lapsing.Unlock()
 	r.mu.Lock()
 	grown := r.replaceKnown(slices.Clone(names), now)
 	r.majority = min(maxWitnesses, max(len(names), count))/2 + 1
 	until := r.evidenceEnd()
 	r.mu.Unlock()
 	if grown {
-		r.graceUntil = min(r.fullUntil.Load(), now+int64(evidenceAge))
+		r.graceUntil = min(r.FullUntil.Load(), now+int64(AnswerAge))
 	}
 	r.moveEnd(until, now)
 }
 
 // replaceKnown makes names the known ones, with mu held, and reports whether there are new witnesses.
-func (r *reach) replaceKnown(names []string, now int64) (grown bool) {
+func (r *State) replaceKnown(names []string, now int64) (grown bool) {
 	witnesses := chooseWitnesses(names)
 	answers := make([]int64, len(witnesses))
 	for i, w := range witnesses {
@@ -179,8 +179,8 @@ func chooseWitnesses(names []string) []string {
 	return witnesses
 }
 
-// setDoubted takes in the names that do not count and are asked in rounds, sorted.
-func (r *reach) setDoubted(names []string, now int64) {
+// SetDoubted takes in the names that do not count and are asked in rounds, sorted.
+func (r *State) SetDoubted(names []string, now int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.doubted = names
@@ -188,7 +188,7 @@ func (r *reach) setDoubted(names []string, now int64) {
 }
 
 // watchKnown begins to watch names, with mu held: they must get the time to ping.
-func (r *reach) watchKnown(names []string, now int64) {
+func (r *State) watchKnown(names []string, now int64) {
 	for _, name := range names {
 		if _, ok := r.watch[name]; !ok && name != r.self {
 			r.watch[name] = watch{ping: now, refuseUntil: never}
@@ -197,7 +197,7 @@ func (r *reach) watchKnown(names []string, now int64) {
 }
 
 // isKnown reports whether it matters whether a member is lost, with mu held.
-func (r *reach) isKnown(name string) bool {
+func (r *State) isKnown(name string) bool {
 	_, counts := slices.BinarySearch(r.known, name)
 	if counts || len(r.doubted) == 0 {
 		return counts
@@ -207,14 +207,14 @@ func (r *reach) isKnown(name string) bool {
 }
 
 // knows reports whether it matters whether a member is lost.
-func (r *reach) knows(name string) bool {
+func (r *State) knows(name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.isKnown(name)
 }
 
 // counts reports whether name is known and not only doubted.
-func (r *reach) counts(name string) bool {
+func (r *State) counts(name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	_, counts := slices.BinarySearch(r.known, name)
@@ -222,7 +222,7 @@ func (r *reach) counts(name string) bool {
 }
 
 // currentWitnesses returns the witnesses, which are not to be changed, and whether this node is one.
-func (r *reach) currentWitnesses() (names []string, selfIsOne bool) {
+func (r *State) currentWitnesses() (names []string, selfIsOne bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	_, selfIsOne = slices.BinarySearch(r.witnesses, r.self)
@@ -230,7 +230,7 @@ func (r *reach) currentWitnesses() (names []string, selfIsOne bool) {
 }
 
 // evidenceEnd returns until when more than half of the witnesses are fresh, with mu held.
-func (r *reach) evidenceEnd() int64 {
+func (r *State) evidenceEnd() int64 {
 	if len(r.answers) < r.majority {
 		return never
 	}
@@ -241,46 +241,46 @@ func (r *reach) evidenceEnd() int64 {
 	case never, math.MaxInt64:
 		return oldest
 	default:
-		return oldest + int64(evidenceAge)
+		return oldest + int64(AnswerAge)
 	}
 }
 
 // moveEnd makes until the end of the evidence, with lapsing held. If the evidence has lapsed, or does by this, what is
 // held on it ends first: no take can see a new end together with an old holding.
-func (r *reach) moveEnd(until, now int64) {
+func (r *State) moveEnd(until, now int64) {
 	until = max(until, r.graceUntil)
-	old := r.fullUntil.Load()
+	old := r.FullUntil.Load()
 	if now >= old || now >= until {
-		r.fullUntil.Store(min(old, until)) // nobody takes this for evidence, and those that look at it need not wait
+		r.FullUntil.Store(min(old, until)) // nobody takes this for evidence, and those that look at it need not wait
 		r.sweep()
 	}
-	r.fullUntil.Store(until)
+	r.FullUntil.Store(until)
 	if now < until {
 		r.swept = false
 	}
 }
 
 // sweep calls onLapse unless that was done for this lapse, with lapsing held.
-func (r *reach) sweep() {
+func (r *State) sweep() {
 	r.graceUntil = never
 	if !r.swept {
-		r.lapses.Add(1)
+		r.Lapses.Add(1)
 		r.onLapse()
 		r.swept = true
 	}
 }
 
-// isFull reports whether there is evidence. A node that knows only itself, and expects nobody, always has it.
-func (r *reach) isFull(now int64) bool { return now < r.fullUntil.Load() }
+// IsFull reports whether there is evidence. A node that knows only itself, and expects nobody, always has it.
+func (r *State) IsFull(now int64) bool { return now < r.FullUntil.Load() }
 
-// check is isFull, and when it returns false, onLapse has returned for the lapse.
-func (r *reach) check(now int64) bool {
-	if r.isFull(now) {
+// Check is IsFull, and when it returns false, onLapse has returned for the lapse.
+func (r *State) Check(now int64) bool {
+	if r.IsFull(now) {
 		return true
 	}
-	r.lapsing.Lock()
-	defer r.lapsing.Unlock()
-	if r.isFull(now) {
+	r.Lapsing.Lock()
+	defer r.Lapsing.Unlock()
+	if r.IsFull(now) {
 		return true
 	}
 	r.sweep()
@@ -288,9 +288,9 @@ func (r *reach) check(now int64) bool {
 }
 
 // answered takes in that a witness answered the ping sent at that time, and did not refuse it.
-func (r *reach) answered(witness string, sent, now int64) {
-	r.lapsing.Lock()
-	defer r.lapsing.Unlock()
+func (r *State) answered(witness string, sent, now int64) {
+	r.Lapsing.Lock()
+	defer r.Lapsing.Unlock()
 	r.mu.Lock()
 	i, ok := slices.BinarySearch(r.witnesses, witness)
 	if ok {
@@ -302,7 +302,7 @@ func (r *reach) answered(witness string, sent, now int64) {
 }
 
 // running tells that the node is running now. When it has not been for a while, all others are forgiven their silence.
-func (r *reach) running(now int64) {
+func (r *State) running(now int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.watchedAt == never || now-r.watchedAt > int64(watchGap) {
@@ -313,7 +313,7 @@ func (r *reach) running(now int64) {
 
 // pinged takes in a ping, as a witness. A refused one is no evidence, but the pinger is not silent: it is refused while
 // this witness's "no ping" may still count [SilentAfterNoPing].
-func (r *reach) pinged(from string, now int64) (refused bool) {
+func (r *State) pinged(from string, now int64) (refused bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	w, ok := r.watch[from]
@@ -331,7 +331,7 @@ func (r *reach) pinged(from string, now int64) (refused bool) {
 // silentAmong says, as a witness, which of names have not pinged for silentAfter, or never, which is said of names it has
 // not heard of as well [WitnessSpeaksOfStrangers], and refuses their pings from now on, for refusalTime
 // [SilentAfterNoPing]. To say it of less is always safe.
-func (r *reach) silentAmong(names []string, now int64) []string {
+func (r *State) silentAmong(names []string, now int64) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var silent []string
@@ -355,7 +355,7 @@ func (r *reach) silentAmong(names []string, now int64) []string {
 }
 
 // quietFor reports whether a member has not pinged for so long while this node was running, with mu held.
-func (r *reach) quietFor(w watch, d time.Duration, now int64) bool {
+func (r *State) quietFor(w watch, d time.Duration, now int64) bool {
 	last := w.ping
 	if last == never {
 		return true
@@ -364,7 +364,7 @@ func (r *reach) quietFor(w watch, d time.Duration, now int64) bool {
 }
 
 // roomForStranger reports whether one more name that is not known can be remembered, with mu held.
-func (r *reach) roomForStranger(now int64) bool {
+func (r *State) roomForStranger(now int64) bool {
 	if most := len(r.known) + len(r.doubted) - 1 + maxStrangers; len(r.watch) >= most {
 		r.forgetStrangers(now)
 		return len(r.watch) < most
@@ -373,7 +373,7 @@ func (r *reach) roomForStranger(now int64) bool {
 }
 
 // forgetStrangers forgets of those not known what makes no difference any more, with mu held.
-func (r *reach) forgetStrangers(now int64) {
+func (r *State) forgetStrangers(now int64) {
 	for name, w := range r.watch {
 		if now >= w.refuseUntil && r.quietFor(w, silentAfter, now) && !r.isKnown(name) {
 			delete(r.watch, name)
@@ -383,7 +383,7 @@ func (r *reach) forgetStrangers(now int64) {
 
 // missed returns known members that have not pinged this witness for a while: a hint that it is time to ask for
 // verdicts. When they are too many for one hint, later ones name others.
-func (r *reach) missed(now int64) []string {
+func (r *State) missed(now int64) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, ok := slices.BinarySearch(r.witnesses, r.self); !ok {
@@ -403,7 +403,7 @@ func (r *reach) missed(now int64) []string {
 }
 
 // judged takes in a verdict that a witness gave when it was asked at that time. It replaces what the witness said before.
-func (r *reach) judged(witness string, sent int64, asked, silent []string, now int64) {
+func (r *State) judged(witness string, sent int64, asked, silent []string, now int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, name := range asked {
@@ -428,15 +428,15 @@ func (r *reach) judged(witness string, sent int64, asked, silent []string, now i
 	}
 }
 
-// lost reports whether more than half of the witnesses have lately said that name is silent.
-func (r *reach) lost(name string, now int64) bool {
+// Lost reports whether more than half of the witnesses have lately said that name is silent.
+func (r *State) Lost(name string, now int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.isLost(name, now)
 }
 
 // isLost is lost, with mu held.
-func (r *reach) isLost(name string, now int64) bool {
+func (r *State) isLost(name string, now int64) bool {
 	words := r.words[name]
 	if len(words) < r.majority || r.majority == 0 {
 		return false
@@ -450,8 +450,8 @@ func (r *reach) isLost(name string, now int64) bool {
 	return saying >= r.majority
 }
 
-// lostNames returns the lost members, sorted, and forgets what does not count any more.
-func (r *reach) lostNames(now int64) []string {
+// LostNames returns the lost members, sorted, and forgets what does not count any more.
+func (r *State) LostNames(now int64) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var lost []string
@@ -472,9 +472,9 @@ func (r *reach) lostNames(now int64) []string {
 	return lost
 }
 
-// evidenceAges returns for each witness but this node how long ago the last ping was sent that it has answered; -1 when there
+// AnswerAges returns for each witness but this node how long ago the last ping was sent that it has answered; -1 when there
 // was none.
-func (r *reach) evidenceAges(now int64) map[string]time.Duration {
+func (r *State) AnswerAges(now int64) map[string]time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	ages := make(map[string]time.Duration, len(r.witnesses))
@@ -490,9 +490,9 @@ func (r *reach) evidenceAges(now int64) map[string]time.Duration {
 	return ages
 }
 
-// reachable returns how many members are within reach, this node among them: those whose answers are fresh. Where not all
+// Reachable returns how many members are within reach, this node among them: those whose answers are fresh. Where not all
 // known members are witnesses, it is as many in proportion.
-func (r *reach) reachable(now int64) int {
+func (r *State) Reachable(now int64) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	fresh, self := 0, 1
@@ -501,7 +501,7 @@ func (r *reach) reachable(now int64) int {
 		case sent == math.MaxInt64:
 			self = 0 // it is among them
 			fresh++
-		case sent != never && now-sent < int64(evidenceAge):
+		case sent != never && now-sent < int64(AnswerAge):
 			fresh++
 		}
 	}
@@ -511,22 +511,22 @@ func (r *reach) reachable(now int64) int {
 	return max(1, fresh+self)
 }
 
-// hear takes in an election number, and reports whether it is one that a member can have come to by counting. One that is
+// Hear takes in an election number, and reports whether it is one that a member can have come to by counting. One that is
 // not is heard of no further, so that it is neither outbid nor passed on. One that is not far beyond that is approached: the
 // limits of two members differ by as much as what they have heard of, so one may have believed it.
-func (r *reach) hear(election uint64) (believed bool) {
+func (r *State) Hear(election uint64) (believed bool) {
 	for {
-		heard := r.heard.Load()
-		next, most := heard, max(countableElections, heard+min(electionLeap, math.MaxUint64-heard))
+		heard := r.Heard.Load()
+		next, most := heard, max(CountableElections, heard+min(ElectionLeap, math.MaxUint64-heard))
 		switch {
 		case election <= most:
 			next = max(heard, election)
-		case heard < countableElections: // who joins where that number has been reached finds the others there
-			next = countableElections
-		case election-heard <= countableElections:
+		case heard < CountableElections: // who joins where that number has been reached finds the others there
+			next = CountableElections
+		case election-heard <= CountableElections:
 			next = most
 		}
-		if next == heard || r.heard.CompareAndSwap(heard, next) {
+		if next == heard || r.Heard.CompareAndSwap(heard, next) {
 			return election <= next
 		}
 	}
