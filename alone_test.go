@@ -28,7 +28,10 @@ func TestAPolicyIsAskedOnlyAboutWhatGivesOut(t *testing.T) {
 		}
 		require.Zero(t, asked)
 		for part := range n.table.partitions { // which this node holds otherwise, and then decides by no share
-			n.table.partitions[part].holding.lapse()
+			p := &n.table.partitions[part]
+			p.mu.Lock()
+			p.holding.lapse()
+			p.mu.Unlock()
 		}
 		n.decideByShare(policy, r, 7, &wire.Message{Kind: wire.KindTake, Key: "k", Cost: 1})
 		require.Positive(t, asked)
