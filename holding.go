@@ -264,3 +264,52 @@ func (h *holding) settled(v wire.Version) bool {
 	}
 	return !v.SameTerm(h.copy) || v.Seq <= h.replication.acked
 }
+
+// repliesTo reports whether a standby's answer about a version is one to this holder as it is now.
+func (h *holding) repliesTo(v wire.Version, standby string) bool {
+	return h.holds && h.copy.SameTerm(v) && h.replication.standby == standby
+}
+
+// taken notes that the standby has taken a part, and with it these marks.
+func (r *replication) taken(part *wire.ReplicaPart, marks map[string]uint64) {
+	if part.Full && !part.Last {
+		return
+	}
+	if part.Full {
+		r.pieces = false
+	}
+	r.complete, r.acked, r.marks = true, max(r.acked, part.Version.Seq), marks
+}
+
+// maxMarks bounds the reporters that a partition remembers.
+const maxMarks = 256
+
+// mark notes a report as charged and reports whether it was not. When there are too many reporters, those that are not
+// known any more are forgotten, and else whoever's report is oldest: it may be charged twice, which is the safe side.
+func (h *holding) mark(reporter string, seq uint64, known func(string) bool) bool {
+	old, ok := h.marks[reporter]
+	if ok && old >= seq {
+		return false
+	}
+	if h.marks == nil {
+		h.marks = make(map[string]uint64)
+	}
+	h.marks[reporter] = seq
+	if len(h.marks) <= maxMarks {
+		return true
+	}
+	oldest := ""
+	for name, mark := range h.marks {
+		switch {
+		case name == reporter:
+		case !known(name):
+			delete(h.marks, name)
+		case oldest == "" || mark < h.marks[oldest]:
+			oldest = name
+		}
+	}
+	if len(h.marks) > maxMarks {
+		delete(h.marks, oldest)
+	}
+	return true
+}

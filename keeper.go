@@ -166,14 +166,14 @@ func (k *keeper) wants(h *holding, owner bool) bool {
 }
 
 // newRound returns a round of all that this node knows, with an election above all that it has heard of.
-func (k *keeper) newRound(ctx context.Context, known *knownNames, now int64) *round {
+func (k *keeper) newRound(ctx context.Context, known roster, now int64) *round {
 	n := k.node
 	r := &round{
 		election: wire.Ballot{Number: n.reach.Heard.Load() + 1, By: n.identity},
-		gone:     n.membership.departed(), knows: known.generation,
+		gone:     n.membership.departed(), knows: known.Generation(),
 	}
 	r.ctx, r.end = context.WithCancel(ctx)
-	for _, name := range known.asked() {
+	for _, name := range known.Asked() {
 		if name != n.identity {
 			r.peers = append(r.peers, name)
 			if n.reach.Lost(name, now) {
@@ -206,7 +206,7 @@ func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
 			}
 			if more = h.attempt.of(r) && k.takeOver(part, p, r, &gained); !more && h.attempt.of(r) {
 				askee := k.previousOwner(part)
-				if h.holds || r.gone[askee] || !known.isAsked(askee) {
+				if h.holds || r.gone[askee] || !known.IsAsked(askee) {
 					askee = "" // or it was on a ring by mistake
 				}
 				h.attempt.askee = askee

@@ -60,16 +60,19 @@ func newKnownNames(k *knownSet, generation uint64) *knownNames {
 		told: told, hearsay: hearsay, doubted: k.doubted()}
 }
 
-// asked returns all that a round must hear, which is not to be changed.
-func (k *knownNames) asked() []string {
+// Generation is another number for each known set.
+func (k *knownNames) Generation() uint64 { return k.generation }
+
+// Asked returns all that a round must hear, which is not to be changed.
+func (k *knownNames) Asked() []string {
 	if len(k.doubted) == 0 {
 		return k.names
 	}
 	return slices.Concat(k.names, k.doubted)
 }
 
-// isAsked reports whether rounds must hear the member of that name.
-func (k *knownNames) isAsked(name string) bool {
+// IsAsked reports whether rounds must hear the member of that name.
+func (k *knownNames) IsAsked(name string) bool {
 	_, doubted := slices.BinarySearch(k.doubted, name)
 	return doubted || k.isKnown(name)
 }

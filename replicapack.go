@@ -286,11 +286,6 @@ func (t *table) packNext(s *shipment, tr *transfer, standby string, rules *rule.
 	return !piece.Last
 }
 
-// repliesTo reports whether a standby's answer about a version is one to this holder as it is now.
-func (h *holding) repliesTo(v wire.Version, standby string) bool {
-	return h.holds && h.copy.SameTerm(v) && h.replication.standby == standby
-}
-
 // delivered works in what a standby has said to the i-th part of a shipment; a status of 0 stands for no answer. isOwner
 // says that this node's ring names the standby as the owner. refused reports that the partition must be acquired anew, and
 // yielded that this node holds it no longer.
@@ -309,7 +304,7 @@ func (t *table) delivered(s *shipment, i int, standby string, ack wire.ReplicaAc
 	}
 	switch {
 	case status == wire.ReplicaTaken:
-		h.replication.taken(part, sent)
+		h.replication.taken(part, sent.marks)
 		p.reuse(sent.changed)
 		return false, false
 	case status == wire.ReplicaHeld && isOwner:
@@ -326,17 +321,6 @@ func (t *table) delivered(s *shipment, i int, standby string, ack wire.ReplicaAc
 	}
 	t.sendAgain(part.Part, p, sent.changed, part.Full || status == wire.ReplicaMissing)
 	return refused, false
-}
-
-// taken notes that the standby has taken a part.
-func (r *replication) taken(part *wire.ReplicaPart, sent *sentPart) {
-	if part.Full && !part.Last {
-		return
-	}
-	if part.Full {
-		r.pieces = false
-	}
-	r.complete, r.acked, r.marks = true, max(r.acked, part.Version.Seq), sent.marks
 }
 
 // sendAgain has changes sent again that the standby may not have, or all of the partition. The caller holds p.mu.

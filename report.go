@@ -70,9 +70,6 @@ const (
 
 	// reportsAtOnce is how many reports about one partition are sent before the next one's turn.
 	reportsAtOnce = 32
-
-	// maxMarks bounds the reporters that a partition remembers.
-	maxMarks = 256
 )
 
 func newReporter(self string) *reporter {
@@ -398,50 +395,6 @@ func (n *Node) charge(p *partition, q *wire.Debt, now int64) {
 	if p.holding.holds { // or else the copy would seem to have more of what its holder has decided than it has
 		p.holding.copy.Seq++ // the mark alone is news for the standby
 		n.table.markChanged(q.Part)
-	}
-}
-
-// mark notes a report as charged and reports whether it was not. When there are too many reporters, those that are not
-// known any more are forgotten, and else whoever's report is oldest: it may be charged twice, which is the safe side.
-func (h *holding) mark(reporter string, seq uint64, known func(string) bool) bool {
-	old, ok := h.marks[reporter]
-	if ok && old >= seq {
-		return false
-	}
-	if h.marks == nil {
-		h.marks = make(map[string]uint64)
-	}
-	h.marks[reporter] = seq
-	if len(h.marks) <= maxMarks {
-		return true
-	}
-	oldest := ""
-	for name, mark := range h.marks {
-		switch {
-		case name == reporter:
-		case !known(name):
-			delete(h.marks, name)
-		case oldest == "" || mark < h.marks[oldest]:
-			oldest = name
-		}
-	}
-	if len(h.marks) > maxMarks {
-		delete(h.marks, oldest)
-	}
-	return true
-}
-
-// keep adds reports to those to charge when the attempt succeeds. A peer that answers twice brings them twice.
-func (a *attempt) keep(reports []wire.Debt) {
-	for i := range reports {
-		q := &reports[i]
-		known := false
-		for j := range a.reports {
-			known = known || a.reports[j].Member == q.Member && a.reports[j].Seq == q.Seq
-		}
-		if !known {
-			a.reports = append(a.reports, *q)
-		}
 	}
 }
 

@@ -121,19 +121,26 @@ func (a *attempt) outdone(v wire.Version) {
 	}
 }
 
+// roster is whom this node knows, at one moment.
+type roster interface {
+	Generation() uint64       // another one for each roster
+	Asked() []string          // who must answer in a round
+	IsAsked(name string) bool // whether that one must
+}
+
 // complete reports whether all of the round's peers have answered or are gone. A member that has become known since the
 // round began must answer too; review makes it a peer.
-func (r *round) complete(a *attempt, known *knownNames, lost func(string) bool) bool {
+func (r *round) complete(a *attempt, known roster, lost func(string) bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.knows != known.generation {
+	if r.knows != known.Generation() {
 		return false
 	}
 	for i, name := range r.peers {
 		if a.hasAnswered(i) {
 			continue
 		}
-		if !r.gone[name] || !lost(name) && known.isAsked(name) {
+		if !r.gone[name] || !lost(name) && known.IsAsked(name) {
 			return false
 		}
 	}
@@ -143,22 +150,36 @@ func (r *round) complete(a *attempt, known *knownNames, lost func(string) bool) 
 // refresh makes members that have become known part of the round, and returns the peers that nobody asks yet: those, and
 // who was named by an answer. It also returns the numbers of those peers of which it is no longer true what the round began
 // with: that they were lost, or that they were not.
-func (r *round) refresh(known *knownNames, self string, lost func(string) bool) (news []string, changed []int) {
+func (r *round) refresh(known roster, self string, lost func(string) bool) (news []string, changed []int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, name := range known.asked() {
+	for _, name := range known.Asked() {
 		if name != self && !slices.Contains(r.peers, name) {
 			r.peers = append(r.peers, name)
 		}
 	}
 	news = slices.Clone(r.peers[r.asked:])
 	r.asked = len(r.peers)
-	r.knows = known.generation
+	r.knows = known.Generation()
 	for i, name := range r.peers {
-		buried := !known.isAsked(name)
+		buried := !known.IsAsked(name)
 		if isLost := lost(name); r.gone[name] && !isLost && !buried || !r.gone[name] && (isLost || buried) {
 			changed = append(changed, i)
 		}
 	}
 	return news, changed
+}
+
+// keep adds reports to those to charge when the attempt succeeds. A peer that answers twice brings them twice.
+func (a *attempt) keep(reports []wire.Debt) {
+	for i := range reports {
+		q := &reports[i]
+		known := false
+		for j := range a.reports {
+			known = known || a.reports[j].Member == q.Member && a.reports[j].Seq == q.Seq
+		}
+		if !known {
+			a.reports = append(a.reports, *q)
+		}
+	}
 }
