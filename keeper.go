@@ -168,19 +168,8 @@ func (k *keeper) wants(h *holding, owner bool) bool {
 // newRound returns a round of all that this node knows, with an election above all that it has heard of.
 func (k *keeper) newRound(ctx context.Context, known roster, now int64) *round {
 	n := k.node
-	r := &round{
-		election: wire.Ballot{Number: n.reach.Heard.Load() + 1, By: n.identity},
-		gone:     n.membership.departed(), knows: known.Generation(),
-	}
-	r.ctx, r.end = context.WithCancel(ctx)
-	for _, name := range known.Asked() {
-		if name != n.identity {
-			r.peers = append(r.peers, name)
-			if n.reach.Lost(name, now) {
-				r.gone[name] = true
-			}
-		}
-	}
+	ballot := wire.Ballot{Number: n.reach.Heard.Load() + 1, By: n.identity}
+	r := newRound(ctx, ballot, known, n.membership.departed(), func(name string) bool { return n.reach.Lost(name, now) })
 	n.reach.Hear(r.election.Number)
 	return r
 }
@@ -217,10 +206,7 @@ func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
 		})
 	}
 	k.rounds = append(k.rounds, r)
-	r.mu.Lock()
-	peers := slices.Clone(r.peers) // whoever becomes part of the round later, review has asked
-	r.asked = len(peers)
-	r.mu.Unlock()
+	peers := r.askAll()
 	for peer, group := range first {
 		k.asking.Go(func() { k.askFirst(r, peer, peers, group) })
 	}

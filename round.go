@@ -26,6 +26,30 @@ type round struct {
 	knows uint64   // generation of the known set that peers has all of
 }
 
+// newRound returns a round of all that a node knows. departed are the members that it knows to have left or been forgotten,
+// and lost says which of the others are lost; the round keeps departed.
+func newRound(ctx context.Context, ballot wire.Ballot, known roster, departed map[string]bool, lost func(string) bool) *round {
+	r := &round{election: ballot, gone: departed, knows: known.Generation()}
+	r.ctx, r.end = context.WithCancel(ctx)
+	for _, name := range known.Asked() {
+		if name != ballot.By {
+			r.peers = append(r.peers, name)
+			if lost(name) {
+				r.gone[name] = true
+			}
+		}
+	}
+	return r
+}
+
+// askAll returns the peers of the round so far, who are about to be asked. refresh returns the peers that come after them.
+func (r *round) askAll() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.asked = len(r.peers)
+	return slices.Clone(r.peers)
+}
+
 // attempt is a round's part in one partition. It is guarded by the partition's mu.
 type attempt struct {
 	round    *round
