@@ -58,12 +58,10 @@ func Acquiring(n *Node) string {
 		if a := h.attempt; a == nil {
 			fmt.Fprintf(&b, "no attempt, next one in %v\n", time.Duration(n.keeper.notBefore[part].Load()-now))
 		} else {
-			fmt.Fprintf(&b, "round %v, askee %q, %d copies in pieces:", a.round.election, a.askee, len(a.stages))
-			a.round.mu.Lock()
-			for i, name := range a.round.peers {
+			fmt.Fprintf(&b, "round %v, probably held by %q:", a.round.election, a.askee)
+			for i, name := range a.round.Peers() {
 				fmt.Fprintf(&b, " %s answered=%v gone=%v lost=%v", name, a.hasAnswered(i), a.round.gone[name], n.reach.Lost(name, now))
 			}
-			a.round.mu.Unlock()
 			fmt.Fprintln(&b)
 		}
 		p.mu.Unlock()

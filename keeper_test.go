@@ -85,19 +85,6 @@ func TestJoinsTakeFewRounds(t *testing.T) {
 	})
 }
 
-// An answer can name a member of which this node has not heard otherwise. The round waits for its answer; but it was not
-// asked when it became known after that, and the round went on for good.
-func TestAMemberThatAnAnswerNamesIsAsked(t *testing.T) {
-	nobody := func(string) bool { return false }
-	r := &round{peers: []string{"b"}, asked: 1}
-	r.index("c")
-	known := &knownNames{names: []string{"a", "b", "c"}}
-	news, _ := r.refresh(known, "a", nobody)
-	require.Equal(t, []string{"c"}, news)
-	news, _ = r.refresh(known, "a", nobody)
-	require.Empty(t, news, "it is being asked")
-}
-
 // A node whose seeds are not there yet may have met others before it reaches them. Then two clusters meet of which each has
 // held everything, and a node decides by its own copy what another one decides as well. Nobody is ready as long as that lasts.
 func TestNobodyIsReadyWhileTwoHoldTheSame(t *testing.T) {

@@ -139,19 +139,6 @@ func TestTakenBackIsNotReported(t *testing.T) {
 	assert.Equal(t, some, again, "it may be on its way")
 }
 
-func TestMarksAreBounded(t *testing.T) {
-	known := func(name string) bool { return name != "gone" }
-	var h holding
-	require.True(t, h.mark("gone", 1, known))
-	for i := range 2 * maxMarks {
-		require.True(t, h.mark(fmt.Sprint(i), uint64(i+1), known))
-		require.False(t, h.mark(fmt.Sprint(i), uint64(i+1), known))
-		require.LessOrEqual(t, len(h.marks), maxMarks)
-	}
-	assert.NotContains(t, h.marks, "gone")
-	assert.Contains(t, h.marks, fmt.Sprint(2*maxMarks-1))
-}
-
 func TestAnswersCarryReports(t *testing.T) {
 	found := wire.AppendRule(nil, "api", []limit.Limit{perHour(10)})
 	q := wire.AcquireResponse{Heard: 3, Parts: []wire.PartitionReply{

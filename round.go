@@ -42,6 +42,13 @@ func newRound(ctx context.Context, ballot wire.Ballot, known roster, departed ma
 	return r
 }
 
+// Peers returns who must answer, as far as it is known.
+func (r *round) Peers() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.peers)
+}
+
 // askAll returns the peers of the round so far, who are about to be asked. refresh returns the peers that come after them.
 func (r *round) askAll() []string {
 	r.mu.Lock()

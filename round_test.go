@@ -2,10 +2,9 @@ package peerlimit
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
-	"github.com/peerlimit/peerlimit/internal/limit"
-	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/require"
 )
@@ -14,27 +13,24 @@ import (
 func pieceOf(kind wire.ReplyKind, number uint64, key string, next uint32) *wire.PartitionReply {
 	a := &wire.PartitionReply{
 		Kind: kind, Version: wire.Version{Ballot: wire.Ballot{Number: number, By: "x"}}, Next: next,
-		Content: wire.Content{Buckets: []wire.Image{{Limiter: "api", Key: key, Set: pieceRule.Set, Levels: []float64{1}}}},
+		Content: wire.Content{Buckets: []wire.Image{{Limiter: "api", Key: key, Levels: []float64{1}}}},
 	}
 	return a
 }
 
-var (
-	pieceTable   = newTable(100)
-	pieceRules   = rule.New()
-	pieceRule, _ = pieceRules.Find(wire.AppendRule(nil, "api", []limit.Limit{perHour(10)}))
-)
-
-// stageOf has an attempt stage a piece as the keeper does.
-func stageOf(a *attempt, peer int, from uint32, piece *wire.PartitionReply) (whole *arrival) {
-	return stageArrival(a, peer, from, piece, pieceTable.build(7, &piece.Content, pieceRules, 0))
-}
-
-func keysIn(whole *arrival) (keys []string) {
-	whole.buckets.inOrder(0, func(_ uint64, b *bucket) bool {
-		keys = append(keys, b.key())
-		return true
-	})
+// stageOf has an attempt stage a piece and returns all of the copy once that is whole: here, the keys in it.
+func stageOf(a *attempt, peer int, from uint32, piece *wire.PartitionReply) (whole []string) {
+	s, last := a.stage(peer, from, piece)
+	if s == nil {
+		return nil
+	}
+	keys, _ := s.content.([]string)
+	for _, image := range piece.Content.Buckets {
+		keys = append(keys, image.Key)
+	}
+	if s.content = keys; !last {
+		return nil
+	}
 	return keys
 }
 
@@ -52,10 +48,10 @@ func TestPiecesOfTwoPeersAreKeptApart(t *testing.T) {
 	require.Equal(t, uint32(30), a.place(holder))
 	whole := stageOf(&a, holder, 30, pieceOf(wire.ReplyTransferred, 2, "given3", 0))
 	require.NotNil(t, whole)
-	require.ElementsMatch(t, []string{"given0", "given1", "given2", "given3"}, keysIn(whole))
+	require.ElementsMatch(t, []string{"given0", "given1", "given2", "given3"}, whole)
 	whole = stageOf(&a, standby, 30, pieceOf(wire.ReplyNotHolding, 1, "replica3", 0))
 	require.NotNil(t, whole)
-	require.ElementsMatch(t, []string{"replica0", "replica1", "replica2", "replica3"}, keysIn(whole))
+	require.ElementsMatch(t, []string{"replica0", "replica1", "replica2", "replica3"}, whole)
 	require.Empty(t, a.stages)
 }
 
@@ -98,4 +94,25 @@ func TestPiecesThatCannotWinAreDropped(t *testing.T) {
 	stageOf(&a, 3, 0, pieceOf(wire.ReplyTransferred, 2, "k", 10))
 	a.outdone(wire.Version{Ballot: wire.Ballot{Number: 2, By: "x"}})
 	require.Equal(t, []uint32{0, 0, 10, 10}, []uint32{a.place(0), a.place(1), a.place(2), a.place(3)})
+}
+
+// names is a roster that never changes.
+type names []string
+
+func (n names) Generation() uint64       { return 1 }
+func (n names) Asked() []string          { return n }
+func (n names) IsAsked(name string) bool { return slices.Contains(n, name) }
+
+// A response can name a member of which this node has not heard otherwise. The round waits for its response; but it was not
+// asked when it became known after that, and the round went on for good.
+func TestAMemberThatAResponseNamesIsAsked(t *testing.T) {
+	nobody := func(string) bool { return false }
+	r := newRound(t.Context(), wire.Ballot{Number: 1, By: "a"}, names{"a", "b"}, map[string]bool{}, nobody)
+	defer r.end()
+	require.Equal(t, []string{"b"}, r.askAll())
+	r.index("c")
+	news, _ := r.refresh(names{"a", "b", "c"}, "a", nobody)
+	require.Equal(t, []string{"c"}, news)
+	news, _ = r.refresh(names{"a", "b", "c"}, "a", nobody)
+	require.Empty(t, news, "it is being asked")
 }
