@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"context"
+	"github.com/peerlimit/peerlimit/internal/holding"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"math/rand/v2"
 	"time"
@@ -23,9 +24,9 @@ const (
 )
 
 // askFirst asks the node that probably holds, if there is one, and after a moment all of peers.
-func (k *keeper) askFirst(r *round, peer string, peers []string, parts []uint16) {
+func (k *keeper) askFirst(r *holding.Round, peer string, peers []string, parts []uint16) {
 	if peer != "" {
-		ctx, cancel := context.WithTimeout(r.ctx, firstPatience)
+		ctx, cancel := context.WithTimeout(r.Ctx, firstPatience)
 		k.askUntilAnswered(ctx, r, peer, parts)
 		cancel()
 	}
@@ -33,17 +34,17 @@ func (k *keeper) askFirst(r *round, peer string, peers []string, parts []uint16)
 		return
 	}
 	for _, peer := range peers {
-		k.asking.Go(func() { k.askUntilAnswered(r.ctx, r, peer, parts) })
+		k.asking.Go(func() { k.askUntilAnswered(r.Ctx, r, peer, parts) })
 	}
 }
 
 // open returns those of parts that are still to be acquired in the round.
-func (k *keeper) open(r *round, parts []uint16) []uint16 {
+func (k *keeper) open(r *holding.Round, parts []uint16) []uint16 {
 	var open []uint16
 	for _, part := range parts {
 		p := &k.node.table.partitions[part]
 		p.mu.Lock()
-		if p.holding.attempt.of(r) {
+		if p.holding.Attempt.Of(r) {
 			open = append(open, part)
 		}
 		p.mu.Unlock()
@@ -52,7 +53,7 @@ func (k *keeper) open(r *round, parts []uint16) []uint16 {
 }
 
 // askUntilAnswered asks one peer again and again until it has answered for all of parts that are still open.
-func (k *keeper) askUntilAnswered(ctx context.Context, r *round, peer string, parts []uint16) {
+func (k *keeper) askUntilAnswered(ctx context.Context, r *holding.Round, peer string, parts []uint16) {
 	pause := askRetryMin
 	for try := 0; ctx.Err() == nil; try++ {
 		q := k.questionTo(r, peer, parts)
@@ -75,17 +76,17 @@ func (k *keeper) askUntilAnswered(ctx context.Context, r *round, peer string, pa
 }
 
 // questionTo returns the question that is still to be put to a peer. It says whom this node knows [KnownInQuestions].
-func (k *keeper) questionTo(r *round, peer string, parts []uint16) *wire.AcquireRequest {
-	q := &wire.AcquireRequest{Ballot: r.election}
+func (k *keeper) questionTo(r *holding.Round, peer string, parts []uint16) *wire.AcquireRequest {
+	q := &wire.AcquireRequest{Ballot: r.Ballot}
 	known := k.node.membership.everyone()
 	q.Known, q.Hearsay = known.told, known.hearsay
-	index := r.index(peer)
+	index := r.Index(peer)
 	for _, part := range parts {
 		p := &k.node.table.partitions[part]
 		p.mu.Lock()
 		h := &p.holding
-		if a := h.attempt; a.of(r) && !a.hasAnswered(index) {
-			q.Parts = append(q.Parts, wire.AskedPartition{Part: part, Have: h.copy, From: a.place(index)})
+		if a := h.Attempt; a.Of(r) && !a.HasAnswered(index) {
+			q.Parts = append(q.Parts, wire.AskedPartition{Part: part, Have: h.Copy, From: a.Continue(index)})
 		}
 		p.mu.Unlock()
 	}
@@ -94,7 +95,7 @@ func (k *keeper) questionTo(r *round, peer string, parts []uint16) *wire.Acquire
 
 // hear takes in a peer's answers to a question of a round, and reports whether there was one. They are about the first of the
 // partitions asked for, in order.
-func (k *keeper) hear(r *round, peer string, q *wire.AcquireRequest, ans *wire.AcquireResponse) (answered bool) {
+func (k *keeper) hear(r *holding.Round, peer string, q *wire.AcquireRequest, ans *wire.AcquireResponse) (answered bool) {
 	n := k.node
 	n.reach.Hear(ans.Heard)
 	n.meet(peer)
@@ -111,14 +112,14 @@ func (k *keeper) hear(r *round, peer string, q *wire.AcquireRequest, ans *wire.A
 		made := n.table.build(a.Part, &a.Content, n.rules, n.now())
 		heard := false
 		n.table.inSteps(a.Part, func(p *partition) (more bool) {
-			if !p.holding.attempt.of(r) {
+			if !p.holding.Attempt.Of(r) {
 				return false
 			}
 			if !heard {
 				heard, answered = true, true
 				k.hearPart(p, r, peer, &q.Parts[i], a, made)
 			}
-			more = p.holding.attempt.of(r) && k.takeOver(a.Part, p, r, &gained)
+			more = p.holding.Attempt.Of(r) && k.takeOver(a.Part, p, r, &gained)
 			n.table.noteHolding(a.Part, p)
 			return more
 		})
@@ -128,56 +129,56 @@ func (k *keeper) hear(r *round, peer string, q *wire.AcquireRequest, ans *wire.A
 }
 
 // hearPart takes in an answer for one partition. The caller holds p.mu, and p's attempt is one of the round.
-func (k *keeper) hearPart(p *partition, r *round, peer string, asked *wire.AskedPartition, a *wire.PartitionReply, made *built) {
+func (k *keeper) hearPart(p *partition, r *holding.Round, peer string, asked *wire.AskedPartition, a *wire.PartitionReply, made *built) {
 	n, h := k.node, &p.holding
 	if a.TransferredTo != "" && a.TransferredTo != n.identity {
-		r.index(a.TransferredTo) // it must be heard, too [AnswerNamesReceiver]
-		h.attempt.askee = a.TransferredTo
+		r.Index(a.TransferredTo) // it must be heard, too [AnswerNamesReceiver]
+		h.Attempt.LikelyHolder = a.TransferredTo
 	}
 	switch a.Kind {
 	case wire.ReplyBehind:
-		h.promise(a.Promised)
-		h.abandon()
+		h.Promise(a.Promised)
+		h.Abandon()
 		k.postpone(a.Part)
 		return
 	case wire.ReplyTransferred:
-		if h.holds {
+		if h.Holds {
 			break // it acquires anew: who has just given up had no right to hold, and does not any more [GiftTellsNotHolding]
 		}
-		if whole := stageArrival(h.attempt, r.index(peer), asked.From, a, made); whole != nil {
+		if whole := stageArrival(h.Attempt, r.Index(peer), asked.From, a, made); whole != nil {
 			k.replace(p, whole, a.Version)
-			h.attempt.given = a.Version
+			h.Attempt.Transferred = a.Version
 		}
 		return
 	}
-	h.attempt.keep(a.Debts)
-	if !h.holds {
-		whole := stageArrival(h.attempt, r.index(peer), asked.From, a, made)
+	h.Attempt.KeepDebts(a.Debts)
+	if !h.Holds {
+		whole := stageArrival(h.Attempt, r.Index(peer), asked.From, a, made)
 		if whole == nil {
 			return
 		}
-		if h.copy.Below(a.Version) {
+		if h.Copy.Below(a.Version) {
 			k.replace(p, whole, a.Version)
-			h.attempt.outdone(h.copy)
+			h.Attempt.DropOutdone(h.Copy)
 		}
 	}
-	h.attempt.setAnswered(r.index(peer))
-	if h.attempt.askee == peer {
-		h.attempt.askee = ""
+	h.Attempt.SetAnswered(r.Index(peer))
+	if h.Attempt.LikelyHolder == peer {
+		h.Attempt.LikelyHolder = ""
 	}
 }
 
 // stageArrival takes in a piece of a peer's copy, of which made was made, and returns all of it when that was the last. The
 // caller holds the partition's mu.
-func stageArrival(a *attempt, peer int, from uint32, piece *wire.PartitionReply, made *built) (whole *arrival) {
-	s, last := a.stage(peer, from, piece)
+func stageArrival(a *holding.Attempt, peer int, from uint32, piece *wire.PartitionReply, made *built) (whole *arrival) {
+	s, last := a.Stage(peer, from, piece)
 	if s == nil {
 		return nil
 	}
-	whole, _ = s.content.(*arrival)
+	whole, _ = s.Content.(*arrival)
 	if whole == nil {
 		whole = new(arrival)
-		s.content = whole
+		s.Content = whole
 	}
 	if whole.add(made); !last {
 		return nil
@@ -188,24 +189,24 @@ func stageArrival(a *attempt, peer int, from uint32, piece *wire.PartitionReply,
 // replace makes what has come of a peer's copy the copy of a partition. The caller holds p.mu.
 func (k *keeper) replace(p *partition, whole *arrival, v wire.Version) {
 	k.node.table.replace(p, whole)
-	p.holding.attempt.charged = 0
-	p.holding.copy = v
+	p.holding.Attempt.Charged = 0
+	p.holding.Copy = v
 }
 
 // takeOver begins to hold what was given, or what everyone has promised: the latter on the highest copy that was in the
 // answers, which hearPart has put in place, or else on an empty one; and counts it. It reports whether there is still
 // something to be charged before: then it is called again, with p.mu unlocked in between. The caller holds p.mu, and p's
 // attempt is one of the round.
-func (k *keeper) takeOver(part uint16, p *partition, r *round, gained *gains) (more bool) {
+func (k *keeper) takeOver(part uint16, p *partition, r *holding.Round, gained *gains) (more bool) {
 	n, h := k.node, &p.holding
 	now := n.now() // under the lock: a sweep after a lapse must not have been past since
-	given := h.attempt.given != wire.Version{}
+	given := h.Attempt.Transferred != wire.Version{}
 	switch {
 	case !n.reach.IsFull(now):
-		h.lapse() // a copy that was given is the highest there is, and stays a replica
+		h.Lapse() // a copy that was given is the highest there is, and stays a replica
 		return false
-	case given && h.copy != h.attempt.given:
-		h.attempt.given = wire.Version{} // something newer has come
+	case given && h.Copy != h.Attempt.Transferred:
+		h.Attempt.Transferred = wire.Version{} // something newer has come
 		return false
 	case !given && !k.mayStart(p, r, now):
 		return false
@@ -213,11 +214,11 @@ func (k *keeper) takeOver(part uint16, p *partition, r *round, gained *gains) (m
 		return true
 	}
 	if given {
-		h.hold(h.copy)
+		h.Hold(h.Copy)
 		gained.given++
 	} else {
-		gained.add(h.holds, h.copy != wire.Version{})
-		h.start(wire.Version{Ballot: r.election, Holder: n.identity, Seq: h.copy.NextSeq()})
+		gained.add(h.Holds, h.Copy != wire.Version{})
+		h.Start(wire.Version{Ballot: r.Ballot, Holder: n.identity, Seq: h.Copy.NextSeq()})
 	}
 	k.previous[part].Store(nil) // it has it no more; takes are not to be passed on to it after this node has given, too
 	n.chargeAll(part, p, now)
@@ -227,7 +228,7 @@ func (k *keeper) takeOver(part uint16, p *partition, r *round, gained *gains) (m
 
 // mayStart reports whether everyone has said "not holding" who is not gone, and whoever was counted as gone when the
 // round began still is [StillLostAtStart]. The caller holds p.mu, and p's attempt is one of the round.
-func (k *keeper) mayStart(p *partition, r *round, now int64) bool {
+func (k *keeper) mayStart(p *partition, r *holding.Round, now int64) bool {
 	n := k.node
-	return r.complete(p.holding.attempt, n.membership.everyone(), func(name string) bool { return n.reach.Lost(name, now) })
+	return r.Complete(p.holding.Attempt, n.membership.everyone(), func(name string) bool { return n.reach.Lost(name, now) })
 }

@@ -94,7 +94,7 @@ func (n *Node) hasCopy(part uint16) (copied, wasHolder bool) {
 	p := &n.table.partitions[part]
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.holding.copy != wire.Version{}, p.holding.lapsed
+	return p.holding.Copy != wire.Version{}, p.holding.Lapsed
 }
 
 // seedShare makes the bucket that is about to decide by a share start with that share of what the copy says was taken. The

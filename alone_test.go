@@ -30,7 +30,7 @@ func TestAPolicyIsAskedOnlyAboutWhatGivesOut(t *testing.T) {
 		for part := range n.table.partitions { // which this node holds otherwise, and then decides by no share
 			p := &n.table.partitions[part]
 			p.mu.Lock()
-			p.holding.lapse()
+			p.holding.Lapse()
 			p.mu.Unlock()
 		}
 		n.decideByShare(policy, r, 7, &wire.Message{Kind: wire.KindTake, Key: "k", Cost: 1})

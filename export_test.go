@@ -54,13 +54,13 @@ func Acquiring(n *Node) string {
 		p := &n.table.partitions[part]
 		p.mu.Lock()
 		h := &p.holding
-		fmt.Fprintf(&b, "  partition %d: promised %v, gift %v, ", part, h.promised, h.gift)
-		if a := h.attempt; a == nil {
+		fmt.Fprintf(&b, "  partition %d: promised %v, gift %v, ", part, h.Promised, h.Transfer)
+		if a := h.Attempt; a == nil {
 			fmt.Fprintf(&b, "no attempt, next one in %v\n", time.Duration(n.keeper.notBefore[part].Load()-now))
 		} else {
-			fmt.Fprintf(&b, "round %v, probably held by %q:", a.round.election, a.askee)
-			for i, name := range a.round.Peers() {
-				fmt.Fprintf(&b, " %s answered=%v gone=%v lost=%v", name, a.hasAnswered(i), a.round.gone[name], n.reach.Lost(name, now))
+			fmt.Fprintf(&b, "round %v, probably held by %q:", a.Round.Ballot, a.LikelyHolder)
+			for i, name := range a.Round.Peers() {
+				fmt.Fprintf(&b, " %s answered=%v gone=%v lost=%v", name, a.HasAnswered(i), a.Round.Gone[name], n.reach.Lost(name, now))
 			}
 			fmt.Fprintln(&b)
 		}
@@ -113,5 +113,5 @@ func (n *Node) levels(partition uint16, later time.Duration) (wire.Version, map[
 		levels[image.Limiter+"\x00"+b.key()] = image.Levels
 		return true
 	})
-	return p.holding.copy, levels
+	return p.holding.Copy, levels
 }

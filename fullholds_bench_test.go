@@ -63,7 +63,7 @@ func benchmarkHolds(b *testing.B, keys int) {
 	measure("pack", func() { shipAll(b, r, boundary, &began) })
 	measure("changes", func() { takeAll(); shipAll(b, r, boundary, &began) })
 	measure("again", func() {
-		r.part().holding.replication.again = true
+		r.part().holding.Replication.ResendAll = true
 		r.holder.markChanged(rigPart)
 		shipAll(b, r, boundary, &began)
 	})

@@ -82,8 +82,8 @@ func awaitReplica(b *testing.B, n *Node, part uint16) {
 	p := &n.table.partitions[part]
 	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) {
 		p.mu.Lock()
-		r := &p.holding.replication
-		done := p.holding.holds && r.standby != "" && !r.needsAll() && len(p.dirty) == 0
+		r := &p.holding.Replication
+		done := p.holding.Holds && r.Standby != "" && !r.NeedsAll() && len(p.dirty) == 0
 		p.mu.Unlock()
 		if done {
 			return

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/holding"
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/rule"
@@ -71,7 +72,7 @@ func TestNoHoldGoesOverAWholePartition(t *testing.T) {
 	}
 	r.part().forgetChanges()
 	requireShort(t, "giving up a list of changes")
-	r.part().holding.replication.again = true
+	r.part().holding.Replication.ResendAll = true
 	r.holder.markChanged(rigPart)
 	r.take(t, "while none is listed")
 	r.finish(t, "a")
@@ -167,15 +168,15 @@ func TestManyReportsAreChargedInSteps(t *testing.T) {
 	require.NoError(t, err)
 	const part, reporters, reports, charges = 7, 3, 100, 30
 	p := &n.table.partitions[part]
-	p.holding.copy = wire.Version{Seq: 5}
-	p.holding.attempt = &attempt{}
+	p.holding.Copy = wire.Version{Seq: 5}
+	p.holding.Attempt = &holding.Attempt{}
 	for reporter := range reporters {
 		for seq := range reports {
 			q := wire.Debt{Member: fmt.Sprint("other-", reporter), Part: part, Seq: uint64(seq + 1)}
 			for i := range charges {
 				q.Charges = append(q.Charges, wire.Charge{Rule: r.Encoded, Key: fmt.Sprint("key-", (seq*charges+i)%1000), Cost: 1})
 			}
-			p.holding.attempt.keep([]wire.Debt{q})
+			p.holding.Attempt.KeepDebts([]wire.Debt{q})
 		}
 	}
 	for i := range 2000 {
@@ -187,14 +188,14 @@ func TestManyReportsAreChargedInSteps(t *testing.T) {
 		if steps++; steps == 10 { // another copy has come
 			n.table.replace(p, new(arrival))
 			n.table.tidy(part, 0)
-			p.holding.attempt.charged = 0
+			p.holding.Attempt.Charged = 0
 		}
 	}
 	require.Greater(t, steps, 50)
-	require.EqualValues(t, 5, p.holding.copy.Seq)
+	require.EqualValues(t, 5, p.holding.Copy.Seq)
 	require.EqualValues(t, 2000, n.reporter.count.Load(), "it may have been for nothing")
 	holds.released()
-	p.holding.hold(wire.Version{Seq: 5})
+	p.holding.Hold(wire.Version{Seq: 5})
 	n.chargeAll(part, p, 0)
 	requireShort(t, "")
 	require.Zero(t, n.reporter.count.Load())

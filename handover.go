@@ -65,17 +65,17 @@ func (n *Node) answerPart(asked *wire.AskedPartition, round wire.Ballot, budget 
 	p.mu.Lock()
 	defer p.release()
 	h, now := &p.holding, n.now()
-	held, tried, given := h.holds, h.attempt != nil, h.gift.to != ""
+	held, tried, given := h.Holds, h.Attempt != nil, h.Transfer.To != ""
 	if held && n.table.decides(p, now) {
 		n.chargeAll(asked.Part, p, now)
 	}
-	a = h.asked(round, n.reach.IsFull(now))
+	a = h.Answer(round, n.reach.IsFull(now))
 	a.Part = asked.Part
 	n.table.noteHolding(asked.Part, p)
-	if gave = held && !h.holds; gave {
+	if gave = held && !h.Holds; gave {
 		p.forgetChanges()
 	}
-	if gave || tried && h.attempt == nil || given && h.gift.to == "" {
+	if gave || tried && h.Attempt == nil || given && h.Transfer.To == "" {
 		n.keeper.postpone(asked.Part) // where the ring still names this node, it acquires again, but not at once
 	}
 	size = 32
@@ -95,16 +95,16 @@ func (n *Node) answerPart(asked *wire.AskedPartition, round wire.Ballot, budget 
 // asker is told that there is more: it asks on, and hears of another version. The caller holds p.mu, and does again
 // afterwards.
 func (n *Node) addCopy(p *partition, a *wire.PartitionReply, from uint32, budget int, now int64) (size int) {
-	copied := p.holding.copy
+	copied := p.holding.Copy
 	c := newCollector(n.table, n.rules, budget, now)
-	for reporter, seq := range p.holding.marks {
+	for reporter, seq := range p.holding.DebtMarks {
 		c.content.Marks = append(c.content.Marks, wire.DebtMark{Member: reporter, Seq: seq})
 	}
 	a.Next = c.step(p, from)
 	for a.Next != 0 && !c.full {
 		p.frozenUntil = now + int64(freezeTime)
 		p.giveWay()
-		if p.holding.holds || p.holding.copy != copied {
+		if p.holding.Holds || p.holding.Copy != copied {
 			break
 		}
 		a.Next = c.step(p, a.Next)
@@ -122,7 +122,7 @@ func (n *Node) addCopy(p *partition, a *wire.PartitionReply, from uint32, budget
 // replace makes an arrival the whole of a partition: a copy that was acquired, or a replica. The caller holds p.mu.
 func (t *table) replace(p *partition, a *arrival) {
 	t.exchange(p, a.buckets)
-	p.holding.setMarks(a.marks)
+	p.holding.SetMarks(a.marks)
 }
 
 // markChanged has a partition looked at for the standby, whether or not something was decided. The caller holds its mu.

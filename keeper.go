@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"context"
 	"fmt"
+	"github.com/peerlimit/peerlimit/internal/holding"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"log/slog"
@@ -48,7 +49,7 @@ type keeper struct {
 	notBefore [ring.Partitions]atomic.Int64 // when to try again where somebody else has a higher election
 	nextTry   atomic.Int64                  // the last of these moments that was chosen
 
-	rounds []*round // of run alone
+	rounds []*holding.Round // of run alone
 }
 
 const (
@@ -105,7 +106,7 @@ func (k *keeper) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			for _, r := range k.rounds {
-				r.end()
+				r.End()
 			}
 			return
 		case <-k.wakeUp:
@@ -161,16 +162,16 @@ func (k *keeper) wanted(now int64) (parts []uint16, again time.Duration) {
 // wants reports whether a round should be begun: the ring names this node and it does not hold, or its standby has refused
 // a replica. The latter also when this node is leaving, which otherwise acquires nothing: it could not hand over. The model
 // has such a leaver go on replicating instead, its RefusedLeaverReplicates; either way it meets whoever else holds.
-func (k *keeper) wants(h *holding, owner bool) bool {
-	return h.attempt == nil && (h.refused || owner && !h.holds)
+func (k *keeper) wants(h *holding.Holding, owner bool) bool {
+	return h.Attempt == nil && (h.Challenged || owner && !h.Holds)
 }
 
-// newRound returns a round of all that this node knows, with an election above all that it has heard of.
-func (k *keeper) newRound(ctx context.Context, known roster, now int64) *round {
+// NewRound returns a round of all that this node knows, with an election above all that it has heard of.
+func (k *keeper) newRound(ctx context.Context, known holding.Roster, now int64) *holding.Round {
 	n := k.node
 	ballot := wire.Ballot{Number: n.reach.Heard.Load() + 1, By: n.identity}
-	r := newRound(ctx, ballot, known, n.membership.departed(), func(name string) bool { return n.reach.Lost(name, now) })
-	n.reach.Hear(r.election.Number)
+	r := holding.NewRound(ctx, ballot, known, n.membership.departed(), func(name string) bool { return n.reach.Lost(name, now) })
+	n.reach.Hear(r.Ballot.Number)
 	return r
 }
 
@@ -186,19 +187,19 @@ func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
 		n.table.inSteps(part, func(p *partition) (more bool) {
 			h := &p.holding
 			if !began {
-				if !k.wants(h, route.owner(part) == nil && !k.leaving.Load()) || !h.promised.Below(r.election) {
+				if !k.wants(h, route.owner(part) == nil && !k.leaving.Load()) || !h.Promised.Below(r.Ballot) {
 					return false
 				}
 				began = true
-				h.begin(r)
-				r.parts = append(r.parts, part)
+				h.Begin(r)
+				r.Parts = append(r.Parts, part)
 			}
-			if more = h.attempt.of(r) && k.takeOver(part, p, r, &gained); !more && h.attempt.of(r) {
+			if more = h.Attempt.Of(r) && k.takeOver(part, p, r, &gained); !more && h.Attempt.Of(r) {
 				askee := k.previousOwner(part)
-				if h.holds || r.gone[askee] || !known.IsAsked(askee) {
+				if h.Holds || r.Gone[askee] || !known.IsAsked(askee) {
 					askee = "" // or it was on a ring by mistake
 				}
-				h.attempt.askee = askee
+				h.Attempt.LikelyHolder = askee
 				first[askee] = append(first[askee], part)
 			}
 			n.table.noteHolding(part, p)
@@ -206,7 +207,7 @@ func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
 		})
 	}
 	k.rounds = append(k.rounds, r)
-	peers := r.askAll()
+	peers := r.AskAll()
 	for peer, group := range first {
 		k.asking.Go(func() { k.askFirst(r, peer, peers, group) })
 	}
@@ -227,37 +228,37 @@ func (k *keeper) previousOwner(part uint16) string {
 func (k *keeper) review(now int64) {
 	n := k.node
 	known, route := n.membership.everyone(), n.route.Load()
-	k.rounds = slices.DeleteFunc(k.rounds, func(r *round) bool {
-		news, changed := r.refresh(known, n.identity, func(name string) bool { return n.reach.Lost(name, now) })
-		r.parts = k.reviewParts(r, changed, route)
+	k.rounds = slices.DeleteFunc(k.rounds, func(r *holding.Round) bool {
+		news, changed := r.Refresh(known, n.identity, func(name string) bool { return n.reach.Lost(name, now) })
+		r.Parts = k.reviewParts(r, changed, route)
 		for _, peer := range news {
-			parts := r.parts
-			k.asking.Go(func() { k.askUntilAnswered(r.ctx, r, peer, parts) })
+			parts := r.Parts
+			k.asking.Go(func() { k.askUntilAnswered(r.Ctx, r, peer, parts) })
 		}
-		if len(r.parts) > 0 {
+		if len(r.Parts) > 0 {
 			return false
 		}
-		r.end()
+		r.End()
 		return true
 	})
 }
 
 // reviewParts abandons the attempts that cannot succeed any more and returns the partitions of the others. Those that
 // are complete start: a verdict may have been all that was missing.
-func (k *keeper) reviewParts(r *round, changed []int, route *route) (open []uint16) {
+func (k *keeper) reviewParts(r *holding.Round, changed []int, route *route) (open []uint16) {
 	var gained gains
-	for _, part := range r.parts {
+	for _, part := range r.Parts {
 		k.node.table.inSteps(part, func(p *partition) (more bool) {
 			h := &p.holding
-			a := h.attempt
-			if !a.of(r) {
+			a := h.Attempt
+			if !a.Of(r) {
 				return false
 			}
 			owner := route.owner(part) == nil && !k.leaving.Load()
-			depends := slices.ContainsFunc(changed, func(i int) bool { return !a.hasAnswered(i) })
-			if depends || !owner && !h.holds {
-				h.abandon()
-			} else if more = k.takeOver(part, p, r, &gained); !more && h.attempt.of(r) {
+			depends := slices.ContainsFunc(changed, func(i int) bool { return !a.HasAnswered(i) })
+			if depends || !owner && !h.Holds {
+				h.Abandon()
+			} else if more = k.takeOver(part, p, r, &gained); !more && h.Attempt.Of(r) {
 				open = append(open, part)
 			}
 			k.node.table.noteHolding(part, p)

@@ -25,7 +25,7 @@ func TestARoundDoesNotAskTheNodeItself(t *testing.T) {
 		for part := range uint16(ring.Partitions) {
 			if p := &n.table.partitions[part]; n.table.holds(part) {
 				p.mu.Lock()
-				p.holding.lapse()
+				p.holding.Lapse()
 				n.keeper.previous[part].Store(&n.identity)
 				n.table.noteHolding(part, p)
 				p.mu.Unlock()

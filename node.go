@@ -142,10 +142,10 @@ func (n *Node) lapse() {
 	for part := range uint16(ring.Partitions) {
 		p := &n.table.partitions[part]
 		p.mu.Lock()
-		if p.holding.holds {
+		if p.holding.Holds {
 			ended++
 		}
-		p.holding.lapse()
+		p.holding.Lapse()
 		p.forgetChanges()
 		n.table.noteHolding(part, p)
 		p.mu.Unlock()

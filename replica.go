@@ -153,7 +153,7 @@ func (t *table) standbySoFar(part uint16) string {
 	p := &t.partitions[part]
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.holding.replication.standby
+	return p.holding.Replication.Standby
 }
 
 // step sends what there is to send to every standby that is not busy.

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/holding"
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/rule"
@@ -28,10 +29,10 @@ func benchmarkReplication(b *testing.B, takes int) {
 	found := mustFind(b, known, "api", []limit.Limit{perHour(1e9)})
 	for part := range uint16(ring.Partitions) {
 		p := &holder.partitions[part]
-		p.holding.hold(wire.Version{Ballot: wire.Ballot{Number: 5, By: "node0-01234567"}, Holder: "node0-01234567"})
-		p.holding.replicate(replication{standby: "standby", complete: true})
+		p.holding.Hold(wire.Version{Ballot: wire.Ballot{Number: 5, By: "node0-01234567"}, Holder: "node0-01234567"})
+		p.holding.Replicate(holding.Replication{Standby: "standby", Complete: true})
 		holder.noteHolding(part, p)
-		standby.partitions[part].holding.copy = p.holding.copy
+		standby.partitions[part].holding.Copy = p.holding.Copy
 	}
 	type place struct {
 		part uint16

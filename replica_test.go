@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/holding"
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
@@ -56,7 +57,7 @@ func tableOfNode() *table {
 // holdIn makes a table's node the holder of the rig's partition.
 func holdIn(t *table, name string, number uint64) {
 	p := &t.partitions[rigPart]
-	p.holding.hold(wire.Version{Ballot: wire.Ballot{Number: number, By: name}, Holder: name, Seq: p.holding.copy.Seq})
+	p.holding.Hold(wire.Version{Ballot: wire.Ballot{Number: number, By: name}, Holder: name, Seq: p.holding.Copy.Seq})
 	t.noteHolding(rigPart, p)
 }
 
@@ -89,7 +90,7 @@ func (r *replicaRig) remember() {
 	for key, n := range r.taken {
 		state[key] = n
 	}
-	r.then[r.part().holding.copy.Seq] = state
+	r.then[r.part().holding.Copy.Seq] = state
 }
 
 // send sends what a standby lacks, unless something is on its way to it. It reports whether there was something.
@@ -103,7 +104,7 @@ func (r *replicaRig) send(name string) bool {
 		h.rest = nil
 	}
 	if s.empty() {
-		if r.part().holding.replication.standby != name { // as the survey of standbys would see
+		if r.part().holding.Replication.Standby != name { // as the survey of standbys would see
 			r.holder.markChanged(rigPart)
 		}
 		r.holder.takeChanged(func(part uint16) { _, h.rest = r.holder.pack(s, part, name, r.rules, 0) })
@@ -206,18 +207,18 @@ func (r *replicaRig) check(t require.TestingT) {
 	mine := r.part().holding
 	for name, h := range r.standbys {
 		theirs := h.table.partitions[rigPart].holding
-		if theirs.copy == (wire.Version{}) || !theirs.copy.SameTerm(mine.copy) {
-			assert.False(t, mine.replication.standby == name && mine.replication.complete)
+		if theirs.Copy == (wire.Version{}) || !theirs.Copy.SameTerm(mine.Copy) {
+			assert.False(t, mine.Replication.Standby == name && mine.Replication.Complete)
 			continue
 		}
-		if mine.replication.standby == name && mine.replication.complete {
-			require.LessOrEqual(t, mine.replication.acked, theirs.copy.Seq)
+		if mine.Replication.Standby == name && mine.Replication.Complete {
+			require.LessOrEqual(t, mine.Replication.Acked, theirs.Copy.Seq)
 		}
 		have := levels(h.table, h.rules)
-		state, known := r.then[theirs.copy.Seq]
+		state, known := r.then[theirs.Copy.Seq]
 		require.True(t, known)
 		for key, n := range state {
-			require.GreaterOrEqual(t, have[key], n, "%s lacks a take of %.8s at %v", name, key, theirs.copy)
+			require.GreaterOrEqual(t, have[key], n, "%s lacks a take of %.8s at %v", name, key, theirs.Copy)
 		}
 	}
 }
@@ -295,14 +296,14 @@ func TestReplicasLoseNothing(t *testing.T) {
 			"give up the list of changes": func(t *rapid.T) {
 				p := r.part()
 				p.forgetChanges()
-				p.holding.replication.again = true
+				p.holding.Replication.ResendAll = true
 				r.holder.markChanged(rigPart)
 			},
 			"change the standby": func(t *rapid.T) { standby = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "standby") },
 			"raise the term": func(t *rapid.T) {
 				term++
 				h := &r.part().holding
-				h.renew(wire.Version{Ballot: wire.Ballot{Number: term, By: "holder"}, Holder: "holder", Seq: h.copy.Seq})
+				h.Renew(wire.Version{Ballot: wire.Ballot{Number: term, By: "holder"}, Holder: "holder", Seq: h.Copy.Seq})
 				r.holder.markChanged(rigPart) // as takeOver does
 				r.then = make(map[uint64]map[string]float64)
 				r.remember()
@@ -313,7 +314,7 @@ func TestReplicasLoseNothing(t *testing.T) {
 		r.finish(t, standby)
 		require.Equal(t, r.taken, levels(r.standbys[standby].table, r.standbys[standby].rules))
 		require.Empty(t, r.part().dirty)
-		require.True(t, r.part().holding.settled(r.part().holding.copy))
+		require.True(t, r.part().holding.SafeToDrop(r.part().holding.Copy))
 	})
 }
 
@@ -366,11 +367,11 @@ func TestStandbyThatMissesSomethingGetsEverything(t *testing.T) {
 	r.send("a")
 	require.Equal(t, wire.ReplicaMissing, r.arrive(t, "a", 1).Status)
 	older := wire.Version{Ballot: wire.Ballot{Number: 4, By: "z"}, Holder: "z", Seq: 99}
-	require.True(t, r.part().holding.settled(older))
+	require.True(t, r.part().holding.SafeToDrop(older))
 	r.answer("a")
-	require.False(t, r.part().holding.settled(older), "nobody may drop a copy that the standby is known not to have")
+	require.False(t, r.part().holding.SafeToDrop(older), "nobody may drop a copy that the standby is known not to have")
 	r.finish(t, "a")
-	require.True(t, r.part().holding.settled(older))
+	require.True(t, r.part().holding.SafeToDrop(older))
 	require.Equal(t, r.taken, levels(standby, r.rules))
 }
 
@@ -418,25 +419,25 @@ func TestAnswersCountOnlyWhileEvidenceIsFresh(t *testing.T) {
 	r.arrive(t, "a", 0)
 	r.holder.fullUntil.Store(0)
 	r.answer("a")
-	require.False(t, r.part().holding.replication.complete)
+	require.False(t, r.part().holding.Replication.Complete)
 }
 
 // Refusals: a higher promise to somebody else, a higher version, and a standby that holds.
 func TestRefusedHoldersAcquireAnewAndYieldToTheOwner(t *testing.T) {
 	for name, c := range map[string]struct {
-		prepare         func(*holding)
+		prepare         func(*holding.Holding)
 		isOwner         bool
 		status          wire.ReplicaStatus
 		refused, yields bool
 	}{
-		"promise": {func(h *holding) { h.promise(wire.Ballot{Number: 9, By: "x"}) }, true, wire.ReplicaRefused, true, false},
+		"promise": {func(h *holding.Holding) { h.Promise(wire.Ballot{Number: 9, By: "x"}) }, true, wire.ReplicaRefused, true, false},
 		"copy": {
-			func(h *holding) { h.copy = wire.Version{Ballot: wire.Ballot{Number: 9, By: "x"}, Holder: "x"} }, true, wire.ReplicaRefused, true, false,
+			func(h *holding.Holding) { h.Copy = wire.Version{Ballot: wire.Ballot{Number: 9, By: "x"}, Holder: "x"} }, true, wire.ReplicaRefused, true, false,
 		},
-		"promise to this holder":     {func(h *holding) { h.promise(wire.Ballot{Number: 9, By: "holder"}) }, true, wire.ReplicaTaken, false, false},
-		"holds":                      {func(h *holding) { h.hold(wire.Version{Ballot: wire.Ballot{Number: 9, By: "a"}, Holder: "a"}) }, false, wire.ReplicaHeld, true, false},
-		"holds, and is the owner":    {func(h *holding) { h.hold(wire.Version{Ballot: wire.Ballot{Number: 9, By: "a"}, Holder: "a"}) }, true, wire.ReplicaHeld, false, true},
-		"holds by a lower one, ours": {func(h *holding) { h.hold(wire.Version{Ballot: wire.Ballot{Number: 1, By: "a"}, Holder: "a"}) }, true, wire.ReplicaHeld, false, true},
+		"promise to this holder":     {func(h *holding.Holding) { h.Promise(wire.Ballot{Number: 9, By: "holder"}) }, true, wire.ReplicaTaken, false, false},
+		"holds":                      {func(h *holding.Holding) { h.Hold(wire.Version{Ballot: wire.Ballot{Number: 9, By: "a"}, Holder: "a"}) }, false, wire.ReplicaHeld, true, false},
+		"holds, and is the owner":    {func(h *holding.Holding) { h.Hold(wire.Version{Ballot: wire.Ballot{Number: 9, By: "a"}, Holder: "a"}) }, true, wire.ReplicaHeld, false, true},
+		"holds by a lower one, ours": {func(h *holding.Holding) { h.Hold(wire.Version{Ballot: wire.Ballot{Number: 1, By: "a"}, Holder: "a"}) }, true, wire.ReplicaHeld, false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newReplicaRig(t, "a")
@@ -450,11 +451,11 @@ func TestRefusedHoldersAcquireAnewAndYieldToTheOwner(t *testing.T) {
 			require.Equal(t, c.refused, refused)
 			require.Equal(t, c.yields, yielded)
 			mine := &r.part().holding
-			require.Equal(t, c.refused, mine.refused)
-			require.Equal(t, !c.yields, mine.holds)
+			require.Equal(t, c.refused, mine.Challenged)
+			require.Equal(t, !c.yields, mine.Holds)
 			require.Equal(t, !c.yields, r.holder.holds(rigPart))
 			if c.refused {
-				require.False(t, mine.promised.Below(wire.Ballot{Number: 9, By: "a"}), "it acquires above what the standby has")
+				require.False(t, mine.Promised.Below(wire.Ballot{Number: 9, By: "a"}), "it acquires above what the standby has")
 			}
 		})
 	}
@@ -464,14 +465,14 @@ func TestRefusedHoldersAcquireAnewAndYieldToTheOwner(t *testing.T) {
 func TestMarksTravelWithReplicas(t *testing.T) {
 	r := newReplicaRig(t, "a")
 	mine, theirs := &r.part().holding, &r.standbys["a"].table.partitions[rigPart].holding
-	mine.marks = map[string]uint64{"x": 1}
+	mine.DebtMarks = map[string]uint64{"x": 1}
 	r.take(t, "k")
 	r.finish(t, "a")
-	require.Equal(t, mine.marks, theirs.marks)
-	mine.marks["y"] = 7
+	require.Equal(t, mine.DebtMarks, theirs.DebtMarks)
+	mine.DebtMarks["y"] = 7
 	r.take(t, "k")
 	r.finish(t, "a")
-	require.Equal(t, mine.marks, theirs.marks)
+	require.Equal(t, mine.DebtMarks, theirs.DebtMarks)
 }
 
 // Of a copy, what was given cannot be given again once it is dropped; but to whom it was given is still said.
@@ -480,11 +481,11 @@ func TestDroppedCopyStillNamesItsReceiver(t *testing.T) {
 	holdIn(table, "holder", 5)
 	h := &table.partitions[rigPart].holding
 	round := wire.Ballot{Number: 9, By: "x"}
-	require.Equal(t, wire.ReplyTransferred, h.asked(round, true).Kind)
+	require.Equal(t, wire.ReplyTransferred, h.Answer(round, true).Kind)
 	table.noteHolding(rigPart, &table.partitions[rigPart])
 	idle, _ := table.idleCopy(rigPart)
 	require.True(t, table.dropCopy(idle))
-	a := h.asked(round, true)
+	a := h.Answer(round, true)
 	require.Equal(t, wire.ReplyNotHolding, a.Kind)
 	require.Equal(t, "x", a.TransferredTo)
 	require.Zero(t, a.Version)
@@ -499,7 +500,7 @@ func TestACopyThatWasSentAgainIsNotDropped(t *testing.T) {
 	idle, any := standby.idleCopy(rigPart)
 	require.True(t, any)
 	h := &standby.partitions[rigPart].holding
-	h.takeReplica(h.copy)
+	h.AcceptReplica(h.Copy)
 	require.False(t, standby.dropCopy(idle))
 	idle, _ = standby.idleCopy(rigPart)
 	require.True(t, standby.dropCopy(idle), "asked about since")
@@ -512,16 +513,16 @@ func TestSettledNeedsTheStandby(t *testing.T) {
 	r.take(t, "k")
 	h := &r.part().holding
 	older := wire.Version{Ballot: wire.Ballot{Number: 4, By: "z"}, Holder: "z", Seq: 99}
-	require.False(t, h.settled(older), "the standby has nothing")
+	require.False(t, h.SafeToDrop(older), "the standby has nothing")
 	r.finish(t, "a")
-	require.True(t, h.settled(older))
-	require.True(t, h.settled(h.copy))
+	require.True(t, h.SafeToDrop(older))
+	require.True(t, h.SafeToDrop(h.Copy))
 	r.take(t, "k")
-	require.False(t, h.settled(h.copy), "the standby has not had the last take")
-	require.True(t, h.settled(older))
-	require.False(t, h.settled(wire.Version{Ballot: wire.Ballot{Number: 6, By: "z"}, Holder: "z"}), "a newer one")
+	require.False(t, h.SafeToDrop(h.Copy), "the standby has not had the last take")
+	require.True(t, h.SafeToDrop(older))
+	require.False(t, h.SafeToDrop(wire.Version{Ballot: wire.Ballot{Number: 6, By: "z"}, Holder: "z"}), "a newer one")
 	r.holder.nobodyToSendTo(rigPart)
-	require.True(t, h.settled(h.copy), "there is no standby")
+	require.True(t, h.SafeToDrop(h.Copy), "there is no standby")
 }
 
 // Where more changes than a standby should get, each bucket is sent less often; where little does, nothing rests.

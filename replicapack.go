@@ -1,6 +1,7 @@
 package peerlimit
 
 import (
+	"github.com/peerlimit/peerlimit/internal/holding"
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
@@ -116,7 +117,7 @@ func (t *table) pack(s *shipment, part uint16, standby string, rules *rule.Rules
 			return true
 		}
 		result, tr = t.packChanged(s, part, p, standby, rules, now)
-		return tr != nil && p.holding.unlisted // the list was long: nothing can be sent yet
+		return tr != nil && p.holding.Unlisted // the list was long: nothing can be sent yet
 	})
 	if tr == nil {
 		return result, nil
@@ -130,21 +131,21 @@ func (t *table) pack(s *shipment, part uint16, standby string, rules *rule.Rules
 // packChanged puts what has changed into a shipment, or begins a transfer of everything. The caller holds p.mu.
 func (t *table) packChanged(s *shipment, part uint16, p *partition, standby string, rules *rule.Rules, now int64) (packed, *transfer) {
 	h := &p.holding
-	if !h.holds {
+	if !h.Holds {
 		return packedAll, nil
 	}
-	if h.refused || h.attempt != nil {
+	if h.Challenged || h.Attempt != nil {
 		t.markChanged(part)
 		return packedAll, nil
 	}
-	r := &h.replication
-	if r.standby != standby {
-		h.replicate(replication{standby: standby})
+	r := &h.Replication
+	if r.Standby != standby {
+		h.Replicate(holding.Replication{Standby: standby})
 	}
-	if r.needsAll() {
+	if r.NeedsAll() {
 		return t.beginAll(s, part, p)
 	}
-	if len(p.dirty) == 0 && maps.Equal(r.marks, h.marks) {
+	if len(p.dirty) == 0 && maps.Equal(r.DebtMarks, h.DebtMarks) {
 		return packedAll, nil
 	}
 	size, count := 0, 0
@@ -170,14 +171,14 @@ func (t *table) packChanged(s *shipment, part uint16, p *partition, standby stri
 // packChanges puts all changes of a partition into a shipment. The caller holds p.mu.
 func (t *table) packChanges(s *shipment, part uint16, p *partition, rules *rule.Rules, now int64) {
 	h := &p.holding
-	sent := sentPart{changed: p.dirty, marks: h.replication.marks}
+	sent := sentPart{changed: p.dirty, marks: h.Replication.DebtMarks}
 	var content wire.Content
-	if !maps.Equal(sent.marks, h.marks) {
-		sent.marks, content.Marks = maps.Clone(h.marks), markList(h.marks)
+	if !maps.Equal(sent.marks, h.DebtMarks) {
+		sent.marks, content.Marks = maps.Clone(h.DebtMarks), markList(h.DebtMarks)
 	}
 	content.Buckets = t.packBuckets(s, p, p.dirty, rules, now)
 	p.dirty, p.spare = p.spare, nil
-	s.add(wire.ReplicaPart{Part: part, Version: h.copy, Since: h.replication.acked, Content: content}, sent)
+	s.add(wire.ReplicaPart{Part: part, Version: h.Copy, Since: h.Replication.Acked, Content: content}, sent)
 }
 
 // packSome puts the first changes of a partition into a shipment, where all are too many. They have the version that the
@@ -185,9 +186,9 @@ func (t *table) packChanges(s *shipment, part uint16, p *partition, rules *rule.
 // version, build on the same. The caller holds p.mu.
 func (t *table) packSome(s *shipment, part uint16, p *partition, count int, rules *rule.Rules, now int64) {
 	h := &p.holding
-	v := h.copy
-	v.Seq = h.replication.acked
-	sent := sentPart{changed: p.dirty[:count:count], marks: h.replication.marks}
+	v := h.Copy
+	v.Seq = h.Replication.Acked
+	sent := sentPart{changed: p.dirty[:count:count], marks: h.Replication.DebtMarks}
 	content := wire.Content{Buckets: t.packBuckets(s, p, sent.changed, rules, now)}
 	p.dirty = p.dirty[count:]
 	s.add(wire.ReplicaPart{Part: part, Version: v, Since: v.Seq, Content: content}, sent)
@@ -238,10 +239,10 @@ func (t *table) beginAll(s *shipment, part uint16, p *partition) (packed, *trans
 		return packedLater, nil
 	}
 	h := &p.holding
-	h.replication.again, h.replication.pieces = false, true
-	h.copy.Seq++
+	h.Replication.ResendAll, h.Replication.InPieces = false, true
+	h.Copy.Seq++
 	p.forgetChanges()
-	return packedPiece, &transfer{part: part, version: h.copy, marks: maps.Clone(h.marks)}
+	return packedPiece, &transfer{part: part, version: h.Copy, marks: maps.Clone(h.DebtMarks)}
 }
 
 // packNext puts the next piece of a transfer into a shipment that has room for it. It reports whether there are more; when
@@ -250,8 +251,8 @@ func (t *table) packNext(s *shipment, tr *transfer, standby string, rules *rule.
 	piece := wire.ReplicaPart{Part: tr.part, Version: tr.version, Since: tr.sent, Full: true, First: !tr.begun}
 	size, whole := 0, false // whole says that the piece is
 	t.inSteps(tr.part, func(p *partition) (more bool) {
-		if h := &p.holding; !h.repliesTo(tr.version, standby) || h.refused || h.replication.again {
-			h.replication.pieces = false
+		if h := &p.holding; !h.RepliesTo(tr.version, standby) || h.Challenged || h.Replication.ResendAll {
+			h.Replication.InPieces = false
 			t.markChanged(tr.part)
 			whole = false
 			return false
@@ -295,7 +296,7 @@ func (t *table) delivered(s *shipment, i int, standby string, ack wire.ReplicaAc
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := &p.holding
-	if !h.repliesTo(part.Version, standby) {
+	if !h.RepliesTo(part.Version, standby) {
 		return false, false
 	}
 	status := ack.Status
@@ -304,20 +305,20 @@ func (t *table) delivered(s *shipment, i int, standby string, ack wire.ReplicaAc
 	}
 	switch {
 	case status == wire.ReplicaTaken:
-		h.replication.taken(part, sent.marks)
+		h.Replication.Acknowledged(part, sent.marks)
 		p.reuse(sent.changed)
 		return false, false
 	case status == wire.ReplicaHeld && isOwner:
-		h.yield()
+		h.Yield()
 		t.noteHolding(part.Part, p)
 		p.forgetChanges()
 		return false, true
 	case status == wire.ReplicaHeld, status == wire.ReplicaRefused:
-		h.outdo(ack.Promised)
+		h.ReacquireAbove(ack.Promised)
 		t.noteHolding(part.Part, p)
 		refused = true
 	case status == wire.ReplicaMissing:
-		h.replication.complete = false // until the standby has taken everything anew, nobody drops a copy on its account
+		h.Replication.Complete = false // until the standby has taken everything anew, nobody drops a copy on its account
 	}
 	t.sendAgain(part.Part, p, sent.changed, part.Full || status == wire.ReplicaMissing)
 	return refused, false
@@ -325,12 +326,12 @@ func (t *table) delivered(s *shipment, i int, standby string, ack wire.ReplicaAc
 
 // sendAgain has changes sent again that the standby may not have, or all of the partition. The caller holds p.mu.
 func (t *table) sendAgain(part uint16, p *partition, changed []*bucket, all bool) {
-	r := &p.holding.replication
+	r := &p.holding.Replication
 	if all {
-		r.again, r.pieces = true, false
+		r.ResendAll, r.InPieces = true, false
 	}
 	for _, b := range changed {
-		if !b.dirty && !p.holding.unlisted {
+		if !b.dirty && !p.holding.Unlisted {
 			b.dirty = true
 			p.dirty = append(p.dirty, b)
 		}
@@ -358,7 +359,7 @@ func (t *table) boundChanges(part uint16) {
 	defer p.mu.Unlock()
 	if len(p.dirty) > 2*int(p.buckets.used)+reusable {
 		p.forgetChanges()
-		p.holding.replication.again = true
+		p.holding.Replication.ResendAll = true
 	}
 }
 
@@ -370,8 +371,8 @@ func (t *table) nobodyToSendTo(part uint16) {
 	p := &t.partitions[part]
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.holding.holds {
-		p.holding.replicate(noStandby)
+	if p.holding.Holds {
+		p.holding.Replicate(holding.NoStandby)
 		p.forgetChanges()
 	}
 }
@@ -385,7 +386,7 @@ func (t *table) lacks(part uint16, standby string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := &p.holding
-	return h.holds && (h.replication.standby != standby || h.replication.needsAll())
+	return h.Holds && (h.Replication.Standby != standby || h.Replication.NeedsAll())
 }
 
 // markList returns marks as they travel.

@@ -99,7 +99,7 @@ func (n *Node) onReplica(q *wire.ReplicaRequest) *wire.ReplicaResponse {
 	return ans
 }
 
-// takeReplica takes what a holder has sent of one partition, or says why not. full says that this node's evidence is
+// AcceptReplica takes what a holder has sent of one partition, or says why not. full says that this node's evidence is
 // fresh. ended reports that an attempt of this node's to acquire the partition is over.
 func (t *table) takeReplica(part *wire.ReplicaPart, full bool, rules *rule.Rules, now int64) (ack wire.ReplicaAck, ended bool) {
 	s := storing{table: t, part: part, full: full, rules: rules, now: now}
@@ -137,23 +137,23 @@ type storesNext struct{ version wire.Version }
 // being stored at a time, those of the highest version, and only while nothing else has become of the copy.
 func (s *storing) step(p *partition) (more bool) {
 	t, part, h := s.table, s.part, &p.holding
-	if !s.full && h.lapse() {
+	if !s.full && h.Lapse() {
 		t.noteHolding(part.Part, p)
 		p.forgetChanges()
 	}
-	s.ack = wire.ReplicaAck{Part: part.Part, Status: h.replica(part.Version, part.Full, part.Since)}
+	s.ack = wire.ReplicaAck{Part: part.Part, Status: h.CheckReplica(part.Version, part.Full, part.Since)}
 	switch {
 	case s.ack.Status == wire.ReplicaRefused, s.ack.Status == wire.ReplicaHeld:
-		if s.ack.Promised = h.promised; s.ack.Promised.Below(h.copy.Ballot) {
-			s.ack.Promised = h.copy.Ballot
+		if s.ack.Promised = h.Promised; s.ack.Promised.Below(h.Copy.Ballot) {
+			s.ack.Promised = h.Copy.Ballot
 		}
 	case s.ack.Status != wire.ReplicaTaken:
 	case part.Full:
-		trying := h.attempt != nil
+		trying := h.Attempt != nil
 		s.ack.Status = t.takePiece(p, part, s.made, s.now)
-		s.ended = trying && h.attempt == nil
+		s.ended = trying && h.Attempt == nil
 	case s.done == 0 && p.storesNext() != nil && part.Version.Below(p.storesNext().version),
-		s.done > 0 && (p.storesNext() != s.turn || h.copy != s.copy):
+		s.done > 0 && (p.storesNext() != s.turn || h.Copy != s.copy):
 		s.ack.Status = wire.ReplicaMissing
 	default:
 		return s.change(p)
@@ -180,7 +180,7 @@ func (s *storing) change(p *partition) (more bool) {
 	p.store(s.table, some, s.rules, s.now)
 	if s.done += len(some); s.done < len(changed) {
 		if s.turn == nil {
-			s.turn, s.copy = &storesNext{s.part.Version}, h.copy
+			s.turn, s.copy = &storesNext{s.part.Version}, h.Copy
 			p.start().storing = s.turn
 		}
 		return true
@@ -189,12 +189,12 @@ func (s *storing) change(p *partition) (more bool) {
 		u.storing = nil
 		p.ended()
 	}
-	trying := h.attempt != nil
+	trying := h.Attempt != nil
 	if marks := s.part.Content.Marks; len(marks) > 0 {
-		h.setMarks(marks)
+		h.SetMarks(marks)
 	}
-	h.takeReplica(s.part.Version)
-	s.ended = trying && h.attempt == nil
+	h.AcceptReplica(s.part.Version)
+	s.ended = trying && h.Attempt == nil
 	return false
 }
 
@@ -217,7 +217,7 @@ func (t *table) takePiece(p *partition, part *wire.ReplicaPart, made *built, now
 		return wire.ReplicaTaken
 	}
 	t.replace(p, &a.arrival)
-	p.holding.takeReplica(part.Version)
+	p.holding.AcceptReplica(part.Version)
 	return wire.ReplicaTaken
 }
 

@@ -345,9 +345,9 @@ func (n *Node) chargeSome(part uint16, p *partition, now int64) (more bool) {
 		charges += len(q.Charges)
 		return charges == len(q.Charges) || charges <= stepCharges
 	}
-	if a := p.holding.attempt; a != nil {
-		for ; a.charged < len(a.reports); a.charged++ {
-			q := &a.reports[a.charged]
+	if a := p.holding.Attempt; a != nil {
+		for ; a.Charged < len(a.Debts); a.Charged++ {
+			q := &a.Debts[a.Charged]
 			if !fits(q) {
 				return true
 			}
@@ -356,7 +356,7 @@ func (n *Node) chargeSome(part uint16, p *partition, now int64) (more bool) {
 	}
 	own, _ := n.reporter.reports(part, math.MaxInt)
 	for i := range own {
-		if own[i].Seq <= p.holding.marks[n.identity] {
+		if own[i].Seq <= p.holding.DebtMarks[n.identity] {
 			continue
 		}
 		if !fits(&own[i]) {
@@ -380,7 +380,7 @@ func (n *Node) chargeAll(part uint16, p *partition, now int64) {
 // charge charges a report to a partition that this node holds, or is about to, unless it was charged before. The caller
 // holds p.mu.
 func (n *Node) charge(p *partition, q *wire.Debt, now int64) {
-	if !p.holding.mark(q.Member, q.Seq, n.membership.everyone().isKnown) {
+	if !p.holding.MarkDebt(q.Member, q.Seq, n.membership.everyone().isKnown) {
 		return
 	}
 	for i := range q.Charges {
@@ -392,8 +392,8 @@ func (n *Node) charge(p *partition, q *wire.Debt, now int64) {
 		}
 		n.table.spend(q.Part, p, rule.BucketKey{Key: c.Key, Limiter: r.ID}, r.Set, c.Cost, now)
 	}
-	if p.holding.holds { // or else the copy would seem to have more of what its holder has decided than it has
-		p.holding.copy.Seq++ // the mark alone is news for the standby
+	if p.holding.Holds { // or else the copy would seem to have more of what its holder has decided than it has
+		p.holding.Copy.Seq++ // the mark alone is news for the standby
 		n.table.markChanged(q.Part)
 	}
 }
@@ -407,7 +407,7 @@ func (t *table) spend(part uint16, p *partition, id rule.BucketKey, set *limit.S
 	}
 	t.leased(b, now)
 	b.Spend(set, cost, now)
-	if p.holding.holds {
+	if p.holding.Holds {
 		t.touch(part, p, b)
 	}
 }

@@ -85,7 +85,7 @@ func senseless(s *schedule) error {
 func madeUp() (*run, *keyRun) {
 	l := peerlimit.PerMinute(60)
 	p := &plan{name: "made-up", limits: []peerlimit.Limit{l}, use: exhausted}
-	k := &keyRun{plan: p, name: "key", oracles: []*oracle.Oracle{judge(l)}, holders: []holding{{0, 1 << 1}, {3 * time.Second, 1 << 2}}}
+	k := &keyRun{plan: p, name: "key", oracles: []*oracle.Oracle{judge(l)}, holders: []Holding{{0, 1 << 1}, {3 * time.Second, 1 << 2}}}
 	r := &run{
 		s: &schedule{seed: 7, family: killFamily, nodes: 5, plans: []plan{*p}}, keys: []*keyRun{k}, began: time.Now(),
 		wrong: make(map[string]*wrong), finished: 20 * time.Second, settled: 19 * time.Second,

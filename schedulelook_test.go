@@ -11,8 +11,8 @@ import (
 
 // Who decides in full about what: never two, and after the last event somebody about everything.
 
-// holding is the start of a time in which the same nodes decided in full about a key.
-type holding struct {
+// Holding is the start of a time in which the same nodes decided in full about a key.
+type Holding struct {
 	at    time.Duration
 	nodes uint64 // a bit each
 }
@@ -157,7 +157,7 @@ func nodeNames(set uint64) string {
 func (k *keyRun) held(now time.Duration, nodes []*nodeRun) {
 	deciders := decidersOf(k.partition, nodes)
 	if len(k.holders) == 0 || k.holders[len(k.holders)-1].nodes != deciders {
-		k.holders = append(k.holders, holding{now, deciders})
+		k.holders = append(k.holders, Holding{now, deciders})
 	}
 }
 

@@ -49,7 +49,7 @@ type keyRun struct {
 	name      string
 	partition uint16
 	oracles   []*oracle.Oracle // one for each limit; none for keys that are reset
-	holders   []holding        // who decided in full, in order of time
+	holders   []Holding        // who decided in full, in order of time
 
 	// replicated has, for each event by its time, the nodes that had a copy when it began.
 	replicated map[time.Duration]uint64
@@ -272,7 +272,7 @@ func (r *run) exhaust() {
 	}
 }
 
-// askAll takes once from every key that is exhausted, from one node after the other: whatever was forgotten is admitted.
+// AskAll takes once from every key that is exhausted, from one node after the other: whatever was forgotten is admitted.
 func (r *run) askAll() {
 	nodes := r.cluster.Nodes()
 	for i, k := range r.keys {

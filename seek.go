@@ -124,15 +124,15 @@ func (n *Node) nextHop(part uint16, from string) prospect {
 	p := &n.table.partitions[part]
 	p.mu.Lock()
 	h := &p.holding
-	guesses := [...]string{"", h.gift.to, "", n.keeper.previousOwner(part), h.copy.Holder, h.promised.By}
-	if h.attempt != nil {
-		guesses[0] = h.attempt.askee
+	guesses := [...]string{"", h.Transfer.To, "", n.keeper.previousOwner(part), h.Copy.Holder, h.Promised.By}
+	if h.Attempt != nil {
+		guesses[0] = h.Attempt.LikelyHolder
 	}
 	if owner != nil {
 		guesses[2] = owner.Name
 	}
-	s := prospect{coming: h.attempt != nil || owner == nil}
-	lapsed := h.lapsed && !full
+	s := prospect{coming: h.Attempt != nil || owner == nil}
+	lapsed := h.Lapsed && !full
 	p.mu.Unlock()
 	if !lapsed {
 		for _, name := range guesses {

@@ -54,8 +54,8 @@ func (t *table) repeatReplica(part uint16) {
 	p := &t.partitions[part]
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if r := &p.holding.replication; !r.pieces { // or what takes longer than that would never be all sent
-		r.again = true
+	if r := &p.holding.Replication; !r.InPieces { // or what takes longer than that would never be all sent
+		r.ResendAll = true
 		t.markChanged(part)
 	}
 }
@@ -145,10 +145,10 @@ func (t *table) idleCopy(part uint16) (idle idleCopy, any bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := &p.holding
-	if h.holds || h.copy == (wire.Version{}) {
+	if h.Holds || h.Copy == (wire.Version{}) {
 		return idleCopy{}, false
 	}
-	return idleCopy{wire.SettlePart{Part: part, Version: h.copy}, h.taken}, true
+	return idleCopy{wire.SettlePart{Part: part, Version: h.Copy}, h.ReplicasAccepted}, true
 }
 
 // dropCopy drops a copy that is safe elsewhere, unless it may be needed to acquire the partition, or has been replaced
@@ -159,11 +159,11 @@ func (t *table) dropCopy(idle idleCopy) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := &p.holding
-	if h.holds || h.attempt != nil || h.copy != idle.Version || h.taken != idle.taken {
+	if h.Holds || h.Attempt != nil || h.Copy != idle.Version || h.ReplicasAccepted != idle.taken {
 		return false
 	}
 	t.exchange(p, buckets{})
-	h.drop()
+	h.Drop()
 	return true
 }
 
@@ -183,12 +183,12 @@ func (n *Node) onSettle(q *wire.SettleRequest) *wire.SettleResponse {
 		p.mu.Lock()
 		h := &p.holding
 		switch {
-		case !h.holds || !n.reach.IsFull(n.now()):
-		case h.copy.Below(asked.Version):
-			h.outdo(asked.Version.Ballot)
+		case !h.Holds || !n.reach.IsFull(n.now()):
+		case h.Copy.Below(asked.Version):
+			h.ReacquireAbove(asked.Version.Ballot)
 			n.table.noteHolding(asked.Part, p)
 			newer = true
-		case standby != q.By && standby == h.replication.standby && h.settled(asked.Version):
+		case standby != q.By && standby == h.Replication.Standby && h.SafeToDrop(asked.Version):
 			ans.Settled = append(ans.Settled, asked.Part)
 		}
 		p.mu.Unlock()

@@ -97,7 +97,7 @@ func (t *table) exchange(p *partition, others buckets) {
 	t.keys.Add(int64(others.used) - int64(p.buckets.used))
 	p.buckets = others
 	u.place, u.next = others.used > 0, 0
-	p.dirty, u.stale, p.holding.unlisted = nil, nil, false // the new ones are not in them
+	p.dirty, u.stale, p.holding.Unlisted = nil, nil, false // the new ones are not in them
 	u.storing = nil
 	if p.ended(); p.underway != nil {
 		t.untidy[p.number/64].Or(1 << (p.number % 64))

@@ -1,6 +1,7 @@
 package peerlimit
 
 import (
+	"github.com/peerlimit/peerlimit/internal/holding"
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/rule"
@@ -75,7 +76,7 @@ type partition struct {
 	buckets buckets
 
 	// holding is what this node knows of who decides here.
-	holding holding
+	holding holding.Holding
 
 	// arriving is a replica that comes in pieces, until the last one is there; nil when there is none.
 	arriving *arriving
@@ -124,8 +125,8 @@ func (t *table) noteHolding(part uint16, p *partition) {
 			words[part/64].And(^bit)
 		}
 	}
-	note(&t.held, p.holding.holds)
-	note(&t.refused, p.holding.refused)
+	note(&t.held, p.holding.Holds)
+	note(&t.refused, p.holding.Challenged)
 }
 
 // isRefused reports whether a partition that this node holds is to be acquired anew.
@@ -160,7 +161,7 @@ func (t *table) enter(part uint16, now int64) *partition {
 
 // decides reports whether this node decides about p in full. The caller holds p.mu.
 func (t *table) decides(p *partition, now int64) bool {
-	return t.fullUntil == nil || p.holding.holds && now < t.fullUntil.Load()
+	return t.fullUntil == nil || p.holding.Holds && now < t.fullUntil.Load()
 }
 
 // touch notes that b has changed. The caller holds p.mu.
@@ -168,13 +169,13 @@ func (t *table) touch(part uint16, p *partition, b *bucket) {
 	if t.fullUntil == nil {
 		return
 	}
-	p.holding.copy.Seq++
-	if b.dirty || !t.replicates || p.holding.unreplicated || p.holding.unlisted {
+	p.holding.Copy.Seq++
+	if b.dirty || !t.replicates || p.holding.Unreplicated || p.holding.Unlisted {
 		return
 	}
 	if len(p.dirty) == maxChanges {
 		p.forgetChanges()
-		p.holding.replication.again = true
+		p.holding.Replication.ResendAll = true
 		t.markChanged(part)
 		return
 	}
@@ -200,7 +201,7 @@ const maxChanges = 1 << 17
 // nothing is sent; see listAgain.
 func (p *partition) forgetChanges() {
 	if len(p.dirty) > stepLooks {
-		p.start().stale, p.dirty, p.holding.unlisted = p.dirty, nil, true
+		p.start().stale, p.dirty, p.holding.Unlisted = p.dirty, nil, true
 		return
 	}
 	unlist(p.dirty)
@@ -218,7 +219,7 @@ func unlist(changed []*bucket) {
 // caller holds p.mu.
 func (p *partition) listAgain() (more bool) {
 	u := p.underway
-	if !p.holding.unlisted {
+	if !p.holding.Unlisted {
 		return false
 	}
 	n := min(len(u.stale), stepLooks)
@@ -226,7 +227,7 @@ func (p *partition) listAgain() (more bool) {
 	if u.stale = u.stale[n:]; len(u.stale) > 0 {
 		return true
 	}
-	u.stale, p.holding.unlisted = nil, false
+	u.stale, p.holding.Unlisted = nil, false
 	p.ended()
 	return false
 }

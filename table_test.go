@@ -231,8 +231,8 @@ func TestTakesTouchOneCacheLineOfAPartition(t *testing.T) {
 	const line = 64
 	require.Zero(t, unsafe.Sizeof(p)%line)
 	holding := unsafe.Offsetof(p.holding)
-	require.Less(t, holding+unsafe.Offsetof(p.holding.unreplicated), uintptr(line))
-	require.LessOrEqual(t, holding+unsafe.Offsetof(p.holding.copy)+unsafe.Offsetof(p.holding.copy.Seq)+8, uintptr(line))
+	require.Less(t, holding+unsafe.Offsetof(p.holding.Unreplicated), uintptr(line))
+	require.LessOrEqual(t, holding+unsafe.Offsetof(p.holding.Copy)+unsafe.Offsetof(p.holding.Copy.Seq)+8, uintptr(line))
 	first, end := unsafe.Offsetof(p.dirty), unsafe.Offsetof(p.dirty)+unsafe.Sizeof(p.dirty)
 	require.Equal(t, first/line, (end-1)/line)
 }

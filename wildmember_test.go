@@ -152,8 +152,8 @@ func (c *wildCluster) requireAsBefore() {
 		require.Less(c.t, n.Stats().ReplicaLag, 200*time.Millisecond, "what is decided is replicated")
 		for part := range uint16(ring.Partitions) {
 			if h := &n.table.partitions[part].holding; n.table.holds(part) {
-				require.True(c.t, h.replication.complete && !h.replication.again, "the standby has all of partition %d", part)
-				require.False(c.t, h.copy.Worn())
+				require.True(c.t, h.Replication.Complete && !h.Replication.ResendAll, "the standby has all of partition %d", part)
+				require.False(c.t, h.Copy.Worn())
 			}
 		}
 	}
@@ -162,7 +162,7 @@ func (c *wildCluster) requireAsBefore() {
 	for part := range uint16(ring.Partitions) {
 		if p := &n.table.partitions[part]; part%8 == 0 && n.table.holds(part) {
 			p.mu.Lock()
-			p.holding.lapse()
+			p.holding.Lapse()
 			n.table.noteHolding(part, p)
 			p.mu.Unlock()
 		}
@@ -260,7 +260,7 @@ var wildest = map[string]func(c *wildCluster) [][]byte{
 		for _, n := range c.nodes {
 			for part := range uint16(ring.Partitions) {
 				if n.table.holds(part) {
-					v := n.table.partitions[part].holding.copy
+					v := n.table.partitions[part].holding.Copy
 					v.Seq = wire.MaxSeq
 					parts = append(parts, wire.ReplicaPart{Part: part, Version: v})
 				}

@@ -1,4 +1,4 @@
-package peerlimit
+package holding
 
 import (
 	"fmt"
@@ -19,16 +19,16 @@ func pieceOf(kind wire.ReplyKind, number uint64, key string, next uint32) *wire.
 }
 
 // stageOf has an attempt stage a piece and returns all of the copy once that is whole: here, the keys in it.
-func stageOf(a *attempt, peer int, from uint32, piece *wire.PartitionReply) (whole []string) {
-	s, last := a.stage(peer, from, piece)
+func stageOf(a *Attempt, peer int, from uint32, piece *wire.PartitionReply) (whole []string) {
+	s, last := a.Stage(peer, from, piece)
 	if s == nil {
 		return nil
 	}
-	keys, _ := s.content.([]string)
+	keys, _ := s.Content.([]string)
 	for _, image := range piece.Content.Buckets {
 		keys = append(keys, image.Key)
 	}
-	if s.content = keys; !last {
+	if s.Content = keys; !last {
 		return nil
 	}
 	return keys
@@ -37,7 +37,7 @@ func stageOf(a *attempt, peer int, from uint32, piece *wire.PartitionReply) (who
 // Two peers send a copy each, in pieces that take turns. Once they had one place for both: the second threw away what had come
 // of the first, and the last piece of that passed for all of it.
 func TestPiecesOfTwoPeersAreKeptApart(t *testing.T) {
-	var a attempt
+	var a Attempt
 	const holder, standby = 0, 1
 	for i, from := range []uint32{0, 10, 20} {
 		whole := stageOf(&a, holder, from, pieceOf(wire.ReplyTransferred, 2, fmt.Sprint("given", i), from+10))
@@ -45,7 +45,7 @@ func TestPiecesOfTwoPeersAreKeptApart(t *testing.T) {
 		whole = stageOf(&a, standby, from, pieceOf(wire.ReplyNotHolding, 1, fmt.Sprint("replica", i), from+10))
 		require.Nil(t, whole)
 	}
-	require.Equal(t, uint32(30), a.place(holder))
+	require.Equal(t, uint32(30), a.Continue(holder))
 	whole := stageOf(&a, holder, 30, pieceOf(wire.ReplyTransferred, 2, "given3", 0))
 	require.NotNil(t, whole)
 	require.ElementsMatch(t, []string{"given0", "given1", "given2", "given3"}, whole)
@@ -71,29 +71,29 @@ func TestAPieceContinuesThoseBefore(t *testing.T) {
 		"the first one of another version": {0, pieceOf(wire.ReplyTransferred, 3, "k", 10), 10},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var a attempt
+			var a Attempt
 			stageOf(&a, 0, 0, pieceOf(wire.ReplyTransferred, 2, "a", 10))
 			stageOf(&a, 0, 10, pieceOf(wire.ReplyTransferred, 2, "b", 20))
 			whole := stageOf(&a, 0, c.from, c.piece)
 			require.Nil(t, whole)
-			require.Equal(t, c.goingOn, a.place(0))
+			require.Equal(t, c.goingOn, a.Continue(0))
 		})
 	}
-	var a attempt
+	var a Attempt
 	whole := stageOf(&a, 0, 10, pieceOf(wire.ReplyTransferred, 2, "k", 0))
 	require.Nil(t, whole, "without those before")
-	require.Zero(t, a.place(0))
+	require.Zero(t, a.Continue(0))
 }
 
 // Pieces of copies that cannot be the highest any more are not kept.
 func TestPiecesThatCannotWinAreDropped(t *testing.T) {
-	var a attempt
+	var a Attempt
 	for peer := range 3 {
 		stageOf(&a, peer, 0, pieceOf(wire.ReplyNotHolding, uint64(peer+1), "k", 10))
 	}
 	stageOf(&a, 3, 0, pieceOf(wire.ReplyTransferred, 2, "k", 10))
-	a.outdone(wire.Version{Ballot: wire.Ballot{Number: 2, By: "x"}})
-	require.Equal(t, []uint32{0, 0, 10, 10}, []uint32{a.place(0), a.place(1), a.place(2), a.place(3)})
+	a.DropOutdone(wire.Version{Ballot: wire.Ballot{Number: 2, By: "x"}})
+	require.Equal(t, []uint32{0, 0, 10, 10}, []uint32{a.Continue(0), a.Continue(1), a.Continue(2), a.Continue(3)})
 }
 
 // names is a roster that never changes.
@@ -107,12 +107,12 @@ func (n names) IsAsked(name string) bool { return slices.Contains(n, name) }
 // asked when it became known after that, and the round went on for good.
 func TestAMemberThatAResponseNamesIsAsked(t *testing.T) {
 	nobody := func(string) bool { return false }
-	r := newRound(t.Context(), wire.Ballot{Number: 1, By: "a"}, names{"a", "b"}, map[string]bool{}, nobody)
-	defer r.end()
-	require.Equal(t, []string{"b"}, r.askAll())
-	r.index("c")
-	news, _ := r.refresh(names{"a", "b", "c"}, "a", nobody)
+	r := NewRound(t.Context(), wire.Ballot{Number: 1, By: "a"}, names{"a", "b"}, map[string]bool{}, nobody)
+	defer r.End()
+	require.Equal(t, []string{"b"}, r.AskAll())
+	r.Index("c")
+	news, _ := r.Refresh(names{"a", "b", "c"}, "a", nobody)
 	require.Equal(t, []string{"c"}, news)
-	news, _ = r.refresh(names{"a", "b", "c"}, "a", nobody)
+	news, _ = r.Refresh(names{"a", "b", "c"}, "a", nobody)
 	require.Empty(t, news, "it is being asked")
 }
