@@ -42,12 +42,11 @@ func (k *keeper) askFirst(r *holding.Round, peer string, peers []string, parts [
 func (k *keeper) open(r *holding.Round, parts []uint16) []uint16 {
 	var open []uint16
 	for _, part := range parts {
-		p := &k.node.table.partitions[part]
-		p.mu.Lock()
+		p := k.node.table.lock(part)
 		if p.holding.Attempt.Of(r) {
 			open = append(open, part)
 		}
-		p.mu.Unlock()
+		p.unlock()
 	}
 	return open
 }
@@ -82,13 +81,12 @@ func (k *keeper) questionTo(r *holding.Round, peer string, parts []uint16) *wire
 	q.Known, q.Hearsay = known.told, known.hearsay
 	index := r.Index(peer)
 	for _, part := range parts {
-		p := &k.node.table.partitions[part]
-		p.mu.Lock()
+		p := k.node.table.lock(part)
 		h := &p.holding
 		if a := h.Attempt; a.Of(r) && !a.HasAnswered(index) {
 			q.Parts = append(q.Parts, wire.AskedPartition{Part: part, Have: h.Copy, From: a.Continue(index)})
 		}
-		p.mu.Unlock()
+		p.unlock()
 	}
 	return q
 }
@@ -120,7 +118,6 @@ func (k *keeper) hear(r *holding.Round, peer string, q *wire.AcquireRequest, ans
 				k.hearPart(p, r, peer, &q.Parts[i], a, made)
 			}
 			more = p.holding.Attempt.Of(r) && k.takeOver(a.Part, p, r, &gained)
-			n.table.noteHolding(a.Part, p)
 			return more
 		})
 	}
@@ -145,20 +142,20 @@ func (k *keeper) hearPart(p *partition, r *holding.Round, peer string, asked *wi
 		if h.Holds {
 			break // it acquires anew: who has just given up had no right to hold, and does not any more [GiftTellsNotHolding]
 		}
-		if whole := stageArrival(h.Attempt, r.Index(peer), asked.From, a, made); whole != nil {
-			k.replace(p, whole, a.Version)
+		if whole := p.stagePiece(r.Index(peer), asked.From, a, made); whole != nil {
+			p.adopt(whole, a.Version)
 			h.Attempt.Transferred = a.Version
 		}
 		return
 	}
 	h.Attempt.KeepDebts(a.Debts)
 	if !h.Holds {
-		whole := stageArrival(h.Attempt, r.Index(peer), asked.From, a, made)
+		whole := p.stagePiece(r.Index(peer), asked.From, a, made)
 		if whole == nil {
 			return
 		}
 		if h.Copy.Below(a.Version) {
-			k.replace(p, whole, a.Version)
+			p.adopt(whole, a.Version)
 			h.Attempt.DropOutdone(h.Copy)
 		}
 	}
@@ -166,31 +163,6 @@ func (k *keeper) hearPart(p *partition, r *holding.Round, peer string, asked *wi
 	if h.Attempt.LikelyHolder == peer {
 		h.Attempt.LikelyHolder = ""
 	}
-}
-
-// stageArrival takes in a piece of a peer's copy, of which made was made, and returns all of it when that was the last. The
-// caller holds the partition's mu.
-func stageArrival(a *holding.Attempt, peer int, from uint32, piece *wire.PartitionReply, made *built) (whole *arrival) {
-	s, last := a.Stage(peer, from, piece)
-	if s == nil {
-		return nil
-	}
-	whole, _ = s.Content.(*arrival)
-	if whole == nil {
-		whole = new(arrival)
-		s.Content = whole
-	}
-	if whole.add(made); !last {
-		return nil
-	}
-	return whole
-}
-
-// replace makes what has come of a peer's copy the copy of a partition. The caller holds p.mu.
-func (k *keeper) replace(p *partition, whole *arrival, v wire.Version) {
-	k.node.table.replace(p, whole)
-	p.holding.Attempt.Charged = 0
-	p.holding.Copy = v
 }
 
 // takeOver begins to hold what was given, or what everyone has promised: the latter on the highest copy that was in the
@@ -222,7 +194,7 @@ func (k *keeper) takeOver(part uint16, p *partition, r *holding.Round, gained *g
 	}
 	k.previous[part].Store(nil) // it has it no more; takes are not to be passed on to it after this node has given, too
 	n.chargeAll(part, p, now)
-	n.table.markChanged(part)
+	p.markChanged()
 	return false
 }
 

@@ -37,7 +37,7 @@ func (l *Limiter) decideAlone(r *rule.Rule, part uint16, m *wire.Message, owner 
 // decideByShare answers m from this node's bucket of the share that the policy grants it.
 func (n *Node) decideByShare(policy fallback.Policy, r *rule.Rule, part uint16, m *wire.Message) reply {
 	origin, sharing := limit.OriginFallback, 1
-	copied, wasHolder := n.hasCopy(part)
+	copied, wasHolder := n.table.hasCopy(part)
 	if copied {
 		origin = limit.OriginStandby
 	}
@@ -73,43 +73,25 @@ func (n *Node) decideByShare(policy fallback.Policy, r *rule.Rule, part uint16, 
 // meanwhile. All of that is one step to whoever begins to hold and charges what was noted: what is noted a moment later
 // would be charged later than the first take.
 func (n *Node) spendShare(scaled, r *rule.Rule, part uint16, m *wire.Message, share float64, copied bool) (ans wire.Response, spent bool) {
-	p := &n.table.partitions[part]
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if n.table.decides(p, n.now()) {
-		return wire.Response{}, false
-	}
-	if copied {
-		n.seedShare(p, scaled, part, rule.BucketKey{Key: m.Key, Limiter: r.ID}, share)
-	}
-	ans = n.decideShare(scaled, r, part, m)
-	if m.Kind != wire.KindPeek && ans.Decision.Allowed {
-		n.reporter.note(part, r, m.Key, m.Cost)
-	}
-	return ans, true
-}
-
-// hasCopy reports whether this node has a copy of a partition, and whether it held it until its evidence lapsed.
-func (n *Node) hasCopy(part uint16) (copied, wasHolder bool) {
-	p := &n.table.partitions[part]
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.holding.Copy != wire.Version{}, p.holding.Lapsed
+	spent = n.table.unlessDeciding(part, n.now(), func(p *partition) {
+		if copied {
+			n.seedShare(p, scaled, part, rule.BucketKey{Key: m.Key, Limiter: r.ID}, share)
+		}
+		ans = n.decideShare(scaled, r, part, m)
+		if m.Kind != wire.KindPeek && ans.Decision.Allowed {
+			n.reporter.note(part, r, m.Key, m.Cost)
+		}
+	})
+	return ans, spent
 }
 
 // seedShare makes the bucket that is about to decide by a share start with that share of what the copy says was taken. The
-// caller holds p.mu, p being the copy.
+// copy is p, which is locked.
 func (n *Node) seedShare(p *partition, scaled *rule.Rule, part uint16, id rule.BucketKey, share float64) {
 	now := n.now()
-	b := p.buckets.find(id.Hash(n.table.seed), id)
-	if b == nil {
-		return
+	if copied, there := p.stateOf(id, now); there {
+		n.alone.insertShare(part, id, scaled.Set, &copied, share, now)
 	}
-	out := n.table.leased(b, now)
-	copied := b.Clone()
-	copied.Advance(now)
-	copied.AddToAll(out.Tokens) // they may be used
-	n.alone.insertShare(part, id, scaled.Set, &copied, share, now)
 }
 
 // decideShare answers m from this node's bucket of a share of r.

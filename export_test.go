@@ -71,7 +71,7 @@ func Acquiring(n *Node) string {
 
 // HasCopy reports whether a node has a copy of a partition, whether or not it holds it.
 func HasCopy(n *Node, partition uint16) bool {
-	copied, _ := n.hasCopy(partition)
+	copied, _ := n.table.hasCopy(partition)
 	return copied
 }
 

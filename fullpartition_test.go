@@ -141,7 +141,7 @@ func TestEvictionBetweenTheStepsOfAReplacement(t *testing.T) {
 	}
 	a.add(tab.build(7, &content, rules, 0))
 	p := &tab.partitions[7]
-	tab.replace(p, &a)
+	p.replace(&a)
 	require.EqualValues(t, 2000, tab.keys.Load())
 	for i, more := 0, true; more; i++ {
 		for j := range 100 {
@@ -186,7 +186,7 @@ func TestManyReportsAreChargedInSteps(t *testing.T) {
 	for n.chargeSome(part, p, 0) {
 		requireShort(t, "charging")
 		if steps++; steps == 10 { // another copy has come
-			n.table.replace(p, new(arrival))
+			p.replace(new(arrival))
 			n.table.tidy(part, 0)
 			p.holding.Attempt.Charged = 0
 		}

@@ -3,20 +3,10 @@ package peerlimit
 import (
 	"errors"
 	"github.com/peerlimit/peerlimit/internal/wire"
-	"time"
 )
 
 // Answering those who acquire. A node answers every question at once, partition by partition; what it gives it has
 // stopped deciding about before the answer leaves.
-
-const (
-	// answerBuckets bounds the buckets of one partition in one answer: so many are taken in with its lock held.
-	answerBuckets = 2048
-
-	// freezeTime is how long a copy that is being sent in pieces stays as it is. It is many times what an asker needs to
-	// ask for the next piece.
-	freezeTime = 5 * time.Second
-)
 
 // onQuestion answers a question, for as many partitions as fit. Whom the asker knows counts here before the answer, which
 // says in turn whom this node knows [KnownInQuestions].
@@ -61,20 +51,16 @@ func (n *Node) answerPart(asked *wire.AskedPartition, round wire.Ballot, budget 
 	if n.table.holds(asked.Part) {
 		n.chargeOwn(asked.Part) // so that there is little left of it to do with the lock held
 	}
-	p := &n.table.partitions[asked.Part]
-	p.mu.Lock()
-	defer p.release()
+	p := n.table.lock(asked.Part)
+	defer p.unlock()
 	h, now := &p.holding, n.now()
 	held, tried, given := h.Holds, h.Attempt != nil, h.Transfer.To != ""
-	if held && n.table.decides(p, now) {
+	if held && p.decides(now) {
 		n.chargeAll(asked.Part, p, now)
 	}
 	a = h.Answer(round, n.reach.IsFull(now))
 	a.Part = asked.Part
-	n.table.noteHolding(asked.Part, p)
-	if gave = held && !h.Holds; gave {
-		p.forgetChanges()
-	}
+	gave = held && !h.Holds
 	if gave || tried && h.Attempt == nil || given && h.Transfer.To == "" {
 		n.keeper.postpone(asked.Part) // where the ring still names this node, it acquires again, but not at once
 	}
@@ -85,47 +71,7 @@ func (n *Node) answerPart(asked *wire.AskedPartition, round wire.Ballot, budget 
 		size += more
 	}
 	if a.Kind == wire.ReplyTransferred || a.Kind == wire.ReplyNotHolding && asked.Have.Below(a.Version) {
-		size += n.addCopy(p, &a, asked.From, budget, now)
+		size += p.addCopy(&a, asked.From, n.rules, budget, now)
 	}
 	return a, size, gave
-}
-
-// addCopy adds the copy that this node has to an answer, as much of it as budget allows, from a place on, and returns about
-// how long that is. What is not held does not change, so it can be read in steps. If something becomes of it even so, the
-// asker is told that there is more: it asks on, and hears of another version. The caller holds p.mu, and does again
-// afterwards.
-func (n *Node) addCopy(p *partition, a *wire.PartitionReply, from uint32, budget int, now int64) (size int) {
-	copied := p.holding.Copy
-	c := newCollector(n.table, n.rules, budget, now)
-	for reporter, seq := range p.holding.DebtMarks {
-		c.content.Marks = append(c.content.Marks, wire.DebtMark{Member: reporter, Seq: seq})
-	}
-	a.Next = c.step(p, from)
-	for a.Next != 0 && !c.full {
-		p.frozenUntil = now + int64(freezeTime)
-		p.giveWay()
-		if p.holding.Holds || p.holding.Copy != copied {
-			break
-		}
-		a.Next = c.step(p, a.Next)
-	}
-	if a.Next != 0 {
-		p.frozenUntil = now + int64(freezeTime)
-	}
-	a.Content = c.content
-	for i := range a.Content.Buckets {
-		size += 32 + len(a.Content.Buckets[i].Key)
-	}
-	return size
-}
-
-// replace makes an arrival the whole of a partition: a copy that was acquired, or a replica. The caller holds p.mu.
-func (t *table) replace(p *partition, a *arrival) {
-	t.exchange(p, a.buckets)
-	p.holding.SetMarks(a.marks)
-}
-
-// markChanged has a partition looked at for the standby, whether or not something was decided. The caller holds its mu.
-func (t *table) markChanged(part uint16) {
-	t.changed[part/64].Or(1 << (part % 64))
 }

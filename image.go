@@ -4,6 +4,7 @@ import (
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
+	"time"
 )
 
 // Moving buckets. A bucket travels as an image: its levels at the moment of sending, which are those at the moment of
@@ -25,6 +26,44 @@ const (
 	levelSize     = 9
 	limitSize     = 30
 )
+
+const (
+	// answerBuckets bounds the buckets of one partition in one answer: so many are taken in with its lock held.
+	answerBuckets = 2048
+
+	// freezeTime is how long a copy that is being sent in pieces stays as it is. It is many times what an asker needs to
+	// ask for the next piece.
+	freezeTime = 5 * time.Second
+)
+
+// addCopy adds the copy that this node has to an answer, as much of it as budget allows, from a place on, and returns about
+// how long that is. What is not held does not change, so it can be read in steps. If something becomes of it even so, the
+// asker is told that there is more: it asks on, and hears of another version. The caller holds p.mu, and does again
+// afterwards.
+func (p *partition) addCopy(a *wire.PartitionReply, from uint32, rules *rule.Rules, budget int, now int64) (size int) {
+	copied := p.holding.Copy
+	c := newCollector(p.table, rules, budget, now)
+	for reporter, seq := range p.holding.DebtMarks {
+		c.content.Marks = append(c.content.Marks, wire.DebtMark{Member: reporter, Seq: seq})
+	}
+	a.Next = c.step(p, from)
+	for a.Next != 0 && !c.full {
+		p.frozenUntil = now + int64(freezeTime)
+		p.giveWay()
+		if p.holding.Holds || p.holding.Copy != copied {
+			break
+		}
+		a.Next = c.step(p, a.Next)
+	}
+	if a.Next != 0 {
+		p.frozenUntil = now + int64(freezeTime)
+	}
+	a.Content = c.content
+	for i := range a.Content.Buckets {
+		size += 32 + len(a.Content.Buckets[i].Key)
+	}
+	return size
+}
 
 // collector puts together what is in a partition, as much of it as takes up so many bytes when encoded but always some.
 // Drained buckets are left out.
@@ -187,4 +226,35 @@ func (p *partition) store(t *table, images []wire.Image, rules *rule.Rules, now 
 		b.Moved(image.Leases, now)
 	}
 	return ignored
+}
+
+// stagePiece takes in a piece of a peer's copy, of which made was made, and returns all of it when that was the last. The
+// caller holds p.mu, and there is an attempt to acquire p.
+func (p *partition) stagePiece(peer int, from uint32, piece *wire.PartitionReply, made *built) (whole *arrival) {
+	s, last := p.holding.Attempt.Stage(peer, from, piece)
+	if s == nil {
+		return nil
+	}
+	whole, _ = s.Content.(*arrival)
+	if whole == nil {
+		whole = new(arrival)
+		s.Content = whole
+	}
+	if whole.add(made); !last {
+		return nil
+	}
+	return whole
+}
+
+// adopt makes what has come of a peer's copy the copy of a partition. The caller holds p.mu.
+func (p *partition) adopt(whole *arrival, v wire.Version) {
+	p.replace(whole)
+	p.holding.Attempt.Charged = 0
+	p.holding.Copy = v
+}
+
+// replace makes an arrival the whole of a partition: a copy that was acquired, or a replica. The caller holds p.mu.
+func (p *partition) replace(a *arrival) {
+	p.table.exchange(p, a.buckets)
+	p.holding.SetMarks(a.marks)
 }

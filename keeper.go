@@ -144,10 +144,9 @@ func (k *keeper) wanted(now int64) (parts []uint16, again time.Duration) {
 		if t := k.node.table; !t.isRefused(part) && (!owner || t.holds(part)) {
 			continue // as most are, most of the time: no need to lock them
 		}
-		p := &k.node.table.partitions[part]
-		p.mu.Lock()
+		p := k.node.table.lock(part)
 		want := k.wants(&p.holding, owner)
-		p.mu.Unlock()
+		p.unlock()
 		switch wait := k.notBefore[part].Load() - now; {
 		case !want:
 		case wait > 0:
@@ -166,7 +165,7 @@ func (k *keeper) wants(h *holding.Holding, owner bool) bool {
 	return h.Attempt == nil && (h.Challenged || owner && !h.Holds)
 }
 
-// NewRound returns a round of all that this node knows, with an election above all that it has heard of.
+// newRound returns a round of all that this node knows, with an election above all that it has heard of.
 func (k *keeper) newRound(ctx context.Context, known holding.Roster, now int64) *holding.Round {
 	n := k.node
 	ballot := wire.Ballot{Number: n.reach.Heard.Load() + 1, By: n.identity}
@@ -202,7 +201,6 @@ func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
 				h.Attempt.LikelyHolder = askee
 				first[askee] = append(first[askee], part)
 			}
-			n.table.noteHolding(part, p)
 			return more
 		})
 	}
@@ -261,7 +259,6 @@ func (k *keeper) reviewParts(r *holding.Round, changed []int, route *route) (ope
 			} else if more = k.takeOver(part, p, r, &gained); !more && h.Attempt.Of(r) {
 				open = append(open, part)
 			}
-			k.node.table.noteHolding(part, p)
 			return more
 		})
 	}

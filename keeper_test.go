@@ -27,7 +27,7 @@ func TestARoundDoesNotAskTheNodeItself(t *testing.T) {
 				p.mu.Lock()
 				p.holding.Lapse()
 				n.keeper.previous[part].Store(&n.identity)
-				n.table.noteHolding(part, p)
+				p.publish()
 				p.mu.Unlock()
 			}
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"math/bits"
 	"net"
 	"net/netip"
 	"slices"
@@ -138,18 +137,7 @@ func (n *Node) startGoroutines() {
 // lapse ends all that needs fresh evidence. reach calls it before evidence can count again, so that no take is decided
 // with new evidence and an old holding.
 func (n *Node) lapse() {
-	ended := 0
-	for part := range uint16(ring.Partitions) {
-		p := &n.table.partitions[part]
-		p.mu.Lock()
-		if p.holding.Holds {
-			ended++
-		}
-		p.holding.Lapse()
-		p.forgetChanges()
-		n.table.noteHolding(part, p)
-		p.mu.Unlock()
-	}
+	ended := n.table.lapseAll()
 	if ended > 0 {
 		n.counters.quorumLosses.Add(1)
 		n.quorumLost.Store(true)
@@ -643,9 +631,7 @@ func leaveError(cause, announced error, held, kept int) error {
 // notHandedOver returns how many partitions this node still holds, and how many copies it keeps that nobody has said are
 // safe elsewhere.
 func (n *Node) notHandedOver(ctx context.Context) (held, kept int) {
-	for i := range n.table.held {
-		held += bits.OnesCount64(n.table.held[i].Load())
-	}
+	held = n.table.heldCount()
 	return held, n.settleCopies(ctx)
 }
 

@@ -148,14 +148,6 @@ func (h *standbys) of(part uint16) string {
 // inGrace reports whether the owner that the ring names, another node, may not have had the time to acquire.
 func (h *standbys) inGrace(part uint16) bool { return h.grace && h.route.owner(part) != nil }
 
-// standbySoFar returns the standby that has had something of a partition in this term, or "".
-func (t *table) standbySoFar(part uint16) string {
-	p := &t.partitions[part]
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.holding.Replication.Standby
-}
-
 // step sends what there is to send to every standby that is not busy.
 func (r *replicator) step(ctx context.Context) {
 	n := r.node

@@ -31,7 +31,7 @@ func benchmarkReplication(b *testing.B, takes int) {
 		p := &holder.partitions[part]
 		p.holding.Hold(wire.Version{Ballot: wire.Ballot{Number: 5, By: "node0-01234567"}, Holder: "node0-01234567"})
 		p.holding.Replicate(holding.Replication{Standby: "standby", Complete: true})
-		holder.noteHolding(part, p)
+		p.publish()
 		standby.partitions[part].holding.Copy = p.holding.Copy
 	}
 	type place struct {

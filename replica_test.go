@@ -58,7 +58,7 @@ func tableOfNode() *table {
 func holdIn(t *table, name string, number uint64) {
 	p := &t.partitions[rigPart]
 	p.holding.Hold(wire.Version{Ballot: wire.Ballot{Number: number, By: name}, Holder: name, Seq: p.holding.Copy.Seq})
-	t.noteHolding(rigPart, p)
+	p.publish()
 }
 
 func newReplicaRig(t require.TestingT, standbys ...string) *replicaRig {
@@ -158,7 +158,7 @@ func (r *replicaRig) arriveTogether(t require.TestingT, name string, first, seco
 		both = append(both[:i], both[i+1:]...)
 	}
 	h.table.tidy(rigPart, 0)
-	require.Nil(t, p.underway)
+	require.Nil(t, p.storesNext())
 }
 
 // answer has the holder hear the answer to what is under way, or hear that there is none.
@@ -482,7 +482,7 @@ func TestDroppedCopyStillNamesItsReceiver(t *testing.T) {
 	h := &table.partitions[rigPart].holding
 	round := wire.Ballot{Number: 9, By: "x"}
 	require.Equal(t, wire.ReplyTransferred, h.Answer(round, true).Kind)
-	table.noteHolding(rigPart, &table.partitions[rigPart])
+	table.partitions[rigPart].publish()
 	idle, _ := table.idleCopy(rigPart)
 	require.True(t, table.dropCopy(idle))
 	a := h.Answer(round, true)

@@ -292,15 +292,14 @@ func (t *table) packNext(s *shipment, tr *transfer, standby string, rules *rule.
 // yielded that this node holds it no longer.
 func (t *table) delivered(s *shipment, i int, standby string, ack wire.ReplicaAck, isOwner bool, now int64) (refused, yielded bool) {
 	part, sent := &s.request.Parts[i], &s.sent[i]
-	p := &t.partitions[part.Part]
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p := t.lock(part.Part)
+	defer p.unlock()
 	h := &p.holding
 	if !h.RepliesTo(part.Version, standby) {
 		return false, false
 	}
 	status := ack.Status
-	if status == wire.ReplicaTaken && !t.decides(p, now) {
+	if status == wire.ReplicaTaken && !p.decides(now) {
 		status = 0 // it counts only while evidence is fresh
 	}
 	switch {
@@ -310,12 +309,9 @@ func (t *table) delivered(s *shipment, i int, standby string, ack wire.ReplicaAc
 		return false, false
 	case status == wire.ReplicaHeld && isOwner:
 		h.Yield()
-		t.noteHolding(part.Part, p)
-		p.forgetChanges()
 		return false, true
 	case status == wire.ReplicaHeld, status == wire.ReplicaRefused:
 		h.ReacquireAbove(ack.Promised)
-		t.noteHolding(part.Part, p)
 		refused = true
 	case status == wire.ReplicaMissing:
 		h.Replication.Complete = false // until the standby has taken everything anew, nobody drops a copy on its account
@@ -354,9 +350,8 @@ func (p *partition) reuse(changed []*bucket) {
 // boundChanges gives up the list of a partition's changes when it has become longer than what there is to change: those
 // that were dropped meanwhile are in it, too. Everything is sent when the standby takes something again.
 func (t *table) boundChanges(part uint16) {
-	p := &t.partitions[part]
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p := t.lock(part)
+	defer p.unlock()
 	if len(p.dirty) > 2*int(p.buckets.used)+reusable {
 		p.forgetChanges()
 		p.holding.Replication.ResendAll = true
@@ -368,9 +363,8 @@ func (t *table) nobodyToSendTo(part uint16) {
 	if !t.holds(part) {
 		return
 	}
-	p := &t.partitions[part]
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p := t.lock(part)
+	defer p.unlock()
 	if p.holding.Holds {
 		p.holding.Replicate(holding.NoStandby)
 		p.forgetChanges()
@@ -382,9 +376,8 @@ func (t *table) lacks(part uint16, standby string) bool {
 	if !t.holds(part) {
 		return false
 	}
-	p := &t.partitions[part]
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p := t.lock(part)
+	defer p.unlock()
 	h := &p.holding
 	return h.Holds && (h.Replication.Standby != standby || h.Replication.NeedsAll())
 }
@@ -396,4 +389,23 @@ func markList(marks map[string]uint64) []wire.DebtMark {
 		list = append(list, wire.DebtMark{Member: reporter, Seq: seq})
 	}
 	return list
+}
+
+// repeatReplica has all of a partition sent to its standby again. A holder that its ring does not name does so from time to time:
+// the standby is then the owner, who should have acquired. If it holds as well, because two clusters have met, that is how
+// they find out [UnnamedHolderRepeats].
+func (t *table) repeatReplica(part uint16) {
+	p := t.lock(part)
+	defer p.unlock()
+	if r := &p.holding.Replication; !r.InPieces { // or what takes longer than that would never be all sent
+		r.ResendAll = true
+		t.markChanged(part)
+	}
+}
+
+// standbySoFar returns the standby that has had something of a partition in this term, or "".
+func (t *table) standbySoFar(part uint16) string {
+	p := t.lock(part)
+	defer p.unlock()
+	return p.holding.Replication.Standby
 }

@@ -308,14 +308,13 @@ func (n *Node) deliver(ctx context.Context, owner string, part uint16) bool {
 // onReport charges a report, if this node decides about the partition.
 func (n *Node) onReport(q *wire.Debt) wire.Response {
 	n.reach.Check(n.now())
-	p := &n.table.partitions[q.Part]
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p := n.table.lock(q.Part)
+	defer p.unlock()
 	now := n.now()
-	if !n.table.decides(p, now) {
+	if !p.decides(now) {
 		return wire.Response{Status: wire.StatusElsewhere}
 	}
-	n.charge(p, q, now)
+	p.charge(q, n.rules, n.membership.everyone().isKnown, now)
 	return wire.Response{Status: wire.StatusDone}
 }
 
@@ -326,7 +325,7 @@ func (n *Node) chargeOwn(part uint16) {
 	}
 	n.table.inSteps(part, func(p *partition) (more bool) {
 		now := n.now()
-		if !n.table.decides(p, now) {
+		if !p.decides(now) {
 			return false
 		}
 		if more = n.chargeSome(part, p, now); !more {
@@ -351,7 +350,7 @@ func (n *Node) chargeSome(part uint16, p *partition, now int64) (more bool) {
 			if !fits(q) {
 				return true
 			}
-			n.charge(p, q, now)
+			p.charge(q, n.rules, n.membership.everyone().isKnown, now)
 		}
 	}
 	own, _ := n.reporter.reports(part, math.MaxInt)
@@ -362,7 +361,7 @@ func (n *Node) chargeSome(part uint16, p *partition, now int64) (more bool) {
 		if !fits(&own[i]) {
 			return true
 		}
-		n.charge(p, &own[i], now)
+		p.charge(&own[i], n.rules, n.membership.everyone().isKnown, now)
 	}
 	return false
 }
@@ -372,43 +371,8 @@ func (n *Node) chargeSome(part uint16, p *partition, now int64) (more bool) {
 func (n *Node) chargeAll(part uint16, p *partition, now int64) {
 	own, _ := n.reporter.reports(part, math.MaxInt)
 	for i := range own {
-		n.charge(p, &own[i], now)
+		p.charge(&own[i], n.rules, n.membership.everyone().isKnown, now)
 		n.reporter.confirmed(part, own[i].Seq)
-	}
-}
-
-// charge charges a report to a partition that this node holds, or is about to, unless it was charged before. The caller
-// holds p.mu.
-func (n *Node) charge(p *partition, q *wire.Debt, now int64) {
-	if !p.holding.MarkDebt(q.Member, q.Seq, n.membership.everyone().isKnown) {
-		return
-	}
-	for i := range q.Charges {
-		holds.touch(1)
-		c := &q.Charges[i]
-		r, err := n.rules.Find(c.Rule)
-		if err != nil {
-			continue // one name too many: this node cannot decide about its keys either
-		}
-		n.table.spend(q.Part, p, rule.BucketKey{Key: c.Key, Limiter: r.ID}, r.Set, c.Cost, now)
-	}
-	if p.holding.Holds { // or else the copy would seem to have more of what its holder has decided than it has
-		p.holding.Copy.Seq++ // the mark alone is news for the standby
-		n.table.markChanged(q.Part)
-	}
-}
-
-// spend charges a bucket with what was spent elsewhere. The caller holds p.mu.
-func (t *table) spend(part uint16, p *partition, id rule.BucketKey, set *limit.Set, cost float64, now int64) {
-	hash := id.Hash(t.seed)
-	b := p.buckets.find(hash, id)
-	if b == nil {
-		b = t.insert(p, hash, id, set, now)
-	}
-	t.leased(b, now)
-	b.Spend(set, cost, now)
-	if p.holding.Holds {
-		t.touch(part, p, b)
 	}
 }
 

@@ -57,7 +57,7 @@ func TestReportsAreChargedOnce(t *testing.T) {
 				if q, _, ok := from.next(part); ok {
 					sent = append(sent, q)
 					if rapid.Bool().Draw(t, "arrives") {
-						n.charge(p, &q, 0)
+						p.charge(&q, n.rules, n.membership.everyone().isKnown, 0)
 						if rapid.Bool().Draw(t, "is answered") {
 							from.confirmed(part, q.Seq)
 						}
@@ -67,13 +67,13 @@ func TestReportsAreChargedOnce(t *testing.T) {
 				if len(sent) > 0 {
 					q := rapid.SampledFrom(sent).Draw(t, "late")
 					if first, _, ok := from.next(part); !ok || q.Seq <= first.Seq {
-						n.charge(p, &q, 0)
+						p.charge(&q, n.rules, n.membership.everyone().isKnown, 0)
 					}
 				}
 			}
 		}
 		for q, _, ok := from.next(part); ok; q, _, ok = from.next(part) {
-			n.charge(p, &q, 0)
+			p.charge(&q, n.rules, n.membership.everyone().isKnown, 0)
 			from.confirmed(part, q.Seq)
 		}
 		for key, sum := range spent {

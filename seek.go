@@ -121,20 +121,13 @@ type prospect struct {
 func (n *Node) nextHop(part uint16, from string) prospect {
 	route, full := n.route.Load(), n.reach.IsFull(n.now())
 	owner := route.owner(part)
-	p := &n.table.partitions[part]
-	p.mu.Lock()
-	h := &p.holding
-	guesses := [...]string{"", h.Transfer.To, "", n.keeper.previousOwner(part), h.Copy.Holder, h.Promised.By}
-	if h.Attempt != nil {
-		guesses[0] = h.Attempt.LikelyHolder
-	}
+	c := n.table.clues(part)
+	guesses := [...]string{c.likelyHolder, c.transferredTo, "", n.keeper.previousOwner(part), c.holder, c.promisedTo}
 	if owner != nil {
 		guesses[2] = owner.Name
 	}
-	s := prospect{coming: h.Attempt != nil || owner == nil}
-	lapsed := h.Lapsed && !full
-	p.mu.Unlock()
-	if !lapsed {
+	s := prospect{coming: c.acquiring || owner == nil}
+	if full || !c.lapsed {
 		for _, name := range guesses {
 			if name != "" && name != from && route.others[name] != nil {
 				s.next = route.others[name]

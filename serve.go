@@ -3,7 +3,6 @@ package peerlimit
 import (
 	"context"
 	"errors"
-	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"strings"
@@ -69,7 +68,7 @@ func (n *Node) answerElsewhere(ctx context.Context, from string, r *rule.Rule, p
 	case err == nil:
 		return rep.Response
 	case errors.Is(err, errNoEvidence):
-		if copied, _ := n.hasCopy(part); copied {
+		if copied, _ := n.table.hasCopy(part); copied {
 			ans := n.decideByShare(n.settings.Fallback, r, part, m).Response
 			ans.Undo = nil // a cancellation would go to the holder; what a share has granted others stays spent
 			return ans
@@ -77,31 +76,4 @@ func (n *Node) answerElsewhere(ctx context.Context, from string, r *rule.Rule, p
 		return wire.Response{Status: wire.StatusNoQuorum} // the caller's own share is as good as this node's
 	}
 	return wire.Response{Status: wire.StatusElsewhere}
-}
-
-// answer does what m asks of a bucket of this table, and reports whether this node decides about it.
-func (t *table) answer(r *rule.Rule, part uint16, m *wire.Message, now int64) (a wire.Response, ok bool) {
-	id := rule.BucketKey{Key: m.Key, Limiter: r.ID}
-	a.Status = wire.StatusDecided
-	switch m.Kind {
-	case wire.KindTake:
-		a.Decision, a.Grant, ok = t.decideLending(part, id, &limit.Request{Set: r.Set, Cost: m.Cost}, &m.Borrow, now)
-	case wire.KindReserve:
-		turn := limit.Request{Set: r.Set, Cost: m.Cost, Total: m.Total, Reserve: true, MaxDelay: min(m.MaxDelay, t.longestTurn)}
-		a.Decision, a.Undo, ok = t.reserve(part, id, &turn, now)
-	case wire.KindPeek:
-		a.Decision, ok = t.peek(part, id, r.Set, now)
-	case wire.KindCancel:
-		a.Status = wire.StatusDone
-		_, ok = t.cancel(part, id, *m.Undo, now)
-	case wire.KindRefund:
-		a.Status, ok = wire.StatusDone, t.refund(part, id, r.Set, m.Cost, now)
-	case wire.KindReset:
-		a.Status, ok = wire.StatusDone, t.reset(part, id, now)
-	case wire.KindReturn:
-		a.Status, ok = wire.StatusDone, t.giveBack(part, id, m.Borrow.Returned, now)
-	default:
-		return wire.Response{Status: wire.StatusRefused}, true
-	}
-	return a, ok
 }

@@ -47,19 +47,6 @@ func (n *Node) tidyCopies(ctx context.Context) {
 	}
 }
 
-// repeatReplica has all of a partition sent to its standby again. A holder that its ring does not name does so from time to time:
-// the standby is then the owner, who should have acquired. If it holds as well, because two clusters have met, that is how
-// they find out [UnnamedHolderRepeats].
-func (t *table) repeatReplica(part uint16) {
-	p := &t.partitions[part]
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if r := &p.holding.Replication; !r.InPieces { // or what takes longer than that would never be all sent
-		r.ResendAll = true
-		t.markChanged(part)
-	}
-}
-
 // settleCopies asks about all copies that this node keeps without holding by them, be it what it gave away
 // [LeaveWaitsForStandby] or a replica [LeaverKeepsReplicas], and returns how many it still has to keep: a leaver goes when
 // there are none.
@@ -130,43 +117,6 @@ func (n *Node) settleWith(ctx context.Context, owner string, copies []idleCopy) 
 	return 0
 }
 
-// idleCopy is a copy of a partition that this node does not hold.
-type idleCopy struct {
-	wire.SettlePart
-	taken uint64 // see holding
-}
-
-// idleCopy returns the copy that is kept of a partition which is not held, if there is one.
-func (t *table) idleCopy(part uint16) (idle idleCopy, any bool) {
-	if t.holds(part) {
-		return idleCopy{}, false
-	}
-	p := &t.partitions[part]
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	h := &p.holding
-	if h.Holds || h.Copy == (wire.Version{}) {
-		return idleCopy{}, false
-	}
-	return idleCopy{wire.SettlePart{Part: part, Version: h.Copy}, h.ReplicasAccepted}, true
-}
-
-// dropCopy drops a copy that is safe elsewhere, unless it may be needed to acquire the partition, or has been replaced
-// since it was asked about. By one of the same version as well [ReplicaVoidsSettling]: the holder has sent it because this
-// node is its standby by now, and what was the standby then may be gone.
-func (t *table) dropCopy(idle idleCopy) bool {
-	p := &t.partitions[idle.Part]
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	h := &p.holding
-	if h.Holds || h.Attempt != nil || h.Copy != idle.Version || h.ReplicasAccepted != idle.taken {
-		return false
-	}
-	t.exchange(p, buckets{})
-	h.Drop()
-	return true
-}
-
 // onSettle says which copies are not needed. One that is newer than what this node holds makes it acquire anew, above
 // that one [NewerCopyOffered].
 func (n *Node) onSettle(q *wire.SettleRequest) *wire.SettleResponse {
@@ -179,19 +129,11 @@ func (n *Node) onSettle(q *wire.SettleRequest) *wire.SettleResponse {
 			continue // there is no such copy
 		}
 		standby := standbys.of(asked.Part)
-		p := &n.table.partitions[asked.Part]
-		p.mu.Lock()
-		h := &p.holding
-		switch {
-		case !h.Holds || !n.reach.IsFull(n.now()):
-		case h.Copy.Below(asked.Version):
-			h.ReacquireAbove(asked.Version.Ballot)
-			n.table.noteHolding(asked.Part, p)
-			newer = true
-		case standby != q.By && standby == h.Replication.Standby && h.SafeToDrop(asked.Version):
+		safe, challenged := n.table.mayDrop(asked, standby, n.now())
+		if safe && standby != q.By {
 			ans.Settled = append(ans.Settled, asked.Part)
 		}
-		p.mu.Unlock()
+		newer = newer || challenged
 	}
 	if newer {
 		n.keeper.wake()

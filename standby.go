@@ -34,7 +34,7 @@ func (n *Node) askStandby(ctx context.Context, l *Limiter, r *rule.Rule, part ui
 			ans, err = n.call(ctx, standby, &passed, n.now(), patience/2)
 			rep = n.replyOf(m, ans, standby)
 		}
-		if copied, _ := n.hasCopy(part); err == nil || l.ownPolicy || standby == nil && copied || !errors.Is(err, errNoEvidence) {
+		if copied, _ := n.table.hasCopy(part); err == nil || l.ownPolicy || standby == nil && copied || !errors.Is(err, errNoEvidence) {
 			return rep, err
 		}
 	}

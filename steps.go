@@ -24,8 +24,7 @@ const (
 // inSteps does something to a partition in steps, with its lock held in each of them and not in between. Others may do
 // anything to the partition then: a step has to look anew whether it is still wanted.
 func (t *table) inSteps(part uint16, step func(p *partition) (more bool)) {
-	p := &t.partitions[part]
-	p.mu.Lock()
+	p := t.lock(part)
 	steps := 0
 	for ; step(p); steps++ {
 		if steps == 0 {
@@ -33,7 +32,7 @@ func (t *table) inSteps(part uint16, step func(p *partition) (more bool)) {
 		}
 		p.giveWay()
 	}
-	p.release()
+	p.unlock()
 	if steps > 0 {
 		t.inWork[part/64].And(^uint64(1 << (part % 64))) // should another goroutine be at it, too, somebody waits for a step
 	}
@@ -43,15 +42,9 @@ func (t *table) inSteps(part uint16, step func(p *partition) (more bool)) {
 // about other partitions, then does better than to wait for its lock.
 func (t *table) isInWork(part uint16) bool { return t.inWork[part/64].Load()>>(part%64)&1 == 1 }
 
-// release ends a step. The caller holds p.mu.
-func (p *partition) release() {
-	holds.released()
-	p.mu.Unlock()
-}
-
 // giveWay lets those pass who wait for p.mu, which the caller holds before and after it.
 func (p *partition) giveWay() {
-	p.release()
+	p.unlock()
 	runtime.Gosched()
 	p.mu.Lock()
 }
@@ -68,6 +61,9 @@ type underway struct {
 	// stale are buckets that still seem to be listed in dirty, and are not; see forgetChanges.
 	stale []*bucket
 
+	// arriving is a replica that comes in pieces, until the last one is there; nil when there is none.
+	arriving *arriving
+
 	// storing is whose changes are being stored; nil when none are.
 	storing *storesNext
 }
@@ -82,7 +78,7 @@ func (p *partition) start() *underway {
 
 // ended notes that something is not under way any more. The caller holds p.mu.
 func (p *partition) ended() {
-	if u := p.underway; len(u.old) == 0 && !u.place && u.stale == nil && u.storing == nil {
+	if u := p.underway; len(u.old) == 0 && !u.place && u.stale == nil && u.arriving == nil && u.storing == nil {
 		p.underway = nil
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/rule"
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"hash/maphash"
 	"math/bits"
 	"math/rand/v2"
@@ -78,11 +79,10 @@ type partition struct {
 	// holding is what this node knows of who decides here.
 	holding holding.Holding
 
-	// arriving is a replica that comes in pieces, until the last one is there; nil when there is none.
-	arriving *arriving
-
 	// underway is what is being done in steps, see steps.go; nil when nothing is.
 	underway *underway
+
+	table *table // which it is one of
 
 	// dirty are the buckets that have changed and were not sent to the standby yet, each once.
 	dirty []*bucket
@@ -93,7 +93,7 @@ type partition struct {
 	// frozenUntil is until when no bucket may be dropped, because the copy is being sent in pieces.
 	frozenUntil int64
 
-	number uint16 // which one it is
+	number uint16 // which one of the table's it is
 
 	_ [partitionPadding]byte // the next one begins a cache line
 }
@@ -109,24 +109,48 @@ func newTable(maxKeys int) *table {
 		longestTurn: minLongestTurn,
 	}
 	for part := range t.partitions {
-		t.partitions[part].number = uint16(part)
+		t.partitions[part].table, t.partitions[part].number = t, uint16(part)
 	}
 	// No two holders have a lease of the same name: one that comes back to another one than granted it must mean nothing.
 	t.leaseID.Store(rand.Uint64()) // #nosec G404 -- only has to differ from those of other holders
 	return t
 }
 
-// noteHolding brings held and refused up to date. It is called with p.mu held after whatever may have changed them.
-func (t *table) noteHolding(part uint16, p *partition) {
-	note := func(words *[(ring.Partitions + 63) / 64]atomic.Uint64, is bool) {
-		if bit := uint64(1) << (part % 64); is {
-			words[part/64].Or(bit)
-		} else {
-			words[part/64].And(^bit)
+// lock locks a partition, until unlock.
+func (t *table) lock(part uint16) *partition {
+	p := &t.partitions[part]
+	p.mu.Lock()
+	return p
+}
+
+// unlock publishes what others see of p without its lock, and unlocks it.
+func (p *partition) unlock() {
+	p.publish()
+	holds.released()
+	p.mu.Unlock()
+}
+
+// publish brings held and refused up to date. A node that has ceased to hold has no changes to send any more. The caller
+// holds p.mu.
+func (p *partition) publish() {
+	t, h := p.table, &p.holding
+	if held := t.holds(p.number); held != h.Holds {
+		setBit(&t.held, p.number, h.Holds)
+		if held {
+			p.forgetChanges()
 		}
 	}
-	note(&t.held, p.holding.Holds)
-	note(&t.refused, p.holding.Challenged)
+	if t.isRefused(p.number) != h.Challenged {
+		setBit(&t.refused, p.number, h.Challenged)
+	}
+}
+
+func setBit(words *[(ring.Partitions + 63) / 64]atomic.Uint64, part uint16, is bool) {
+	if bit := uint64(1) << (part % 64); is {
+		words[part/64].Or(bit)
+	} else {
+		words[part/64].And(^bit)
+	}
 }
 
 // isRefused reports whether a partition that this node holds is to be acquired anew.
@@ -145,6 +169,14 @@ func (t *table) holdsAny() bool {
 	return false
 }
 
+// heldCount returns how many partitions this node holds.
+func (t *table) heldCount() (n int) {
+	for i := range t.held {
+		n += bits.OnesCount64(t.held[i].Load())
+	}
+	return n
+}
+
 // enter locks a partition and returns it when this node decides about it at now; otherwise it returns nil.
 func (t *table) enter(part uint16, now int64) *partition {
 	if t.fullUntil != nil && !t.holds(part) {
@@ -152,7 +184,7 @@ func (t *table) enter(part uint16, now int64) *partition {
 	}
 	p := &t.partitions[part]
 	p.mu.Lock()
-	if t.decides(p, now) {
+	if p.decides(now) {
 		return p
 	}
 	p.mu.Unlock()
@@ -160,7 +192,8 @@ func (t *table) enter(part uint16, now int64) *partition {
 }
 
 // decides reports whether this node decides about p in full. The caller holds p.mu.
-func (t *table) decides(p *partition, now int64) bool {
+func (p *partition) decides(now int64) bool {
+	t := p.table
 	return t.fullUntil == nil || p.holding.Holds && now < t.fullUntil.Load()
 }
 
@@ -188,6 +221,11 @@ func (t *table) touch(part uint16, p *partition, b *bucket) {
 	}
 	p.dirty = append(p.dirty, b)
 }
+
+// markChanged has a partition looked at for the standby, whether or not something was decided.
+func (t *table) markChanged(part uint16) { t.changed[part/64].Or(1 << (part % 64)) }
+
+func (p *partition) markChanged() { p.table.markChanged(p.number) }
 
 // firstChanges is how many changes a partition has room for as soon as there is one.
 const firstChanges = 8
@@ -447,4 +485,72 @@ func (t *table) sweepForever(done <-chan struct{}, clock func() int64) {
 			}
 		}
 	}
+}
+
+// lapseAll ends all that needs fresh evidence, in all partitions, and returns how many of them this node held.
+func (t *table) lapseAll() (held int) {
+	for part := range uint16(ring.Partitions) {
+		p := t.lock(part)
+		if p.holding.Holds {
+			held++
+		}
+		p.holding.Lapse()
+		p.unlock()
+	}
+	return held
+}
+
+// clues are what a node knows of where a partition is that it does not hold. Names are "" where it knows none.
+type clues struct {
+	acquiring bool // this node is about to
+	lapsed    bool // this node was the last to hold, and lost it for want of evidence
+
+	likelyHolder  string // who is being asked for it
+	transferredTo string // to whom this node gave it
+	holder        string // whose copy this node has
+	promisedTo    string // who asked for it last
+}
+
+// clues returns what this node knows of where a partition is.
+func (t *table) clues(part uint16) clues {
+	p := t.lock(part)
+	defer p.unlock()
+	h := &p.holding
+	c := clues{acquiring: h.Attempt != nil, lapsed: h.Lapsed, transferredTo: h.Transfer.To, holder: h.Copy.Holder, promisedTo: h.Promised.By}
+	if h.Attempt != nil {
+		c.likelyHolder = h.Attempt.LikelyHolder
+	}
+	return c
+}
+
+// hasCopy reports whether this node has a copy of a partition, and whether it held it until its evidence lapsed.
+func (t *table) hasCopy(part uint16) (copied, wasHolder bool) {
+	p := t.lock(part)
+	defer p.unlock()
+	return p.holding.Copy != wire.Version{}, p.holding.Lapsed
+}
+
+// unlessDeciding calls do with a partition locked that this node does not decide about, or else reports false.
+func (t *table) unlessDeciding(part uint16, now int64, do func(p *partition)) bool {
+	p := t.lock(part)
+	defer p.unlock()
+	if p.decides(now) {
+		return false
+	}
+	do(p)
+	return true
+}
+
+// stateOf returns the state of a bucket as it would be if all that is leased of it were used, if there is one. The caller
+// holds p.mu.
+func (p *partition) stateOf(id rule.BucketKey, now int64) (state limit.State, there bool) {
+	b := p.buckets.find(id.Hash(p.table.seed), id)
+	if b == nil {
+		return limit.State{}, false
+	}
+	out := p.table.leased(b, now)
+	state = b.Clone()
+	state.Advance(now)
+	state.AddToAll(out.Tokens)
+	return state, true
 }

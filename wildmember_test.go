@@ -163,7 +163,7 @@ func (c *wildCluster) requireAsBefore() {
 		if p := &n.table.partitions[part]; part%8 == 0 && n.table.holds(part) {
 			p.mu.Lock()
 			p.holding.Lapse()
-			n.table.noteHolding(part, p)
+			p.publish()
 			p.mu.Unlock()
 		}
 	}

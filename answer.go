@@ -1,0 +1,34 @@
+package peerlimit
+
+import (
+	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/rule"
+	"github.com/peerlimit/peerlimit/internal/wire"
+)
+
+// answer does what m asks of a bucket of this table, and reports whether this node decides about it.
+func (t *table) answer(r *rule.Rule, part uint16, m *wire.Message, now int64) (a wire.Response, ok bool) {
+	id := rule.BucketKey{Key: m.Key, Limiter: r.ID}
+	a.Status = wire.StatusDecided
+	switch m.Kind {
+	case wire.KindTake:
+		a.Decision, a.Grant, ok = t.decideLending(part, id, &limit.Request{Set: r.Set, Cost: m.Cost}, &m.Borrow, now)
+	case wire.KindReserve:
+		turn := limit.Request{Set: r.Set, Cost: m.Cost, Total: m.Total, Reserve: true, MaxDelay: min(m.MaxDelay, t.longestTurn)}
+		a.Decision, a.Undo, ok = t.reserve(part, id, &turn, now)
+	case wire.KindPeek:
+		a.Decision, ok = t.peek(part, id, r.Set, now)
+	case wire.KindCancel:
+		a.Status = wire.StatusDone
+		_, ok = t.cancel(part, id, *m.Undo, now)
+	case wire.KindRefund:
+		a.Status, ok = wire.StatusDone, t.refund(part, id, r.Set, m.Cost, now)
+	case wire.KindReset:
+		a.Status, ok = wire.StatusDone, t.reset(part, id, now)
+	case wire.KindReturn:
+		a.Status, ok = wire.StatusDone, t.giveBack(part, id, m.Borrow.Returned, now)
+	default:
+		return wire.Response{Status: wire.StatusRefused}, true
+	}
+	return a, ok
+}
