@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/signal"
 )
 
 const (
@@ -73,7 +75,7 @@ type joiner struct {
 	log      *slog.Logger
 	own      []netip.AddrPort // bound and advertised
 	resolver resolver
-	wake     chan struct{} // capacity 1: something may be missing
+	wake     signal.Signal // capacity 1: something may be missing
 	tried    chan struct{} // closed after the first round
 
 	// The fields below belong to run.
@@ -101,7 +103,7 @@ func newJoiner(cluster joinable, log *slog.Logger, join []string, own []netip.Ad
 		log:      log,
 		own:      own,
 		resolver: resolver,
-		wake:     make(chan struct{}, 1),
+		wake:     signal.New(),
 		tried:    make(chan struct{}),
 		others:   len(join),
 		settling: settlingRounds,
@@ -117,10 +119,7 @@ func newJoiner(cluster joinable, log *slog.Logger, join []string, own []netip.Ad
 
 // hurry tells that a member was lost or has left, so that something may be missing. It does not wait.
 func (j *joiner) hurry() {
-	select {
-	case j.wake <- struct{}{}:
-	default:
-	}
+	j.wake.Send()
 }
 
 // run joins until ctx ends, and then until the joins under way have ended.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"github.com/peerlimit/peerlimit/internal/holding"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/signal"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"log/slog"
 	"math/rand/v2"
@@ -36,7 +37,7 @@ type keeper struct {
 	// leaving says that this node is going: it acquires nothing any more [LeavingAcquiresNothing], but anew what it holds.
 	leaving atomic.Bool
 
-	wakeUp chan struct{} // capacity 1: there may be something to do
+	wakeUp signal.Signal // capacity 1: there may be something to do
 	asking sync.WaitGroup
 
 	// Counts of partitions gained; see Stats.
@@ -70,16 +71,13 @@ const (
 func newKeeper(n *Node) *keeper {
 	return &keeper{
 		node: n, log: n.log.With(slog.String("component", "keeper")),
-		wakeUp: make(chan struct{}, 1), change: make(chan struct{}),
+		wakeUp: signal.New(), change: make(chan struct{}),
 	}
 }
 
 // wake asks for a look at what there is to do. It does not wait.
 func (k *keeper) wake() {
-	select {
-	case k.wakeUp <- struct{}{}:
-	default:
-	}
+	k.wakeUp.Send()
 }
 
 // changed returns a channel that is closed when this node has begun or ceased to hold something after the call.

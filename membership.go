@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+	"github.com/peerlimit/peerlimit/internal/signal"
 	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
@@ -77,7 +78,7 @@ type membership struct {
 	gate      *gossipGate
 	joiner    *joiner
 	onChange  func(*memberView)
-	changed   chan struct{} // capacity 1: a view is to be made
+	changed   signal.Signal // capacity 1: a view is to be made
 	force     atomic.Bool   // and told of even if it is the same
 	young     atomic.Bool   // known.young, to be looked at often
 	goodbyes  memberlist.TransmitLimitedQueue
@@ -159,7 +160,7 @@ func newMembership(s *settings, t gossipTransport, rpcAddr netip.AddrPort, onCha
 		log:       s.Logger.With("component", "membership"),
 		gate:      t.gate(),
 		onChange:  onChange,
-		changed:   make(chan struct{}, 1),
+		changed:   signal.New(),
 		firstJoin: make(chan struct{}),
 		nodes:     make(map[string]*gossipNode),
 		own:       metadata{protocolMin: wire.ProtocolMin, protocolMax: wire.ProtocolMax, rpcPort: rpcAddr.Port()},
@@ -211,10 +212,7 @@ func (m *membership) selfInfo() memberInfo {
 
 // wake asks for a new view. It does not wait.
 func (m *membership) wake() {
-	select {
-	case m.changed <- struct{}{}:
-	default:
-	}
+	m.changed.Send()
 }
 
 // again has onChange called even if the view stays the same: something else that depends on it has changed.

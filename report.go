@@ -4,6 +4,7 @@ import (
 	"context"
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/rule"
+	"github.com/peerlimit/peerlimit/internal/signal"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"math"
 	"strings"
@@ -43,7 +44,7 @@ func (u *unreported) size() int {
 // reporter keeps what this node has spent by shares until a holder has charged it.
 type reporter struct {
 	self   string
-	wakeUp chan struct{} // capacity 1: there is something to report
+	wakeUp signal.Signal // capacity 1: there is something to report
 
 	lost  atomic.Uint64 // charges that were dropped for want of room
 	count atomic.Int64  // charges kept; changed with mu held, read without it by those who look whether there are any
@@ -73,7 +74,7 @@ const (
 )
 
 func newReporter(self string) *reporter {
-	return &reporter{self: self, wakeUp: make(chan struct{}, 1), parts: make(map[uint16]*unreported)}
+	return &reporter{self: self, wakeUp: signal.New(), parts: make(map[uint16]*unreported)}
 }
 
 // note takes in that a share of this node admitted cost.
@@ -100,10 +101,7 @@ func (r *reporter) note(part uint16, rule *rule.Rule, key string, cost float64) 
 	id.key = strings.Clone(key) // the caller may reuse its memory
 	u.open[id] = cost
 	r.count.Add(1)
-	select {
-	case r.wakeUp <- struct{}{}:
-	default:
-	}
+	r.wakeUp.Send()
 }
 
 // takeBack undoes a note whose tokens went back to the share, unless it may have been reported.

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/signal"
 )
 
 // Defaults of [ServerConfig].
@@ -143,7 +145,7 @@ type Server struct {
 	greeting map[*serverConn]struct{} // handshake not finished
 	serving  map[*serverConn]struct{}
 
-	freed    chan struct{} // holds a token when a place in greeting has become free
+	freed    signal.Signal // holds a token when a place in greeting has become free
 	drained  chan struct{} // closed when Close has done its work
 	closeErr error         // its result, once drained
 }
@@ -167,7 +169,7 @@ func Listen(cfg ServerConfig) (*Server, error) {
 		listener: listener,
 		greeting: make(map[*serverConn]struct{}),
 		serving:  make(map[*serverConn]struct{}),
-		freed:    make(chan struct{}, 1),
+		freed:    signal.New(),
 		drained:  make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -284,10 +286,7 @@ func (s *Server) forget(c *serverConn) {
 // leaveGreeting is called with s.mu held.
 func (s *Server) leaveGreeting(c *serverConn) {
 	delete(s.greeting, c)
-	select {
-	case s.freed <- struct{}{}:
-	default:
-	}
+	s.freed.Send()
 }
 
 // Close stops listening, closes all connections, ends the context of later
