@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -84,8 +83,10 @@ type membership struct {
 	goodbyes  memberlist.TransmitLimitedQueue
 	current   atomic.Pointer[memberView]
 	names     atomic.Pointer[knownNames] // changed with mu held
-	stop      context.CancelFunc         // ends watch and the joiner
-	haltJoins context.CancelFunc         // ends the joiner
+	living    context.Context            // of watch and the joiner, and
+	stop      context.CancelFunc         // ends them
+	joining   context.Context            // of the joiner, and
+	haltJoins context.CancelFunc         // ends it
 	running   sync.WaitGroup             // watch and the joiner
 	departing sync.WaitGroup             // calls to leave; not added to once closed is set
 
@@ -117,40 +118,37 @@ const goodbyeGrace = 500 * time.Millisecond
 // the cluster, to three members every 100 ms. That takes 0.8 s with two members, 0.3 s with five, 1.1 s with 1,000.
 const maxAnnounce = 3 * time.Second
 
-// startMembership binds the gossip address and starts gossip and the joining of seeds, which it does not wait for.
-// rpcAddr is where this node serves takes. onChange is given every view: the first, of this node alone, before
-// startMembership returns, and then, from one goroutine, each that differs from the one before; where changes come fast
-// it is one for several. It must not call close. The caller must close what is returned.
-func startMembership(s *settings, rpcAddr netip.AddrPort, onChange func(*memberView)) (*membership, error) {
-	return startMembershipWith(s, rpcAddr, onChange, net.DefaultResolver)
-}
-
-func startMembershipWith(s *settings, rpcAddr netip.AddrPort, onChange func(*memberView), resolver resolver) (*membership, error) {
+// newMembership binds the gossip address and starts memberlist, which meets nobody by itself. rpcAddr is where this node serves
+// takes. The caller must close what is returned, whether or not it starts it.
+func newMembership(s *settings, rpcAddr netip.AddrPort, resolver resolver) (*membership, error) {
 	logger := gossipLogger(s.Logger)
 	gossip, err := listenGossip(s, logger)
 	if err != nil {
 		return nil, err
 	}
-	m, err := newMembership(s, gossip, rpcAddr, onChange)
+	m, err := membershipOfOne(s, gossip, rpcAddr)
 	if err == nil {
 		m.list, err = createGossip(s, gossip, m, logger)
 	}
 	if err != nil {
 		return nil, errors.Join(err, gossip.Shutdown())
 	}
-	onChange(m.view())
-	ctx, stop := context.WithCancel(context.Background())
-	m.stop = stop
-	joinCtx, haltJoins := context.WithCancel(ctx)
-	m.haltJoins = haltJoins
 	m.joiner = newJoiner(m, m.log, s.Join, []netip.AddrPort{gossip.bound(), m.selfInfo().gossip}, resolver)
-	m.running.Go(func() { m.joiner.run(joinCtx) })
-	m.running.Go(func() { m.watch(ctx) })
 	return m, nil
 }
 
-// newMembership returns a membership of one, before gossip.
-func newMembership(s *settings, t gossipTransport, rpcAddr netip.AddrPort, onChange func(*memberView)) (*membership, error) {
+// start tells the first view, of this node alone, and begins to join the seeds, which it does not wait for. onChange is given
+// every view: the first before start returns, and then, from one goroutine, each that differs from the one before; where
+// changes come fast it is one for several. It must not call close. start is called once.
+func (m *membership) start(onChange func(*memberView)) {
+	m.onChange = onChange
+	onChange(m.view())
+	m.running.Go(func() { m.joiner.run(m.joining) })
+	m.running.Go(func() { m.watch(m.living) })
+}
+
+// membershipOfOne returns a membership that knows this node alone, before gossip.
+func membershipOfOne(s *settings, t gossipTransport, rpcAddr netip.AddrPort) (*membership, error) {
 	gossip, err := advertisedGossip(s, t)
 	if err != nil {
 		return nil, err
@@ -159,7 +157,6 @@ func newMembership(s *settings, t gossipTransport, rpcAddr netip.AddrPort, onCha
 		identity:  s.identity,
 		log:       s.Logger.With("component", "membership"),
 		gate:      t.gate(),
-		onChange:  onChange,
 		changed:   signal.New(),
 		firstJoin: make(chan struct{}),
 		nodes:     make(map[string]*gossipNode),
@@ -176,6 +173,8 @@ func newMembership(s *settings, t gossipTransport, rpcAddr netip.AddrPort, onCha
 	m.goodbyes.NumNodes = func() int { return m.view().reachable }
 	m.noteKnownLocked()
 	m.current.Store(newView([]memberInfo{self}, nil, m.everyone(), 1))
+	m.living, m.stop = context.WithCancel(context.Background())
+	m.joining, m.haltJoins = context.WithCancel(m.living)
 	return m, nil
 }
 

@@ -108,6 +108,7 @@ func Start(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n.startGoroutines()
+	n.server.Serve() // and not before: what answers needs the membership, the client, and the partitions held
 	timer := time.NewTimer(startJoinTimeout)
 	defer timer.Stop()
 	select {
@@ -171,13 +172,14 @@ func (n *Node) holdingChanged() {
 	n.wakeWaiters()
 }
 
-// listen opens the node's sockets: takes first, because gossip tells others where they are served.
+// listen binds the node's ports: that of takes first, because gossip tells others where they are served. Nothing is answered
+// there before Start serves.
 func (n *Node) listen() (err error) {
 	network := n.settings.Network
 	if network == nil {
 		network = transport.TCP{}
 	}
-	n.server, err = transport.Listen(transport.ServerConfig{
+	n.server, err = transport.Bind(transport.ServerConfig{
 		Network: network, Addr: n.settings.rpc.String(), Cluster: n.settings.Cluster, Self: n.identity,
 		MinVersion: wire.ProtocolMin, MaxVersion: wire.ProtocolMax, Handler: n.handle, Logger: n.log,
 		WrapConn: n.settings.encryption.WrapServer(), OnRefused: n.refusedConnection,
@@ -194,8 +196,11 @@ func (n *Node) listen() (err error) {
 	if err != nil {
 		return err
 	}
-	n.membership, err = startMembership(n.settings, bound, n.rebuild)
-	return err
+	if n.membership, err = newMembership(n.settings, bound, net.DefaultResolver); err != nil {
+		return err
+	}
+	n.membership.start(n.rebuild) // with n.membership set: the links that a view makes use it
+	return nil
 }
 
 func boundAddr(addr net.Addr) (netip.AddrPort, error) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -59,6 +60,19 @@ func testSettings(t testing.TB, network *sim.Network, ip string, join ...string)
 	}.resolve()
 	require.NoError(t, err)
 	return s
+}
+
+// startMembership starts a membership that looks up names as the system does.
+func startMembership(s *settings, rpc netip.AddrPort, onChange func(*memberView)) (*membership, error) {
+	return startMembershipWith(s, rpc, onChange, net.DefaultResolver)
+}
+
+func startMembershipWith(s *settings, rpc netip.AddrPort, onChange func(*memberView), names resolver) (*membership, error) {
+	m, err := newMembership(s, rpc, names)
+	if err == nil {
+		m.start(onChange)
+	}
+	return m, err
 }
 
 // start starts a member that is closed at the end of the test. configure may be nil.

@@ -150,9 +150,22 @@ type Server struct {
 	closeErr error         // its result, once drained
 }
 
-// Listen starts a server. It fails when the configuration has no handler, a name
-// is too long, or the address cannot be listened on.
+// Listen binds the address and serves. See Bind for what can fail.
 func Listen(cfg ServerConfig) (*Server, error) {
+	s, err := Bind(cfg)
+	if err != nil {
+		return nil, err
+	}
+	s.Serve()
+	return s, nil
+}
+
+// Bind makes a server that listens and does not accept yet: the system keeps
+// connections waiting until Serve, so that the address can be told before
+// everything that the handler needs is there. It fails when the configuration has
+// no handler, a name is too long, or the address cannot be listened on. The server
+// must be closed, whether or not it has served.
+func Bind(cfg ServerConfig) (*Server, error) {
 	if cfg.Handler == nil {
 		return nil, errors.New(errPrefix + "ServerConfig.Handler is nil")
 	}
@@ -173,8 +186,17 @@ func Listen(cfg ServerConfig) (*Server, error) {
 		drained:  make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.running.Go(s.accept)
 	return s, nil
+}
+
+// Serve begins to accept connections, and returns. It is called once, by Listen or
+// after Bind; after Close it does nothing.
+func (s *Server) Serve() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.running.Go(s.accept)
+	}
 }
 
 // Addr returns the address the server listens on.
