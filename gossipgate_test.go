@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/seldom"
 	"github.com/peerlimit/peerlimit/internal/sim"
 )
 
@@ -582,7 +583,7 @@ func TestGossipRefusalsAreLoggedSeldom(t *testing.T) {
 		assert.Contains(t, logs.String(), `msg="refused gossip" component=gossip as=packet remote=10.0.0.1:7 error=`)
 		assert.Contains(t, logs.String(), `msg="refused gossip that makes no sense"`)
 		logs.Reset()
-		time.Sleep(refusalInterval)
+		time.Sleep(seldom.Interval)
 		assert.False(t, g.admit(&memberlist.Packet{Buf: []byte("garbage"), From: from}))
 		assert.Contains(t, logs.String(), "unsaid=999")
 

@@ -17,6 +17,7 @@ import (
 	"github.com/peerlimit/peerlimit/internal/quorum"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/rule"
+	"github.com/peerlimit/peerlimit/internal/seldom"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/peerlimit/peerlimit/transport"
 )
@@ -36,7 +37,7 @@ type Node struct {
 	counters counters
 	events   *events
 
-	refusedRequests, refusedConnections *refusals
+	refusedRequests, refusedConnections *seldom.Log
 
 	server     *transport.Server
 	client     *transport.Client
@@ -94,7 +95,7 @@ func Start(cfg Config) (*Node, error) {
 		limiters: make(map[string]*Limiter), peers: make(map[string]*peer), members: make(map[string]Member),
 		changed: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
-	n.refusedRequests, n.refusedConnections = &refusals{log: n.log}, &refusals{log: n.log}
+	n.refusedRequests, n.refusedConnections = seldom.New(n.log), seldom.New(n.log)
 	n.reach = quorum.New(s.identity, n.lapse)
 	n.table.longestTurn = max(minLongestTurn, s.MaxWait)
 	n.table.fullUntil, n.table.replicates, n.table.piece = &n.reach.FullUntil, s.ReplicaInterval > 0, s.pieces.replica
