@@ -13,8 +13,8 @@ import (
 )
 
 // createGossip starts memberlist. It does not shut t down when it fails.
-func createGossip(s *settings, t gossipTransport, m *membership, logger *log.Logger) (*memberlist.Memberlist, error) {
-	config := gossipConfig(s, t, m, logger)
+func createGossip(c *memberConfig, t gossipTransport, m *membership, logger *log.Logger) (*memberlist.Memberlist, error) {
+	config := gossipConfig(c, t, m, logger)
 	m.goodbyes.RetransmitMult = config.RetransmitMult
 	list, err := createLabelled(config)
 	if err != nil {
@@ -25,43 +25,43 @@ func createGossip(s *settings, t gossipTransport, m *membership, logger *log.Log
 
 // gossipConfig returns memberlist's configuration: its values for a local network, with the exceptions below; then
 // whatever Config.Memberlist sets; then what is the node's own.
-func gossipConfig(s *settings, t gossipTransport, m *membership, logger *log.Logger) *memberlist.Config {
-	c := memberlist.DefaultLANConfig()
+func gossipConfig(c *memberConfig, t gossipTransport, m *membership, logger *log.Logger) *memberlist.Config {
+	list := memberlist.DefaultLANConfig()
 
 	// Whoever hears of news sends it on RetransmitMult times, to three members at a time, and who misses it has a wrong
 	// ring until the next push/pull. Four times are too few for a small cluster: of six members, one sender misses a
 	// given other with a probability of 2/5 * 4/5, and all five with 0.3 %. Eight times make that 0.001 %. Twice as
 	// often, so that it takes no longer; while there is no news it costs nothing.
-	c.RetransmitMult = 8
-	c.GossipInterval = 100 * time.Millisecond
+	list.RetransmitMult = 8
+	list.GossipInterval = 100 * time.Millisecond
 
 	// A push/pull sends about 100 bytes for each member, and above 32 members memberlist stretches the interval by itself.
-	c.PushPullInterval = 10 * time.Second
+	list.PushPullInterval = 10 * time.Second
 
 	// Start waits 5 s for the first attempt to join. Two addresses that do not answer, one after the other, must fit in.
 	// Within one region a push/pull is done in a few milliseconds; 10 s is for other networks.
-	c.TCPTimeout = 2 * time.Second
+	list.TCPTimeout = 2 * time.Second
 
 	// A packet is at most 1,400 bytes, yet compressing one allocates a table of 64 kB. Others may send compressed.
-	c.EnableCompression = false
+	list.EnableCompression = false
 
-	if s.Memberlist != nil {
-		s.Memberlist(c)
+	if c.Memberlist != nil {
+		c.Memberlist(list)
 	}
-	advertised := m.selfInfo().gossip
-	c.Name = s.identity
-	c.Transport = t
-	c.Label, c.SkipInboundLabelCheck = s.Cluster, false
-	c.BindAddr, c.BindPort = t.bound().Addr().String(), int(t.bound().Port())
-	c.AdvertiseAddr, c.AdvertisePort = advertised.Addr().String(), int(advertised.Port())
-	c.SecretKey, c.Keyring = nil, s.encryption.Keyring
-	c.GossipVerifyIncoming, c.GossipVerifyOutgoing = true, true
-	c.DelegateProtocolMin, c.DelegateProtocolVersion, c.DelegateProtocolMax = 0, 0, 0
-	d := gossipDelegate{membership: m, protocol: c.ProtocolVersion}
-	c.Delegate, c.Events, c.Alive = d, d, d
-	c.Conflict, c.Merge, c.Ping = nil, nil, nil
-	c.Logger, c.LogOutput = logger, nil
-	return c
+	advertised := m.self().Gossip
+	list.Name = c.Name
+	list.Transport = t
+	list.Label, list.SkipInboundLabelCheck = c.Cluster, false
+	list.BindAddr, list.BindPort = t.bound().Addr().String(), int(t.bound().Port())
+	list.AdvertiseAddr, list.AdvertisePort = advertised.Addr().String(), int(advertised.Port())
+	list.SecretKey, list.Keyring = nil, c.Keyring
+	list.GossipVerifyIncoming, list.GossipVerifyOutgoing = true, true
+	list.DelegateProtocolMin, list.DelegateProtocolVersion, list.DelegateProtocolMax = 0, 0, 0
+	d := gossipDelegate{membership: m, protocol: list.ProtocolVersion}
+	list.Delegate, list.Events, list.Alive = d, d, d
+	list.Conflict, list.Merge, list.Ping = nil, nil, nil
+	list.Logger, list.LogOutput = logger, nil
+	return list
 }
 
 // gossipDelegate is what memberlist calls. It calls some of it under its own lock, so everything here is quick: it copies,
@@ -135,7 +135,7 @@ func (d gossipDelegate) take(n *memberlist.Node) {
 	}
 	gossip := netip.AddrPortFrom(ip.Unmap(), n.Port)
 	if err != nil {
-		node.memberInfo = memberInfo{Member: Member{Name: n.Name, Addr: gossip.String()}, gossip: gossip}
+		node.memberInfo = memberInfo{Name: n.Name, Gossip: gossip}
 		node.fault = err
 	} else {
 		node.memberInfo = d.describe(n.Name, gossip, meta)

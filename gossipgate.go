@@ -88,17 +88,17 @@ type gossipGate struct {
 	probes int        // so many have been asked for
 }
 
-func newGossipGate(s *settings) (*gossipGate, error) {
-	log := s.Logger.With("component", "gossip")
+func newGossipGate(c *memberConfig) (*gossipGate, error) {
+	log := c.Logger.With("component", "gossip")
 	g := &gossipGate{
-		label:   append([]byte{gossipHasLabel, byte(len(s.Cluster))}, s.Cluster...),
-		name:    []byte(s.Cluster),
+		label:   append([]byte{gossipHasLabel, byte(len(c.Cluster))}, c.Cluster...),
+		name:    []byte(c.Cluster),
 		refused: [2]*seldom.Log{seldom.New(log), seldom.New(log)},
 	}
-	if s.encryption.Keyring == nil {
+	if c.Keyring == nil {
 		return g, nil
 	}
-	for _, key := range s.encryption.Keyring.GetKeys() {
+	for _, key := range c.Keyring.GetKeys() {
 		block, err := aes.NewCipher(key)
 		if err != nil {
 			return nil, err

@@ -47,11 +47,6 @@ const (
 	lookupTimeout = 2 * time.Second
 )
 
-// resolver looks up names; a *net.Resolver is one.
-type resolver interface {
-	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
-}
-
 // joinable is what the joiner knows of and does to the cluster.
 type joinable interface {
 	// memberAt reports whether there is a member at that address, this node included.
@@ -85,19 +80,16 @@ type joiner struct {
 	aliases  map[netip.AddrPort]time.Time // seeds where somebody answered who is no member there, and when
 }
 
-// seed is one entry of Config.Join.
+// seed is one of Config.Seeds, and what has become of it.
 type seed struct {
-	text   string
-	host   string
-	port   uint16
+	memberSeed
 	addrs  []netip.AddrPort // of the last look-up that succeeded
 	err    error            // of the last look-up or join
 	warned bool             // that it fails; since then it has not succeeded
 }
 
-// newJoiner returns a joiner for the seeds in join, which Config.resolve has checked. own has every address by which
-// this node is known to itself.
-func newJoiner(cluster joinable, log *slog.Logger, join []string, own []netip.AddrPort, resolver resolver) *joiner {
+// newJoiner returns a joiner for seeds. own has every address by which this node is known to itself.
+func newJoiner(cluster joinable, log *slog.Logger, seeds []memberSeed, own []netip.AddrPort, resolver resolver) *joiner {
 	j := &joiner{
 		cluster:  cluster,
 		log:      log,
@@ -105,14 +97,12 @@ func newJoiner(cluster joinable, log *slog.Logger, join []string, own []netip.Ad
 		resolver: resolver,
 		wake:     signal.New(),
 		tried:    make(chan struct{}),
-		others:   len(join),
+		others:   len(seeds),
 		settling: settlingRounds,
 		aliases:  make(map[netip.AddrPort]time.Time),
 	}
-	for _, text := range join {
-		if host, port, err := splitAddr(text, DefaultGossipPort); err == nil {
-			j.seeds = append(j.seeds, &seed{text: text, host: host, port: port})
-		}
+	for _, s := range seeds {
+		j.seeds = append(j.seeds, &seed{memberSeed: s})
 	}
 	return j
 }
@@ -178,19 +168,19 @@ func (j *joiner) lookUp(ctx context.Context) {
 	atOnce(len(j.seeds), func(i int) {
 		s := j.seeds[i]
 		var ips []netip.Addr
-		if ip, err := netip.ParseAddr(s.host); err == nil {
+		if ip, err := netip.ParseAddr(s.Host); err == nil {
 			ips = []netip.Addr{ip}
 		} else {
 			ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 			defer cancel()
-			if ips, s.err = j.resolver.LookupNetIP(ctx, "ip", s.host); s.err != nil {
+			if ips, s.err = j.resolver.LookupNetIP(ctx, "ip", s.Host); s.err != nil {
 				return
 			}
 		}
 		s.err, s.addrs = nil, nil
 		for _, ip := range ips {
 			// memberlist knows no zones.
-			s.addrs = append(s.addrs, netip.AddrPortFrom(ip.Unmap().WithZone(""), s.port))
+			s.addrs = append(s.addrs, netip.AddrPortFrom(ip.Unmap().WithZone(""), s.Port))
 		}
 	})
 }
@@ -298,9 +288,9 @@ func (j *joiner) report() {
 		failing := s.addrs == nil || slices.ContainsFunc(missing, func(m seedAddr) bool { return m.seed == s })
 		switch {
 		case failing && !s.warned:
-			j.log.Warn("seed cannot be joined, will go on trying", "seed", s.text, "err", s.err)
+			j.log.Warn("seed cannot be joined, will go on trying", "seed", s.Text, "err", s.err)
 		case !failing && s.warned:
-			j.log.Info("seed joined", "seed", s.text)
+			j.log.Info("seed joined", "seed", s.Text)
 		}
 		s.warned = failing
 	}

@@ -159,7 +159,7 @@ func runJoiner(t *testing.T, c *fakeCluster, names *fakeNames, logs *lockedBuffe
 		logs = new(lockedBuffer)
 	}
 	log := slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{ReplaceAttr: withoutTime}))
-	j := newJoiner(c, log, join, []netip.AddrPort{ownAddr, netip.MustParseAddrPort("0.0.0.0:7946")}, names)
+	j := newJoiner(c, log, testSeeds(join...), []netip.AddrPort{ownAddr, netip.MustParseAddrPort("0.0.0.0:7946")}, names)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { j.run(ctx); close(done) }()
@@ -426,7 +426,7 @@ func TestJoinerEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &fakeCluster{answer: func(netip.AddrPort) error { time.Sleep(time.Second); return errors.New("timeout") }}
 		c.members = map[netip.AddrPort]bool{}
-		j := newJoiner(c, slog.New(slog.DiscardHandler), slices.Repeat([]string{"10.0.0.2", "10.0.0.3"}, 10), nil, &fakeNames{})
+		j := newJoiner(c, slog.New(slog.DiscardHandler), testSeeds(slices.Repeat([]string{"10.0.0.2", "10.0.0.3"}, 10)...), nil, &fakeNames{})
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second/2, cancel)
 		begin := time.Now()

@@ -3,7 +3,6 @@ package peerlimit
 import (
 	"cmp"
 	"github.com/peerlimit/peerlimit/internal/ring"
-	"github.com/peerlimit/peerlimit/internal/wire"
 	"maps"
 	"math"
 	"net/netip"
@@ -172,7 +171,7 @@ func (k *knownSet) learnName(teller, name string, vouch, full bool, now time.Tim
 	d, doubted := k.doubts[name]
 	switch {
 	case !full, vouch && doubted && d.vouch && d.teller != teller, vouch && k.isUnproved(name):
-		m := &knownMember{memberInfo: memberInfo{Member: Member{Name: name}}, lostAt: now, hearsay: true}
+		m := &knownMember{memberInfo: memberInfo{Name: name}, lostAt: now, hearsay: true}
 		if doubted {
 			m.vouch(d.teller, d.vouch)
 		}
@@ -275,7 +274,7 @@ func (k *knownSet) heardOf(names []string, now time.Time) (news bool) {
 		if !k.countsByGossip(name, now) || k.members[name] != nil || len(k.members) >= ring.MaxMembers {
 			continue
 		}
-		k.members[name] = &knownMember{memberInfo: memberInfo{Member: Member{Name: name}}, lostAt: now, hearsay: true}
+		k.members[name] = &knownMember{memberInfo: memberInfo{Name: name}, lostAt: now, hearsay: true}
 		news = true
 	}
 	if news {
@@ -320,7 +319,7 @@ func (k *knownSet) meet(name string, now time.Time) (news bool) {
 	delete(k.forgotten, name)
 	m := k.members[name]
 	if m == nil {
-		m = &knownMember{memberInfo: memberInfo{Member: Member{Name: name}}, lostAt: now, hearsay: true}
+		m = &knownMember{memberInfo: memberInfo{Name: name}, lostAt: now, hearsay: true}
 		k.members[name] = m
 		delete(k.doubts, name)
 	}
@@ -384,7 +383,7 @@ func (k *knownSet) update(members []memberInfo, now time.Time) {
 		}
 		if known == nil {
 			if !k.countsByGossip(m.Name, now) {
-				m.State = MemberSuspect
+				m.State = gossipIsSuspect
 				k.unproved = append(k.unproved, m)
 				continue
 			}
@@ -394,7 +393,7 @@ func (k *knownSet) update(members []memberInfo, now time.Time) {
 		k.members[m.Name] = known
 		present[m.Name] = true
 		if !known.byGossipAlone() {
-			taken[m.gossip] = true
+			taken[m.Gossip] = true
 		}
 	}
 	k.alive = 0
@@ -402,11 +401,11 @@ func (k *knownSet) update(members []memberInfo, now time.Time) {
 		switch {
 		case name == k.self || present[name]:
 			k.alive++
-		case taken[m.gossip]:
+		case taken[m.Gossip]:
 			k.forget(name, now) // two processes cannot have one address, and the other one is alive
 		case m.lostAt.IsZero():
 			m.lostAt = now
-			m.State = MemberLost
+			m.State = gossipIsFailed
 		}
 	}
 	k.expire(now)
@@ -490,7 +489,7 @@ func (k *knownSet) expireHearsay(now time.Time) {
 		for name, m := range k.members {
 			if m.byGossipAlone() {
 				if m.lostAt.IsZero() {
-					m.State = MemberSuspect
+					m.State = gossipIsSuspect
 					k.unproved = append(k.unproved, m.memberInfo)
 				}
 				k.drop(name)
@@ -545,8 +544,11 @@ func (k *knownSet) boundMembers(now time.Time) {
 		lost := slices.DeleteFunc(k.names(), func(name string) bool { return k.members[name].lostAt.IsZero() })
 		slices.SortStableFunc(lost, func(a, b string) int {
 			x, y := k.members[a], k.members[b]
-			if x.proved != y.proved {
-				return 1 - 2*int(wire.BoolByte(y.proved))
+			switch {
+			case x.proved && !y.proved:
+				return 1
+			case y.proved && !x.proved:
+				return -1
 			}
 			return x.lostAt.Compare(y.lostAt)
 		})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -14,63 +15,12 @@ import (
 
 	"github.com/hashicorp/memberlist"
 	"github.com/peerlimit/peerlimit/internal/signal"
-	"github.com/peerlimit/peerlimit/internal/wire"
 )
-
-// Member is one node of the cluster as the node that was asked sees it.
-type Member struct {
-	// Name is the identity of the process: Config.Name, a dash and eight random hexadecimal digits. It is unique and
-	// never comes back; a restarted process has another one.
-	Name string
-
-	// Addr is where gossip reaches it, "host:port".
-	Addr string
-
-	// RPCAddr is where takes reach it, "host:port".
-	RPCAddr string
-
-	// State is what is known of it.
-	State MemberState
-
-	// Self is set for the node that was asked.
-	Self bool
-}
-
-// MemberState says whether a member takes part.
-type MemberState uint8
-
-const (
-	// MemberAlive is a member like any other. It is the zero value.
-	MemberAlive MemberState = iota
-
-	// MemberSuspect is a member that gossip has not given up and that this node gets no answer from.
-	MemberSuspect
-
-	// MemberLeaving is a member that is handing over what it owns before it goes.
-	MemberLeaving
-
-	// MemberLost is a member that gossip has given up without a goodbye: it crashed, or is cut off. It is listed as long
-	// as limits are still divided by it; see Config.SplitMemory.
-	MemberLost
-)
-
-var memberStateNames = [...]string{"alive", "suspect", "leaving", "lost"}
-
-// String returns "alive", "suspect", "leaving" or "lost".
-func (s MemberState) String() string {
-	if int(s) < len(memberStateNames) {
-		return memberStateNames[s]
-	}
-	return fmt.Sprintf("MemberState(%d)", uint8(s))
-}
 
 // membership is this node's part in gossip: it makes the node known, keeps it in touch with all others, and knows who
 // they are. Its goroutines are watch, which alone makes views, and the joiner's.
 type membership struct {
-	// firstJoin is closed when every seed has been tried once, whatever came of it, or the membership was closed. The view
-	// then shows whom that has met.
-	firstJoin chan struct{}
-
+	firstJoin chan struct{} // see triedSeeds
 	identity  string
 	log       *slog.Logger
 	list      *memberlist.Memberlist
@@ -118,22 +68,24 @@ const goodbyeGrace = 500 * time.Millisecond
 // the cluster, to three members every 100 ms. That takes 0.8 s with two members, 0.3 s with five, 1.1 s with 1,000.
 const maxAnnounce = 3 * time.Second
 
-// newMembership binds the gossip address and starts memberlist, which meets nobody by itself. rpcAddr is where this node serves
-// takes. The caller must close what is returned, whether or not it starts it.
-func newMembership(s *settings, rpcAddr netip.AddrPort, resolver resolver) (*membership, error) {
-	logger := gossipLogger(s.Logger)
-	gossip, err := listenGossip(s, logger)
+// newMembership binds the gossip address and starts memberlist, which meets nobody by itself. The caller must close what is returned, whether or not it starts it.
+func newMembership(c memberConfig) (*membership, error) {
+	logger := gossipLogger(c.Logger)
+	gossip, err := listenGossip(&c, logger)
 	if err != nil {
 		return nil, err
 	}
-	m, err := membershipOfOne(s, gossip, rpcAddr)
+	m, err := membershipOfOne(&c, gossip)
 	if err == nil {
-		m.list, err = createGossip(s, gossip, m, logger)
+		m.list, err = createGossip(&c, gossip, m, logger)
 	}
 	if err != nil {
 		return nil, errors.Join(err, gossip.Shutdown())
 	}
-	m.joiner = newJoiner(m, m.log, s.Join, []netip.AddrPort{gossip.bound(), m.selfInfo().gossip}, resolver)
+	if c.Resolver == nil {
+		c.Resolver = net.DefaultResolver
+	}
+	m.joiner = newJoiner(m, m.log, c.Seeds, []netip.AddrPort{gossip.bound(), m.self().Gossip}, c.Resolver)
 	return m, nil
 }
 
@@ -148,27 +100,27 @@ func (m *membership) start(onChange func(*memberView)) {
 }
 
 // membershipOfOne returns a membership that knows this node alone, before gossip.
-func membershipOfOne(s *settings, t gossipTransport, rpcAddr netip.AddrPort) (*membership, error) {
-	gossip, err := advertisedGossip(s, t)
+func membershipOfOne(c *memberConfig, t gossipTransport) (*membership, error) {
+	gossip, err := advertisedGossip(c, t)
 	if err != nil {
 		return nil, err
 	}
 	m := &membership{
-		identity:  s.identity,
-		log:       s.Logger.With("component", "membership"),
+		identity:  c.Name,
+		log:       c.Logger.With("component", "membership"),
 		gate:      t.gate(),
 		changed:   signal.New(),
 		firstJoin: make(chan struct{}),
 		nodes:     make(map[string]*gossipNode),
-		own:       metadata{protocolMin: wire.ProtocolMin, protocolMax: wire.ProtocolMax, rpcPort: rpcAddr.Port()},
+		own:       metadata{protocolMin: c.ProtocolMin, protocolMax: c.ProtocolMax, rpcPort: c.RPC.Port()},
 	}
 	// Without an AdvertiseAddr, takes may be served on another interface than gossip.
-	if host := rpcAddr.Addr(); !s.advertise.Addr().IsValid() && !host.IsUnspecified() && host != gossip.Addr() {
+	if host := c.RPC.Addr(); !c.Advertise.Addr().IsValid() && !host.IsUnspecified() && host != gossip.Addr() {
 		m.own.rpcHost = host
 	}
-	self := m.describe(s.identity, gossip, m.own)
-	m.nodes[s.identity] = &gossipNode{memberInfo: self}
-	m.known = newKnownSet(self, s.ExpectMembers, len(s.Join), s.SplitMemory)
+	self := m.describe(c.Name, gossip, m.own)
+	m.nodes[c.Name] = &gossipNode{memberInfo: self}
+	m.known = newKnownSet(self, c.ExpectMembers, len(c.Seeds), c.SplitMemory)
 	m.young.Store(m.known.young)
 	m.goodbyes.NumNodes = func() int { return m.view().reachable }
 	m.noteKnownLocked()
@@ -185,16 +137,13 @@ func (m *membership) describe(name string, gossip netip.AddrPort, meta metadata)
 		host = gossip.Addr()
 	}
 	rpc := netip.AddrPortFrom(host, meta.rpcPort)
-	state := MemberAlive
+	state := gossipIsAlive
 	if meta.leaving {
-		state = MemberLeaving
+		state = gossipIsLeaving
 	}
 	return memberInfo{
-		Member:      Member{Name: name, Addr: gossip.String(), RPCAddr: rpc.String(), State: state, Self: name == m.identity},
-		gossip:      gossip,
-		rpc:         rpc,
-		protocolMin: meta.protocolMin,
-		protocolMax: meta.protocolMax,
+		Name: name, Gossip: gossip, RPC: rpc, State: state, Self: name == m.identity,
+		ProtocolMin: meta.protocolMin, ProtocolMax: meta.protocolMax,
 	}
 }
 
@@ -202,9 +151,7 @@ func (m *membership) describe(name string, gossip netip.AddrPort, meta metadata)
 func (m *membership) view() *memberView { return m.current.Load() }
 
 // self returns this node as others see it.
-func (m *membership) self() Member { return m.selfInfo().Member }
-
-func (m *membership) selfInfo() memberInfo {
+func (m *membership) self() memberInfo {
 	self, _ := m.view().find(m.identity)
 	return self
 }
@@ -340,7 +287,7 @@ func (m *membership) refresh() (again time.Duration) {
 	m.mu.Unlock()
 
 	for _, s := range strangers {
-		m.log.Warn("member left out: its metadata cannot be used", "member", s.Name, "addr", s.Addr, "err", s.fault)
+		m.log.Warn("member left out: its metadata cannot be used", "member", s.Name, "addr", s.Gossip, "err", s.fault)
 	}
 	next := newView(members, unproved, known, reachable)
 	last := m.view()
@@ -349,7 +296,7 @@ func (m *membership) refresh() (again time.Duration) {
 		m.logChanges(last, next)
 		if slices.ContainsFunc(last.members, func(i memberInfo) bool {
 			after, ok := next.find(i.Name)
-			return !ok || after.State == MemberLost && i.State != MemberLost
+			return !ok || after.State == gossipIsFailed && i.State != gossipIsFailed
 		}) {
 			m.joiner.hurry()
 		}
@@ -388,12 +335,12 @@ func (m *membership) logChanges(last, next *memberView) {
 	for _, i := range next.members {
 		before, ok := last.find(i.Name)
 		if !ok || before.State != i.State {
-			m.log.Info("member is "+i.State.String(), "member", i.Name, "addr", i.Addr)
+			m.log.Info("member is "+i.State.String(), "member", i.Name, "addr", i.Gossip)
 		}
 	}
 	for _, i := range last.members {
 		if _, ok := next.find(i.Name); !ok {
-			m.log.Info("member is gone", "member", i.Name, "addr", i.Addr, "was", i.State.String())
+			m.log.Info("member is gone", "member", i.Name, "addr", i.Gossip, "was", i.State.String())
 		}
 	}
 }
@@ -403,7 +350,7 @@ func (m *membership) memberAt(addr netip.AddrPort) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, node := range m.nodes {
-		if node.gossip == addr {
+		if node.Gossip == addr {
 			return true
 		}
 	}
@@ -414,8 +361,8 @@ func (m *membership) memberAt(addr netip.AddrPort) bool {
 func (m *membership) lostAddrs() []netip.AddrPort {
 	var addrs []netip.AddrPort
 	for _, i := range m.view().members {
-		if i.State == MemberLost {
-			addrs = append(addrs, i.gossip)
+		if i.State == gossipIsFailed {
+			addrs = append(addrs, i.Gossip)
 		}
 	}
 	return addrs
@@ -424,12 +371,12 @@ func (m *membership) lostAddrs() []netip.AddrPort {
 // someMember returns the gossip address of another member, picked at random.
 func (m *membership) someMember() (addr netip.AddrPort, ok bool) {
 	others := slices.DeleteFunc(slices.Clone(m.view().members), func(i memberInfo) bool {
-		return i.Self || i.State == MemberLost
+		return i.Self || i.State == gossipIsFailed
 	})
 	if len(others) == 0 {
 		return netip.AddrPort{}, false
 	}
-	return others[rand.N(len(others))].gossip, true // #nosec G404 -- any will do
+	return others[rand.N(len(others))].Gossip, true // #nosec G404 -- any will do
 }
 
 // otherSeeds takes in how many seeds there are, this node not counted.
@@ -446,6 +393,15 @@ func (m *membership) join(addr netip.AddrPort) error {
 	return err
 }
 
+// triedSeeds is closed when every seed has been tried once, whatever came of it, or the membership was closed. The view then
+// shows the members that were met.
+func (m *membership) triedSeeds() <-chan struct{} { return m.firstJoin }
+
+// refused returns how many packets and streams of gossip made no sense, and how many were not this cluster's.
+func (m *membership) refused() (malformed, unauthenticated uint64) {
+	return m.gate.malformed.Load(), m.gate.strangers.Load()
+}
+
 // setLeaving tells the cluster that this node is going to leave, so that others take over what it owns. It waits until
 // that has been sent often enough to reach everyone, at most 3 s or until the deadline of ctx. An error means that it was
 // not, or not yet: gossip goes on with it.
@@ -458,7 +414,7 @@ func (m *membership) setLeaving(ctx context.Context) error {
 	m.own.leaving = true
 	m.mu.Unlock()
 	if closed {
-		return ErrClosed
+		return errMembershipClosed
 	}
 	if already {
 		return nil
@@ -481,7 +437,7 @@ func (m *membership) leave(timeout time.Duration) error {
 	m.mu.Lock()
 	if m.closed {
 		m.mu.Unlock()
-		return ErrClosed
+		return errMembershipClosed
 	}
 	again := m.left
 	m.left = true

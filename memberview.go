@@ -2,18 +2,10 @@ package peerlimit
 
 import (
 	"cmp"
-	"net/netip"
 	"slices"
 
 	"github.com/cespare/xxhash/v2"
 )
-
-// memberInfo is a Member with its addresses parsed and what else it says of itself. It is comparable.
-type memberInfo struct {
-	Member
-	gossip, rpc              netip.AddrPort
-	protocolMin, protocolMax uint8
-}
 
 // memberView is the cluster at one moment. It is never changed, nor is any slice that its methods return.
 type memberView struct {
@@ -97,7 +89,7 @@ func newView(members, unproved []memberInfo, known *knownNames, reachable int) *
 	v := &memberView{members: members, unproved: unproved, names: make([]string, len(members)), knownNames: *known, reachable: reachable}
 	for i, m := range members {
 		v.names[i] = m.Name
-		if m.State == MemberAlive || m.State == MemberSuspect {
+		if m.State == gossipIsAlive || m.State == gossipIsSuspect {
 			v.ring = append(v.ring, m.Name)
 		}
 	}
@@ -121,12 +113,9 @@ func (v *memberView) find(name string) (memberInfo, bool) {
 // ringNames returns the names of the members that own keys, neither leaving nor lost, sorted.
 func (v *memberView) ringNames() []string { return v.ring }
 
-// list returns all members, sorted by name. The caller may keep and change it.
-func (v *memberView) list() []Member {
-	list := make([]Member, 0, len(v.members)+len(v.unproved))
-	for _, m := range slices.Concat(v.members, v.unproved) {
-		list = append(list, m.Member)
-	}
-	slices.SortFunc(list, func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })
+// list returns all members, also those that have not proved themselves, sorted by name. The caller may keep and change it.
+func (v *memberView) list() []memberInfo {
+	list := slices.Concat(v.members, v.unproved)
+	slices.SortFunc(list, func(a, b memberInfo) int { return cmp.Compare(a.Name, b.Name) })
 	return list
 }

@@ -42,6 +42,7 @@ type Node struct {
 	server     *transport.Server
 	client     *transport.Client
 	membership *membership
+	counts     func(name string) bool // whether limits are divided by that member
 	route      atomic.Pointer[route]
 	samplers   atomic.Pointer[[]*sampler] // nil when nobody samples; changed with mu held
 
@@ -96,6 +97,7 @@ func Start(cfg Config) (*Node, error) {
 		changed: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 	n.refusedRequests, n.refusedConnections = seldom.New(n.log), seldom.New(n.log)
+	n.counts = func(name string) bool { return n.membership.everyone().isKnown(name) }
 	n.reach = quorum.New(s.identity, n.lapse)
 	n.table.longestTurn = max(minLongestTurn, s.MaxWait)
 	n.table.fullUntil, n.table.replicates, n.table.piece = &n.reach.FullUntil, s.ReplicaInterval > 0, s.pieces.replica
@@ -113,7 +115,7 @@ func Start(cfg Config) (*Node, error) {
 	timer := time.NewTimer(startJoinTimeout)
 	defer timer.Stop()
 	select {
-	case <-n.membership.firstJoin:
+	case <-n.membership.triedSeeds():
 	case <-timer.C:
 	}
 	return n, nil
@@ -197,8 +199,8 @@ func (n *Node) listen() (err error) {
 	if err != nil {
 		return err
 	}
-	if n.membership, err = newMembership(n.settings, bound, net.DefaultResolver); err != nil {
-		return err
+	if n.membership, err = newMembership(n.settings.membership(bound)); err != nil {
+		return membershipError(err)
 	}
 	n.membership.start(n.rebuild) // with n.membership set: the links that a view makes use it
 	return nil
@@ -330,12 +332,14 @@ func (n *Node) acquiring(r *route) (missing, surplus int) {
 }
 
 // Self returns this node as other members see it.
-func (n *Node) Self() Member { return n.membership.self() }
+func (n *Node) Self() Member { return memberFrom(n.membership.self()) }
 
 // Members returns the members this node sees, itself among them, sorted by name.
 func (n *Node) Members() []Member {
-	members := n.membership.view().list()
+	infos := n.membership.view().list()
+	members := make([]Member, len(infos))
 	for i := range members {
+		members[i] = memberFrom(infos[i])
 		m := &members[i]
 		if m.State != MemberAlive || m.Self {
 			continue
@@ -353,6 +357,7 @@ func (n *Node) Stats() Stats {
 	r := n.route.Load()
 	view := n.membership.view()
 	c := &n.counters
+	malformed, unauthenticated := n.membership.refused()
 	s := Stats{
 		Members: len(r.peers), Known: view.known, Reachable: view.reachable,
 		RingChanges: c.ringChanges.Load(),
@@ -360,8 +365,8 @@ func (n *Node) Stats() Stats {
 		HasQuorum:   n.reach.IsFull(n.now()), QuorumLosses: c.quorumLosses.Load(), Degraded: c.degraded.Load(),
 		MaxKeys: n.settings.MaxKeys, Keys: int(n.table.keys.Load()), DegradedKeys: int(n.alone.keys.Load()), Evicted: n.table.evicted.Load(),
 		Served: c.served.Load(), PassedOn: c.passedOn.Load(),
-		Refused:         c.refused.Load() + n.membership.gate.malformed.Load(),
-		Unauthenticated: c.strangers.Load() + n.membership.gate.strangers.Load(),
+		Refused:         c.refused.Load() + malformed,
+		Unauthenticated: c.strangers.Load() + unauthenticated,
 		Timeouts:        c.timeouts.Load(), Unreachable: c.unreachable.Load(), Overloaded: c.overloaded.Load(),
 		RequestTimes: c.questionTimes.histogram(),
 		LostRefunds:  c.lostRefunds.Load(), DroppedDebts: n.reporter.lost.Load(), EventsDropped: n.events.dropped.Load(),
@@ -475,16 +480,16 @@ func (n *Node) disconnect(name string) {
 func (n *Node) connectPeers(view *memberView) map[string]*peer {
 	peers := make(map[string]*peer, len(view.members))
 	for _, m := range view.unproved {
-		n.client.Connect(transport.Peer{Name: m.Name, Addr: m.RPCAddr})
+		n.client.Connect(transport.Peer{Name: m.Name, Addr: addrText(m.RPC)})
 	}
 	for i := range view.members {
 		m := &view.members[i]
 		if m.Self {
 			continue
 		}
-		p := n.peers[m.Name]
-		if p == nil || p.Addr != m.RPCAddr {
-			moved := &peer{Peer: transport.Peer{Name: m.Name, Addr: m.RPCAddr}}
+		p, addr := n.peers[m.Name], addrText(m.RPC)
+		if p == nil || p.Addr != addr {
+			moved := &peer{Peer: transport.Peer{Name: m.Name, Addr: addr}}
 			if p != nil {
 				moved.degradedAt.Store(p.degradedAt.Load()) // what began with the old address ends with the new one
 			}
@@ -536,7 +541,7 @@ func (n *Node) reroute(view *memberView) {
 func (n *Node) tellChanges(view *memberView) {
 	current := make(map[string]Member, len(view.members))
 	for i := range view.members {
-		m := view.members[i].Member
+		m := memberFrom(view.members[i])
 		current[m.Name] = m
 		old, known := n.members[m.Name]
 		switch {
@@ -616,7 +621,7 @@ func (n *Node) retire(ctx context.Context) error {
 	began := time.Now()
 	n.keeper.leaving.Store(true)
 	n.keeper.wake()
-	announced := n.membership.setLeaving(ctx)
+	announced := membershipError(n.membership.setLeaving(ctx))
 	ticker := time.NewTicker(leaveInterval)
 	defer ticker.Stop()
 	for {
@@ -670,7 +675,7 @@ func (n *Node) Close() error {
 	n.keeper.leaving.Store(true)
 	n.evidence.Parting.Store(true)
 	var errs []error
-	if err := n.membership.leave(announceTimeout); err != nil {
+	if err := membershipError(n.membership.leave(announceTimeout)); err != nil {
 		errs = append(errs, fmt.Errorf("peerlimit: the end was not announced to all: %w", err))
 	}
 	n.endErr = errors.Join(append(errs, n.shutDown())...)

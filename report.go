@@ -378,7 +378,7 @@ func (n *Node) chargeAll(part uint16, p *partition, now int64) {
 // charge charges a report to a partition that this node holds, or is about to, unless it was charged before. The caller
 // holds p.mu.
 func (n *Node) charge(p *partition, q *wire.Debt, now int64) {
-	if !p.holding.MarkDebt(q.Member, q.Seq, n.membership.everyone().isKnown) {
+	if !p.holding.MarkDebt(q.Member, q.Seq, n.counts) {
 		return
 	}
 	for i := range q.Charges {

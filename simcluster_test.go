@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -37,7 +38,7 @@ type testMember struct {
 
 	mu     sync.Mutex
 	views  int
-	states map[string][]MemberState // of each member, without repetitions
+	states map[string][]gossipState // of each member, without repetitions
 }
 
 // inCluster runs a test in a bubble with a network.
@@ -52,23 +53,36 @@ func inCluster(t *testing.T, test func(t *testing.T, c *testCluster)) {
 
 func simIP(i int) string { return fmt.Sprintf("10.0.%d.%d", i/250, i%250+1) }
 
-// testSettings returns checked settings for a node at ip that joins the given hosts.
-func testSettings(t testing.TB, network *sim.Network, ip string, join ...string) *settings {
-	t.Helper()
-	s, err := Config{
-		Name: "n", BindAddr: ip, Join: join, Insecure: true, Network: network.Host(ip), Logger: slog.New(slog.DiscardHandler),
-	}.resolve()
-	require.NoError(t, err)
-	return s
+// testConfig returns the configuration of a node at ip that joins the given hosts.
+func testConfig(network *sim.Network, ip string, join ...string) *memberConfig {
+	return &memberConfig{
+		Name: newIdentity("n"), Cluster: testLabel, Bind: netip.AddrPortFrom(netip.MustParseAddr(ip), testPort), BindText: ip,
+		RPC: netip.AddrPortFrom(netip.MustParseAddr(ip), testPort+1), ProtocolMin: 1, ProtocolMax: 2, Network: network.Host(ip),
+		Seeds: testSeeds(join...), Resolver: &fakeNames{}, SplitMemory: time.Minute, Logger: slog.New(slog.DiscardHandler),
+	}
 }
 
-// startMembership starts a membership that looks up names as the system does.
-func startMembership(s *settings, rpc netip.AddrPort, onChange func(*memberView)) (*membership, error) {
-	return startMembershipWith(s, rpc, onChange, net.DefaultResolver)
+const (
+	testLabel = "peerlimit"
+	testPort  = 7946
+)
+
+// testSeeds returns seeds as Config.Join names them.
+func testSeeds(join ...string) (seeds []memberSeed) {
+	for _, text := range join {
+		host, port := text, uint16(testPort)
+		if before, after, err := net.SplitHostPort(text); err == nil {
+			number, _ := strconv.Atoi(after)
+			host, port = before, uint16(number)
+		}
+		seeds = append(seeds, memberSeed{Text: text, Host: host, Port: port})
+	}
+	return seeds
 }
 
-func startMembershipWith(s *settings, rpc netip.AddrPort, onChange func(*memberView), names resolver) (*membership, error) {
-	m, err := newMembership(s, rpc, names)
+// startMembership makes a membership and starts it.
+func startMembership(c *memberConfig, onChange func(*memberView)) (*membership, error) {
+	m, err := newMembership(*c)
 	if err == nil {
 		m.start(onChange)
 	}
@@ -76,15 +90,15 @@ func startMembershipWith(s *settings, rpc netip.AddrPort, onChange func(*memberV
 }
 
 // start starts a member that is closed at the end of the test. configure may be nil.
-func (c *testCluster) start(ip string, configure func(*settings), join ...string) *testMember {
+func (c *testCluster) start(ip string, configure func(*memberConfig), join ...string) *testMember {
 	c.t.Helper()
-	s := testSettings(c.t, c.network, ip, join...)
-	m := &testMember{ip: ip, logs: new(lockedBuffer), states: make(map[string][]MemberState)}
+	s := testConfig(c.network, ip, join...)
+	m := &testMember{ip: ip, logs: new(lockedBuffer), states: make(map[string][]gossipState)}
 	s.Logger = slog.New(slog.NewTextHandler(m.logs, nil))
 	if configure != nil {
 		configure(s)
 	}
-	started, err := startMembershipWith(s, netip.AddrPortFrom(s.gossip.Addr(), 7947), m.observe, &fakeNames{})
+	started, err := startMembership(s, m.observe)
 	require.NoError(c.t, err)
 	m.membership = started
 	m.links.Store(started)
@@ -124,14 +138,14 @@ func (m *testMember) observe(v *memberView) {
 // shakeHands has all members that gossip has not given up prove themselves, where there are no links. m may be nil.
 func shakeHands(m *membership, v *memberView) {
 	for _, i := range v.list() {
-		if m != nil && i.State != MemberLost && !i.Self {
+		if m != nil && i.State != gossipIsFailed && !i.Self {
 			m.meet(i.Name)
 		}
 	}
 }
 
 // statesOf returns the states that a member had in the views so far.
-func (m *testMember) statesOf(name string) []MemberState {
+func (m *testMember) statesOf(name string) []gossipState {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.states[name])
@@ -145,7 +159,7 @@ func (m *testMember) seen() []string {
 }
 
 // stateOf returns the state of a member now, and whether there is such a member.
-func (m *testMember) stateOf(name string) (MemberState, bool) {
+func (m *testMember) stateOf(name string) (gossipState, bool) {
 	i, ok := m.view().find(name)
 	return i.State, ok
 }
