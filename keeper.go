@@ -168,7 +168,7 @@ func (k *keeper) wants(h *holding.Holding, owner bool) bool {
 func (k *keeper) newRound(ctx context.Context, known holding.Roster, now int64) *holding.Round {
 	n := k.node
 	ballot := wire.Ballot{Number: n.reach.Heard.Load() + 1, By: n.identity}
-	r := holding.NewRound(ctx, ballot, known, n.membership.departed(), func(name string) bool { return n.reach.Lost(name, now) })
+	r := holding.NewRound(ctx, ballot, known, n.membership.Departed(), func(name string) bool { return n.reach.Lost(name, now) })
 	n.reach.Hear(r.Ballot.Number)
 	return r
 }
@@ -176,7 +176,7 @@ func (k *keeper) newRound(ctx context.Context, known holding.Roster, now int64) 
 // begin starts a round for the partitions that are still wanted.
 func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
 	n := k.node
-	known, route := n.membership.everyone(), n.route.Load()
+	known, route := n.membership.Roster(), n.route.Load()
 	r := k.newRound(ctx, known, now)
 	first := make(map[string][]uint16) // by whom to ask first
 	var gained gains                   // of what nobody has to be asked about
@@ -225,7 +225,7 @@ func (k *keeper) previousOwner(part uint16) string {
 // answer, and begins again what depends on somebody who has gone or come back since the round began.
 func (k *keeper) review(now int64) {
 	n := k.node
-	known, route := n.membership.everyone(), n.route.Load()
+	known, route := n.membership.Roster(), n.route.Load()
 	k.rounds = slices.DeleteFunc(k.rounds, func(r *holding.Round) bool {
 		news, changed := r.Refresh(known, n.identity, func(name string) bool { return n.reach.Lost(name, now) })
 		r.Parts = k.reviewParts(r, changed, route)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/peerlimit/peerlimit/internal/membership"
 	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
@@ -56,7 +57,7 @@ func (s MemberState) String() string {
 }
 
 // memberFrom returns a member as users see it.
-func memberFrom(info memberInfo) Member {
+func memberFrom(info membership.Info) Member {
 	return Member{Name: info.Name, Addr: addrText(info.Gossip), RPCAddr: addrText(info.RPC), State: MemberState(info.State), Self: info.Self}
 }
 
@@ -69,15 +70,15 @@ func addrText(addr netip.AddrPort) string {
 }
 
 // membership returns the configuration of a node's membership. rpc is where it serves takes.
-func (s *settings) membership(rpc netip.AddrPort) memberConfig {
-	c := memberConfig{
+func (s *settings) membership(rpc netip.AddrPort) membership.Config {
+	c := membership.Config{
 		Name: s.identity, Cluster: s.Cluster, Bind: s.gossip, BindText: s.BindAddr, Advertise: s.advertise, RPC: rpc,
 		ProtocolMin: wire.ProtocolMin, ProtocolMax: wire.ProtocolMax, Network: s.Network, Keyring: s.encryption.Keyring,
 		ExpectMembers: s.ExpectMembers, SplitMemory: s.SplitMemory, Memberlist: s.Memberlist, Logger: s.Logger,
 	}
 	for _, text := range s.Join {
 		host, port, _ := splitAddr(text, DefaultGossipPort) // checkSeeds has seen that it can be split
-		c.Seeds = append(c.Seeds, memberSeed{Text: text, Host: host, Port: port})
+		c.Seeds = append(c.Seeds, membership.Seed{Text: text, Host: host, Port: port})
 	}
 	return c
 }
@@ -85,9 +86,9 @@ func (s *settings) membership(rpc netip.AddrPort) memberConfig {
 // membershipError returns an error of the membership as one that users can test for.
 func membershipError(err error) error {
 	switch {
-	case errors.Is(err, errMembershipClosed):
+	case errors.Is(err, membership.ErrClosed):
 		return ErrClosed
-	case errors.Is(err, errAdvertise):
+	case errors.Is(err, membership.ErrAdvertise):
 		return fmt.Errorf("%w: %w", ErrInvalidConfig, err)
 	}
 	return err

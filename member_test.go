@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/peerlimit/peerlimit/internal/membership"
 	"github.com/stretchr/testify/assert"
 )
 
@@ -18,20 +19,20 @@ func TestMemberStateNames(t *testing.T) {
 
 // What a membership knows of a member is what users see of it, state by state.
 func TestMembersAreAsTheMembershipKnowsThem(t *testing.T) {
-	for inner, want := range map[gossipState]MemberState{
-		gossipIsAlive: MemberAlive, gossipIsSuspect: MemberSuspect, gossipIsLeaving: MemberLeaving, gossipIsFailed: MemberLost,
+	for inner, want := range map[membership.State]MemberState{
+		membership.Alive: MemberAlive, membership.Suspect: MemberSuspect, membership.Leaving: MemberLeaving, membership.Failed: MemberLost,
 	} {
-		got := memberFrom(memberInfo{
+		got := memberFrom(membership.Info{
 			Name: "n-1", Gossip: netip.MustParseAddrPort("10.0.0.1:7946"), RPC: netip.MustParseAddrPort("[::1]:80"), State: inner, Self: true,
 		})
 		assert.Equal(t, Member{Name: "n-1", Addr: "10.0.0.1:7946", RPCAddr: "[::1]:80", State: want, Self: true}, got)
 	}
-	assert.Equal(t, Member{Name: "n-1"}, memberFrom(memberInfo{Name: "n-1"}), "nobody has said where it is")
+	assert.Equal(t, Member{Name: "n-1"}, memberFrom(membership.Info{Name: "n-1"}), "nobody has said where it is")
 }
 
 func TestErrorsOfTheMembershipCanBeTestedFor(t *testing.T) {
 	assert.NoError(t, membershipError(nil))
-	assert.ErrorIs(t, membershipError(fmt.Errorf("x: %w", errMembershipClosed)), ErrClosed)
+	assert.ErrorIs(t, membershipError(fmt.Errorf("x: %w", membership.ErrClosed)), ErrClosed)
 	other := errors.New("other")
 	assert.Equal(t, other, membershipError(other))
 

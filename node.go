@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/membership"
 	"github.com/peerlimit/peerlimit/internal/quorum"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/rule"
@@ -41,7 +42,7 @@ type Node struct {
 
 	server     *transport.Server
 	client     *transport.Client
-	membership *membership
+	membership *membership.Membership
 	counts     func(name string) bool // whether limits are divided by that member
 	route      atomic.Pointer[route]
 	samplers   atomic.Pointer[[]*sampler] // nil when nobody samples; changed with mu held
@@ -68,7 +69,7 @@ type Node struct {
 	members map[string]Member // of the last view, to tell what changed
 	rings   ring.Builder
 
-	unproved []memberInfo // of the last view: there are links to them as well
+	unproved []membership.Info // of the last view: there are links to them as well
 
 	quorumLost atomic.Bool // and not regained; what was told of it is true
 
@@ -97,13 +98,13 @@ func Start(cfg Config) (*Node, error) {
 		changed: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 	n.refusedRequests, n.refusedConnections = seldom.New(n.log), seldom.New(n.log)
-	n.counts = func(name string) bool { return n.membership.everyone().isKnown(name) }
+	n.counts = func(name string) bool { return n.membership.Roster().Has(name) }
 	n.reach = quorum.New(s.identity, n.lapse)
 	n.table.longestTurn = max(minLongestTurn, s.MaxWait)
 	n.table.fullUntil, n.table.replicates, n.table.piece = &n.reach.FullUntil, s.ReplicaInterval > 0, s.pieces.replica
 	n.hot = newHotKeys(n.table.seed, !s.NoLeases, !s.NoDenialCache)
 	n.keeper, n.replicator, n.reporter = newKeeper(n), newReplicator(n), newReporter(s.identity)
-	n.evidence = quorum.NewProber(n.reach, n.witnessing(), func() { n.membership.again() })
+	n.evidence = quorum.NewProber(n.reach, n.witnessing(), func() { n.membership.Renotify() })
 	n.route.Store(&route{ring: n.rings.Build(nil)})
 	n.events = startEvents(s.OnEvent)
 	if err := n.listen(); err != nil {
@@ -115,7 +116,7 @@ func Start(cfg Config) (*Node, error) {
 	timer := time.NewTimer(startJoinTimeout)
 	defer timer.Stop()
 	select {
-	case <-n.membership.triedSeeds():
+	case <-n.membership.TriedSeeds():
 	case <-timer.C:
 	}
 	return n, nil
@@ -199,10 +200,10 @@ func (n *Node) listen() (err error) {
 	if err != nil {
 		return err
 	}
-	if n.membership, err = newMembership(n.settings.membership(bound)); err != nil {
+	if n.membership, err = membership.New(n.settings.membership(bound)); err != nil {
 		return membershipError(err)
 	}
-	n.membership.start(n.rebuild) // with n.membership set: the links that a view makes use it
+	n.membership.Start(n.rebuild) // with n.membership set: the links that a view makes use it
 	return nil
 }
 
@@ -332,11 +333,11 @@ func (n *Node) acquiring(r *route) (missing, surplus int) {
 }
 
 // Self returns this node as other members see it.
-func (n *Node) Self() Member { return memberFrom(n.membership.self()) }
+func (n *Node) Self() Member { return memberFrom(n.membership.Self()) }
 
 // Members returns the members this node sees, itself among them, sorted by name.
 func (n *Node) Members() []Member {
-	infos := n.membership.view().list()
+	infos := n.membership.View().List()
 	members := make([]Member, len(infos))
 	for i := range members {
 		members[i] = memberFrom(infos[i])
@@ -355,11 +356,11 @@ func (n *Node) Members() []Member {
 // Stats returns what the node has seen so far.
 func (n *Node) Stats() Stats {
 	r := n.route.Load()
-	view := n.membership.view()
+	view := n.membership.View()
 	c := &n.counters
-	malformed, unauthenticated := n.membership.refused()
+	malformed, unauthenticated := n.membership.Refused()
 	s := Stats{
-		Members: len(r.peers), Known: view.known, Reachable: view.reachable,
+		Members: len(r.peers), Known: view.Divisor, Reachable: view.Reachable,
 		RingChanges: c.ringChanges.Load(),
 		ReplicaLag:  n.replicator.lag(n.now()),
 		HasQuorum:   n.reach.IsFull(n.now()), QuorumLosses: c.quorumLosses.Load(), Degraded: c.degraded.Load(),
@@ -418,12 +419,12 @@ func (n *Node) memberOf(p *peer) Member {
 
 // rebuild makes a new route from the whole member list, and from who is lost. membership calls it from one goroutine
 // after every change.
-func (n *Node) rebuild(view *memberView) {
+func (n *Node) rebuild(view *membership.View) {
 	n.tellChanges(view)
-	n.reckonWith(&view.knownNames)
+	n.reckonWith(&view.Roster)
 	old, unproved := n.peers, n.unproved
 	n.peers = n.connectPeers(view)
-	n.unproved = view.unproved
+	n.unproved = view.Unproved
 	n.reroute(view)
 	for name, p := range old {
 		if n.peers[name] == nil { // and no route leads there any more
@@ -441,26 +442,26 @@ func (n *Node) rebuild(view *memberView) {
 }
 
 // learn takes in a member's word for names. When it returns, evidence, verdicts and rounds reckon with it.
-func (n *Node) learn(w *word) {
-	if n.membership.learn(w, n.reach.IsFull(n.now())) {
-		n.reckonWith(n.membership.everyone())
+func (n *Node) learn(w *membership.Word) {
+	if n.membership.MergeNames(w, n.reach.IsFull(n.now())) {
+		n.reckonWith(n.membership.Roster())
 	}
 }
 
 // meet takes in that a member has proved itself to this node.
 func (n *Node) meet(name string) {
-	if n.membership.meet(name) {
-		n.reckonWith(n.membership.everyone())
+	if n.membership.AddHeardFrom(name) {
+		n.reckonWith(n.membership.Roster())
 	}
 }
 
 // reckonWith makes a known set the one that evidence is judged by, unless a newer one is.
-func (n *Node) reckonWith(known *knownNames) {
+func (n *Node) reckonWith(known *membership.Roster) {
 	n.knownMu.Lock()
-	if known.generation > n.known {
-		n.known = known.generation
-		n.reach.SetKnown(known.names, known.known, n.now())
-		n.reach.SetDoubted(known.doubted, n.now())
+	if known.Generation() > n.known {
+		n.known = known.Generation()
+		n.reach.SetKnown(known.Names, known.Divisor, n.now())
+		n.reach.SetDoubted(known.Doubted, n.now())
 	}
 	n.knownMu.Unlock()
 	n.evidence.LookAgain()
@@ -469,7 +470,7 @@ func (n *Node) reckonWith(known *knownNames) {
 
 // disconnect ends the link to a name that is neither a peer nor to prove itself.
 func (n *Node) disconnect(name string) {
-	unproved := func(m memberInfo) bool { return m.Name == name }
+	unproved := func(m membership.Info) bool { return m.Name == name }
 	if n.peers[name] == nil && !slices.ContainsFunc(n.unproved, unproved) {
 		n.client.Disconnect(name)
 	}
@@ -477,13 +478,13 @@ func (n *Node) disconnect(name string) {
 
 // connectPeers returns the other members, each with a link. One that is leaving keeps its link while it is there:
 // answers may still be on their way. So does one that is lost: it may come back.
-func (n *Node) connectPeers(view *memberView) map[string]*peer {
-	peers := make(map[string]*peer, len(view.members))
-	for _, m := range view.unproved {
+func (n *Node) connectPeers(view *membership.View) map[string]*peer {
+	peers := make(map[string]*peer, len(view.Members))
+	for _, m := range view.Unproved {
 		n.client.Connect(transport.Peer{Name: m.Name, Addr: addrText(m.RPC)})
 	}
-	for i := range view.members {
-		m := &view.members[i]
+	for i := range view.Members {
+		m := &view.Members[i]
 		if m.Self {
 			continue
 		}
@@ -503,9 +504,9 @@ func (n *Node) connectPeers(view *memberView) map[string]*peer {
 
 // reroute makes a new route when the owners or those that can be asked have changed. Who is lost owns nothing, although
 // gossip takes longer to give it up.
-func (n *Node) reroute(view *memberView) {
+func (n *Node) reroute(view *membership.View) {
 	now := n.now()
-	names := slices.DeleteFunc(slices.Clone(view.ringNames()), func(name string) bool { return n.reach.Lost(name, now) })
+	names := slices.DeleteFunc(slices.Clone(view.Owners()), func(name string) bool { return n.reach.Lost(name, now) })
 	old := n.route.Load()
 	sameOwners := slices.Equal(old.ring.Members(), names)
 	if sameOwners && maps.Equal(old.others, n.peers) {
@@ -538,10 +539,10 @@ func (n *Node) reroute(view *memberView) {
 }
 
 // tellChanges emits an event for every member that came, went or changed since the last view.
-func (n *Node) tellChanges(view *memberView) {
-	current := make(map[string]Member, len(view.members))
-	for i := range view.members {
-		m := memberFrom(view.members[i])
+func (n *Node) tellChanges(view *membership.View) {
+	current := make(map[string]Member, len(view.Members))
+	for i := range view.Members {
+		m := memberFrom(view.Members[i])
 		current[m.Name] = m
 		old, known := n.members[m.Name]
 		switch {
@@ -621,7 +622,7 @@ func (n *Node) retire(ctx context.Context) error {
 	began := time.Now()
 	n.keeper.leaving.Store(true)
 	n.keeper.wake()
-	announced := membershipError(n.membership.setLeaving(ctx))
+	announced := membershipError(n.membership.AnnounceLeaving(ctx))
 	ticker := time.NewTicker(leaveInterval)
 	defer ticker.Stop()
 	for {
@@ -675,7 +676,7 @@ func (n *Node) Close() error {
 	n.keeper.leaving.Store(true)
 	n.evidence.Parting.Store(true)
 	var errs []error
-	if err := membershipError(n.membership.leave(announceTimeout)); err != nil {
+	if err := membershipError(n.membership.Leave(announceTimeout)); err != nil {
 		errs = append(errs, fmt.Errorf("peerlimit: the end was not announced to all: %w", err))
 	}
 	n.endErr = errors.Join(append(errs, n.shutDown())...)
@@ -687,7 +688,7 @@ func (n *Node) shutDown() error {
 	var errs []error
 	n.evidence.Close()
 	if n.membership != nil {
-		errs = append(errs, n.membership.close())
+		errs = append(errs, n.membership.Close())
 	}
 	if n.server != nil {
 		errs = append(errs, n.server.Close())

@@ -1,4 +1,4 @@
-package peerlimit
+package membership
 
 import (
 	"bytes"
@@ -33,7 +33,7 @@ type gossipTransport interface {
 const listenAttempts = 10
 
 // listenGossip binds the gossip address of c on its network. An error wraps the cause and names the field.
-func listenGossip(c *memberConfig, logger *log.Logger) (gossipTransport, error) {
+func listenGossip(c *Config, logger *log.Logger) (gossipTransport, error) {
 	gate, err := newGossipGate(c)
 	if err != nil {
 		return nil, fmt.Errorf("peerlimit: the keys of gossip: %w", err)
@@ -334,7 +334,7 @@ func finalAdvertise(ip string, port int) (net.IP, int, error) {
 }
 
 // advertisedGossip returns the address of gossip that others are told.
-func advertisedGossip(c *memberConfig, t gossipTransport) (netip.AddrPort, error) {
+func advertisedGossip(c *Config, t gossipTransport) (netip.AddrPort, error) {
 	bound := t.bound()
 	if c.Advertise.Addr().IsValid() {
 		port := c.Advertise.Port()
@@ -349,16 +349,16 @@ func advertisedGossip(c *memberConfig, t gossipTransport) (netip.AddrPort, error
 	const hint = "AdvertiseAddr is empty and BindAddr is %q; %w"
 	sockets, ok := t.(*socketGossip)
 	if !ok || !bound.Addr().Is4() {
-		return netip.AddrPort{}, fmt.Errorf(hint, c.BindText, errAdvertise)
+		return netip.AddrPort{}, fmt.Errorf(hint, c.BindText, ErrAdvertise)
 	}
 	// memberlist picks the private address of the interface that has the default route.
 	ip, _, err := sockets.NetTransport.FinalAdvertiseAddr("", 0)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf(hint+": %w", c.BindText, errAdvertise, err)
+		return netip.AddrPort{}, fmt.Errorf(hint+": %w", c.BindText, ErrAdvertise, err)
 	}
 	addr, ok := netip.AddrFromSlice(ip)
 	if !ok {
-		return netip.AddrPort{}, fmt.Errorf(hint, c.BindText, errAdvertise)
+		return netip.AddrPort{}, fmt.Errorf(hint, c.BindText, ErrAdvertise)
 	}
 	return netip.AddrPortFrom(addr.Unmap(), bound.Port()), nil
 }

@@ -1,4 +1,4 @@
-package peerlimit
+package membership
 
 import (
 	"context"
@@ -31,9 +31,9 @@ func testGate(t testing.TB, secret []byte) *gossipGate {
 }
 
 // gateConfig returns as much of a configuration as a gate needs.
-func gateConfig(t testing.TB, secret []byte) *memberConfig {
+func gateConfig(t testing.TB, secret []byte) *Config {
 	t.Helper()
-	c := &memberConfig{Cluster: testLabel, Logger: slog.New(slog.DiscardHandler)}
+	c := &Config{Cluster: testLabel, Logger: slog.New(slog.DiscardHandler)}
 	if secret != nil {
 		key := sha256.Sum256(secret)
 		var err error
@@ -201,7 +201,7 @@ func TestGossipDialHasADeadline(t *testing.T) {
 }
 
 func TestGossipAddressInUse(t *testing.T) {
-	check := func(t *testing.T, s *memberConfig) {
+	check := func(t *testing.T, s *Config) {
 		_, err := listenGossip(s, log.Default())
 		require.ErrorIs(t, err, syscall.EADDRINUSE)
 		assert.ErrorContains(t, err, `peerlimit: BindAddr is "`+s.BindText+`"`)
@@ -264,7 +264,7 @@ func TestGossipAdvertises(t *testing.T) {
 		{"another host and port", "0.0.0.0:7946", "1.2.3.4:99", "1.2.3.4:99"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s := &memberConfig{}
+			s := &Config{}
 			if test.advertise != "" {
 				s.Advertise = netip.MustParseAddrPort(test.advertise)
 			}
@@ -278,17 +278,17 @@ func TestGossipAdvertises(t *testing.T) {
 		})
 	}
 	for _, addr := range []string{"0.0.0.0:7946", "[::]:7946"} {
-		_, err := advertisedGossip(&memberConfig{BindText: addr}, bound(addr))
-		require.ErrorIs(t, err, errAdvertise, addr)
+		_, err := advertisedGossip(&Config{BindText: addr}, bound(addr))
+		require.ErrorIs(t, err, ErrAdvertise, addr)
 		assert.ErrorContains(t, err, "AdvertiseAddr")
 	}
 }
 
 // testSocketConfig returns the configuration of a node on real sockets.
-func testSocketConfig(t testing.TB, bind string, join ...string) *memberConfig {
+func testSocketConfig(t testing.TB, bind string, join ...string) *Config {
 	t.Helper()
-	return &memberConfig{
-		Name: newIdentity("n"), Cluster: testLabel, Bind: netip.MustParseAddrPort(bind), BindText: bind, ProtocolMin: 1, ProtocolMax: 1,
+	return &Config{
+		Name: NewIdentity("n"), Cluster: testLabel, Bind: netip.MustParseAddrPort(bind), BindText: bind, ProtocolMin: 1, ProtocolMax: 1,
 		Seeds: testSeeds(join...), SplitMemory: time.Minute, Logger: slog.New(slog.DiscardHandler),
 	}
 }

@@ -1,4 +1,4 @@
-package peerlimit
+package membership
 
 import (
 	"bytes"
@@ -315,29 +315,29 @@ func TestAMemberCannotEndAnotherByGossip(t *testing.T) {
 	for name, secret := range map[string][]byte{"with a secret": gateSecret, "in the clear": nil} {
 		t.Run(name, func(t *testing.T) {
 			logs := new(lockedBuffer)
-			var all []*membership
+			var all []*Membership
 			for range 2 {
 				c := testSocketConfig(t, "127.0.0.1:0")
 				c.RPC, c.Keyring, c.Logger = netip.MustParseAddrPort("127.0.0.1:1"), gateConfig(t, secret).Keyring, slog.New(slog.NewTextHandler(logs, nil))
 				for _, m := range all {
-					c.Seeds = append(c.Seeds, testSeeds(m.self().Gossip.String())...)
+					c.Seeds = append(c.Seeds, testSeeds(m.Self().Gossip.String())...)
 				}
-				links := new(atomic.Pointer[membership])
-				m, err := startMembership(c, func(v *memberView) { shakeHands(links.Load(), v) })
+				links := new(atomic.Pointer[Membership])
+				m, err := startMembership(c, func(v *View) { shakeHands(links.Load(), v) })
 				require.NoError(t, err)
-				t.Cleanup(func() { require.NoError(t, m.close()) })
+				t.Cleanup(func() { require.NoError(t, m.Close()) })
 				links.Store(m)
-				m.again()
+				m.Renotify()
 				all = append(all, m)
 			}
 			agreed := func() bool {
-				return !slices.ContainsFunc(all, func(m *membership) bool {
-					v := m.view()
-					return len(v.ringNames()) != 2 || v.known != 2 || v.reachable != 2
+				return !slices.ContainsFunc(all, func(m *Membership) bool {
+					v := m.View()
+					return len(v.Owners()) != 2 || v.Divisor != 2 || v.Reachable != 2
 				})
 			}
 			require.Eventually(t, agreed, time.Minute, time.Millisecond)
-			gate, addr := all[0].gate, all[0].self().Gossip.String()
+			gate, addr := all[0].gate, all[0].Self().Gossip.String()
 			packets, err := net.Dial("udp", addr)
 			require.NoError(t, err)
 			defer packets.Close()
@@ -379,17 +379,17 @@ func TestAMemberCannotEndAnotherByGossip(t *testing.T) {
 				send(false, frame(false, 0, plain))
 			}
 			assert.Eventually(t, func() bool {
-				malformed, unauthenticated := all[0].refused()
+				malformed, unauthenticated := all[0].Refused()
 				return malformed+unauthenticated >= uint64(bad)
 			}, 20*time.Second, 10*time.Millisecond, "%d were sent", bad)
 			assert.True(t, agreed())
 			late := testSocketConfig(t, "127.0.0.1:0", addr)
 			late.RPC, late.Keyring = netip.MustParseAddrPort("127.0.0.1:1"), gateConfig(t, secret).Keyring
-			m, err := startMembership(late, func(*memberView) {})
+			m, err := startMembership(late, func(*View) {})
 			require.NoError(t, err)
-			t.Cleanup(func() { require.NoError(t, m.close()) })
-			<-m.triedSeeds()
-			assert.Len(t, m.view().list(), 3, "whoever joins is told of all: they go on")
+			t.Cleanup(func() { require.NoError(t, m.Close()) })
+			<-m.TriedSeeds()
+			assert.Len(t, m.View().List(), 3, "whoever joins is told of all: they go on")
 			assert.Less(t, bytes.Count([]byte(logs.String()), []byte("\n")), 20)
 		})
 	}

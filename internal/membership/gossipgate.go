@@ -1,4 +1,4 @@
-package peerlimit
+package membership
 
 import (
 	"bytes"
@@ -88,7 +88,7 @@ type gossipGate struct {
 	probes int        // so many have been asked for
 }
 
-func newGossipGate(c *memberConfig) (*gossipGate, error) {
+func newGossipGate(c *Config) (*gossipGate, error) {
 	log := c.Logger.With("component", "gossip")
 	g := &gossipGate{
 		label:   append([]byte{gossipHasLabel, byte(len(c.Cluster))}, c.Cluster...),

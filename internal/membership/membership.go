@@ -1,4 +1,4 @@
-package peerlimit
+package membership
 
 import (
 	"context"
@@ -17,34 +17,34 @@ import (
 	"github.com/peerlimit/peerlimit/internal/signal"
 )
 
-// membership is this node's part in gossip: it makes the node known, keeps it in touch with all others, and knows who
+// Membership is this node's part in gossip: it makes the node known, keeps it in touch with all others, and knows who
 // they are. Its goroutines are watch, which alone makes views, and the joiner's.
-type membership struct {
-	firstJoin chan struct{} // see triedSeeds
+type Membership struct {
+	firstJoin chan struct{} // see TriedSeeds
 	identity  string
 	log       *slog.Logger
 	list      *memberlist.Memberlist
 	gate      *gossipGate
 	joiner    *joiner
-	onChange  func(*memberView)
+	onChange  func(*View)
 	changed   signal.Signal // capacity 1: a view is to be made
-	force     atomic.Bool   // and told of even if it is the same
+	forced    atomic.Bool   // and told of even if it is the same
 	young     atomic.Bool   // known.young, to be looked at often
 	goodbyes  memberlist.TransmitLimitedQueue
-	current   atomic.Pointer[memberView]
-	names     atomic.Pointer[knownNames] // changed with mu held
-	living    context.Context            // of watch and the joiner, and
-	stop      context.CancelFunc         // ends them
-	joining   context.Context            // of the joiner, and
-	haltJoins context.CancelFunc         // ends it
-	running   sync.WaitGroup             // watch and the joiner
-	departing sync.WaitGroup             // calls to leave; not added to once closed is set
+	current   atomic.Pointer[View]
+	published atomic.Pointer[Roster] // changed with mu held
+	living    context.Context        // of watch and the joiner, and
+	stop      context.CancelFunc     // ends them
+	joining   context.Context        // of the joiner, and
+	haltJoins context.CancelFunc     // ends it
+	running   sync.WaitGroup         // watch and the joiner
+	departing sync.WaitGroup         // calls to leave; not added to once closed is set
 
 	// mu guards what follows. memberlist takes it under its own lock, so memberlist must not be called under it, and
 	// nothing else that could wait.
 	mu     sync.Mutex
 	nodes  map[string]*gossipNode // those that memberlist has not given up, or only just, and this node
-	known  *knownSet
+	roster *rosterSet
 	own    metadata
 	left   bool // leave was called
 	closed bool
@@ -53,7 +53,7 @@ type membership struct {
 // gossipNode is a copy of what memberlist knows of a member. Its own struct, which it hands out by pointer, is written to
 // under a lock that nobody outside of it can take.
 type gossipNode struct {
-	memberInfo
+	Info
 	fault error     // why its metadata cannot be used; it takes no part then
 	told  bool      // and that this was logged
 	gone  time.Time // when memberlist gave it up; zero while it has not
@@ -68,14 +68,14 @@ const goodbyeGrace = 500 * time.Millisecond
 // the cluster, to three members every 100 ms. That takes 0.8 s with two members, 0.3 s with five, 1.1 s with 1,000.
 const maxAnnounce = 3 * time.Second
 
-// newMembership binds the gossip address and starts memberlist, which meets nobody by itself. The caller must close what is returned, whether or not it starts it.
-func newMembership(c memberConfig) (*membership, error) {
+// New binds the gossip address and starts memberlist, which meets nobody by itself. The caller must close what is returned, whether or not it starts it.
+func New(c Config) (*Membership, error) {
 	logger := gossipLogger(c.Logger)
 	gossip, err := listenGossip(&c, logger)
 	if err != nil {
 		return nil, err
 	}
-	m, err := membershipOfOne(&c, gossip)
+	m, err := newOfOne(&c, gossip)
 	if err == nil {
 		m.list, err = createGossip(&c, gossip, m, logger)
 	}
@@ -85,27 +85,27 @@ func newMembership(c memberConfig) (*membership, error) {
 	if c.Resolver == nil {
 		c.Resolver = net.DefaultResolver
 	}
-	m.joiner = newJoiner(m, m.log, c.Seeds, []netip.AddrPort{gossip.bound(), m.self().Gossip}, c.Resolver)
+	m.joiner = newJoiner(m, m.log, c.Seeds, []netip.AddrPort{gossip.bound(), m.Self().Gossip}, c.Resolver)
 	return m, nil
 }
 
-// start tells the first view, of this node alone, and begins to join the seeds, which it does not wait for. onChange is given
+// Start tells the first view, of this node alone, and begins to join the seeds, which it does not wait for. onChange is given
 // every view: the first before start returns, and then, from one goroutine, each that differs from the one before; where
 // changes come fast it is one for several. It must not call close. start is called once.
-func (m *membership) start(onChange func(*memberView)) {
+func (m *Membership) Start(onChange func(*View)) {
 	m.onChange = onChange
-	onChange(m.view())
+	onChange(m.View())
 	m.running.Go(func() { m.joiner.run(m.joining) })
 	m.running.Go(func() { m.watch(m.living) })
 }
 
-// membershipOfOne returns a membership that knows this node alone, before gossip.
-func membershipOfOne(c *memberConfig, t gossipTransport) (*membership, error) {
+// newOfOne returns a membership that knows this node alone, before gossip.
+func newOfOne(c *Config, t gossipTransport) (*Membership, error) {
 	gossip, err := advertisedGossip(c, t)
 	if err != nil {
 		return nil, err
 	}
-	m := &membership{
+	m := &Membership{
 		identity:  c.Name,
 		log:       c.Logger.With("component", "membership"),
 		gate:      t.gate(),
@@ -119,120 +119,120 @@ func membershipOfOne(c *memberConfig, t gossipTransport) (*membership, error) {
 		m.own.rpcHost = host
 	}
 	self := m.describe(c.Name, gossip, m.own)
-	m.nodes[c.Name] = &gossipNode{memberInfo: self}
-	m.known = newKnownSet(self, c.ExpectMembers, len(c.Seeds), c.SplitMemory)
-	m.young.Store(m.known.young)
-	m.goodbyes.NumNodes = func() int { return m.view().reachable }
-	m.noteKnownLocked()
-	m.current.Store(newView([]memberInfo{self}, nil, m.everyone(), 1))
+	m.nodes[c.Name] = &gossipNode{Info: self}
+	m.roster = newRosterSet(self, c.ExpectMembers, len(c.Seeds), c.SplitMemory)
+	m.young.Store(m.roster.young)
+	m.goodbyes.NumNodes = func() int { return m.View().Reachable }
+	m.publishRosterLocked()
+	m.current.Store(newView([]Info{self}, nil, m.Roster(), 1))
 	m.living, m.stop = context.WithCancel(context.Background())
 	m.joining, m.haltJoins = context.WithCancel(m.living)
 	return m, nil
 }
 
 // describe returns a member from what it says of itself.
-func (m *membership) describe(name string, gossip netip.AddrPort, meta metadata) memberInfo {
+func (m *Membership) describe(name string, gossip netip.AddrPort, meta metadata) Info {
 	host := meta.rpcHost
 	if !host.IsValid() {
 		host = gossip.Addr()
 	}
 	rpc := netip.AddrPortFrom(host, meta.rpcPort)
-	state := gossipIsAlive
+	state := Alive
 	if meta.leaving {
-		state = gossipIsLeaving
+		state = Leaving
 	}
-	return memberInfo{
+	return Info{
 		Name: name, Gossip: gossip, RPC: rpc, State: state, Self: name == m.identity,
 		ProtocolMin: meta.protocolMin, ProtocolMax: meta.protocolMax,
 	}
 }
 
-// view returns the cluster as it is now. The result is never nil and never changed.
-func (m *membership) view() *memberView { return m.current.Load() }
+// View returns the cluster as it is now. The result is never nil and never changed.
+func (m *Membership) View() *View { return m.current.Load() }
 
-// self returns this node as others see it.
-func (m *membership) self() memberInfo {
-	self, _ := m.view().find(m.identity)
+// Self returns this node as others see it.
+func (m *Membership) Self() Info {
+	self, _ := m.View().find(m.identity)
 	return self
 }
 
 // wake asks for a new view. It does not wait.
-func (m *membership) wake() {
+func (m *Membership) wake() {
 	m.changed.Send()
 }
 
-// again has onChange called even if the view stays the same: something else that depends on it has changed.
-func (m *membership) again() {
-	m.force.Store(true)
+// Renotify has onChange called even if the view stays the same: something else that depends on it has changed.
+func (m *Membership) Renotify() {
+	m.forced.Store(true)
 	m.wake()
 }
 
-// everyone returns the known set as it is now, which may be ahead of the view. The result is never nil.
-func (m *membership) everyone() *knownNames { return m.names.Load() }
+// Roster returns the known set as it is now, which may be ahead of the view. The result is never nil.
+func (m *Membership) Roster() *Roster { return m.published.Load() }
 
-// noteKnownLocked makes everyone return what known has. Called with mu held.
-func (m *membership) noteKnownLocked() (changed bool) {
-	last := m.names.Load()
+// publishRosterLocked makes everyone return what known has. Called with mu held.
+func (m *Membership) publishRosterLocked() (changed bool) {
+	last := m.published.Load()
 	if last == nil {
-		last = &knownNames{}
+		last = &Roster{}
 	}
-	next := newKnownNames(m.known, last.generation+1)
-	if next.known == last.known && slices.Equal(next.names, last.names) && slices.Equal(next.doubted, last.doubted) &&
-		slices.Equal(next.told, last.told) && slices.Equal(next.hearsay, last.hearsay) {
+	next := newRoster(m.roster, last.generation+1)
+	if next.Divisor == last.Divisor && slices.Equal(next.Names, last.Names) && slices.Equal(next.Doubted, last.Doubted) &&
+		slices.Equal(next.Told, last.Told) && slices.Equal(next.Hearsay, last.Hearsay) {
 		return false
 	}
-	m.names.Store(next)
+	m.published.Store(next)
 	return true
 }
 
-// departed returns the names that have left or been forgotten, as far as that is remembered. The caller may change it.
-func (m *membership) departed() map[string]bool {
+// Departed returns the names that have left or been forgotten, as far as that is remembered. The caller may change it.
+func (m *Membership) Departed() map[string]bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	names := make(map[string]bool, len(m.known.left)+len(m.known.forgotten))
-	for name := range m.known.left {
+	names := make(map[string]bool, len(m.roster.left)+len(m.roster.forgotten))
+	for name := range m.roster.left {
 		names[name] = true
 	}
-	for name := range m.known.forgotten { // none of them is known: see knownSet.update
+	for name := range m.roster.forgotten { // none of them is known: see rosterSet.update
 		names[name] = true
 	}
 	return names
 }
 
-// learn takes in a member's word, of which full says whether this node has evidence. When it returns, everyone has what was
+// MergeNames takes in a member's word, of which full says whether this node has evidence. When it returns, everyone has what was
 // news, which it reports. It is called often, and mostly there is no news.
-func (m *membership) learn(w *word, full bool) (news bool) {
-	known := m.everyone()
-	if len(known.hearsay) == 0 && len(known.told) == len(known.names) &&
-		!slices.ContainsFunc(w.names, func(name string) bool { return !known.isKnown(name) }) {
+func (m *Membership) MergeNames(w *Word, full bool) (news bool) {
+	known := m.Roster()
+	if len(known.Hearsay) == 0 && len(known.Told) == len(known.Names) &&
+		!slices.ContainsFunc(w.Names, func(name string) bool { return !known.Has(name) }) {
 		return false
 	}
-	return m.change(func(now time.Time) bool { return m.known.learn(w, full, now) })
+	return m.change(func(now time.Time) bool { return m.roster.mergeNames(w, full, now) })
 }
 
-// meet takes in that a member has proved itself: it has pinged or asked this node, or answered it, or a link to it has come
+// AddHeardFrom takes in that a member has proved itself: it has pinged or asked this node, or answered it, or a link to it has come
 // up.
-func (m *membership) meet(name string) (news bool) {
-	if known := m.everyone(); known.isKnown(name) && known.hasProved(name) {
+func (m *Membership) AddHeardFrom(name string) (news bool) {
+	if known := m.Roster(); known.Has(name) && known.hasProved(name) {
 		return false
 	}
-	news = m.change(func(now time.Time) bool { return m.known.meet(name, now) })
+	news = m.change(func(now time.Time) bool { return m.roster.addHeardFrom(name, now) })
 	m.wake()
 	return news
 }
 
-// settled takes in that this node has evidence together with others.
-func (m *membership) settled() {
+// HasMetCluster takes in that this node has evidence together with others.
+func (m *Membership) HasMetCluster() {
 	if m.young.Load() {
-		m.change(func(now time.Time) bool { m.known.settled(now); return true })
+		m.change(func(now time.Time) bool { m.roster.hasMetCluster(now); return true })
 	}
 }
 
 // change changes what is known, and reports whether everyone is different then.
-func (m *membership) change(known func(now time.Time) (news bool)) (news bool) {
+func (m *Membership) change(known func(now time.Time) (news bool)) (news bool) {
 	m.mu.Lock()
-	news = known(time.Now()) && m.noteKnownLocked()
-	m.young.Store(m.known.young)
+	news = known(time.Now()) && m.publishRosterLocked()
+	m.young.Store(m.roster.young)
 	m.mu.Unlock()
 	if news {
 		m.wake()
@@ -241,7 +241,7 @@ func (m *membership) change(known func(now time.Time) (news bool)) (news bool) {
 }
 
 // watch makes a new view whenever something has changed or is to be forgotten, until ctx ends.
-func (m *membership) watch(ctx context.Context) {
+func (m *Membership) watch(ctx context.Context) {
 	tried := m.joiner.tried
 	defer func() {
 		if tried != nil {
@@ -270,18 +270,18 @@ func (m *membership) watch(ctx context.Context) {
 
 // refresh makes a view of what is known now, and tells when it differs from the last. It returns after what time the next
 // one is due even if nothing happens.
-func (m *membership) refresh() (again time.Duration) {
+func (m *Membership) refresh() (again time.Duration) {
 	now := time.Now()
 	m.mu.Lock()
 	alive, strangers, again := m.aliveLocked(now)
-	m.known.update(alive, now)
-	members := append(m.known.presentMembers(), m.known.lostMembers()...)
-	unproved := slices.Clone(m.known.unproved)
-	m.noteKnownLocked()
-	m.young.Store(m.known.young)
-	known := m.everyone()
-	_, reachable := m.known.reach()
-	if at, ok := m.known.nextExpiry(); ok {
+	m.roster.update(alive, now)
+	members := append(m.roster.presentMembers(), m.roster.failedMembers()...)
+	unproved := slices.Clone(m.roster.unproved)
+	m.publishRosterLocked()
+	m.young.Store(m.roster.young)
+	known := m.Roster()
+	_, reachable := m.roster.divisor()
+	if at, ok := m.roster.nextExpiry(); ok {
 		again = min(again, at.Sub(now))
 	}
 	m.mu.Unlock()
@@ -290,13 +290,13 @@ func (m *membership) refresh() (again time.Duration) {
 		m.log.Warn("member left out: its metadata cannot be used", "member", s.Name, "addr", s.Gossip, "err", s.fault)
 	}
 	next := newView(members, unproved, known, reachable)
-	last := m.view()
-	if forced := m.force.Swap(false); forced || !next.equal(last) {
+	last := m.View()
+	if forced := m.forced.Swap(false); forced || !next.equal(last) {
 		m.current.Store(next)
 		m.logChanges(last, next)
-		if slices.ContainsFunc(last.members, func(i memberInfo) bool {
+		if slices.ContainsFunc(last.Members, func(i Info) bool {
 			after, ok := next.find(i.Name)
-			return !ok || after.State == gossipIsFailed && i.State != gossipIsFailed
+			return !ok || after.State == Failed && i.State != Failed
 		}) {
 			m.joiner.hurry()
 		}
@@ -307,10 +307,10 @@ func (m *membership) refresh() (again time.Duration) {
 
 // aliveLocked drops the members that are gone and returns the others, then those whose metadata was found to be unusable
 // since it was last called, and after what time the next one is to be dropped, at most an hour. Called with mu held.
-func (m *membership) aliveLocked(now time.Time) (alive []memberInfo, strangers []gossipNode, again time.Duration) {
-	alive, again = make([]memberInfo, 0, len(m.nodes)), time.Hour
+func (m *Membership) aliveLocked(now time.Time) (alive []Info, strangers []gossipNode, again time.Duration) {
+	alive, again = make([]Info, 0, len(m.nodes)), time.Hour
 	for name, node := range m.nodes {
-		left := m.known.hasLeft(name, now)
+		left := m.roster.hasLeft(name, now)
 		if !node.gone.IsZero() {
 			rest := goodbyeGrace - now.Sub(node.gone)
 			if left || rest <= 0 {
@@ -322,7 +322,7 @@ func (m *membership) aliveLocked(now time.Time) (alive []memberInfo, strangers [
 		switch {
 		case left: // and gossip is late
 		case node.fault == nil:
-			alive = append(alive, node.memberInfo)
+			alive = append(alive, node.Info)
 		case !node.told:
 			node.told = true
 			strangers = append(strangers, *node)
@@ -331,14 +331,14 @@ func (m *membership) aliveLocked(now time.Time) (alive []memberInfo, strangers [
 	return alive, strangers, again
 }
 
-func (m *membership) logChanges(last, next *memberView) {
-	for _, i := range next.members {
+func (m *Membership) logChanges(last, next *View) {
+	for _, i := range next.Members {
 		before, ok := last.find(i.Name)
 		if !ok || before.State != i.State {
 			m.log.Info("member is "+i.State.String(), "member", i.Name, "addr", i.Gossip)
 		}
 	}
-	for _, i := range last.members {
+	for _, i := range last.Members {
 		if _, ok := next.find(i.Name); !ok {
 			m.log.Info("member is gone", "member", i.Name, "addr", i.Gossip, "was", i.State.String())
 		}
@@ -346,7 +346,7 @@ func (m *membership) logChanges(last, next *memberView) {
 }
 
 // memberAt reports whether gossip has a member at that address, this node included.
-func (m *membership) memberAt(addr netip.AddrPort) bool {
+func (m *Membership) memberAt(addr netip.AddrPort) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, node := range m.nodes {
@@ -357,11 +357,11 @@ func (m *membership) memberAt(addr netip.AddrPort) bool {
 	return false
 }
 
-// lostAddrs returns where lost members were.
-func (m *membership) lostAddrs() []netip.AddrPort {
+// failedAddrs returns where lost members were.
+func (m *Membership) failedAddrs() []netip.AddrPort {
 	var addrs []netip.AddrPort
-	for _, i := range m.view().members {
-		if i.State == gossipIsFailed {
+	for _, i := range m.View().Members {
+		if i.State == Failed {
 			addrs = append(addrs, i.Gossip)
 		}
 	}
@@ -369,9 +369,9 @@ func (m *membership) lostAddrs() []netip.AddrPort {
 }
 
 // someMember returns the gossip address of another member, picked at random.
-func (m *membership) someMember() (addr netip.AddrPort, ok bool) {
-	others := slices.DeleteFunc(slices.Clone(m.view().members), func(i memberInfo) bool {
-		return i.Self || i.State == gossipIsFailed
+func (m *Membership) someMember() (addr netip.AddrPort, ok bool) {
+	others := slices.DeleteFunc(slices.Clone(m.View().Members), func(i Info) bool {
+		return i.Self || i.State == Failed
 	})
 	if len(others) == 0 {
 		return netip.AddrPort{}, false
@@ -380,32 +380,32 @@ func (m *membership) someMember() (addr netip.AddrPort, ok bool) {
 }
 
 // otherSeeds takes in how many seeds there are, this node not counted.
-func (m *membership) otherSeeds(n int) {
+func (m *Membership) otherSeeds(n int) {
 	m.mu.Lock()
-	m.known.seeds = n
+	m.roster.seeds = n
 	m.mu.Unlock()
 	m.wake()
 }
 
 // join meets the node at addr: both learn of everyone the other knows.
-func (m *membership) join(addr netip.AddrPort) error {
+func (m *Membership) join(addr netip.AddrPort) error {
 	_, err := m.list.Join([]string{addr.String()})
 	return err
 }
 
-// triedSeeds is closed when every seed has been tried once, whatever came of it, or the membership was closed. The view then
+// TriedSeeds is closed when every seed has been tried once, whatever came of it, or the membership was closed. The view then
 // shows the members that were met.
-func (m *membership) triedSeeds() <-chan struct{} { return m.firstJoin }
+func (m *Membership) TriedSeeds() <-chan struct{} { return m.firstJoin }
 
-// refused returns how many packets and streams of gossip made no sense, and how many were not this cluster's.
-func (m *membership) refused() (malformed, unauthenticated uint64) {
+// Refused returns how many packets and streams of gossip made no sense, and how many were not this cluster's.
+func (m *Membership) Refused() (malformed, unauthenticated uint64) {
 	return m.gate.malformed.Load(), m.gate.strangers.Load()
 }
 
-// setLeaving tells the cluster that this node is going to leave, so that others take over what it owns. It waits until
+// AnnounceLeaving tells the cluster that this node is going to leave, so that others take over what it owns. It waits until
 // that has been sent often enough to reach everyone, at most 3 s or until the deadline of ctx. An error means that it was
 // not, or not yet: gossip goes on with it.
-func (m *membership) setLeaving(ctx context.Context) error {
+func (m *Membership) AnnounceLeaving(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -414,7 +414,7 @@ func (m *membership) setLeaving(ctx context.Context) error {
 	m.own.leaving = true
 	m.mu.Unlock()
 	if closed {
-		return errMembershipClosed
+		return ErrClosed
 	}
 	if already {
 		return nil
@@ -430,18 +430,18 @@ func (m *membership) setLeaving(ctx context.Context) error {
 	return nil
 }
 
-// leave says goodbye, so that others know at once that this node has left and has not failed, and waits until that has
+// Leave says goodbye, so that others know at once that this node has left and has not failed, and waits until that has
 // been sent often enough to reach everyone, or for the timeout, which must be positive. Nothing is joined any more. A
 // second call does nothing. The membership must still be closed, later, to let others ask for what they missed.
-func (m *membership) leave(timeout time.Duration) error {
+func (m *Membership) Leave(timeout time.Duration) error {
 	m.mu.Lock()
 	if m.closed {
 		m.mu.Unlock()
-		return errMembershipClosed
+		return ErrClosed
 	}
 	again := m.left
 	m.left = true
-	remember := m.known.tombstoneMemory()
+	remember := m.roster.tombstoneMemory()
 	m.departing.Add(1)
 	m.mu.Unlock()
 	defer m.departing.Done()
@@ -453,7 +453,7 @@ func (m *membership) leave(timeout time.Duration) error {
 	deadline := time.NewTimer(timeout)
 	defer deadline.Stop()
 	sent := make(chan struct{})
-	m.goodbyes.QueueBroadcast(newGoodbye(departure{m.identity, remember}, m.everyone().told, func() { close(sent) }))
+	m.goodbyes.QueueBroadcast(newGoodbye(departure{m.identity, remember}, m.Roster().Told, func() { close(sent) }))
 	err := m.list.Leave(timeout)
 	if err == nil && m.list.NumMembers() > 0 {
 		select {
@@ -468,10 +468,10 @@ func (m *membership) leave(timeout time.Duration) error {
 	return nil
 }
 
-// close ends gossip at once, without a goodbye if leave was not called, and waits for all of its goroutines: mostly at
+// Close ends gossip at once, without a goodbye if leave was not called, and waits for all of its goroutines: mostly at
 // once; a second, or several while the node takes itself to be unwell, when somebody is being probed in vain. It waits
 // for a leave that is under way, too. It can be called more than once.
-func (m *membership) close() error {
+func (m *Membership) Close() error {
 	m.mu.Lock()
 	m.closed = true
 	m.mu.Unlock()

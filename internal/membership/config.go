@@ -1,4 +1,4 @@
-package peerlimit
+package membership
 
 import (
 	"context"
@@ -12,15 +12,15 @@ import (
 	"github.com/peerlimit/peerlimit/transport"
 )
 
-// errAdvertise means that the address to advertise cannot be told from the one that is bound.
-var errAdvertise = errors.New("it must be the address that other nodes reach")
+// ErrAdvertise means that the address to advertise cannot be told from the one that is bound.
+var ErrAdvertise = errors.New("it must be the address that other nodes reach")
 
-// errMembershipClosed means that close was called.
-var errMembershipClosed = errors.New("peerlimit: membership closed")
+// ErrClosed means that close was called.
+var ErrClosed = errors.New("peerlimit: membership closed")
 
-// memberConfig is what a membership is made of. Fields have been checked: there are no defaults but those named.
-type memberConfig struct {
-	// Name is the node's identity, as newIdentity makes it: no other process ever has it.
+// Config is what a membership is made of. Fields have been checked: there are no defaults but those named.
+type Config struct {
+	// Name is the node's identity, as NewIdentity makes it: no other process ever has it.
 	Name string
 
 	// Cluster is the label of all gossip; members with another one are not heard. At most 255 bytes.
@@ -46,8 +46,8 @@ type memberConfig struct {
 	Keyring *memberlist.Keyring
 
 	// Seeds are joined until all are members. Resolver looks up those that are names; nil means net.DefaultResolver.
-	Seeds    []memberSeed
-	Resolver resolver
+	Seeds    []Seed
+	Resolver Resolver
 
 	// ExpectMembers is how many members count at least until that many were seen. Zero means no expectation.
 	ExpectMembers int
@@ -62,14 +62,14 @@ type memberConfig struct {
 	Logger *slog.Logger
 }
 
-// memberSeed is an address to join.
-type memberSeed struct {
+// Seed is an address to join.
+type Seed struct {
 	Text string // as the user has written it
 	Host string // an address or a name
 	Port uint16
 }
 
-// resolver looks up names; a *net.Resolver is one.
-type resolver interface {
+// Resolver looks up names; a *net.Resolver is one.
+type Resolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }

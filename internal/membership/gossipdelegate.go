@@ -1,4 +1,4 @@
-package peerlimit
+package membership
 
 import (
 	"fmt"
@@ -13,7 +13,7 @@ import (
 )
 
 // createGossip starts memberlist. It does not shut t down when it fails.
-func createGossip(c *memberConfig, t gossipTransport, m *membership, logger *log.Logger) (*memberlist.Memberlist, error) {
+func createGossip(c *Config, t gossipTransport, m *Membership, logger *log.Logger) (*memberlist.Memberlist, error) {
 	config := gossipConfig(c, t, m, logger)
 	m.goodbyes.RetransmitMult = config.RetransmitMult
 	list, err := createLabelled(config)
@@ -25,7 +25,7 @@ func createGossip(c *memberConfig, t gossipTransport, m *membership, logger *log
 
 // gossipConfig returns memberlist's configuration: its values for a local network, with the exceptions below; then
 // whatever Config.Memberlist sets; then what is the node's own.
-func gossipConfig(c *memberConfig, t gossipTransport, m *membership, logger *log.Logger) *memberlist.Config {
+func gossipConfig(c *Config, t gossipTransport, m *Membership, logger *log.Logger) *memberlist.Config {
 	list := memberlist.DefaultLANConfig()
 
 	// Whoever hears of news sends it on RetransmitMult times, to three members at a time, and who misses it has a wrong
@@ -48,7 +48,7 @@ func gossipConfig(c *memberConfig, t gossipTransport, m *membership, logger *log
 	if c.Memberlist != nil {
 		c.Memberlist(list)
 	}
-	advertised := m.self().Gossip
+	advertised := m.Self().Gossip
 	list.Name = c.Name
 	list.Transport = t
 	list.Label, list.SkipInboundLabelCheck = c.Cluster, false
@@ -57,7 +57,7 @@ func gossipConfig(c *memberConfig, t gossipTransport, m *membership, logger *log
 	list.SecretKey, list.Keyring = nil, c.Keyring
 	list.GossipVerifyIncoming, list.GossipVerifyOutgoing = true, true
 	list.DelegateProtocolMin, list.DelegateProtocolVersion, list.DelegateProtocolMax = 0, 0, 0
-	d := gossipDelegate{membership: m, protocol: list.ProtocolVersion}
+	d := gossipDelegate{Membership: m, protocol: list.ProtocolVersion}
 	list.Delegate, list.Events, list.Alive = d, d, d
 	list.Conflict, list.Merge, list.Ping = nil, nil, nil
 	list.Logger, list.LogOutput = logger, nil
@@ -67,7 +67,7 @@ func gossipConfig(c *memberConfig, t gossipTransport, m *membership, logger *log
 // gossipDelegate is what memberlist calls. It calls some of it under its own lock, so everything here is quick: it copies,
 // asks for a new view, and returns.
 type gossipDelegate struct {
-	*membership
+	*Membership
 	protocol uint8 // the version of memberlist's protocol that this node speaks
 }
 
@@ -83,7 +83,7 @@ func (d gossipDelegate) NotifyAlive(n *memberlist.Node) error {
 	switch {
 	case n.Name == "" || len(n.Name) > wire.MaxIdentityLen:
 		return fmt.Errorf("its name has %d bytes", len(n.Name))
-	case !isLabel(n.Name):
+	case !IsLabel(n.Name):
 		return fmt.Errorf("its name is %q, which no node would have", n.Name)
 	case n.PMin > d.protocol || n.PMax < d.protocol || n.PCur < n.PMin || n.PCur > n.PMax || n.PCur < memberlist.ProtocolVersionMin:
 		return fmt.Errorf("it speaks gossip protocol %d of %d to %d, this node %d", n.PCur, n.PMin, n.PMax, d.protocol)
@@ -107,10 +107,10 @@ func (d gossipDelegate) isFull(name string) bool {
 }
 
 // NotifyJoin is called for a new member and for one that had been given up.
-func (d gossipDelegate) NotifyJoin(n *memberlist.Node) { d.take(n) }
+func (d gossipDelegate) NotifyJoin(n *memberlist.Node) { d.recordNode(n) }
 
 // NotifyUpdate is called for new metadata.
-func (d gossipDelegate) NotifyUpdate(n *memberlist.Node) { d.take(n) }
+func (d gossipDelegate) NotifyUpdate(n *memberlist.Node) { d.recordNode(n) }
 
 // NotifyLeave is called for a member that was given up and for one that has left. Which, the goodbye tells.
 func (d gossipDelegate) NotifyLeave(n *memberlist.Node) {
@@ -125,8 +125,8 @@ func (d gossipDelegate) NotifyLeave(n *memberlist.Node) {
 	d.wake()
 }
 
-// take copies what memberlist knows of a member.
-func (d gossipDelegate) take(n *memberlist.Node) {
+// recordNode copies what memberlist knows of a member.
+func (d gossipDelegate) recordNode(n *memberlist.Node) {
 	node := &gossipNode{}
 	meta, err := decodeMetadata(n.Meta)
 	ip, ok := netip.AddrFromSlice(n.Addr)
@@ -135,10 +135,10 @@ func (d gossipDelegate) take(n *memberlist.Node) {
 	}
 	gossip := netip.AddrPortFrom(ip.Unmap(), n.Port)
 	if err != nil {
-		node.memberInfo = memberInfo{Name: n.Name, Gossip: gossip}
+		node.Info = Info{Name: n.Name, Gossip: gossip}
 		node.fault = err
 	} else {
-		node.memberInfo = d.describe(n.Name, gossip, meta)
+		node.Info = d.describe(n.Name, gossip, meta)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -160,7 +160,7 @@ func (d gossipDelegate) NodeMeta(int) []byte {
 }
 
 // NotifyMsg receives a goodbye.
-func (d gossipDelegate) NotifyMsg(note []byte) { d.hear(note) }
+func (d gossipDelegate) NotifyMsg(note []byte) { d.takeNote(note) }
 
 // GetBroadcasts returns the goodbyes that there is room for.
 func (d gossipDelegate) GetBroadcasts(overhead, limit int) [][]byte {
@@ -171,19 +171,19 @@ func (d gossipDelegate) GetBroadcasts(overhead, limit int) [][]byte {
 func (d gossipDelegate) LocalState(bool) []byte {
 	now := time.Now()
 	d.mu.Lock()
-	departures := d.known.departures(now)
+	departures := d.roster.departures(now)
 	if d.left {
-		departures = append(departures, departure{d.identity, d.known.tombstoneMemory()})
+		departures = append(departures, departure{d.identity, d.roster.tombstoneMemory()})
 	}
 	d.mu.Unlock()
-	return appendKnown(encodeDepartures(departures), d.everyone().told)
+	return appendKnown(encodeDepartures(departures), d.Roster().Told)
 }
 
 // MergeRemoteState receives all departures that another node remembers, and the names that it knows.
-func (d gossipDelegate) MergeRemoteState(note []byte, _ bool) { d.hear(note) }
+func (d gossipDelegate) MergeRemoteState(note []byte, _ bool) { d.takeNote(note) }
 
-// hear takes in departures, and passes on those that are news about members; and known names.
-func (d gossipDelegate) hear(note []byte) {
+// takeNote takes in departures, and passes on those that are news about members; and known names.
+func (d gossipDelegate) takeNote(note []byte) {
 	departures, known, err := decodeNote(note)
 	if err != nil {
 		d.log.Debug("gossip note ignored", "bytes", len(note), "err", err)
@@ -192,17 +192,17 @@ func (d gossipDelegate) hear(note []byte) {
 	var news []departure
 	now := time.Now()
 	d.mu.Lock()
-	learned := d.known.heardOf(known, now)
+	learned := d.roster.heardOf(known, now)
 	for _, gone := range departures {
-		proved := d.known.hasProved(gone.name)
-		if d.known.retire(gone.name, gone.remember, now) {
+		proved := d.roster.hasProved(gone.name)
+		if d.roster.retire(gone.name, gone.remember, now) {
 			news = append(news, gone)
-			learned = proved && d.known.bequeath(gone.name, known, now) || learned
+			learned = proved && d.roster.bequeath(gone.name, known, now) || learned
 		}
 	}
 	d.mu.Unlock()
 	for _, gone := range news {
-		d.goodbyes.QueueBroadcast(newGoodbye(gone, d.everyone().told, func() {}))
+		d.goodbyes.QueueBroadcast(newGoodbye(gone, d.Roster().Told, func() {}))
 	}
 	if len(news) > 0 || learned {
 		d.wake()
