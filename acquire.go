@@ -99,8 +99,8 @@ func (k *keeper) questionTo(r *holding.Round, peer string, parts []uint16) *wire
 func (k *keeper) hear(r *holding.Round, peer string, q *wire.AcquireRequest, ans *wire.AcquireResponse) (answered bool) {
 	n := k.node
 	n.reach.Hear(ans.Heard)
-	n.meet(peer)
-	n.learn(&membership.Word{Teller: peer, Names: ans.Known, Hearsay: ans.Hearsay})
+	n.addHeardFrom(peer)
+	n.mergeNames(&membership.Word{Teller: peer, Names: ans.Known, Hearsay: ans.Hearsay})
 	var gained gains
 	for i := range ans.Parts {
 		a := &ans.Parts[i]

@@ -28,11 +28,11 @@ func (n *Node) onQuestion(from string, q *wire.AcquireRequest) (*wire.AcquireRes
 		return nil, errUncountable
 	}
 	if from == q.Ballot.By {
-		n.meet(from)
+		n.addHeardFrom(from)
 	} else { // it came through another member, which is that one's word
-		n.learn(&membership.Word{Teller: from, Names: []string{q.Ballot.By}})
+		n.mergeNames(&membership.Word{Teller: from, Names: []string{q.Ballot.By}})
 	}
-	n.learn(&membership.Word{Teller: q.Ballot.By, Names: q.Known, Hearsay: q.Hearsay})
+	n.mergeNames(&membership.Word{Teller: q.Ballot.By, Names: q.Known, Hearsay: q.Hearsay})
 	n.reach.Check(n.now())
 	ans := &wire.AcquireResponse{}
 	budget, changed := n.settings.pieces.answer, false

@@ -60,9 +60,9 @@ type Node struct {
 	limiters map[string]*Limiter
 	changed  chan struct{} // closed and replaced when members or links change
 
-	// knownMu guards known, and makes one step of comparing it and setting reach's.
-	knownMu sync.Mutex
-	known   uint64 // generation of the known set that reach has
+	// rosterMu guards rosterGeneration, and makes one step of comparing it and setting reach's.
+	rosterMu         sync.Mutex
+	rosterGeneration uint64 // of the roster that reach has
 
 	// Only rebuild uses these, in membership's one goroutine.
 	peers   map[string]*peer  // that route refers to, so that a peer stays the same through ring changes
@@ -421,7 +421,7 @@ func (n *Node) memberOf(p *peer) Member {
 // after every change.
 func (n *Node) rebuild(view *membership.View) {
 	n.tellChanges(view)
-	n.reckonWith(&view.Roster)
+	n.applyRoster(&view.Roster)
 	old, unproved := n.peers, n.unproved
 	n.peers = n.connectPeers(view)
 	n.unproved = view.Unproved
@@ -441,29 +441,29 @@ func (n *Node) rebuild(view *membership.View) {
 	n.wakeWaiters()
 }
 
-// learn takes in a member's word for names. When it returns, evidence, verdicts and rounds reckon with it.
-func (n *Node) learn(w *membership.Word) {
+// mergeNames takes in a member's word for names. When it returns, evidence, verdicts and rounds reckon with it.
+func (n *Node) mergeNames(w *membership.Word) {
 	if n.membership.MergeNames(w, n.reach.IsFull(n.now())) {
-		n.reckonWith(n.membership.Roster())
+		n.applyRoster(n.membership.Roster())
 	}
 }
 
-// meet takes in that a member has proved itself to this node.
-func (n *Node) meet(name string) {
+// addHeardFrom takes in that a member has proved itself to this node.
+func (n *Node) addHeardFrom(name string) {
 	if n.membership.AddHeardFrom(name) {
-		n.reckonWith(n.membership.Roster())
+		n.applyRoster(n.membership.Roster())
 	}
 }
 
-// reckonWith makes a known set the one that evidence is judged by, unless a newer one is.
-func (n *Node) reckonWith(known *membership.Roster) {
-	n.knownMu.Lock()
-	if known.Generation() > n.known {
-		n.known = known.Generation()
+// applyRoster makes a known set the one that evidence is judged by, unless a newer one is.
+func (n *Node) applyRoster(known *membership.Roster) {
+	n.rosterMu.Lock()
+	if known.Generation() > n.rosterGeneration {
+		n.rosterGeneration = known.Generation()
 		n.reach.SetKnown(known.Names, known.Divisor, n.now())
 		n.reach.SetDoubted(known.Doubted, n.now())
 	}
-	n.knownMu.Unlock()
+	n.rosterMu.Unlock()
 	n.evidence.LookAgain()
 	n.keeper.wake()
 }
@@ -572,7 +572,7 @@ func (n *Node) tellChanges(view *membership.View) {
 func (n *Node) linkChanged(change transport.LinkChange) {
 	switch change.State {
 	case transport.LinkUp:
-		n.meet(change.Peer.Name)
+		n.addHeardFrom(change.Peer.Name)
 		n.events.emit(EventLinkUp, change.Peer.Name, change.Peer.Addr)
 		n.evidence.LookAgain()
 		n.keeper.wake()

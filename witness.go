@@ -16,9 +16,9 @@ func (n *Node) witnessing() quorum.IO {
 		Ping:  n.pingWitness,
 		Judge: n.askVerdict,
 		Learn: func(witness string, p *wire.Pong) {
-			n.learn(&membership.Word{Teller: witness, Names: p.Known, Hearsay: p.Hearsay, Full: p.Full})
+			n.mergeNames(&membership.Word{Teller: witness, Names: p.Known, Hearsay: p.Hearsay, Full: p.Full})
 		},
-		Meet:    n.meet,
+		Meet:    n.addHeardFrom,
 		Settled: func() { n.membership.HasMetCluster() },
 		Known: func() quorum.Told {
 			known := n.membership.Roster()
