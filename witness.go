@@ -19,7 +19,7 @@ func (n *Node) witnessing() quorum.IO {
 			n.mergeNames(&membership.Word{Teller: witness, Names: p.Known, Hearsay: p.Hearsay, Full: p.Full})
 		},
 		Meet:    n.addHeardFrom,
-		Settled: func() { n.membership.HasMetCluster() },
+		Settled: func() { n.membership.NoteQuorum() },
 		Known: func() quorum.Told {
 			known := n.membership.Roster()
 			return quorum.Told{Digest: known.Digest, Names: known.Told, Hearsay: known.Hearsay}

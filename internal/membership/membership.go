@@ -17,8 +17,8 @@ import (
 	"github.com/peerlimit/peerlimit/internal/signal"
 )
 
-// Membership is this node's part in gossip: it makes the node known, keeps it in touch with all others, and knows who
-// they are. Its goroutines are watch, which alone makes views, and the joiner's.
+// Membership is this node's part in gossip: it makes the node known, keeps it in touch with all others, and knows which there
+// are. Its goroutines are watch, which alone makes views, and the joiner's.
 type Membership struct {
 	firstJoin chan struct{} // see TriedSeeds
 	identity  string
@@ -29,7 +29,7 @@ type Membership struct {
 	onChange  func(*View)
 	changed   signal.Signal // capacity 1: a view is to be made
 	forced    atomic.Bool   // and told of even if it is the same
-	young     atomic.Bool   // known.young, to be looked at often
+	young     atomic.Bool   // roster.young, to be looked at often
 	goodbyes  memberlist.TransmitLimitedQueue
 	current   atomic.Pointer[View]
 	published atomic.Pointer[Roster] // changed with mu held
@@ -68,7 +68,8 @@ const goodbyeGrace = 500 * time.Millisecond
 // the cluster, to three members every 100 ms. That takes 0.8 s with two members, 0.3 s with five, 1.1 s with 1,000.
 const maxAnnounce = 3 * time.Second
 
-// New binds the gossip address and starts memberlist, which meets nobody by itself. The caller must close what is returned, whether or not it starts it.
+// New binds the gossip address and starts memberlist, which meets nobody by itself. An error wraps the network's or matches
+// ErrAdvertise. The caller must close the membership, whether or not it starts it.
 func New(c Config) (*Membership, error) {
 	logger := gossipLogger(c.Logger)
 	gossip, err := listenGossip(&c, logger)
@@ -90,8 +91,8 @@ func New(c Config) (*Membership, error) {
 }
 
 // Start tells the first view, of this node alone, and begins to join the seeds, which it does not wait for. onChange is given
-// every view: the first before start returns, and then, from one goroutine, each that differs from the one before; where
-// changes come fast it is one for several. It must not call close. start is called once.
+// every view: the first before Start returns, and then, from one goroutine, each that differs from the one before; where
+// changes come fast it is one for several. It must not call Close. Start is called once.
 func (m *Membership) Start(onChange func(*View)) {
 	m.onChange = onChange
 	onChange(m.View())
@@ -167,10 +168,11 @@ func (m *Membership) Renotify() {
 	m.wake()
 }
 
-// Roster returns the known set as it is now, which may be ahead of the view. The result is never nil.
+// Roster returns the members that a limit is divided by as they are now, which may be ahead of the view. The result is never
+// nil.
 func (m *Membership) Roster() *Roster { return m.published.Load() }
 
-// publishRosterLocked makes everyone return what known has. Called with mu held.
+// publishRosterLocked makes Roster return what roster has. Called with mu held.
 func (m *Membership) publishRosterLocked() (changed bool) {
 	last := m.published.Load()
 	if last == nil {
@@ -193,14 +195,14 @@ func (m *Membership) Departed() map[string]bool {
 	for name := range m.roster.left {
 		names[name] = true
 	}
-	for name := range m.roster.forgotten { // none of them is known: see rosterSet.update
+	for name := range m.roster.forgotten { // none of them counts: see rosterSet.update
 		names[name] = true
 	}
 	return names
 }
 
-// MergeNames takes in a member's word, of which full says whether this node has evidence. When it returns, everyone has what was
-// news, which it reports. It is called often, and mostly there is no news.
+// MergeNames takes in a member's word; full says whether this node has its quorum. It reports whether there was news, which
+// Roster has then. It is called often, and mostly there is no news.
 func (m *Membership) MergeNames(w *Word, full bool) (news bool) {
 	known := m.Roster()
 	if len(known.Hearsay) == 0 && len(known.Told) == len(known.Names) &&
@@ -210,8 +212,8 @@ func (m *Membership) MergeNames(w *Word, full bool) (news bool) {
 	return m.change(func(now time.Time) bool { return m.roster.mergeNames(w, full, now) })
 }
 
-// AddHeardFrom takes in that a member has proved itself: it has pinged or asked this node, or answered it, or a link to it has come
-// up.
+// AddHeardFrom takes in that a member has proved itself: it has pinged or asked this node, or answered it, or a link
+// to it has come up. It reports whether Roster has changed.
 func (m *Membership) AddHeardFrom(name string) (news bool) {
 	if known := m.Roster(); known.Has(name) && known.hasProved(name) {
 		return false
@@ -221,17 +223,17 @@ func (m *Membership) AddHeardFrom(name string) (news bool) {
 	return news
 }
 
-// HasMetCluster takes in that this node has evidence together with others.
-func (m *Membership) HasMetCluster() {
+// NoteQuorum takes in that this node has its quorum together with others: it has met its cluster.
+func (m *Membership) NoteQuorum() {
 	if m.young.Load() {
-		m.change(func(now time.Time) bool { m.roster.hasMetCluster(now); return true })
+		m.change(func(now time.Time) bool { m.roster.noteQuorum(now); return true })
 	}
 }
 
-// change changes what is known, and reports whether everyone is different then.
-func (m *Membership) change(known func(now time.Time) (news bool)) (news bool) {
+// change changes the roster, and reports whether Roster is different then.
+func (m *Membership) change(roster func(now time.Time) (news bool)) (news bool) {
 	m.mu.Lock()
-	news = known(time.Now()) && m.publishRosterLocked()
+	news = roster(time.Now()) && m.publishRosterLocked()
 	m.young.Store(m.roster.young)
 	m.mu.Unlock()
 	if news {
@@ -268,7 +270,7 @@ func (m *Membership) watch(ctx context.Context) {
 	}
 }
 
-// refresh makes a view of what is known now, and tells when it differs from the last. It returns after what time the next
+// refresh makes a view of gossip and the roster as they are now, and tells when it differs from the last. It returns after what time the next
 // one is due even if nothing happens.
 func (m *Membership) refresh() (again time.Duration) {
 	now := time.Now()

@@ -2,12 +2,13 @@ package membership
 
 import (
 	"cmp"
-	"github.com/peerlimit/peerlimit/internal/ring"
 	"maps"
 	"math"
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/ring"
 )
 
 const (
@@ -260,8 +261,8 @@ func (k *rosterSet) drop(name string) {
 	}
 }
 
-// hasMetCluster takes in that this node has evidence with others: its cluster is whom that was with, and whom those know.
-func (k *rosterSet) hasMetCluster(now time.Time) {
+// noteQuorum takes in that this node has evidence with others: its cluster is whom that was with, and whom those know.
+func (k *rosterSet) noteQuorum(now time.Time) {
 	if k.young {
 		k.young = false
 		k.expire(now)
@@ -341,13 +342,13 @@ func (k *rosterSet) forget(name string, now time.Time) {
 	k.forgotten[name] = now.Add(k.tombstoneMemory())
 }
 
-// names returns all known names, sorted.
+// names returns all names that count, sorted.
 func (k *rosterSet) names() []string { return slices.Sorted(maps.Keys(k.members)) }
 
 // doubted returns the names that are doubted, sorted.
 func (k *rosterSet) doubted() []string { return slices.Sorted(maps.Keys(k.doubts)) }
 
-// told returns the known names that others are told, and those of them that have not proved themselves here. What gossip
+// told returns the names that others are told, and those of them that have not proved themselves here. What gossip
 // alone has told of is passed on by gossip alone.
 func (k *rosterSet) told() (names, hearsay []string) {
 	names = make([]string, 0, len(k.members))
@@ -510,9 +511,9 @@ func (k *rosterSet) expireHearsay(now time.Time) {
 
 // noteMajority keeps majoritySince.
 func (k *rosterSet) noteMajority(now time.Time) {
-	known, reachable := k.divisor()
+	divisor, reachable := k.divisor()
 	switch {
-	case 2*reachable <= known:
+	case 2*reachable <= divisor:
 		k.majoritySince = time.Time{}
 	case k.majoritySince.IsZero():
 		k.majoritySince = now
@@ -593,13 +594,13 @@ func (k *rosterSet) nextExpiry() (at time.Time, ok bool) {
 }
 
 // divisor returns by how many members a limit is divided and how many of them gossip has not given up. Both count this
-// node: 1 <= reachable <= known.
-func (k *rosterSet) divisor() (known, reachable int) {
-	known = max(len(k.members), k.expect)
+// node: 1 <= reachable <= divisor.
+func (k *rosterSet) divisor() (divisor, reachable int) {
+	divisor = max(len(k.members), k.expect)
 	if !k.met {
-		known = max(known, 1+k.seeds)
+		divisor = max(divisor, 1+k.seeds)
 	}
-	return known, k.alive
+	return divisor, k.alive
 }
 
 // presentMembers returns the members that count and that gossip has not given up.

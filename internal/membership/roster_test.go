@@ -183,7 +183,7 @@ func TestKnownIsSettled(t *testing.T) {
 	s.addHeardFrom("b", s.now)
 	s.told("b", false, "a", "b", "c")
 	s.assertReach(t, 6, 6)
-	s.hasMetCluster(s.now)
+	s.noteQuorum(s.now)
 	s.assertReach(t, 3, 3)
 
 	s = newKnownScript(0, 1)

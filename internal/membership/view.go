@@ -10,37 +10,38 @@ import (
 // View is the cluster at one moment. It is never changed, nor is any slice that its methods return.
 type View struct {
 	// Members has everyone that limits are divided by, sorted by name: this node, the members that gossip has not given
-	// up, and the lost ones that still count. Who has left is not in it.
+	// up, and the failed ones that still count. Members that have left are not in it.
 	Members []Info
 
 	// Unproved are members that gossip tells of and that do not count: they have not proved themselves yet. Links to them are
 	// made, which is how they do.
 	Unproved []Info
 
-	memberNames []string // of members
-	owners      []string // of members that own keys
+	memberNames []string // of Members
+	owners      []string // names of members that own keys
 
-	// Roster is whom a limit is divided by, and reachable how many of them gossip has not given up; this node is in
-	// both. There are more of them than members as long as some are known by name only, or are expected.
+	// Roster has the names that a limit is divided by, and Reachable is how many of them gossip has not given up; this node is
+	// in both. There are more names than members as long as some are known by name only, and more still while some are
+	// expected.
 	Roster
 	Reachable int
 }
 
-// Roster is the known set at one moment. It is never changed.
+// Roster is the set of members that a limit is divided by, at one moment. It is never changed.
 type Roster struct {
 	generation uint64   // counts the changes
 	Names      []string // sorted
-	Divisor    int      // how many count: more than names while ExpectMembers or seeds have not been met
-	Digest     uint64   // of names
+	Divisor    int      // how many count: more than Names while ExpectMembers or seeds have not been met
+	Digest     uint64   // of Names
 
-	Told    []string // what others are told: names but for what gossip alone says; sorted
-	Hearsay []string // those of told that have not proved themselves to this node, sorted
-	Doubted []string // who is asked in rounds and does not count, sorted
+	Told    []string // what others are told: Names but for what gossip alone says; sorted
+	Hearsay []string // those of Told that have not proved themselves to this node, sorted
+	Doubted []string // names that are asked in rounds and do not count, sorted
 }
 
 func newRoster(k *rosterSet, generation uint64) *Roster {
 	names := k.names()
-	known, _ := k.divisor()
+	divisor, _ := k.divisor()
 	var d xxhash.Digest
 	d.Reset()
 	for _, name := range names {
@@ -48,37 +49,37 @@ func newRoster(k *rosterSet, generation uint64) *Roster {
 		_, _ = d.Write([]byte{0})
 	}
 	told, hearsay := k.told()
-	return &Roster{generation: generation, Names: names, Divisor: known, Digest: d.Sum64(),
+	return &Roster{generation: generation, Names: names, Divisor: divisor, Digest: d.Sum64(),
 		Told: told, Hearsay: hearsay, Doubted: k.doubted()}
 }
 
-// Generation is another number for each known set.
-func (k *Roster) Generation() uint64 { return k.generation }
+// Generation returns the number of the roster; each change makes a higher one.
+func (r *Roster) Generation() uint64 { return r.generation }
 
 // Asked returns all that a round must hear, which is not to be changed.
-func (k *Roster) Asked() []string {
-	if len(k.Doubted) == 0 {
-		return k.Names
+func (r *Roster) Asked() []string {
+	if len(r.Doubted) == 0 {
+		return r.Names
 	}
-	return slices.Concat(k.Names, k.Doubted)
+	return slices.Concat(r.Names, r.Doubted)
 }
 
 // IsAsked reports whether rounds must hear the member of that name.
-func (k *Roster) IsAsked(name string) bool {
-	_, doubted := slices.BinarySearch(k.Doubted, name)
-	return doubted || k.Has(name)
+func (r *Roster) IsAsked(name string) bool {
+	_, doubted := slices.BinarySearch(r.Doubted, name)
+	return doubted || r.Has(name)
 }
 
-// hasProved reports whether a known name has proved itself to this node.
-func (k *Roster) hasProved(name string) bool {
-	_, hearsay := slices.BinarySearch(k.Hearsay, name)
-	_, told := slices.BinarySearch(k.Told, name)
+// hasProved reports whether a name of the roster has proved itself to this node.
+func (r *Roster) hasProved(name string) bool {
+	_, hearsay := slices.BinarySearch(r.Hearsay, name)
+	_, told := slices.BinarySearch(r.Told, name)
 	return told && !hearsay
 }
 
 // Has reports whether limits are divided by the member of that name.
-func (k *Roster) Has(name string) bool {
-	_, ok := slices.BinarySearch(k.Names, name)
+func (r *Roster) Has(name string) bool {
+	_, ok := slices.BinarySearch(r.Names, name)
 	return ok
 }
 
