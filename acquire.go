@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"context"
 	"github.com/peerlimit/peerlimit/internal/holding"
+	"github.com/peerlimit/peerlimit/internal/membership"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"math/rand/v2"
 	"time"
@@ -77,8 +78,8 @@ func (k *keeper) askUntilAnswered(ctx context.Context, r *holding.Round, peer st
 // questionTo returns the question that is still to be put to a peer. It says whom this node knows [KnownInQuestions].
 func (k *keeper) questionTo(r *holding.Round, peer string, parts []uint16) *wire.AcquireRequest {
 	q := &wire.AcquireRequest{Ballot: r.Ballot}
-	known := k.node.membership.everyone()
-	q.Known, q.Hearsay = known.told, known.hearsay
+	known := k.node.membership.Roster()
+	q.Known, q.Hearsay = known.Told, known.Hearsay
 	index := r.Index(peer)
 	for _, part := range parts {
 		p := k.node.table.lock(part)
@@ -96,8 +97,8 @@ func (k *keeper) questionTo(r *holding.Round, peer string, parts []uint16) *wire
 func (k *keeper) hear(r *holding.Round, peer string, q *wire.AcquireRequest, ans *wire.AcquireResponse) (answered bool) {
 	n := k.node
 	n.reach.Hear(ans.Heard)
-	n.meet(peer)
-	n.learn(&word{teller: peer, names: ans.Known, hearsay: ans.Hearsay})
+	n.addHeardFrom(peer)
+	n.mergeNames(&membership.Word{Teller: peer, Names: ans.Known, Hearsay: ans.Hearsay})
 	var gained gains
 	for i := range ans.Parts {
 		a := &ans.Parts[i]
@@ -202,5 +203,5 @@ func (k *keeper) takeOver(part uint16, p *partition, r *holding.Round, gained *g
 // round began still is [StillLostAtStart]. The caller holds p.mu, and p's attempt is one of the round.
 func (k *keeper) mayStart(p *partition, r *holding.Round, now int64) bool {
 	n := k.node
-	return r.Complete(p.holding.Attempt, n.membership.everyone(), func(name string) bool { return n.reach.Lost(name, now) })
+	return r.Complete(p.holding.Attempt, n.membership.Roster(), func(name string) bool { return n.reach.Lost(name, now) })
 }

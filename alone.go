@@ -126,22 +126,22 @@ func (l *Limiter) rememberDenial(r *rule.Rule, part uint16, key string) {
 // members as there are whole tokens have a bucket at all, the ones that come first for this key, with a token each; the
 // others deny. All members that know the same members choose the same ones.
 func (n *Node) share(policy fallback.Policy, r *rule.Rule, key string, sharing int) float64 {
-	view := n.membership.view()
-	share := policy(fallback.Reach{Known: view.known, Reachable: n.reach.Reachable(n.now()), Sharing: sharing})
+	view := n.membership.View()
+	share := policy(fallback.Reach{Known: view.Divisor, Reachable: n.reach.Reachable(n.now()), Sharing: sharing})
 	if !(share > 0) || share >= 1 {
 		return share
 	}
-	all := share / float64(sharing) * float64(view.known) // of the limit, given out by all members together
+	all := share / float64(sharing) * float64(view.Divisor) // of the limit, given out by all members together
 	holders := math.Max(1, math.Floor(r.Set.SmallestBurst()*all))
-	if holders >= float64(view.known) {
+	if holders >= float64(view.Divisor) {
 		return share
 	}
-	if len(view.members) < view.known {
+	if len(view.Members) < view.Divisor {
 		return 0 // some are expected and have not been seen: there is no telling who comes first
 	}
 	rank := ring.NewRank(n.identity, key)
-	for i := range view.members {
-		if rank.Beside(view.members[i].Name); float64(rank.Before()) >= holders {
+	for i := range view.Members {
+		if rank.Beside(view.Members[i].Name); float64(rank.Before()) >= holders {
 			return 0 // most members find that after a few names: this is on the way of every denial from afar
 		}
 	}

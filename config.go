@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"github.com/peerlimit/peerlimit/fallback"
+	"github.com/peerlimit/peerlimit/internal/membership"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/secret"
 	"github.com/peerlimit/peerlimit/internal/wire"
@@ -194,10 +195,10 @@ func (s *settings) checkNames() error {
 	if len(s.Name) > maxLabelLen {
 		return fmt.Errorf("Name is %d bytes long; at most %d are allowed", len(s.Name), maxLabelLen)
 	}
-	if !isLabel(s.Name) {
+	if !membership.IsLabel(s.Name) {
 		return fmt.Errorf("Name is %q; it must be printable and without spaces", s.Name)
 	}
-	s.identity = newIdentity(s.Name)
+	s.identity = membership.NewIdentity(s.Name)
 	return nil
 }
 

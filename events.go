@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit/internal/printable"
+	"github.com/peerlimit/peerlimit/internal/signal"
 )
 
 // Event is something rare that a node noticed.
@@ -93,12 +94,12 @@ type events struct {
 	closed bool
 	recent []Event // the last maxRecentEvents, also when nobody receives them; the oldest first
 
-	wake chan struct{} // capacity 1: there is something in the queue, or it was closed
+	wake signal.Signal // capacity 1: there is something in the queue, or it was closed
 	done chan struct{} // closed when the goroutine has ended
 }
 
 func startEvents(receive func(Event)) *events {
-	e := &events{receive: receive, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	e := &events{receive: receive, wake: signal.New(), done: make(chan struct{})}
 	if receive == nil {
 		close(e.done)
 		return e
@@ -127,14 +128,7 @@ func (e *events) emit(kind EventKind, member, detail string) {
 	if full {
 		e.dropped.Add(1)
 	}
-	e.signal()
-}
-
-func (e *events) signal() {
-	select {
-	case e.wake <- struct{}{}:
-	default: // it will look at the queue anyway
-	}
+	e.wake.Send()
 }
 
 func (e *events) run() {
@@ -167,7 +161,7 @@ func (e *events) close() {
 	e.mu.Lock()
 	e.closed = true
 	e.mu.Unlock()
-	e.signal()
+	e.wake.Send()
 	timer := time.NewTimer(receiverGrace)
 	defer timer.Stop()
 	select {

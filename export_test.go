@@ -43,8 +43,8 @@ func Unreported(n *Node) int { return int(n.reporter.count.Load()) }
 // Acquiring describes what keeps a node from holding what is its own: a few lines for people.
 func Acquiring(n *Node) string {
 	var b strings.Builder
-	now, route, known := n.now(), n.route.Load(), n.membership.everyone()
-	fmt.Fprintf(&b, "%s: full %v, known %v, ring %v, lost %v\n", n.identity, n.reach.IsFull(now), known.names, route.ring.Members(), n.reach.LostNames(now))
+	now, route, known := n.now(), n.route.Load(), n.membership.Roster()
+	fmt.Fprintf(&b, "%s: full %v, known %v, ring %v, lost %v\n", n.identity, n.reach.IsFull(now), known.Names, route.ring.Members(), n.reach.LostNames(now))
 	shown := 0
 	for part := range uint16(ring.Partitions) {
 		if route.owner(part) != nil || n.table.holds(part) || shown == 2 {

@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"errors"
+	"github.com/peerlimit/peerlimit/internal/membership"
 	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
@@ -17,11 +18,11 @@ func (n *Node) onQuestion(from string, q *wire.AcquireRequest) (*wire.AcquireRes
 		return nil, errUncountable
 	}
 	if from == q.Ballot.By {
-		n.meet(from)
+		n.addHeardFrom(from)
 	} else { // it came through another member, which is that one's word
-		n.learn(&word{teller: from, names: []string{q.Ballot.By}})
+		n.mergeNames(&membership.Word{Teller: from, Names: []string{q.Ballot.By}})
 	}
-	n.learn(&word{teller: q.Ballot.By, names: q.Known, hearsay: q.Hearsay})
+	n.mergeNames(&membership.Word{Teller: q.Ballot.By, Names: q.Known, Hearsay: q.Hearsay})
 	n.reach.Check(n.now())
 	ans := &wire.AcquireResponse{}
 	budget, changed := n.settings.pieces.answer, false
@@ -34,8 +35,8 @@ func (n *Node) onQuestion(from string, q *wire.AcquireRequest) (*wire.AcquireRes
 		changed = changed || gave
 		ans.Parts = append(ans.Parts, a)
 	}
-	known := n.membership.everyone()
-	ans.Heard, ans.Known, ans.Hearsay = n.reach.Heard.Load(), known.told, known.hearsay
+	known := n.membership.Roster()
+	ans.Heard, ans.Known, ans.Hearsay = n.reach.Heard.Load(), known.Told, known.Hearsay
 	if changed {
 		n.keeper.announce()
 		n.holdingChanged()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/rule"
+	"github.com/peerlimit/peerlimit/internal/signal"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"hash/maphash"
 	"math"
@@ -54,7 +55,7 @@ type hotKeys struct {
 	// mu guards lent and makes adding a key one step. It is held for that only.
 	mu     sync.Mutex
 	lent   map[*hotKey]struct{} // that may have a lease, or something to give back
-	wakeUp chan struct{}        // capacity 1: there is one in lent
+	wakeUp signal.Signal        // capacity 1: there is one in lent
 }
 
 // hotKey is what this node remembers of one key.
@@ -109,7 +110,7 @@ func newHotKeys(seed maphash.Seed, leases, denials bool) *hotKeys {
 	}
 	return &hotKeys{
 		seed: seed, leases: leases, denials: denials,
-		lent: make(map[*hotKey]struct{}), wakeUp: make(chan struct{}, 1),
+		lent: make(map[*hotKey]struct{}), wakeUp: signal.New(),
 	}
 }
 
@@ -372,10 +373,7 @@ func (h *hotKeys) lend(k *hotKey) {
 	h.mu.Lock()
 	h.lent[k] = struct{}{}
 	h.mu.Unlock()
-	select {
-	case h.wakeUp <- struct{}{}:
-	default:
-	}
+	h.wakeUp.Send()
 }
 
 // run gives back what is not used, and forgets keys that are not asked about any more, until ctx ends. GiveBack tells

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"github.com/peerlimit/peerlimit/internal/holding"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/signal"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"log/slog"
 	"math/rand/v2"
@@ -36,7 +37,7 @@ type keeper struct {
 	// leaving says that this node is going: it acquires nothing any more [LeavingAcquiresNothing], but anew what it holds.
 	leaving atomic.Bool
 
-	wakeUp chan struct{} // capacity 1: there may be something to do
+	wakeUp signal.Signal // capacity 1: there may be something to do
 	asking sync.WaitGroup
 
 	// Counts of partitions gained; see Stats.
@@ -70,16 +71,13 @@ const (
 func newKeeper(n *Node) *keeper {
 	return &keeper{
 		node: n, log: n.log.With(slog.String("component", "keeper")),
-		wakeUp: make(chan struct{}, 1), change: make(chan struct{}),
+		wakeUp: signal.New(), change: make(chan struct{}),
 	}
 }
 
 // wake asks for a look at what there is to do. It does not wait.
 func (k *keeper) wake() {
-	select {
-	case k.wakeUp <- struct{}{}:
-	default:
-	}
+	k.wakeUp.Send()
 }
 
 // changed returns a channel that is closed when this node has begun or ceased to hold something after the call.
@@ -169,7 +167,7 @@ func (k *keeper) wants(h *holding.Holding, owner bool) bool {
 func (k *keeper) newRound(ctx context.Context, known holding.Roster, now int64) *holding.Round {
 	n := k.node
 	ballot := wire.Ballot{Number: n.reach.Heard.Load() + 1, By: n.identity}
-	r := holding.NewRound(ctx, ballot, known, n.membership.departed(), func(name string) bool { return n.reach.Lost(name, now) })
+	r := holding.NewRound(ctx, ballot, known, n.membership.Departed(), func(name string) bool { return n.reach.Lost(name, now) })
 	n.reach.Hear(r.Ballot.Number)
 	return r
 }
@@ -177,7 +175,7 @@ func (k *keeper) newRound(ctx context.Context, known holding.Roster, now int64) 
 // begin starts a round for the partitions that are still wanted.
 func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
 	n := k.node
-	known, route := n.membership.everyone(), n.route.Load()
+	known, route := n.membership.Roster(), n.route.Load()
 	r := k.newRound(ctx, known, now)
 	first := make(map[string][]uint16) // by whom to ask first
 	var gained gains                   // of what nobody has to be asked about
@@ -225,7 +223,7 @@ func (k *keeper) previousOwner(part uint16) string {
 // answer, and begins again what depends on somebody who has gone or come back since the round began.
 func (k *keeper) review(now int64) {
 	n := k.node
-	known, route := n.membership.everyone(), n.route.Load()
+	known, route := n.membership.Roster(), n.route.Load()
 	k.rounds = slices.DeleteFunc(k.rounds, func(r *holding.Round) bool {
 		news, changed := r.Refresh(known, n.identity, func(name string) bool { return n.reach.Lost(name, now) })
 		r.Parts = k.reviewParts(r, changed, route)

@@ -46,7 +46,7 @@ func startNodes(t *testing.T, network *sim.Network, nodes []*Node, count int) []
 		seeds = append(seeds, n.Self().Addr)
 	}
 	for range count {
-		ip := simIP(len(nodes) + 1)
+		ip := hostIP(len(nodes) + 1)
 		c := Config{BindAddr: ip, RPCAddr: ip + ":7947", Insecure: true, Network: network.Host(ip), Logger: slog.New(slog.DiscardHandler), Join: seeds}
 		n, err := Start(c)
 		require.NoError(t, err)
@@ -94,9 +94,9 @@ func TestNobodyIsReadyWhileTwoHoldTheSame(t *testing.T) {
 			defer network.Close()
 			var nodes []*Node
 			start := func(i int, join ...int) {
-				config := Config{BindAddr: simIP(i), Insecure: true, Network: network.Host(simIP(i)), Logger: slog.New(slog.DiscardHandler)}
+				config := Config{BindAddr: hostIP(i), Insecure: true, Network: network.Host(hostIP(i)), Logger: slog.New(slog.DiscardHandler)}
 				for _, other := range join {
-					config.Join = append(config.Join, simIP(other))
+					config.Join = append(config.Join, hostIP(other))
 				}
 				n, err := Start(config)
 				require.NoError(t, err)
@@ -128,3 +128,6 @@ func TestNobodyIsReadyWhileTwoHoldTheSame(t *testing.T) {
 		})
 	}
 }
+
+// hostIP returns the address of a simulated machine.
+func hostIP(i int) string { return fmt.Sprintf("10.0.%d.%d", i/250, i%250+1) }

@@ -13,9 +13,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/membership"
 	"github.com/peerlimit/peerlimit/internal/quorum"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/rule"
+	"github.com/peerlimit/peerlimit/internal/seldom"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/peerlimit/peerlimit/transport"
 )
@@ -35,11 +37,12 @@ type Node struct {
 	counters counters
 	events   *events
 
-	refusedRequests, refusedConnections *refusals
+	refusedRequests, refusedConnections *seldom.Log
 
 	server     *transport.Server
 	client     *transport.Client
-	membership *membership
+	membership *membership.Membership
+	counts     func(name string) bool // whether limits are divided by that member
 	route      atomic.Pointer[route]
 	samplers   atomic.Pointer[[]*sampler] // nil when nobody samples; changed with mu held
 
@@ -56,16 +59,16 @@ type Node struct {
 	limiters map[string]*Limiter
 	changed  chan struct{} // closed and replaced when members or links change
 
-	// knownMu guards known, and makes one step of comparing it and setting reach's.
-	knownMu sync.Mutex
-	known   uint64 // generation of the known set that reach has
+	// rosterMu guards rosterGeneration, and makes one step of comparing it and setting reach's.
+	rosterMu         sync.Mutex
+	rosterGeneration uint64 // of the roster that reach has
 
 	// Only rebuild uses these, in membership's one goroutine.
 	peers   map[string]*peer  // that route refers to, so that a peer stays the same through ring changes
 	members map[string]Member // of the last view, to tell what changed
 	rings   ring.Builder
 
-	unproved []memberInfo // of the last view: there are links to them as well
+	unproved []membership.Info // of the last view: there are links to them as well
 
 	quorumLost atomic.Bool // and not regained; what was told of it is true
 
@@ -93,13 +96,14 @@ func Start(cfg Config) (*Node, error) {
 		limiters: make(map[string]*Limiter), peers: make(map[string]*peer), members: make(map[string]Member),
 		changed: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
-	n.refusedRequests, n.refusedConnections = &refusals{log: n.log}, &refusals{log: n.log}
+	n.refusedRequests, n.refusedConnections = seldom.New(n.log), seldom.New(n.log)
+	n.counts = func(name string) bool { return n.membership.Roster().Has(name) }
 	n.reach = quorum.New(s.identity, n.lapse)
 	n.table.longestTurn = max(minLongestTurn, s.MaxWait)
 	n.table.fullUntil, n.table.replicates, n.table.piece = &n.reach.FullUntil, s.ReplicaInterval > 0, s.pieces.replica
 	n.hot = newHotKeys(n.table.seed, !s.NoLeases, !s.NoDenialCache)
 	n.keeper, n.replicator, n.reporter = newKeeper(n), newReplicator(n), newReporter(s.identity)
-	n.evidence = quorum.NewProber(n.reach, n.witnessing(), func() { n.membership.again() })
+	n.evidence = quorum.NewProber(n.reach, n.witnessing(), func() { n.membership.Renotify() })
 	n.route.Store(&route{ring: n.rings.Build(nil)})
 	n.events = startEvents(s.OnEvent)
 	if err := n.listen(); err != nil {
@@ -107,10 +111,11 @@ func Start(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n.startGoroutines()
+	n.server.Serve() // and not before: what answers needs the membership, the client, and the partitions held
 	timer := time.NewTimer(startJoinTimeout)
 	defer timer.Stop()
 	select {
-	case <-n.membership.firstJoin:
+	case <-n.membership.TriedSeeds():
 	case <-timer.C:
 	}
 	return n, nil
@@ -159,13 +164,14 @@ func (n *Node) holdingChanged() {
 	n.wakeWaiters()
 }
 
-// listen opens the node's sockets: takes first, because gossip tells others where they are served.
+// listen binds the node's ports: that of takes first, because gossip tells others where they are served. Nothing is answered
+// there before Start serves.
 func (n *Node) listen() (err error) {
 	network := n.settings.Network
 	if network == nil {
 		network = transport.TCP{}
 	}
-	n.server, err = transport.Listen(transport.ServerConfig{
+	n.server, err = transport.Bind(transport.ServerConfig{
 		Network: network, Addr: n.settings.rpc.String(), Cluster: n.settings.Cluster, Self: n.identity,
 		MinVersion: wire.ProtocolMin, MaxVersion: wire.ProtocolMax, Handler: n.handle, Logger: n.log,
 		WrapConn: n.settings.encryption.WrapServer(), OnRefused: n.refusedConnection,
@@ -182,8 +188,11 @@ func (n *Node) listen() (err error) {
 	if err != nil {
 		return err
 	}
-	n.membership, err = startMembership(n.settings, bound, n.rebuild)
-	return err
+	if n.membership, err = membership.New(n.settings.membership(bound)); err != nil {
+		return membershipError(err)
+	}
+	n.membership.Start(n.rebuild) // with n.membership set: the links that a view makes use it
+	return nil
 }
 
 func boundAddr(addr net.Addr) (netip.AddrPort, error) {
@@ -312,12 +321,14 @@ func (n *Node) acquiring(r *route) (missing, surplus int) {
 }
 
 // Self returns this node as other members see it.
-func (n *Node) Self() Member { return n.membership.self() }
+func (n *Node) Self() Member { return memberFrom(n.membership.Self()) }
 
 // Members returns the members this node sees, itself among them, sorted by name.
 func (n *Node) Members() []Member {
-	members := n.membership.view().list()
+	infos := n.membership.View().List()
+	members := make([]Member, len(infos))
 	for i := range members {
+		members[i] = memberFrom(infos[i])
 		m := &members[i]
 		if m.State != MemberAlive || m.Self {
 			continue
@@ -333,17 +344,18 @@ func (n *Node) Members() []Member {
 // Stats returns what the node has seen so far.
 func (n *Node) Stats() Stats {
 	r := n.route.Load()
-	view := n.membership.view()
+	view := n.membership.View()
 	c := &n.counters
+	malformed, unauthenticated := n.membership.Refused()
 	s := Stats{
-		Members: len(r.peers), Known: view.known, Reachable: view.reachable,
+		Members: len(r.peers), Known: view.Divisor, Reachable: view.Reachable,
 		RingChanges: c.ringChanges.Load(),
 		ReplicaLag:  n.replicator.lag(n.now()),
 		HasQuorum:   n.reach.IsFull(n.now()), QuorumLosses: c.quorumLosses.Load(), Degraded: c.degraded.Load(),
 		MaxKeys: n.settings.MaxKeys, Keys: int(n.table.keys.Load()), DegradedKeys: int(n.alone.keys.Load()), Evicted: n.table.evicted.Load(),
 		Served: c.served.Load(), PassedOn: c.passedOn.Load(),
-		Refused:         c.refused.Load() + n.membership.gate.malformed.Load(),
-		Unauthenticated: c.strangers.Load() + n.membership.gate.strangers.Load(),
+		Refused:         c.refused.Load() + malformed,
+		Unauthenticated: c.strangers.Load() + unauthenticated,
 		Timeouts:        c.timeouts.Load(), Unreachable: c.unreachable.Load(), Overloaded: c.overloaded.Load(),
 		RequestTimes: c.questionTimes.histogram(),
 		LostRefunds:  c.lostRefunds.Load(), DroppedDebts: n.reporter.lost.Load(), EventsDropped: n.events.dropped.Load(),
@@ -395,12 +407,12 @@ func (n *Node) memberOf(p *peer) Member {
 
 // rebuild makes a new route from the whole member list, and from who is lost. membership calls it from one goroutine
 // after every change.
-func (n *Node) rebuild(view *memberView) {
+func (n *Node) rebuild(view *membership.View) {
 	n.tellChanges(view)
-	n.reckonWith(&view.knownNames)
+	n.applyRoster(&view.Roster)
 	old, unproved := n.peers, n.unproved
 	n.peers = n.connectPeers(view)
-	n.unproved = view.unproved
+	n.unproved = view.Unproved
 	n.reroute(view)
 	for name, p := range old {
 		if n.peers[name] == nil { // and no route leads there any more
@@ -417,36 +429,36 @@ func (n *Node) rebuild(view *memberView) {
 	n.wakeWaiters()
 }
 
-// learn takes in a member's word for names. When it returns, evidence, verdicts and rounds reckon with it.
-func (n *Node) learn(w *word) {
-	if n.membership.learn(w, n.reach.IsFull(n.now())) {
-		n.reckonWith(n.membership.everyone())
+// mergeNames takes in a member's word for names. When it returns, evidence, verdicts and rounds reckon with it.
+func (n *Node) mergeNames(w *membership.Word) {
+	if n.membership.MergeNames(w, n.reach.IsFull(n.now())) {
+		n.applyRoster(n.membership.Roster())
 	}
 }
 
-// meet takes in that a member has proved itself to this node.
-func (n *Node) meet(name string) {
-	if n.membership.meet(name) {
-		n.reckonWith(n.membership.everyone())
+// addHeardFrom takes in that a member has proved itself to this node.
+func (n *Node) addHeardFrom(name string) {
+	if n.membership.AddHeardFrom(name) {
+		n.applyRoster(n.membership.Roster())
 	}
 }
 
-// reckonWith makes a known set the one that evidence is judged by, unless a newer one is.
-func (n *Node) reckonWith(known *knownNames) {
-	n.knownMu.Lock()
-	if known.generation > n.known {
-		n.known = known.generation
-		n.reach.SetKnown(known.names, known.known, n.now())
-		n.reach.SetDoubted(known.doubted, n.now())
+// applyRoster makes a known set the one that evidence is judged by, unless a newer one is.
+func (n *Node) applyRoster(known *membership.Roster) {
+	n.rosterMu.Lock()
+	if known.Generation() > n.rosterGeneration {
+		n.rosterGeneration = known.Generation()
+		n.reach.SetKnown(known.Names, known.Divisor, n.now())
+		n.reach.SetDoubted(known.Doubted, n.now())
 	}
-	n.knownMu.Unlock()
+	n.rosterMu.Unlock()
 	n.evidence.LookAgain()
 	n.keeper.wake()
 }
 
 // disconnect ends the link to a name that is neither a peer nor to prove itself.
 func (n *Node) disconnect(name string) {
-	unproved := func(m memberInfo) bool { return m.Name == name }
+	unproved := func(m membership.Info) bool { return m.Name == name }
 	if n.peers[name] == nil && !slices.ContainsFunc(n.unproved, unproved) {
 		n.client.Disconnect(name)
 	}
@@ -454,19 +466,19 @@ func (n *Node) disconnect(name string) {
 
 // connectPeers returns the other members, each with a link. One that is leaving keeps its link while it is there:
 // answers may still be on their way. So does one that is lost: it may come back.
-func (n *Node) connectPeers(view *memberView) map[string]*peer {
-	peers := make(map[string]*peer, len(view.members))
-	for _, m := range view.unproved {
-		n.client.Connect(transport.Peer{Name: m.Name, Addr: m.RPCAddr})
+func (n *Node) connectPeers(view *membership.View) map[string]*peer {
+	peers := make(map[string]*peer, len(view.Members))
+	for _, m := range view.Unproved {
+		n.client.Connect(transport.Peer{Name: m.Name, Addr: addrText(m.RPC)})
 	}
-	for i := range view.members {
-		m := &view.members[i]
+	for i := range view.Members {
+		m := &view.Members[i]
 		if m.Self {
 			continue
 		}
-		p := n.peers[m.Name]
-		if p == nil || p.Addr != m.RPCAddr {
-			moved := &peer{Peer: transport.Peer{Name: m.Name, Addr: m.RPCAddr}}
+		p, addr := n.peers[m.Name], addrText(m.RPC)
+		if p == nil || p.Addr != addr {
+			moved := &peer{Peer: transport.Peer{Name: m.Name, Addr: addr}}
 			if p != nil {
 				moved.degradedAt.Store(p.degradedAt.Load()) // what began with the old address ends with the new one
 			}
@@ -480,9 +492,9 @@ func (n *Node) connectPeers(view *memberView) map[string]*peer {
 
 // reroute makes a new route when the owners or those that can be asked have changed. Who is lost owns nothing, although
 // gossip takes longer to give it up.
-func (n *Node) reroute(view *memberView) {
+func (n *Node) reroute(view *membership.View) {
 	now := n.now()
-	names := slices.DeleteFunc(slices.Clone(view.ringNames()), func(name string) bool { return n.reach.Lost(name, now) })
+	names := slices.DeleteFunc(slices.Clone(view.Owners()), func(name string) bool { return n.reach.Lost(name, now) })
 	old := n.route.Load()
 	sameOwners := slices.Equal(old.ring.Members(), names)
 	if sameOwners && maps.Equal(old.others, n.peers) {
@@ -515,10 +527,10 @@ func (n *Node) reroute(view *memberView) {
 }
 
 // tellChanges emits an event for every member that came, went or changed since the last view.
-func (n *Node) tellChanges(view *memberView) {
-	current := make(map[string]Member, len(view.members))
-	for i := range view.members {
-		m := view.members[i].Member
+func (n *Node) tellChanges(view *membership.View) {
+	current := make(map[string]Member, len(view.Members))
+	for i := range view.Members {
+		m := memberFrom(view.Members[i])
 		current[m.Name] = m
 		old, known := n.members[m.Name]
 		switch {
@@ -548,7 +560,7 @@ func (n *Node) tellChanges(view *memberView) {
 func (n *Node) linkChanged(change transport.LinkChange) {
 	switch change.State {
 	case transport.LinkUp:
-		n.meet(change.Peer.Name)
+		n.addHeardFrom(change.Peer.Name)
 		n.events.emit(EventLinkUp, change.Peer.Name, change.Peer.Addr)
 		n.evidence.LookAgain()
 		n.keeper.wake()
@@ -598,7 +610,7 @@ func (n *Node) retire(ctx context.Context) error {
 	began := time.Now()
 	n.keeper.leaving.Store(true)
 	n.keeper.wake()
-	announced := n.membership.setLeaving(ctx)
+	announced := membershipError(n.membership.AnnounceLeaving(ctx))
 	ticker := time.NewTicker(leaveInterval)
 	defer ticker.Stop()
 	for {
@@ -650,7 +662,7 @@ func (n *Node) Close() error {
 	n.keeper.leaving.Store(true)
 	n.evidence.Parting.Store(true)
 	var errs []error
-	if err := n.membership.leave(announceTimeout); err != nil {
+	if err := membershipError(n.membership.Leave(announceTimeout)); err != nil {
 		errs = append(errs, fmt.Errorf("peerlimit: the end was not announced to all: %w", err))
 	}
 	n.endErr = errors.Join(append(errs, n.shutDown())...)
@@ -662,7 +674,7 @@ func (n *Node) shutDown() error {
 	var errs []error
 	n.evidence.Close()
 	if n.membership != nil {
-		errs = append(errs, n.membership.close())
+		errs = append(errs, n.membership.Close())
 	}
 	if n.server != nil {
 		errs = append(errs, n.server.Close())

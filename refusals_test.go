@@ -10,13 +10,15 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+
+	"github.com/peerlimit/peerlimit/internal/seldom"
 )
 
 // A flood of what is refused is a line in the log every ten seconds, and not one is lost from the count.
 func TestRefusalsAreLoggedSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var logs strings.Builder
-		node := &Node{refusedConnections: &refusals{log: slog.New(slog.NewTextHandler(&logs, nil))}}
+		node := &Node{refusedConnections: seldom.New(slog.New(slog.NewTextHandler(&logs, nil)))}
 		stranger := &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 7}
 		for range 25 * 1000 { // 25 s
 			node.refusedConnection(stranger, errors.New("no TLS"))
@@ -38,7 +40,7 @@ func TestRefusalsAreLoggedSeldom(t *testing.T) {
 // A peer says what its name is, before anybody knows whether it may be one.
 func TestARefusedRequestPrints(t *testing.T) {
 	var logs strings.Builder
-	node := &Node{refusedRequests: &refusals{log: slog.New(slog.NewJSONHandler(&logs, nil))}}
+	node := &Node{refusedRequests: seldom.New(slog.New(slog.NewJSONHandler(&logs, nil)))}
 	node.refuse(nil, "api\u009b2J\u202e", errors.New("no such \u009b31m"))
 	assert.Contains(t, logs.String(), `"from":"api\\u009b2J\\u202e","error":"no such \\u009b31m"`)
 }

@@ -65,7 +65,7 @@ func (c *wildCluster) recordedPushPull() []byte {
 	var recorder *recordingNetwork
 	var old []*Node
 	for i := range 5 {
-		ip := simIP(100 + i)
+		ip := hostIP(100 + i)
 		config := Config{BindAddr: ip, Insecure: true, Network: c.network.Host(ip), Logger: slog.New(slog.DiscardHandler)}
 		for _, n := range old {
 			config.Join = append(config.Join, n.Self().Addr)

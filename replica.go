@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"context"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/signal"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"log/slog"
 	"sync"
@@ -42,7 +43,7 @@ type replicator struct {
 	log      *slog.Logger
 	interval time.Duration // negative: changes are not noted, and not sent
 
-	wakeUp  chan struct{} // capacity 1: there may be something to send
+	wakeUp  signal.Signal // capacity 1: there may be something to send
 	working sync.WaitGroup
 
 	survey atomic.Bool // standbys are to be looked at anew
@@ -68,7 +69,7 @@ type standbyState struct {
 func newReplicator(n *Node) *replicator {
 	r := &replicator{
 		node: n, log: n.log.With(slog.String("component", "replicator")), interval: n.settings.ReplicaInterval,
-		wakeUp: make(chan struct{}, 1), standbys: make(map[string]*standbyState),
+		wakeUp: signal.New(), standbys: make(map[string]*standbyState),
 	}
 	r.survey.Store(true)
 	r.shipments.New = func() any { return newShipment() }
@@ -83,10 +84,7 @@ func (r *replicator) lookAgain() {
 
 // wake has what has changed sent at once: what this node has begun to hold is marked as changed. It does not wait.
 func (r *replicator) wake() {
-	select {
-	case r.wakeUp <- struct{}{}:
-	default:
-	}
+	r.wakeUp.Send()
 }
 
 // run replicates until ctx ends.

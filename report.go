@@ -4,6 +4,7 @@ import (
 	"context"
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/rule"
+	"github.com/peerlimit/peerlimit/internal/signal"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"math"
 	"strings"
@@ -43,7 +44,7 @@ func (u *unreported) size() int {
 // reporter keeps what this node has spent by shares until a holder has charged it.
 type reporter struct {
 	self   string
-	wakeUp chan struct{} // capacity 1: there is something to report
+	wakeUp signal.Signal // capacity 1: there is something to report
 
 	lost  atomic.Uint64 // charges that were dropped for want of room
 	count atomic.Int64  // charges kept; changed with mu held, read without it by those who look whether there are any
@@ -73,7 +74,7 @@ const (
 )
 
 func newReporter(self string) *reporter {
-	return &reporter{self: self, wakeUp: make(chan struct{}, 1), parts: make(map[uint16]*unreported)}
+	return &reporter{self: self, wakeUp: signal.New(), parts: make(map[uint16]*unreported)}
 }
 
 // note takes in that a share of this node admitted cost.
@@ -100,10 +101,7 @@ func (r *reporter) note(part uint16, rule *rule.Rule, key string, cost float64) 
 	id.key = strings.Clone(key) // the caller may reuse its memory
 	u.open[id] = cost
 	r.count.Add(1)
-	select {
-	case r.wakeUp <- struct{}{}:
-	default:
-	}
+	r.wakeUp.Send()
 }
 
 // takeBack undoes a note whose tokens went back to the share, unless it may have been reported.
@@ -314,7 +312,7 @@ func (n *Node) onReport(q *wire.Debt) wire.Response {
 	if !p.decides(now) {
 		return wire.Response{Status: wire.StatusElsewhere}
 	}
-	p.charge(q, n.rules, n.membership.everyone().isKnown, now)
+	p.charge(q, n.rules, n.counts, now)
 	return wire.Response{Status: wire.StatusDone}
 }
 
@@ -350,7 +348,7 @@ func (n *Node) chargeSome(part uint16, p *partition, now int64) (more bool) {
 			if !fits(q) {
 				return true
 			}
-			p.charge(q, n.rules, n.membership.everyone().isKnown, now)
+			p.charge(q, n.rules, n.counts, now)
 		}
 	}
 	own, _ := n.reporter.reports(part, math.MaxInt)
@@ -361,7 +359,7 @@ func (n *Node) chargeSome(part uint16, p *partition, now int64) (more bool) {
 		if !fits(&own[i]) {
 			return true
 		}
-		p.charge(&own[i], n.rules, n.membership.everyone().isKnown, now)
+		p.charge(&own[i], n.rules, n.counts, now)
 	}
 	return false
 }
@@ -371,7 +369,7 @@ func (n *Node) chargeSome(part uint16, p *partition, now int64) (more bool) {
 func (n *Node) chargeAll(part uint16, p *partition, now int64) {
 	own, _ := n.reporter.reports(part, math.MaxInt)
 	for i := range own {
-		p.charge(&own[i], n.rules, n.membership.everyone().isKnown, now)
+		p.charge(&own[i], n.rules, n.counts, now)
 		n.reporter.confirmed(part, own[i].Seq)
 	}
 }

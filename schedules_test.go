@@ -98,8 +98,8 @@ func TestSchedules(t *testing.T) {
 
 // regressionSeeds are seeds that once failed in a way of their own. TestSchedules does not reach them by itself.
 var regressionSeeds = []struct {
-	seed uint64
-	why  string
+	seedState uint64
+	why       string
 }{
 	{189, "one that leaves crashes at once, and nobody takes its place"},
 	{437, "two decide in full though no limit shows it"},
@@ -204,6 +204,6 @@ func TestScheduleRegressions(t *testing.T) {
 		})
 	}
 	for _, r := range regressionSeeds {
-		t.Run(fmt.Sprintf("%d: %s", r.seed, r.why), func(t *testing.T) { runSchedule(t, newSchedule(r.seed)) })
+		t.Run(fmt.Sprintf("%d: %s", r.seedState, r.why), func(t *testing.T) { runSchedule(t, newSchedule(r.seedState)) })
 	}
 }

@@ -97,10 +97,7 @@ func (t *table) exchange(p *partition, others buckets) {
 	u.storing = nil
 	if p.ended(); p.underway != nil {
 		t.untidy[p.number/64].Or(1 << (p.number % 64))
-		select {
-		case t.wakeSweeper <- struct{}{}:
-		default:
-		}
+		t.wakeSweeper.Send()
 	}
 }
 

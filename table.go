@@ -5,6 +5,7 @@ import (
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/rule"
+	"github.com/peerlimit/peerlimit/internal/signal"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"hash/maphash"
 	"math/bits"
@@ -38,7 +39,7 @@ type table struct {
 	// untidy has a bit for each partition whose buckets were replaced, see exchange; wakeSweeper, of capacity 1, says that there
 	// are some.
 	untidy      [(ring.Partitions + 63) / 64]atomic.Uint64
-	wakeSweeper chan struct{}
+	wakeSweeper signal.Signal
 
 	// replicates says that changes are noted for the standby.
 	replicates bool
@@ -105,7 +106,7 @@ const minLongestTurn = 24 * time.Hour
 
 func newTable(maxKeys int) *table {
 	t := &table{
-		maxKeys: int64(maxKeys), seed: maphash.MakeSeed(), wakeSweeper: make(chan struct{}, 1), piece: pieceBudget,
+		maxKeys: int64(maxKeys), seed: maphash.MakeSeed(), wakeSweeper: signal.New(), piece: pieceBudget,
 		longestTurn: minLongestTurn,
 	}
 	for part := range t.partitions {

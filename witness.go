@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"context"
 
+	"github.com/peerlimit/peerlimit/internal/membership"
 	"github.com/peerlimit/peerlimit/internal/quorum"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/peerlimit/peerlimit/transport"
@@ -15,13 +16,13 @@ func (n *Node) witnessing() quorum.IO {
 		Ping:  n.pingWitness,
 		Judge: n.askVerdict,
 		Learn: func(witness string, p *wire.Pong) {
-			n.learn(&word{teller: witness, names: p.Known, hearsay: p.Hearsay, full: p.Full})
+			n.mergeNames(&membership.Word{Teller: witness, Names: p.Known, Hearsay: p.Hearsay, Full: p.Full})
 		},
-		Meet:    n.meet,
-		Settled: func() { n.membership.settled() },
+		Meet:    n.addHeardFrom,
+		Settled: func() { n.membership.NoteQuorum() },
 		Known: func() quorum.Told {
-			known := n.membership.everyone()
-			return quorum.Told{Digest: known.digest, Names: known.told, Hearsay: known.hearsay}
+			known := n.membership.Roster()
+			return quorum.Told{Digest: known.Digest, Names: known.Told, Hearsay: known.Hearsay}
 		},
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/signal"
 )
 
 // Defaults of [ServerConfig].
@@ -143,14 +145,27 @@ type Server struct {
 	greeting map[*serverConn]struct{} // handshake not finished
 	serving  map[*serverConn]struct{}
 
-	freed    chan struct{} // holds a token when a place in greeting has become free
+	freed    signal.Signal // holds a token when a place in greeting has become free
 	drained  chan struct{} // closed when Close has done its work
 	closeErr error         // its result, once drained
 }
 
-// Listen starts a server. It fails when the configuration has no handler, a name
-// is too long, or the address cannot be listened on.
+// Listen binds the address and serves. See Bind for what can fail.
 func Listen(cfg ServerConfig) (*Server, error) {
+	s, err := Bind(cfg)
+	if err != nil {
+		return nil, err
+	}
+	s.Serve()
+	return s, nil
+}
+
+// Bind makes a server that listens and does not accept yet: the system keeps
+// connections waiting until Serve, so that the address can be told before
+// everything that the handler needs is there. It fails when the configuration has
+// no handler, a name is too long, or the address cannot be listened on. The server
+// must be closed, whether or not it has served.
+func Bind(cfg ServerConfig) (*Server, error) {
 	if cfg.Handler == nil {
 		return nil, errors.New(errPrefix + "ServerConfig.Handler is nil")
 	}
@@ -167,12 +182,21 @@ func Listen(cfg ServerConfig) (*Server, error) {
 		listener: listener,
 		greeting: make(map[*serverConn]struct{}),
 		serving:  make(map[*serverConn]struct{}),
-		freed:    make(chan struct{}, 1),
+		freed:    signal.New(),
 		drained:  make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.running.Go(s.accept)
 	return s, nil
+}
+
+// Serve begins to accept connections, and returns. It is called once, by Listen or
+// after Bind; after Close it does nothing.
+func (s *Server) Serve() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.running.Go(s.accept)
+	}
 }
 
 // Addr returns the address the server listens on.
@@ -284,10 +308,7 @@ func (s *Server) forget(c *serverConn) {
 // leaveGreeting is called with s.mu held.
 func (s *Server) leaveGreeting(c *serverConn) {
 	delete(s.greeting, c)
-	select {
-	case s.freed <- struct{}{}:
-	default:
-	}
+	s.freed.Send()
 }
 
 // Close stops listening, closes all connections, ends the context of later

@@ -28,6 +28,39 @@ func TestListenRefusesConfiguration(t *testing.T) {
 	require.NoError(t, server.Close())
 }
 
+// A server that is bound answers nobody before it serves, and then those that have come meanwhile.
+func TestABoundServerAnswersOnceItServes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newMemNetwork()
+		serving := false // not guarded: Serve comes between
+		server, err := Bind(ServerConfig{Network: network, Addr: "127.0.0.1:0", Cluster: testCluster, Self: testServer,
+			Handler: func(string, []byte, []byte) ([]byte, func(context.Context) []byte) {
+				assert.True(t, serving)
+				return []byte("answer"), nil
+			}})
+		require.NoError(t, err)
+		peer := Peer{Name: testServer, Addr: server.Addr().String()}
+		client := startClient(t, network, func(c *ClientConfig) { c.ConnectTimeout = time.Minute })
+		client.Connect(peer)
+		synctest.Wait()
+		assert.NotEqual(t, LinkUp, client.State(peer.Name))
+		serving = true
+		server.Serve()
+		synctest.Wait()
+		assert.Equal(t, LinkUp, client.State(peer.Name))
+		answer, err := client.Call(t.Context(), peer, nil, time.Minute)
+		require.NoError(t, err)
+		assert.Equal(t, "answer", string(answer))
+		require.NoError(t, server.Close())
+
+		never, err := Bind(ServerConfig{Network: network, Addr: "127.0.0.1:0", Handler: echo})
+		require.NoError(t, err)
+		require.NoError(t, never.Close())
+		never.Serve()
+		require.NoError(t, never.Close())
+	})
+}
+
 func TestServerOverload(t *testing.T) {
 	for name, limit := range map[string]func(*ServerConfig){
 		"per connection": func(c *ServerConfig) { c.MaxInFlight = 3 },

@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/signal"
 )
 
 const (
@@ -48,7 +50,7 @@ type session struct {
 	loops   sync.WaitGroup // writeLoop and readLoop
 
 	wake      chan struct{} // capacity 1: writeLoop has something to do
-	attention chan struct{} // capacity 1: check must be called
+	attention signal.Signal // capacity 1: check must be called
 	ended     chan struct{} // closed by fail
 
 	// mu guards everything below. It is held for copying a request at most; I/O,
@@ -79,7 +81,7 @@ func newSession(conn, raw net.Conn, version uint8, c *Client, errs *linkErrors) 
 		pool:      &c.pool,
 		errs:      errs,
 		wake:      make(chan struct{}, 1),
-		attention: make(chan struct{}, 1),
+		attention: signal.New(),
 		ended:     make(chan struct{}),
 		calls:     newCallTable(),
 		lastWake:  never,
@@ -202,10 +204,7 @@ func (s *session) signal(wake, attention bool) {
 		s.wake <- struct{}{} // never blocks: only who set writing sends
 	}
 	if attention {
-		select {
-		case s.attention <- struct{}{}:
-		default:
-		}
+		s.attention.Send()
 	}
 }
 

@@ -2,6 +2,7 @@ package quorum
 
 import (
 	"context"
+	"github.com/peerlimit/peerlimit/internal/signal"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"slices"
 	"sync"
@@ -67,7 +68,7 @@ type Prober struct {
 	ctx    context.Context // of all calls; ends with close
 	cancel context.CancelFunc
 	owned  sync.WaitGroup // the loop and the calls
-	wake   chan struct{}  // capacity 1: something changed, look before the next tick
+	wake   signal.Signal  // capacity 1: something changed, look before the next tick
 
 	hint atomic.Pointer[missedHint]
 
@@ -101,7 +102,7 @@ type missedHint struct {
 
 func NewProber(r *State, io IO, onLost func()) *Prober {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Prober{reach: r, io: io, onLost: onLost, ctx: ctx, cancel: cancel, wake: make(chan struct{}, 1),
+	return &Prober{reach: r, io: io, onLost: onLost, ctx: ctx, cancel: cancel, wake: signal.New(),
 		suspects: make(map[string]suspect), calls: make(map[string]*callsTo)}
 }
 
@@ -122,10 +123,7 @@ func (e *Prober) LookAgain() { e.lookNow() }
 func (e *Prober) doubt(names ...string) { e.suspect(names, e.io.Now()) }
 
 func (e *Prober) lookNow() {
-	select {
-	case e.wake <- struct{}{}:
-	default: // it is going to look anyway
-	}
+	e.wake.Send()
 }
 
 func (e *Prober) run() {

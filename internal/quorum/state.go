@@ -196,7 +196,7 @@ func (r *State) watchKnown(names []string, now int64) {
 	}
 }
 
-// isKnown reports whether it matters whether a member is lost, with mu held.
+// Has reports whether it matters whether a member is lost, with mu held.
 func (r *State) isKnown(name string) bool {
 	_, counts := slices.BinarySearch(r.known, name)
 	if counts || len(r.doubted) == 0 {

@@ -1,4 +1,4 @@
-package peerlimit
+package membership
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/signal"
 	"github.com/peerlimit/peerlimit/internal/source"
 )
 
@@ -36,7 +37,7 @@ type gossipStreams struct {
 	gate  *gossipGate
 	ctx   context.Context // ends when the set is closed
 	stop  context.CancelFunc
-	freed chan struct{} // holds a token when a place of one that is not known to be a member's has become free
+	freed signal.Signal // holds a token when a place of one that is not known to be a member's has become free
 
 	mu     sync.Mutex // guards the fields below; nothing is read, written or closed under it
 	open   map[*gossipStream]struct{}
@@ -56,7 +57,7 @@ type gossipUsage struct {
 func newGossipStreams(gate *gossipGate) *gossipStreams {
 	ctx, stop := context.WithCancel(context.Background())
 	return &gossipStreams{
-		gate: gate, ctx: ctx, stop: stop, freed: make(chan struct{}, 1),
+		gate: gate, ctx: ctx, stop: stop, freed: signal.New(),
 		open: make(map[*gossipStream]struct{}), room: make(chan struct{}),
 	}
 }
@@ -171,10 +172,7 @@ func (s *gossipStreams) dropLocked(stream *gossipStream) {
 
 // freedLocked lets who waits for a place look again.
 func (s *gossipStreams) freedLocked() {
-	select {
-	case s.freed <- struct{}{}:
-	default:
-	}
+	s.freed.Send()
 }
 
 // releaseLocked takes in that a stream's message is not kept any more. Called with s.mu held, for a stream that has been

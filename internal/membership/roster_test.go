@@ -1,4 +1,4 @@
-package peerlimit
+package membership
 
 import (
 	"fmt"
@@ -17,28 +17,28 @@ import (
 var knownEpoch = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // knownMemberAt returns a member whose address is told by a number.
-func knownMemberAt(name string, addr int) memberInfo {
+func knownMemberAt(name string, addr int) Info {
 	gossip := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(addr >> 8), byte(addr)}), 7946)
-	return memberInfo{Member: Member{Name: name, Addr: gossip.String()}, gossip: gossip}
+	return Info{Name: name, Gossip: gossip}
 }
 
-// knownScript drives a knownSet of SplitMemory one minute by what gossip lists. Member "x" is at address 'x'.
+// knownScript drives a rosterSet of SplitMemory one minute by what gossip lists. Member "x" is at address 'x'.
 type knownScript struct {
-	*knownSet
+	*rosterSet
 	now time.Time
 }
 
 func newKnownScript(expect, seeds int) *knownScript {
-	return &knownScript{newKnownSet(knownMemberAt("a", 'a'), expect, seeds, time.Minute), knownEpoch}
+	return &knownScript{newRosterSet(knownMemberAt("a", 'a'), expect, seeds, time.Minute), knownEpoch}
 }
 
 // alive lists single-letter members, self among them, after a pause.
 func (s *knownScript) alive(after time.Duration, names string) {
 	s.now = s.now.Add(after)
-	var members []memberInfo
+	var members []Info
 	for _, r := range names {
 		members = append(members, knownMemberAt(string(r), int(r)))
-		s.meet(string(r), s.now) // a link has come up
+		s.addHeardFrom(string(r), s.now) // a link has come up
 	}
 	s.update(members, s.now)
 }
@@ -58,7 +58,7 @@ func (s *knownScript) names() string {
 
 func (s *knownScript) assertReach(t *testing.T, known, reachable int) {
 	t.Helper()
-	k, r := s.reach()
+	k, r := s.divisor()
 	assert.Equal(t, [2]int{known, reachable}, [2]int{k, r}, "known and reachable")
 }
 
@@ -68,8 +68,8 @@ func TestKnownForgetsALostMemberAfterSplitMemoryWithAMajority(t *testing.T) {
 	s.assertReach(t, 3, 3)
 	s.alive(time.Hour, "ab")
 	s.assertReach(t, 3, 2)
-	require.Len(t, s.lostMembers(), 1)
-	assert.Equal(t, MemberLost, s.lostMembers()[0].State)
+	require.Len(t, s.failedMembers(), 1)
+	assert.Equal(t, Failed, s.failedMembers()[0].State)
 	s.alive(time.Minute-1, "ab")
 	s.assertReach(t, 3, 2)
 	at, ok := s.nextExpiry()
@@ -83,7 +83,7 @@ func TestKnownForgetsALostMemberAfterSplitMemoryWithAMajority(t *testing.T) {
 
 // told takes in a member's word, of what has proved itself there. full says that this node has evidence.
 func (s *knownScript) told(teller string, full bool, names ...string) bool {
-	return s.learn(&word{teller: teller, names: names}, full, s.now)
+	return s.mergeNames(&Word{Teller: teller, Names: names}, full, s.now)
 }
 
 // What other members tell of counts, but is no member, and passes like one that was lost.
@@ -93,29 +93,29 @@ func TestKnownLearnsFromHearsay(t *testing.T) {
 	require.True(t, s.told("b", false, "a", "b", "x"))
 	require.False(t, s.told("b", false, "a", "b", "x"), "no news")
 	s.assertReach(t, 3, 2)
-	require.Empty(t, s.lostMembers(), "nobody has said where it is")
+	require.Empty(t, s.failedMembers(), "nobody has said where it is")
 	s.alive(time.Minute-1, "ab")
 	s.assertReach(t, 3, 2)
 	s.alive(1, "ab")
 	s.assertReach(t, 2, 2)
 	require.False(t, s.told("b", false, "x"), "it is not taught back")
-	require.True(t, s.meet("x", s.now), "unless it says so itself")
+	require.True(t, s.addHeardFrom("x", s.now), "unless it says so itself")
 	s.assertReach(t, 3, 2)
-	require.False(t, s.meet("x", s.now))
+	require.False(t, s.addHeardFrom("x", s.now))
 	s.alive(time.Second, "abx")
 	s.assertReach(t, 3, 3)
 	require.Empty(t, s.forgotten, "seen alive")
 
 	s.retire("x", time.Hour, s.now)
 	require.False(t, s.told("b", false, "x"), "who has left does not come back")
-	require.False(t, s.meet("x", s.now), "nor when it is still to be heard")
+	require.False(t, s.addHeardFrom("x", s.now), "nor when it is still to be heard")
 	s.assertReach(t, 2, 2)
 }
 
 // gossip lists members that have not proved themselves, beside a, b and c.
 func (s *knownScript) gossip(after time.Duration, names string) {
 	s.now = s.now.Add(after)
-	var members []memberInfo
+	var members []Info
 	for _, r := range "abc" + names {
 		members = append(members, knownMemberAt(string(r), int(r)))
 	}
@@ -129,7 +129,7 @@ func TestKnownDoesNotCountWhatGossipAloneTellsOf(t *testing.T) {
 	s.assertReach(t, 3, 3)
 	require.Len(t, s.unproved, 5)
 	require.False(t, s.heardOf([]string{"v", "u"}, s.now))
-	require.True(t, s.meet("v", s.now))
+	require.True(t, s.addHeardFrom("v", s.now))
 	s.gossip(0, "vwxyz")
 	s.assertReach(t, 4, 4)
 	require.True(t, s.told("b", true, "w"), "a member and gossip")
@@ -137,7 +137,7 @@ func TestKnownDoesNotCountWhatGossipAloneTellsOf(t *testing.T) {
 	s.gossip(0, "vwxyz")
 	s.assertReach(t, 5, 5)
 	require.Len(t, s.unproved, 3)
-	names, hearsay := s.knownSet.told()
+	names, hearsay := s.rosterSet.told()
 	require.Equal(t, []string{"a", "b", "c", "v", "w"}, names)
 	require.Equal(t, []string{"w"}, hearsay)
 }
@@ -146,20 +146,20 @@ func TestKnownDoesNotCountWhatGossipAloneTellsOf(t *testing.T) {
 func TestKnownIsNotReplacedByGossipAlone(t *testing.T) {
 	s := newKnownScript(0, 0)
 	s.alive(0, "abc")
-	s.update([]memberInfo{knownMemberAt("a", 'a'), knownMemberAt("b", 'b'), knownMemberAt("ghost", 'c')}, s.now)
+	s.update([]Info{knownMemberAt("a", 'a'), knownMemberAt("b", 'b'), knownMemberAt("ghost", 'c')}, s.now)
 	s.assertReach(t, 3, 2)
 }
 
 func TestKnownCountsByGossipForSecondsWhileYoung(t *testing.T) {
 	for _, meets := range []bool{false, true} {
 		s := newKnownScript(0, 1)
-		s.update([]memberInfo{knownMemberAt("a", 'a'), knownMemberAt("b", 'b'), knownMemberAt("x", 'x')}, s.now)
+		s.update([]Info{knownMemberAt("a", 'a'), knownMemberAt("b", 'b'), knownMemberAt("x", 'x')}, s.now)
 		require.True(t, s.heardOf([]string{"y"}, s.now))
 		s.assertReach(t, 4, 3)
-		names, _ := s.knownSet.told()
+		names, _ := s.rosterSet.told()
 		require.Equal(t, []string{"a"}, names, "nobody is told by it")
 		if meets {
-			s.meet("b", s.now)
+			s.addHeardFrom("b", s.now)
 		}
 		at, ok := s.nextExpiry()
 		require.True(t, ok)
@@ -171,7 +171,7 @@ func TestKnownCountsByGossipForSecondsWhileYoung(t *testing.T) {
 		} else {
 			s.assertReach(t, 2, 1) // the seed still counts
 		}
-		s.update([]memberInfo{knownMemberAt("a", 'a'), knownMemberAt("b", 'b'), knownMemberAt("x", 'x')}, s.now)
+		s.update([]Info{knownMemberAt("a", 'a'), knownMemberAt("b", 'b'), knownMemberAt("x", 'x')}, s.now)
 		require.NotContains(t, s.members, "x")
 	}
 }
@@ -180,19 +180,19 @@ func TestKnownCountsByGossipForSecondsWhileYoung(t *testing.T) {
 func TestKnownIsSettled(t *testing.T) {
 	s := newKnownScript(0, 1)
 	s.gossip(0, "xyz")
-	s.meet("b", s.now)
+	s.addHeardFrom("b", s.now)
 	s.told("b", false, "a", "b", "c")
 	s.assertReach(t, 6, 6)
-	s.settled(s.now)
+	s.noteQuorum(s.now)
 	s.assertReach(t, 3, 3)
 
 	s = newKnownScript(0, 1)
 	s.gossip(0, "xyz")
-	s.meet("b", s.now)
-	s.meet("c", s.now)
+	s.addHeardFrom("b", s.now)
+	s.addHeardFrom("c", s.now)
 	s.told("c", false, "a", "c", "v", "w")
 	s.assertReach(t, 8, 6)
-	require.True(t, s.learn(&word{teller: "b", names: []string{"a", "b", "c"}, full: true}, false, s.now))
+	require.True(t, s.mergeNames(&Word{Teller: "b", Names: []string{"a", "b", "c"}, Full: true}, false, s.now))
 	s.assertReach(t, 3, 3)
 	require.Equal(t, []string{"v", "w"}, s.doubted())
 }
@@ -205,9 +205,9 @@ func TestKnownDoubtsOneWordAgainstEvidence(t *testing.T) {
 	s.assertReach(t, 3, 3)
 	require.Equal(t, []string{"w", "x", "y"}, s.doubted())
 	require.False(t, s.told("b", true, "x"), "the same member again")
-	require.False(t, s.learn(&word{teller: "c", names: []string{"x"}, hearsay: []string{"x"}}, true, s.now), "who has it from others")
+	require.False(t, s.mergeNames(&Word{Teller: "c", Names: []string{"x"}, Hearsay: []string{"x"}}, true, s.now), "who has it from others")
 	require.True(t, s.told("c", true, "x"))
-	require.True(t, s.meet("y", s.now))
+	require.True(t, s.addHeardFrom("y", s.now))
 	s.assertReach(t, 5, 3)
 	require.Equal(t, []string{"w"}, s.doubted())
 
@@ -226,8 +226,12 @@ func TestKnownDoubtsOneWordAgainstEvidence(t *testing.T) {
 func TestKnownDoubtsAreBounded(t *testing.T) {
 	s := newKnownScript(0, 0)
 	s.alive(0, "abc")
+	var invented []string
+	for i := range 9000 {
+		invented = append(invented, fmt.Sprintf("invented-%08x", i))
+	}
 	for teller := range 20 {
-		s.told(fmt.Sprint(teller), true, inventedNames(9000)[teller*100:]...)
+		s.told(fmt.Sprint(teller), true, invented[teller*100:]...)
 		require.LessOrEqual(t, len(s.doubts), min((teller+1)*maxDoubtsOfOne, maxDoubts))
 	}
 	s.assertReach(t, 3, 3)
@@ -315,13 +319,13 @@ func TestKnownMemberAtTheAddressReplacesALostOne(t *testing.T) {
 	s := newKnownScript(0, 0)
 	s.alive(0, "abc")
 	restarted := knownMemberAt("c2", 'c')
-	all := []memberInfo{knownMemberAt("a", 'a'), knownMemberAt("b", 'b'), knownMemberAt("c", 'c'), restarted}
+	all := []Info{knownMemberAt("a", 'a'), knownMemberAt("b", 'b'), knownMemberAt("c", 'c'), restarted}
 
-	s.meet("c2", s.now)
+	s.addHeardFrom("c2", s.now)
 	s.update(all, s.now)
 	s.assertReach(t, 4, 4) // gossip still holds the old one for alive: there is no telling which is older
 
-	s.update([]memberInfo{all[0], all[1], restarted}, s.now)
+	s.update([]Info{all[0], all[1], restarted}, s.now)
 	s.assertReach(t, 3, 3)
 	assert.Equal(t, "abc2", s.names())
 }
@@ -337,7 +341,7 @@ func TestKnownLeftIsNotLost(t *testing.T) {
 	s.assertReach(t, 2, 2)
 	s.alive(time.Minute, "ab")
 	s.assertReach(t, 2, 2)
-	assert.Empty(t, s.lostMembers())
+	assert.Empty(t, s.failedMembers())
 
 	assert.Equal(t, []departure{{"c", 58 * time.Minute}}, s.departures(s.now), "what is left of the hour")
 	s.alive(58*time.Minute, "ab")
@@ -405,7 +409,7 @@ func TestKnownIsBounded(t *testing.T) {
 	for i := range ring.MaxMembers + 10 { // b is never lost, c0 is lost first
 		name := fmt.Sprintf("c%d", i)
 		s.now = s.now.Add(time.Millisecond)
-		s.members[name] = &knownMember{memberInfo: knownMemberAt(name, i), lostAt: s.now, proved: true}
+		s.members[name] = &rosterMember{Info: knownMemberAt(name, i), failedAt: s.now, proved: true}
 	}
 	s.expire(s.now)
 	assert.Len(t, s.members, ring.MaxMembers)
@@ -430,7 +434,7 @@ func TestKnownProperties(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		expect := rapid.IntRange(0, 6).Draw(t, "expect")
-		k := newKnownSet(knownMemberAt("m0", 0), expect, 0, time.Minute)
+		k := newRosterSet(knownMemberAt("m0", 0), expect, 0, time.Minute)
 		records := make([]record, 8)
 		now, expectMet := knownEpoch, false
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
@@ -442,14 +446,14 @@ func TestKnownProperties(t *testing.T) {
 				}
 			}
 			alive := rapid.SliceOfNDistinct(rapid.IntRange(1, len(records)-1), 0, -1, rapid.ID).Draw(t, "alive")
-			members := []memberInfo{knownMemberAt("m0", 0)}
+			members := []Info{knownMemberAt("m0", 0)}
 			for _, i := range alive {
-				k.meet(fmt.Sprint("m", i), now)
+				k.addHeardFrom(fmt.Sprint("m", i), now)
 				members = append(members, knownMemberAt(fmt.Sprint("m", i), i))
 			}
 			k.update(members, now)
 
-			known, reachable := k.reach()
+			known, reachable := k.divisor()
 			expectMet = expectMet || len(k.members) >= expect
 			require.Equal(t, k.alive, reachable)
 			require.True(t, 1 <= reachable && reachable <= known, "1 <= %d <= %d", reachable, known)
@@ -463,7 +467,7 @@ func TestKnownProperties(t *testing.T) {
 					require.False(t, isKnown, "%s has left", name)
 				case slices.Contains(alive, i):
 					*r = record{seen: now}
-					require.True(t, isKnown && m.lostAt.IsZero(), "%s is alive", name)
+					require.True(t, isKnown && m.failedAt.IsZero(), "%s is alive", name)
 				case r.seen.IsZero():
 					require.False(t, isKnown, "%s was never seen", name)
 				default:

@@ -1,4 +1,4 @@
-package peerlimit
+package membership
 
 import (
 	"bytes"
@@ -32,28 +32,28 @@ type gossipTransport interface {
 // too, when any port will do. memberlist tries as often.
 const listenAttempts = 10
 
-// listenGossip binds the gossip address of s on its network. An error wraps the cause and names the field.
-func listenGossip(s *settings, logger *log.Logger) (gossipTransport, error) {
-	gate, err := newGossipGate(s)
+// listenGossip binds the gossip address of c on its network. An error wraps the cause and names the field.
+func listenGossip(c *Config, logger *log.Logger) (gossipTransport, error) {
+	gate, err := newGossipGate(c)
 	if err != nil {
 		return nil, fmt.Errorf("peerlimit: the keys of gossip: %w", err)
 	}
 	attempts := 1
-	if s.gossip.Port() == 0 {
+	if c.Bind.Port() == 0 {
 		attempts = listenAttempts
 	}
 	for range attempts {
 		var t gossipTransport
-		if s.Network == nil {
-			t, err = listenSockets(s.gossip, gate, logger)
+		if c.Network == nil {
+			t, err = listenSockets(c.Bind, gate, logger)
 		} else {
-			t, err = listenNetwork(s.Network, s.gossip, gate)
+			t, err = listenNetwork(c.Network, c.Bind, gate)
 		}
 		if err == nil {
 			return t, nil
 		}
 	}
-	return nil, fmt.Errorf("peerlimit: BindAddr is %q: cannot listen for gossip: %w", s.BindAddr, err)
+	return nil, fmt.Errorf("peerlimit: BindAddr is %q: cannot listen for gossip: %w", c.BindText, err)
 }
 
 // networkGossip carries gossip over a transport.Network.
@@ -334,31 +334,31 @@ func finalAdvertise(ip string, port int) (net.IP, int, error) {
 }
 
 // advertisedGossip returns the address of gossip that others are told.
-func advertisedGossip(s *settings, t gossipTransport) (netip.AddrPort, error) {
+func advertisedGossip(c *Config, t gossipTransport) (netip.AddrPort, error) {
 	bound := t.bound()
-	if s.advertise.Addr().IsValid() {
-		port := s.advertise.Port()
+	if c.Advertise.Addr().IsValid() {
+		port := c.Advertise.Port()
 		if port == 0 {
 			port = bound.Port()
 		}
-		return netip.AddrPortFrom(s.advertise.Addr(), port), nil
+		return netip.AddrPortFrom(c.Advertise.Addr(), port), nil
 	}
 	if !bound.Addr().IsUnspecified() {
 		return bound, nil
 	}
-	const hint = "peerlimit: BindAddr is %q and AdvertiseAddr is empty: set AdvertiseAddr to the address others reach: %w"
+	const hint = "AdvertiseAddr is empty and BindAddr is %q; %w"
 	sockets, ok := t.(*socketGossip)
 	if !ok || !bound.Addr().Is4() {
-		return netip.AddrPort{}, fmt.Errorf(hint, s.BindAddr, ErrInvalidConfig)
+		return netip.AddrPort{}, fmt.Errorf(hint, c.BindText, ErrAdvertise)
 	}
 	// memberlist picks the private address of the interface that has the default route.
 	ip, _, err := sockets.NetTransport.FinalAdvertiseAddr("", 0)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf(hint, s.BindAddr, err)
+		return netip.AddrPort{}, fmt.Errorf(hint+": %w", c.BindText, ErrAdvertise, err)
 	}
 	addr, ok := netip.AddrFromSlice(ip)
 	if !ok {
-		return netip.AddrPort{}, fmt.Errorf(hint, s.BindAddr, ErrInvalidConfig)
+		return netip.AddrPort{}, fmt.Errorf(hint, c.BindText, ErrAdvertise)
 	}
 	return netip.AddrPortFrom(addr.Unmap(), bound.Port()), nil
 }

@@ -1,14 +1,14 @@
-package peerlimit
+package membership
 
 import (
 	"cmp"
-	"github.com/peerlimit/peerlimit/internal/ring"
-	"github.com/peerlimit/peerlimit/internal/wire"
 	"maps"
 	"math"
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/ring"
 )
 
 const (
@@ -38,7 +38,7 @@ const (
 	maxDoubts      = 512
 )
 
-// knownSet is the set of members that a limit is divided by: every member that was ever seen alive and may still be
+// rosterSet is the set of members that a limit is divided by: every member that was ever seen alive and may still be
 // there. A name leaves it when the member has left, when another member lives at its address, or when it has been lost
 // for so long that it counts as dead. Dividing by too many only wastes a part of the limit for a while; dividing by too
 // few exceeds it, so a name in doubt stays.
@@ -51,7 +51,7 @@ const (
 // for some seconds, or the first few that it meets would be a majority to it.
 //
 // It is plain data: it reads no clock, does no I/O and is not safe for concurrent use. Times passed in must not go back.
-type knownSet struct {
+type rosterSet struct {
 	self   string
 	memory time.Duration // Config.SplitMemory
 
@@ -70,7 +70,7 @@ type knownSet struct {
 	youngUntil time.Time
 
 	// unproved are the members that gossip tells of and that do not count.
-	unproved []memberInfo
+	unproved []Info
 
 	// doubts are the names that are doubted.
 	doubts map[string]doubt
@@ -79,7 +79,7 @@ type knownSet struct {
 	lost func(name string) bool
 
 	// members has an entry for every known name, self included.
-	members map[string]*knownMember
+	members map[string]*rosterMember
 	alive   int // entries that are not lost, self included
 
 	// majoritySince is when more than half came into reach; zero while they are not.
@@ -93,10 +93,10 @@ type knownSet struct {
 	forgotten map[string]time.Time
 }
 
-// knownMember is one member as it was last seen.
-type knownMember struct {
-	memberInfo
-	lostAt time.Time // zero while gossip counts it as a member
+// rosterMember is one member as it was last seen.
+type rosterMember struct {
+	Info
+	failedAt time.Time // zero while gossip counts it as a member
 
 	// hearsay says that only other members have told of it, by its name. It counts as lost since then: gossip, which has
 	// more to tell, is behind, or has given it up.
@@ -115,18 +115,18 @@ type doubt struct {
 }
 
 // byGossipAlone reports whether nothing speaks for a member but gossip.
-func (m *knownMember) byGossipAlone() bool { return !m.proved && m.voucher == "" }
+func (m *rosterMember) byGossipAlone() bool { return !m.proved && m.voucher == "" }
 
-// newKnownSet returns a set that has only self in it.
-func newKnownSet(self memberInfo, expect, seeds int, memory time.Duration) *knownSet {
-	return &knownSet{
+// newRosterSet returns a set that has only self in it.
+func newRosterSet(self Info, expect, seeds int, memory time.Duration) *rosterSet {
+	return &rosterSet{
 		self:    self.Name,
 		memory:  memory,
 		expect:  expect,
 		seeds:   seeds,
 		young:   seeds > 0,
 		doubts:  make(map[string]doubt),
-		members: map[string]*knownMember{self.Name: {memberInfo: self, proved: true}},
+		members: map[string]*rosterMember{self.Name: {Info: self, proved: true}},
 		alive:   1,
 		left:    make(map[string]time.Time),
 
@@ -134,24 +134,24 @@ func newKnownSet(self memberInfo, expect, seeds int, memory time.Duration) *know
 	}
 }
 
-// word is what a member says of names.
-type word struct {
-	teller  string
-	names   []string // that count there
-	hearsay []string // those of them that have not proved themselves there, sorted
-	full    bool     // it decides in full, and these are all that count there
+// Word is what a member says of names.
+type Word struct {
+	Teller  string
+	Names   []string // that count there
+	Hearsay []string // those of them that have not proved themselves there, sorted
+	Full    bool     // it decides in full, and these are all that count there
 }
 
-// learn takes in a member's word, and reports whether there was news. full says that this node has evidence.
-func (k *knownSet) learn(w *word, full bool, now time.Time) (news bool) {
-	for _, name := range w.names {
-		_, second := slices.BinarySearch(w.hearsay, name)
-		if name != k.self && k.learnName(w.teller, name, !second, full && !k.young, now) {
+// mergeNames takes in a member's word, and reports whether there was news. full says that this node has evidence.
+func (k *rosterSet) mergeNames(w *Word, full bool, now time.Time) (news bool) {
+	for _, name := range w.Names {
+		_, second := slices.BinarySearch(w.Hearsay, name)
+		if name != k.self && k.mergeName(w.Teller, name, !second, full && !k.young, now) {
 			news = true
 		}
 	}
-	if w.full && w.teller != k.self {
-		news = k.settle(w) || news
+	if w.Full && w.Teller != k.self {
+		news = k.trimTo(w) || news
 	}
 	if news {
 		k.expire(now)
@@ -159,8 +159,8 @@ func (k *knownSet) learn(w *word, full bool, now time.Time) (news bool) {
 	return news
 }
 
-// learnName takes in one name. vouch says that it has proved itself to the teller.
-func (k *knownSet) learnName(teller, name string, vouch, full bool, now time.Time) (news bool) {
+// mergeName takes in one name. vouch says that it has proved itself to the teller.
+func (k *rosterSet) mergeName(teller, name string, vouch, full bool, now time.Time) (news bool) {
 	if m := k.members[name]; m != nil {
 		news = m.byGossipAlone() // it counts for good now, and is told of
 		m.vouch(teller, vouch)
@@ -172,7 +172,7 @@ func (k *knownSet) learnName(teller, name string, vouch, full bool, now time.Tim
 	d, doubted := k.doubts[name]
 	switch {
 	case !full, vouch && doubted && d.vouch && d.teller != teller, vouch && k.isUnproved(name):
-		m := &knownMember{memberInfo: memberInfo{Member: Member{Name: name}}, lostAt: now, hearsay: true}
+		m := &rosterMember{Info: Info{Name: name}, failedAt: now, hearsay: true}
 		if doubted {
 			m.vouch(d.teller, d.vouch)
 		}
@@ -191,7 +191,7 @@ func (k *knownSet) learnName(teller, name string, vouch, full bool, now time.Tim
 }
 
 // vouch takes in a member's word for a name. Without vouch it has it from others itself.
-func (m *knownMember) vouch(teller string, vouch bool) {
+func (m *rosterMember) vouch(teller string, vouch bool) {
 	switch {
 	case m.voucher == "":
 		m.voucher = teller
@@ -205,12 +205,12 @@ func (m *knownMember) vouch(teller string, vouch bool) {
 }
 
 // isUnproved reports whether gossip tells of a name that does not count.
-func (k *knownSet) isUnproved(name string) bool {
-	return slices.ContainsFunc(k.unproved, func(m memberInfo) bool { return m.Name == name })
+func (k *rosterSet) isUnproved(name string) bool {
+	return slices.ContainsFunc(k.unproved, func(m Info) bool { return m.Name == name })
 }
 
 // doubt begins to doubt a name, where there is room for one more.
-func (k *knownSet) doubt(name string, d doubt) (news bool) {
+func (k *rosterSet) doubt(name string, d doubt) (news bool) {
 	ofTeller := 0
 	for _, other := range k.doubts {
 		if other.teller == d.teller {
@@ -224,18 +224,18 @@ func (k *knownSet) doubt(name string, d doubt) (news bool) {
 	return true
 }
 
-// settle takes in whom a member counts that decides in full: what one other alone has told of, and that one does not know,
+// trimTo takes in whom a member counts that decides in full: what one other alone has told of, and that one does not know,
 // does not count here either; nor what gossip alone has told of.
-func (k *knownSet) settle(w *word) (news bool) {
+func (k *rosterSet) trimTo(w *Word) (news bool) {
 	k.young, news = false, k.young
 	var counts map[string]bool // whether a name does there
 	for name, m := range k.members {
-		if m.proved || m.vouchers > 1 || m.voucher == w.teller {
+		if m.proved || m.vouchers > 1 || m.voucher == w.Teller {
 			continue
 		}
 		if counts == nil {
-			counts = make(map[string]bool, len(w.names))
-			for _, name := range w.names {
+			counts = make(map[string]bool, len(w.Names))
+			for _, name := range w.Names {
 				counts[name] = true
 			}
 		}
@@ -244,7 +244,7 @@ func (k *knownSet) settle(w *word) (news bool) {
 		}
 		k.drop(name)
 		if !m.byGossipAlone() {
-			k.doubt(name, doubt{m.voucher, m.vouchers > 0, m.lostAt})
+			k.doubt(name, doubt{m.voucher, m.vouchers > 0, m.failedAt})
 		}
 		news = true
 	}
@@ -252,17 +252,17 @@ func (k *knownSet) settle(w *word) (news bool) {
 }
 
 // drop takes a name out of the members.
-func (k *knownSet) drop(name string) {
+func (k *rosterSet) drop(name string) {
 	if m := k.members[name]; m != nil {
 		delete(k.members, name)
-		if m.lostAt.IsZero() {
+		if m.failedAt.IsZero() {
 			k.alive--
 		}
 	}
 }
 
-// settled takes in that this node has evidence with others: its cluster is whom that was with, and whom those know.
-func (k *knownSet) settled(now time.Time) {
+// noteQuorum takes in that this node has evidence with others: its cluster is whom that was with, and whom those know.
+func (k *rosterSet) noteQuorum(now time.Time) {
 	if k.young {
 		k.young = false
 		k.expire(now)
@@ -270,12 +270,12 @@ func (k *knownSet) settled(now time.Time) {
 }
 
 // heardOf takes in names that gossip tells of.
-func (k *knownSet) heardOf(names []string, now time.Time) (news bool) {
+func (k *rosterSet) heardOf(names []string, now time.Time) (news bool) {
 	for _, name := range names {
 		if !k.countsByGossip(name, now) || k.members[name] != nil || len(k.members) >= ring.MaxMembers {
 			continue
 		}
-		k.members[name] = &knownMember{memberInfo: memberInfo{Member: Member{Name: name}}, lostAt: now, hearsay: true}
+		k.members[name] = &rosterMember{Info: Info{Name: name}, failedAt: now, hearsay: true}
 		news = true
 	}
 	if news {
@@ -285,7 +285,7 @@ func (k *knownSet) heardOf(names []string, now time.Time) (news bool) {
 }
 
 // countsByGossip reports whether a name counts that gossip tells of, for now.
-func (k *knownSet) countsByGossip(name string, now time.Time) bool {
+func (k *rosterSet) countsByGossip(name string, now time.Time) bool {
 	if !k.young || k.hasLeft(name, now) || now.Before(k.forgotten[name]) {
 		return false
 	}
@@ -297,10 +297,10 @@ func (k *knownSet) countsByGossip(name string, now time.Time) bool {
 
 // bequeath takes in whom a member knew that has left. They count whatever this node knows: with the one that has left its
 // majority becomes smaller, and they may have one that is without this node [GoodbyeNamesKnown].
-func (k *knownSet) bequeath(leaver string, names []string, now time.Time) (news bool) {
+func (k *rosterSet) bequeath(leaver string, names []string, now time.Time) (news bool) {
 	added := 0
 	for _, name := range names {
-		if k.members[name] == nil && added < maxDoubtsOfOne && k.learnName(leaver, name, true, false, now) {
+		if k.members[name] == nil && added < maxDoubtsOfOne && k.mergeName(leaver, name, true, false, now) {
 			news = true
 			added++
 		}
@@ -311,23 +311,23 @@ func (k *knownSet) bequeath(leaver string, names []string, now time.Time) (news 
 	return news
 }
 
-// meet takes in that a member has proved itself, and reports whether that changes who counts or is told of; even where its name was given up. A split can last longer than the memory
+// addHeardFrom takes in that a member has proved itself, and reports whether that changes who counts or is told of; even where its name was given up. A split can last longer than the memory
 // of it, and gossip may take longer than others to notice its end.
-func (k *knownSet) meet(name string, now time.Time) (news bool) {
+func (k *rosterSet) addHeardFrom(name string, now time.Time) (news bool) {
 	if name == k.self || k.hasLeft(name, now) {
 		return false
 	}
 	delete(k.forgotten, name)
 	m := k.members[name]
 	if m == nil {
-		m = &knownMember{memberInfo: memberInfo{Member: Member{Name: name}}, lostAt: now, hearsay: true}
+		m = &rosterMember{Info: Info{Name: name}, failedAt: now, hearsay: true}
 		k.members[name] = m
 		delete(k.doubts, name)
 	}
 	news = m.byGossipAlone() // else it counts and is told of already
 	m.proved, k.met = true, true
-	if !m.lostAt.IsZero() {
-		m.lostAt = now // it is there, whatever gossip says: it is not given up before it has been silent for as long as any
+	if !m.failedAt.IsZero() {
+		m.failedAt = now // it is there, whatever gossip says: it is not given up before it has been silent for as long as any
 	}
 	if news {
 		k.expire(now)
@@ -336,21 +336,21 @@ func (k *knownSet) meet(name string, now time.Time) (news bool) {
 }
 
 // forget gives up a name.
-func (k *knownSet) forget(name string, now time.Time) {
+func (k *rosterSet) forget(name string, now time.Time) {
 	delete(k.members, name)
 	delete(k.doubts, name)
 	k.forgotten[name] = now.Add(k.tombstoneMemory())
 }
 
-// names returns all known names, sorted.
-func (k *knownSet) names() []string { return slices.Sorted(maps.Keys(k.members)) }
+// names returns all names that count, sorted.
+func (k *rosterSet) names() []string { return slices.Sorted(maps.Keys(k.members)) }
 
 // doubted returns the names that are doubted, sorted.
-func (k *knownSet) doubted() []string { return slices.Sorted(maps.Keys(k.doubts)) }
+func (k *rosterSet) doubted() []string { return slices.Sorted(maps.Keys(k.doubts)) }
 
-// told returns the known names that others are told, and those of them that have not proved themselves here. What gossip
+// told returns the names that others are told, and those of them that have not proved themselves here. What gossip
 // alone has told of is passed on by gossip alone.
-func (k *knownSet) told() (names, hearsay []string) {
+func (k *rosterSet) told() (names, hearsay []string) {
 	names = make([]string, 0, len(k.members))
 	for name, m := range k.members {
 		if m.byGossipAlone() {
@@ -368,7 +368,7 @@ func (k *knownSet) told() (names, hearsay []string) {
 
 // update takes in the complete list of members that gossip has not given up. Those that are not in it any more are lost
 // from now on, except self. Those that are new and have not proved themselves do not count yet.
-func (k *knownSet) update(members []memberInfo, now time.Time) {
+func (k *rosterSet) update(members []Info, now time.Time) {
 	present := make(map[string]bool, len(members))
 	taken := make(map[netip.AddrPort]bool, len(members))
 	k.unproved = k.unproved[:0:0]
@@ -378,23 +378,23 @@ func (k *knownSet) update(members []memberInfo, now time.Time) {
 		}
 		known := k.members[m.Name]
 		if d, doubted := k.doubts[m.Name]; known == nil && doubted && d.vouch { // two speak for it
-			known = &knownMember{}
+			known = &rosterMember{}
 			known.vouch(d.teller, d.vouch)
 			delete(k.doubts, m.Name)
 		}
 		if known == nil {
 			if !k.countsByGossip(m.Name, now) {
-				m.State = MemberSuspect
+				m.State = Suspect
 				k.unproved = append(k.unproved, m)
 				continue
 			}
-			known = &knownMember{}
+			known = &rosterMember{}
 		}
-		known.memberInfo, known.lostAt, known.hearsay = m, time.Time{}, false
+		known.Info, known.failedAt, known.hearsay = m, time.Time{}, false
 		k.members[m.Name] = known
 		present[m.Name] = true
 		if !known.byGossipAlone() {
-			taken[m.gossip] = true
+			taken[m.Gossip] = true
 		}
 	}
 	k.alive = 0
@@ -402,11 +402,11 @@ func (k *knownSet) update(members []memberInfo, now time.Time) {
 		switch {
 		case name == k.self || present[name]:
 			k.alive++
-		case taken[m.gossip]:
+		case taken[m.Gossip]:
 			k.forget(name, now) // two processes cannot have one address, and the other one is alive
-		case m.lostAt.IsZero():
-			m.lostAt = now
-			m.State = MemberLost
+		case m.failedAt.IsZero():
+			m.failedAt = now
+			m.State = Failed
 		}
 	}
 	k.expire(now)
@@ -417,7 +417,7 @@ func (k *knownSet) update(members []memberInfo, now time.Time) {
 
 // retire takes in that a member has left for good, which is to be remembered for the given time, at most for
 // tombstoneMemory. It reports whether the member was known, which is when others may need to be told too.
-func (k *knownSet) retire(name string, remember time.Duration, now time.Time) (wasKnown bool) {
+func (k *rosterSet) retire(name string, remember time.Duration, now time.Time) (wasKnown bool) {
 	if name == k.self || k.hasLeft(name, now) {
 		return false
 	}
@@ -425,7 +425,7 @@ func (k *knownSet) retire(name string, remember time.Duration, now time.Time) (w
 	m, wasKnown := k.members[name]
 	if wasKnown {
 		delete(k.members, name)
-		if m.lostAt.IsZero() {
+		if m.failedAt.IsZero() {
 			k.alive--
 		}
 	}
@@ -434,20 +434,20 @@ func (k *knownSet) retire(name string, remember time.Duration, now time.Time) (w
 }
 
 // hasProved reports whether a member has proved itself to this node.
-func (k *knownSet) hasProved(name string) bool {
+func (k *rosterSet) hasProved(name string) bool {
 	m := k.members[name]
 	return m != nil && m.proved
 }
 
 // hasLeft reports whether there is a tombstone for name.
-func (k *knownSet) hasLeft(name string, now time.Time) bool {
+func (k *rosterSet) hasLeft(name string, now time.Time) bool {
 	until, ok := k.left[name]
 	return ok && now.Before(until)
 }
 
 // tombstoneMemory is how long a departure is remembered: longer than any node that did not hear of it can remember the
 // departed as lost, so that meeting such a node does not bring it back.
-func (k *knownSet) tombstoneMemory() time.Duration {
+func (k *rosterSet) tombstoneMemory() time.Duration {
 	if memory := k.isolatedMemory(); memory <= math.MaxInt64-tombstoneMargin {
 		return memory + tombstoneMargin
 	}
@@ -455,7 +455,7 @@ func (k *knownSet) tombstoneMemory() time.Duration {
 }
 
 // isolatedMemory is how long a lost member counts at most.
-func (k *knownSet) isolatedMemory() time.Duration {
+func (k *rosterSet) isolatedMemory() time.Duration {
 	if k.memory > math.MaxInt64/isolatedMemoryFactor {
 		return math.MaxInt64
 	}
@@ -464,11 +464,11 @@ func (k *knownSet) isolatedMemory() time.Duration {
 
 // expire forgets what is not to be remembered any longer. Fewer known members may make those in reach a majority, which
 // only starts the shorter memory, so one pass is enough.
-func (k *knownSet) expire(now time.Time) {
+func (k *rosterSet) expire(now time.Time) {
 	k.expireHearsay(now)
 	k.noteMajority(now)
 	for name, m := range k.members {
-		if !m.lostAt.IsZero() && !now.Before(k.forgetAt(m)) {
+		if !m.failedAt.IsZero() && !now.Before(k.forgetAt(m)) {
 			k.forget(name, now)
 		}
 	}
@@ -482,16 +482,16 @@ func (k *knownSet) expire(now time.Time) {
 
 // expireHearsay drops what gossip alone has told of, when this node has met its cluster or has had the time to, and doubted
 // names that are lost and that nobody has proved for long.
-func (k *knownSet) expireHearsay(now time.Time) {
+func (k *rosterSet) expireHearsay(now time.Time) {
 	if k.young && !k.youngUntil.IsZero() && !now.Before(k.youngUntil) {
 		k.young = false
 	}
 	if !k.young {
 		for name, m := range k.members {
 			if m.byGossipAlone() {
-				if m.lostAt.IsZero() {
-					m.State = MemberSuspect
-					k.unproved = append(k.unproved, m.memberInfo)
+				if m.failedAt.IsZero() {
+					m.State = Suspect
+					k.unproved = append(k.unproved, m.Info)
 				}
 				k.drop(name)
 			}
@@ -510,10 +510,10 @@ func (k *knownSet) expireHearsay(now time.Time) {
 }
 
 // noteMajority keeps majoritySince.
-func (k *knownSet) noteMajority(now time.Time) {
-	known, reachable := k.reach()
+func (k *rosterSet) noteMajority(now time.Time) {
+	divisor, reachable := k.divisor()
 	switch {
-	case 2*reachable <= known:
+	case 2*reachable <= divisor:
 		k.majoritySince = time.Time{}
 	case k.majoritySince.IsZero():
 		k.majoritySince = now
@@ -523,12 +523,12 @@ func (k *knownSet) noteMajority(now time.Time) {
 // forgetAt is when a lost member is forgotten, if nothing changes until then: soon only where more than half are in reach
 // [ForgetOnlyWithMajority], by gossip's word. After an hour or so it is forgotten in any case: the rest of a cluster that has
 // lost its majority for good must become one again.
-func (k *knownSet) forgetAt(m *knownMember) time.Time {
-	latest := m.lostAt.Add(k.isolatedMemory())
+func (k *rosterSet) forgetAt(m *rosterMember) time.Time {
+	latest := m.failedAt.Add(k.isolatedMemory())
 	if k.majoritySince.IsZero() {
 		return latest
 	}
-	since := m.lostAt
+	since := m.failedAt
 	if since.Before(k.majoritySince) {
 		since = k.majoritySince
 	}
@@ -540,15 +540,18 @@ func (k *knownSet) forgetAt(m *knownMember) time.Time {
 
 // boundMembers forgets those that have not proved themselves, and then those that were lost first, while there are more members than a cluster may have. It takes a
 // process that crashes and comes back at another address thousands of times an hour to get there.
-func (k *knownSet) boundMembers(now time.Time) {
+func (k *rosterSet) boundMembers(now time.Time) {
 	if excess := len(k.members) - ring.MaxMembers; excess > 0 {
-		lost := slices.DeleteFunc(k.names(), func(name string) bool { return k.members[name].lostAt.IsZero() })
+		lost := slices.DeleteFunc(k.names(), func(name string) bool { return k.members[name].failedAt.IsZero() })
 		slices.SortStableFunc(lost, func(a, b string) int {
 			x, y := k.members[a], k.members[b]
-			if x.proved != y.proved {
-				return 1 - 2*int(wire.BoolByte(y.proved))
+			switch {
+			case x.proved && !y.proved:
+				return 1
+			case y.proved && !x.proved:
+				return -1
 			}
-			return x.lostAt.Compare(y.lostAt)
+			return x.failedAt.Compare(y.failedAt)
 		})
 		for _, name := range lost[:min(excess, len(lost))] {
 			k.forget(name, now)
@@ -567,14 +570,14 @@ func boundTombstones(memory map[string]time.Time) {
 }
 
 // nextExpiry is when expire would next forget something; ok is false when there is nothing to forget.
-func (k *knownSet) nextExpiry() (at time.Time, ok bool) {
+func (k *rosterSet) nextExpiry() (at time.Time, ok bool) {
 	earliest := func(t time.Time) {
 		if !ok || t.Before(at) {
 			at, ok = t, true
 		}
 	}
 	for _, m := range k.members {
-		if !m.lostAt.IsZero() {
+		if !m.failedAt.IsZero() {
 			earliest(k.forgetAt(m))
 		}
 	}
@@ -590,42 +593,42 @@ func (k *knownSet) nextExpiry() (at time.Time, ok bool) {
 	return at, ok
 }
 
-// reach returns by how many members a limit is divided and how many of them gossip has not given up. Both count this
-// node: 1 <= reachable <= known.
-func (k *knownSet) reach() (known, reachable int) {
-	known = max(len(k.members), k.expect)
+// divisor returns by how many members a limit is divided and how many of them gossip has not given up. Both count this
+// node: 1 <= reachable <= divisor.
+func (k *rosterSet) divisor() (divisor, reachable int) {
+	divisor = max(len(k.members), k.expect)
 	if !k.met {
-		known = max(known, 1+k.seeds)
+		divisor = max(divisor, 1+k.seeds)
 	}
-	return known, k.alive
+	return divisor, k.alive
 }
 
 // presentMembers returns the members that count and that gossip has not given up.
-func (k *knownSet) presentMembers() []memberInfo {
-	present := make([]memberInfo, 0, len(k.members))
+func (k *rosterSet) presentMembers() []Info {
+	present := make([]Info, 0, len(k.members))
 	for _, m := range k.members {
-		if m.lostAt.IsZero() {
-			present = append(present, m.memberInfo)
+		if m.failedAt.IsZero() {
+			present = append(present, m.Info)
 		}
 	}
 	return present
 }
 
-// lostMembers returns the members that gossip has given up and that still count, sorted by name. Where those are that are
+// failedMembers returns the members that gossip has given up and that still count, sorted by name. Where those are that are
 // known from hearsay, nobody has said.
-func (k *knownSet) lostMembers() []memberInfo {
-	var lost []memberInfo
+func (k *rosterSet) failedMembers() []Info {
+	var lost []Info
 	for _, m := range k.members {
-		if !m.lostAt.IsZero() && !m.hearsay {
-			lost = append(lost, m.memberInfo)
+		if !m.failedAt.IsZero() && !m.hearsay {
+			lost = append(lost, m.Info)
 		}
 	}
-	slices.SortFunc(lost, func(a, b memberInfo) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(lost, func(a, b Info) int { return cmp.Compare(a.Name, b.Name) })
 	return lost
 }
 
 // departures returns the tombstones.
-func (k *knownSet) departures(now time.Time) []departure {
+func (k *rosterSet) departures(now time.Time) []departure {
 	departures := make([]departure, 0, len(k.left))
 	for name, until := range k.left {
 		if now.Before(until) {

@@ -1,10 +1,12 @@
-package peerlimit
+package membership
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"io"
 	"log"
+	"log/slog"
 	"net"
 	"net/netip"
 	"syscall"
@@ -20,27 +22,38 @@ import (
 	"github.com/peerlimit/peerlimit/transport"
 )
 
-// testGate returns the gate of a node of the default cluster, with a Secret or without.
+// testGate returns the gate of a node of the test's cluster, with a secret or without.
 func testGate(t testing.TB, secret []byte) *gossipGate {
 	t.Helper()
-	s, err := Config{Name: "n", Secret: secret}.resolve()
-	require.NoError(t, err)
-	gate, err := newGossipGate(s)
+	gate, err := newGossipGate(gateConfig(t, secret))
 	require.NoError(t, err)
 	return gate
 }
 
+// gateConfig returns as much of a configuration as a gate needs.
+func gateConfig(t testing.TB, secret []byte) *Config {
+	t.Helper()
+	c := &Config{Cluster: testLabel, Logger: slog.New(slog.DiscardHandler)}
+	if secret != nil {
+		key := sha256.Sum256(secret)
+		var err error
+		c.Keyring, err = memberlist.NewKeyring(nil, key[:])
+		require.NoError(t, err)
+	}
+	return c
+}
+
 // userPacket is a note of the default cluster in a packet; userStream is one on a stream.
 func userPacket(text string) []byte {
-	return append(testLabel(), "\x08"+text...)
+	return append(labelHeader(), "\x08"+text...)
 }
 
 func userStream(text string) []byte {
-	return append(testLabel(), "\x08\x81\xaaUserMsgLen"+string(rune(len(text)))+text...)
+	return append(labelHeader(), "\x08\x81\xaaUserMsgLen"+string(rune(len(text)))+text...)
 }
 
-func testLabel() []byte {
-	return append([]byte{gossipHasLabel, byte(len(DefaultCluster))}, DefaultCluster...)
+func labelHeader() []byte {
+	return append([]byte{gossipHasLabel, byte(len(testLabel))}, testLabel...)
 }
 
 // gossipPair runs a test with two connected gossip transports of either kind.
@@ -188,10 +201,10 @@ func TestGossipDialHasADeadline(t *testing.T) {
 }
 
 func TestGossipAddressInUse(t *testing.T) {
-	check := func(t *testing.T, s *settings) {
+	check := func(t *testing.T, s *Config) {
 		_, err := listenGossip(s, log.Default())
 		require.ErrorIs(t, err, syscall.EADDRINUSE)
-		assert.ErrorContains(t, err, `peerlimit: BindAddr is "`+s.BindAddr+`"`)
+		assert.ErrorContains(t, err, `peerlimit: BindAddr is "`+s.BindText+`"`)
 	}
 	t.Run("simulated", func(t *testing.T) {
 		for name, occupy := range map[string]func(transport.Network) error{
@@ -202,7 +215,7 @@ func TestGossipAddressInUse(t *testing.T) {
 				network := sim.New(1)
 				defer network.Close()
 				require.NoError(t, occupy(network.Host("10.0.0.1")))
-				check(t, testSettings(t, network, "10.0.0.1"))
+				check(t, testConfig(network, "10.0.0.1"))
 				if name == "packets" {
 					listener, err := network.Host("10.0.0.1").Listen("10.0.0.1:7946")
 					require.NoError(t, err, "nothing is kept open")
@@ -215,13 +228,13 @@ func TestGossipAddressInUse(t *testing.T) {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
 		defer listener.Close()
-		check(t, testSocketSettings(t, listener.Addr().String()))
+		check(t, testSocketConfig(t, listener.Addr().String()))
 	})
 	t.Run("sockets, packets", func(t *testing.T) {
 		packets, err := net.ListenPacket("udp", "127.0.0.1:0")
 		require.NoError(t, err)
 		defer packets.Close()
-		check(t, testSocketSettings(t, packets.LocalAddr().String()))
+		check(t, testSocketConfig(t, packets.LocalAddr().String()))
 	})
 }
 
@@ -236,8 +249,8 @@ func TestGossipAnyPortIsFreeForPacketsToo(t *testing.T) {
 		_, err = host.ListenPacket(netip.AddrPortFrom(last.Addr(), last.Port()+1+i).String())
 		require.NoError(t, err)
 	}
-	s := testSettings(t, network, "10.0.0.1")
-	s.gossip = netip.AddrPortFrom(s.gossip.Addr(), 0)
+	s := testConfig(network, "10.0.0.1")
+	s.Bind = netip.AddrPortFrom(s.Bind.Addr(), 0)
 	g, err := listenGossip(s, log.Default())
 	require.NoError(t, err)
 	require.NoError(t, g.Shutdown())
@@ -247,12 +260,14 @@ func TestGossipAdvertises(t *testing.T) {
 	bound := func(addr string) gossipTransport { return &networkGossip{address: netip.MustParseAddrPort(addr)} }
 	for _, test := range []struct{ name, bound, advertise, want string }{
 		{"what is bound", "10.0.0.1:7946", "", "10.0.0.1:7946"},
-		{"another host", "10.0.0.1:7946", "1.2.3.4", "1.2.3.4:7946"},
+		{"another host", "10.0.0.1:7946", "1.2.3.4:0", "1.2.3.4:7946"},
 		{"another host and port", "0.0.0.0:7946", "1.2.3.4:99", "1.2.3.4:99"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s, err := Config{BindAddr: "10.0.0.1", AdvertiseAddr: test.advertise, Insecure: true}.resolve()
-			require.NoError(t, err)
+			s := &Config{}
+			if test.advertise != "" {
+				s.Advertise = netip.MustParseAddrPort(test.advertise)
+			}
 			got, err := advertisedGossip(s, bound(test.bound))
 			require.NoError(t, err)
 			assert.Equal(t, test.want, got.String())
@@ -263,18 +278,17 @@ func TestGossipAdvertises(t *testing.T) {
 		})
 	}
 	for _, addr := range []string{"0.0.0.0:7946", "[::]:7946"} {
-		s, err := Config{BindAddr: addr, Insecure: true}.resolve()
-		require.NoError(t, err)
-		_, err = advertisedGossip(s, bound(addr))
-		require.ErrorIs(t, err, ErrInvalidConfig, addr)
+		_, err := advertisedGossip(&Config{BindText: addr}, bound(addr))
+		require.ErrorIs(t, err, ErrAdvertise, addr)
 		assert.ErrorContains(t, err, "AdvertiseAddr")
 	}
 }
 
-// testSocketSettings returns checked settings for a node on real sockets.
-func testSocketSettings(t testing.TB, bind string, join ...string) *settings {
+// testSocketConfig returns the configuration of a node on real sockets.
+func testSocketConfig(t testing.TB, bind string, join ...string) *Config {
 	t.Helper()
-	s, err := Config{Name: "n", BindAddr: bind, Join: join}.resolve()
-	require.NoError(t, err)
-	return s
+	return &Config{
+		Name: NewIdentity("n"), Cluster: testLabel, Bind: netip.MustParseAddrPort(bind), BindText: bind, ProtocolMin: 1, ProtocolMax: 1,
+		Seeds: testSeeds(join...), SplitMemory: time.Minute, Logger: slog.New(slog.DiscardHandler),
+	}
 }

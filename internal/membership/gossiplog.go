@@ -1,4 +1,4 @@
-package peerlimit
+package membership
 
 import (
 	"context"
@@ -8,21 +8,22 @@ import (
 	"sync"
 
 	"github.com/peerlimit/peerlimit/internal/printable"
+	"github.com/peerlimit/peerlimit/internal/seldom"
 )
 
 // gossipLogger returns a logger for memberlist that writes to l. memberlist writes lines that begin with a level in
 // brackets and "memberlist: ".
 func gossipLogger(l *slog.Logger) *log.Logger {
-	return log.New(&gossipLog{logger: l.With("component", "gossip"), kinds: make(map[string]*refusals)}, "", 0)
+	return log.New(&gossipLog{logger: l.With("component", "gossip"), kinds: make(map[string]*seldom.Log)}, "", 0)
 }
 
 // gossipLog is the writer behind that logger: one Write is one line. Of warnings it writes one of each kind in
-// refusalInterval, and counts the others: most are about what another node has sent, and can be as many as that node likes.
+// seldom.Interval, and counts the others: most are about what another node has sent, and can be as many as that node likes.
 type gossipLog struct {
 	logger *slog.Logger
 
 	mu    sync.Mutex // guards kinds, and is not held while anything is written
-	kinds map[string]*refusals
+	kinds map[string]*seldom.Log
 }
 
 // maxGossipKinds bounds the kinds of warnings that are told apart, in case that somebody else's words get into a kind;
@@ -53,7 +54,7 @@ func (g *gossipLog) Write(line []byte) (int, error) {
 	text = printable.Cut(text, maxGossipLine)
 	switch {
 	case level == slog.LevelWarn:
-		g.limit(gossipKind(text)).add(text)
+		g.limit(gossipKind(text)).Warn(text)
 	case g.logger.Enabled(context.Background(), level):
 		g.logger.Log(context.Background(), level, text)
 	}
@@ -75,7 +76,7 @@ func gossipKind(text string) string {
 }
 
 // limit returns what limits lines of a kind.
-func (g *gossipLog) limit(kind string) *refusals {
+func (g *gossipLog) limit(kind string) *seldom.Log {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.kinds[kind] == nil {
@@ -83,7 +84,7 @@ func (g *gossipLog) limit(kind string) *refusals {
 			kind = ""
 		}
 		if g.kinds[kind] == nil {
-			g.kinds[kind] = &refusals{log: g.logger}
+			g.kinds[kind] = seldom.New(g.logger)
 		}
 	}
 	return g.kinds[kind]

@@ -1,4 +1,4 @@
-package peerlimit
+package membership
 
 import (
 	"bytes"
@@ -45,7 +45,7 @@ func (c *fakeCluster) memberAt(addr netip.AddrPort) bool {
 	return c.members[addr]
 }
 
-func (c *fakeCluster) lostAddrs() []netip.AddrPort {
+func (c *fakeCluster) failedAddrs() []netip.AddrPort {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.lost)
@@ -159,7 +159,7 @@ func runJoiner(t *testing.T, c *fakeCluster, names *fakeNames, logs *lockedBuffe
 		logs = new(lockedBuffer)
 	}
 	log := slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{ReplaceAttr: withoutTime}))
-	j := newJoiner(c, log, join, []netip.AddrPort{ownAddr, netip.MustParseAddrPort("0.0.0.0:7946")}, names)
+	j := newJoiner(c, log, testSeeds(join...), []netip.AddrPort{ownAddr, netip.MustParseAddrPort("0.0.0.0:7946")}, names)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { j.run(ctx); close(done) }()
@@ -372,7 +372,7 @@ func TestJoinerAsksMembersWhileItSettles(t *testing.T) {
 			t.Helper()
 			time.Sleep(time.Minute)
 			rounds := c.takeJoins()
-			require.Len(t, rounds, 1+settlingRounds)
+			require.Len(t, rounds, 1+warmupRounds)
 			assert.NotEqual(t, some, rounds[0][0].addr)
 			for _, round := range rounds[1:] {
 				require.Len(t, round, 1)
@@ -404,7 +404,7 @@ func TestJoinerRejoinsTheLost(t *testing.T) {
 		require.NotEmpty(t, rounds)
 		tried := make(map[netip.AddrPort]bool)
 		for _, round := range rounds {
-			require.Len(t, round, maxLostPerRound)
+			require.Len(t, round, maxFailedPerRound)
 			for _, join := range round {
 				tried[join.addr] = true
 			}
@@ -415,7 +415,7 @@ func TestJoinerRejoinsTheLost(t *testing.T) {
 
 		c.respond(func(netip.AddrPort) error { c.meet(addrs...); return nil })
 		time.Sleep(joinRetryMax)
-		assert.Empty(t, c.lostAddrs())
+		assert.Empty(t, c.failedAddrs())
 		c.takeJoins()
 		time.Sleep(time.Hour)
 		assert.Empty(t, c.takeJoins())
@@ -426,7 +426,7 @@ func TestJoinerEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &fakeCluster{answer: func(netip.AddrPort) error { time.Sleep(time.Second); return errors.New("timeout") }}
 		c.members = map[netip.AddrPort]bool{}
-		j := newJoiner(c, slog.New(slog.DiscardHandler), slices.Repeat([]string{"10.0.0.2", "10.0.0.3"}, 10), nil, &fakeNames{})
+		j := newJoiner(c, slog.New(slog.DiscardHandler), testSeeds(slices.Repeat([]string{"10.0.0.2", "10.0.0.3"}, 10)...), nil, &fakeNames{})
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second/2, cancel)
 		begin := time.Now()

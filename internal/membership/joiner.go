@@ -1,4 +1,4 @@
-package peerlimit
+package membership
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/signal"
 )
 
 const (
@@ -27,16 +29,16 @@ const (
 	// another address too, or the address is a load balancer's.
 	aliasInterval = time.Minute
 
-	// maxLostPerRound and maxSeedsPerRound bound the addresses tried in one round, picked at random. Each that answers
+	// maxFailedPerRound and maxSeedsPerRound bound the addresses tried in one round, picked at random. Each that answers
 	// costs a push/pull of the whole member list, each that does not a connection attempt. When 150 of 300 nodes lose the
 	// other 150 that makes some 120 attempts a second among all of them. The first round alone tries every seed.
-	maxLostPerRound  = 3
-	maxSeedsPerRound = 16
+	maxFailedPerRound = 3
+	maxSeedsPerRound  = 16
 
-	// settlingRounds is in how many rounds after the start, or after a join, a member is asked for all it knows. When many
+	// warmupRounds is in how many rounds after the start, or after a join, a member is asked for all it knows. When many
 	// nodes start at once, the first of them to join a seed is told of the others by gossip alone, which may miss one.
 	// Five rounds are 3 to 6 s.
-	settlingRounds = 5
+	warmupRounds = 5
 
 	// joinsAtOnce keeps one address that does not answer from holding up the others.
 	joinsAtOnce = 4
@@ -45,17 +47,12 @@ const (
 	lookupTimeout = 2 * time.Second
 )
 
-// resolver looks up names; a *net.Resolver is one.
-type resolver interface {
-	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
-}
-
 // joinable is what the joiner knows of and does to the cluster.
 type joinable interface {
 	// memberAt reports whether there is a member at that address, this node included.
 	memberAt(netip.AddrPort) bool
-	// lostAddrs returns the addresses of members that were lost and are still missed.
-	lostAddrs() []netip.AddrPort
+	// failedAddrs returns the addresses of members that were lost and are still missed.
+	failedAddrs() []netip.AddrPort
 	// someMember returns the address of a member other than this node, picked at random; ok is false when there is none.
 	someMember() (addr netip.AddrPort, ok bool)
 	// otherSeeds is told how many seeds there are, this node not counted.
@@ -72,55 +69,47 @@ type joiner struct {
 	cluster  joinable
 	log      *slog.Logger
 	own      []netip.AddrPort // bound and advertised
-	resolver resolver
-	wake     chan struct{} // capacity 1: something may be missing
+	resolver Resolver
+	wake     signal.Signal // capacity 1: something may be missing
 	tried    chan struct{} // closed after the first round
 
 	// The fields below belong to run.
-	seeds    []*seed
-	others   int                          // last told to the cluster
-	settling int                          // rounds in which a member is still to be asked
-	aliases  map[netip.AddrPort]time.Time // seeds where somebody answered who is no member there, and when
+	seeds   []*seedState
+	others  int                          // last told to the cluster
+	warmup  int                          // rounds in which a member is still to be asked
+	aliases map[netip.AddrPort]time.Time // seeds where somebody answered who is no member there, and when
 }
 
-// seed is one entry of Config.Join.
-type seed struct {
-	text   string
-	host   string
-	port   uint16
+// seedState is one of Config.Seeds, and what has become of it.
+type seedState struct {
+	Seed
 	addrs  []netip.AddrPort // of the last look-up that succeeded
 	err    error            // of the last look-up or join
 	warned bool             // that it fails; since then it has not succeeded
 }
 
-// newJoiner returns a joiner for the seeds in join, which Config.resolve has checked. own has every address by which
-// this node is known to itself.
-func newJoiner(cluster joinable, log *slog.Logger, join []string, own []netip.AddrPort, resolver resolver) *joiner {
+// newJoiner returns a joiner for seeds. own has every address by which this node is known to itself.
+func newJoiner(cluster joinable, log *slog.Logger, seeds []Seed, own []netip.AddrPort, resolver Resolver) *joiner {
 	j := &joiner{
 		cluster:  cluster,
 		log:      log,
 		own:      own,
 		resolver: resolver,
-		wake:     make(chan struct{}, 1),
+		wake:     signal.New(),
 		tried:    make(chan struct{}),
-		others:   len(join),
-		settling: settlingRounds,
+		others:   len(seeds),
+		warmup:   warmupRounds,
 		aliases:  make(map[netip.AddrPort]time.Time),
 	}
-	for _, text := range join {
-		if host, port, err := splitAddr(text, DefaultGossipPort); err == nil {
-			j.seeds = append(j.seeds, &seed{text: text, host: host, port: port})
-		}
+	for _, s := range seeds {
+		j.seeds = append(j.seeds, &seedState{Seed: s})
 	}
 	return j
 }
 
 // hurry tells that a member was lost or has left, so that something may be missing. It does not wait.
 func (j *joiner) hurry() {
-	select {
-	case j.wake <- struct{}{}:
-	default:
-	}
+	j.wake.Send()
 }
 
 // run joins until ctx ends, and then until the joins under way have ended.
@@ -159,19 +148,19 @@ func (j *joiner) round(ctx context.Context, first bool) (complete bool) {
 		seeds = pick(maxSeedsPerRound, seeds)
 	}
 	joined := j.joinSeeds(ctx, seeds)
-	joined = j.joinLost(ctx) || joined
+	joined = j.joinFailed(ctx) || joined
 	if ctx.Err() != nil {
 		return false
 	}
 	if joined {
-		j.settling = settlingRounds
-	} else if j.settling > 0 {
-		j.settling--
+		j.warmup = warmupRounds
+	} else if j.warmup > 0 {
+		j.warmup--
 		j.askMember()
 	}
-	j.report()
-	return j.settling == 0 && len(j.missingSeeds()) == 0 && len(j.cluster.lostAddrs()) == 0 &&
-		!slices.ContainsFunc(j.seeds, func(s *seed) bool { return s.addrs == nil })
+	j.logSeeds()
+	return j.warmup == 0 && len(j.missingSeeds()) == 0 && len(j.cluster.failedAddrs()) == 0 &&
+		!slices.ContainsFunc(j.seeds, func(s *seedState) bool { return s.addrs == nil })
 }
 
 // lookUp looks up every seed that is a name. One that fails keeps the addresses that it had.
@@ -179,19 +168,19 @@ func (j *joiner) lookUp(ctx context.Context) {
 	atOnce(len(j.seeds), func(i int) {
 		s := j.seeds[i]
 		var ips []netip.Addr
-		if ip, err := netip.ParseAddr(s.host); err == nil {
+		if ip, err := netip.ParseAddr(s.Host); err == nil {
 			ips = []netip.Addr{ip}
 		} else {
 			ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 			defer cancel()
-			if ips, s.err = j.resolver.LookupNetIP(ctx, "ip", s.host); s.err != nil {
+			if ips, s.err = j.resolver.LookupNetIP(ctx, "ip", s.Host); s.err != nil {
 				return
 			}
 		}
 		s.err, s.addrs = nil, nil
 		for _, ip := range ips {
 			// memberlist knows no zones.
-			s.addrs = append(s.addrs, netip.AddrPortFrom(ip.Unmap().WithZone(""), s.port))
+			s.addrs = append(s.addrs, netip.AddrPortFrom(ip.Unmap().WithZone(""), s.Port))
 		}
 	})
 }
@@ -224,7 +213,7 @@ func (j *joiner) isOwn(addr netip.AddrPort) bool {
 
 // seedAddr is one address of a seed.
 type seedAddr struct {
-	*seed
+	*seedState
 	addr netip.AddrPort
 }
 
@@ -264,13 +253,13 @@ func (j *joiner) joinSeeds(ctx context.Context, seeds []seedAddr) (joined bool) 
 	return slices.Contains(answered, true)
 }
 
-// joinLost joins a few of the members that were lost and are not seeds, and reports whether one answered. Most of them are
+// joinFailed joins a few of the members that were lost and are not seeds, and reports whether one answered. Most of them are
 // dead, so a failure says nothing new.
-func (j *joiner) joinLost(ctx context.Context) (joined bool) {
-	lost := slices.DeleteFunc(j.cluster.lostAddrs(), func(addr netip.AddrPort) bool {
-		return slices.ContainsFunc(j.seeds, func(s *seed) bool { return slices.Contains(s.addrs, addr) })
+func (j *joiner) joinFailed(ctx context.Context) (joined bool) {
+	lost := slices.DeleteFunc(j.cluster.failedAddrs(), func(addr netip.AddrPort) bool {
+		return slices.ContainsFunc(j.seeds, func(s *seedState) bool { return slices.Contains(s.addrs, addr) })
 	})
-	lost = pick(maxLostPerRound, lost)
+	lost = pick(maxFailedPerRound, lost)
 	answered := make([]bool, len(lost))
 	atOnce(len(lost), func(i int) {
 		if ctx.Err() != nil || j.cluster.memberAt(lost[i]) {
@@ -292,16 +281,16 @@ func (j *joiner) askMember() {
 	}
 }
 
-// report logs when a seed begins to fail, and when it is joined after that.
-func (j *joiner) report() {
+// logSeeds logs when a seed begins to fail, and when it is joined after that.
+func (j *joiner) logSeeds() {
 	missing := j.missingSeeds()
 	for _, s := range j.seeds {
-		failing := s.addrs == nil || slices.ContainsFunc(missing, func(m seedAddr) bool { return m.seed == s })
+		failing := s.addrs == nil || slices.ContainsFunc(missing, func(m seedAddr) bool { return m.seedState == s })
 		switch {
 		case failing && !s.warned:
-			j.log.Warn("seed cannot be joined, will go on trying", "seed", s.text, "err", s.err)
+			j.log.Warn("seed cannot be joined, will go on trying", "seed", s.Text, "err", s.err)
 		case !failing && s.warned:
-			j.log.Info("seed joined", "seed", s.text)
+			j.log.Info("seed joined", "seed", s.Text)
 		}
 		s.warned = failing
 	}

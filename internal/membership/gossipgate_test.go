@@ -1,9 +1,8 @@
-package peerlimit
+package membership
 
 import (
 	"bytes"
 	"compress/lzw"
-	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -13,6 +12,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/seldom"
 	"github.com/peerlimit/peerlimit/internal/sim"
 )
 
@@ -286,7 +288,7 @@ func TestGateJudgesStreams(t *testing.T) {
 
 // What 1,000 members tell each other at most fits in, and so does what 10,000 do whose names are of the usual length.
 func TestGateAdmitsTheLargestPushPull(t *testing.T) {
-	for _, c := range []struct{ members, name int }{{1000, maxLabelLen + 9}, {ring.MaxMembers, 30}} {
+	for _, c := range []struct{ members, name int }{{1000, 137}, {ring.MaxMembers, 30}} {
 		name := bytes.Repeat([]byte{'n'}, c.name)
 		node := msgpack("Name", name, "Addr", make([]byte, 16), "Port", 65535, "Meta", make([]byte, 25),
 			"Incarnation", 1<<31, "State", 0, "Vsn", raw{0x96, 1, 5, 2, 0, 0, 0})
@@ -313,23 +315,29 @@ func TestAMemberCannotEndAnotherByGossip(t *testing.T) {
 	for name, secret := range map[string][]byte{"with a secret": gateSecret, "in the clear": nil} {
 		t.Run(name, func(t *testing.T) {
 			logs := new(lockedBuffer)
-			var nodes []*Node
+			var all []*Membership
 			for range 2 {
-				c := Config{Secret: secret, Logger: slog.New(slog.NewTextHandler(logs, nil))}
-				for _, n := range nodes {
-					c.Join = append(c.Join, n.Self().Addr)
+				c := testSocketConfig(t, "127.0.0.1:0")
+				c.RPC, c.Keyring, c.Logger = netip.MustParseAddrPort("127.0.0.1:1"), gateConfig(t, secret).Keyring, slog.New(slog.NewTextHandler(logs, nil))
+				for _, m := range all {
+					c.Seeds = append(c.Seeds, testSeeds(m.Self().Gossip.String())...)
 				}
-				node, err := Start(c)
+				links := new(atomic.Pointer[Membership])
+				m, err := startMembership(c, func(v *View) { shakeHands(links.Load(), v) })
 				require.NoError(t, err)
-				t.Cleanup(func() { _ = node.Close() })
-				nodes = append(nodes, node)
+				t.Cleanup(func() { require.NoError(t, m.Close()) })
+				links.Store(m)
+				m.Renotify()
+				all = append(all, m)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			defer cancel()
-			for _, n := range nodes {
-				require.NoError(t, n.WaitReady(ctx, 2))
+			agreed := func() bool {
+				return !slices.ContainsFunc(all, func(m *Membership) bool {
+					v := m.View()
+					return len(v.Owners()) != 2 || v.Divisor != 2 || v.Reachable != 2
+				})
 			}
-			gate, addr := nodes[0].membership.gate, nodes[0].Self().Addr
+			require.Eventually(t, agreed, time.Minute, time.Millisecond)
+			gate, addr := all[0].gate, all[0].Self().Gossip.String()
 			packets, err := net.Dial("udp", addr)
 			require.NoError(t, err)
 			defer packets.Close()
@@ -371,17 +379,17 @@ func TestAMemberCannotEndAnotherByGossip(t *testing.T) {
 				send(false, frame(false, 0, plain))
 			}
 			assert.Eventually(t, func() bool {
-				s := nodes[0].Stats()
-				return s.Refused+s.Unauthenticated >= uint64(bad)
+				malformed, unauthenticated := all[0].Refused()
+				return malformed+unauthenticated >= uint64(bad)
 			}, 20*time.Second, 10*time.Millisecond, "%d were sent", bad)
-			for _, n := range nodes {
-				require.NoError(t, n.WaitReady(ctx, 2))
-				l, err := n.Limiter("api", PerHour(1e9))
-				require.NoError(t, err)
-				d, err := l.Take(ctx, "k", 1)
-				require.NoError(t, err)
-				assert.NotEqual(t, OriginFallback, d.Origin)
-			}
+			assert.True(t, agreed())
+			late := testSocketConfig(t, "127.0.0.1:0", addr)
+			late.RPC, late.Keyring = netip.MustParseAddrPort("127.0.0.1:1"), gateConfig(t, secret).Keyring
+			m, err := startMembership(late, func(*View) {})
+			require.NoError(t, err)
+			t.Cleanup(func() { require.NoError(t, m.Close()) })
+			<-m.TriedSeeds()
+			assert.Len(t, m.View().List(), 3, "whoever joins is told of all: they go on")
 			assert.Less(t, bytes.Count([]byte(logs.String()), []byte("\n")), 20)
 		})
 	}
@@ -567,8 +575,8 @@ func TestStreamsOfMembersHaveTheirOwnBounds(t *testing.T) {
 func TestGossipRefusalsAreLoggedSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var logs bytes.Buffer
-		s, err := Config{Name: "n", Secret: gateSecret, Logger: slog.New(slog.NewTextHandler(&logs, nil))}.resolve()
-		require.NoError(t, err)
+		s := gateConfig(t, gateSecret)
+		s.Logger = slog.New(slog.NewTextHandler(&logs, nil))
 		g, err := newGossipGate(s)
 		require.NoError(t, err)
 		from := &net.UDPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 7}
@@ -582,7 +590,7 @@ func TestGossipRefusalsAreLoggedSeldom(t *testing.T) {
 		assert.Contains(t, logs.String(), `msg="refused gossip" component=gossip as=packet remote=10.0.0.1:7 error=`)
 		assert.Contains(t, logs.String(), `msg="refused gossip that makes no sense"`)
 		logs.Reset()
-		time.Sleep(refusalInterval)
+		time.Sleep(seldom.Interval)
 		assert.False(t, g.admit(&memberlist.Packet{Buf: []byte("garbage"), From: from}))
 		assert.Contains(t, logs.String(), "unsaid=999")
 

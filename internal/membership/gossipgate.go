@@ -1,4 +1,4 @@
-package peerlimit
+package membership
 
 import (
 	"bytes"
@@ -16,6 +16,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/seldom"
 )
 
 // The gate stands between the network and memberlist: it looks at every packet and stream first, and memberlist gets only
@@ -78,26 +79,26 @@ type gossipGate struct {
 	name  []byte        // the label itself, which is authenticated with what is encrypted
 	keys  []cipher.AEAD // nil: nothing is encrypted
 
-	strangers atomic.Uint64 // packets and streams of unauthenticated peers that were refused
-	malformed atomic.Uint64 // others that make no sense
-	refused   [2]*refusals  // of unauthenticated peers; malformed
+	strangers atomic.Uint64  // packets and streams of unauthenticated peers that were refused
+	malformed atomic.Uint64  // others that make no sense
+	refused   [2]*seldom.Log // of unauthenticated peers; malformed
 
 	mu     sync.Mutex // guards what follows
 	second time.Time  // the beginning of the second in which
 	probes int        // so many have been asked for
 }
 
-func newGossipGate(s *settings) (*gossipGate, error) {
-	log := s.Logger.With("component", "gossip")
+func newGossipGate(c *Config) (*gossipGate, error) {
+	log := c.Logger.With("component", "gossip")
 	g := &gossipGate{
-		label:   append([]byte{gossipHasLabel, byte(len(s.Cluster))}, s.Cluster...),
-		name:    []byte(s.Cluster),
-		refused: [2]*refusals{{log: log}, {log: log}},
+		label:   append([]byte{gossipHasLabel, byte(len(c.Cluster))}, c.Cluster...),
+		name:    []byte(c.Cluster),
+		refused: [2]*seldom.Log{seldom.New(log), seldom.New(log)},
 	}
-	if s.encryption.Keyring == nil {
+	if c.Keyring == nil {
 		return g, nil
 	}
-	for _, key := range s.encryption.Keyring.GetKeys() {
+	for _, key := range c.Keyring.GetKeys() {
 		block, err := aes.NewCipher(key)
 		if err != nil {
 			return nil, err
@@ -118,10 +119,10 @@ func (g *gossipGate) refuse(what string, from net.Addr, err error) {
 	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
 	case errors.Is(err, errGossipMessage):
 		g.malformed.Add(1)
-		g.refused[1].add("refused gossip that makes no sense", slog.String("as", what), slog.Any("remote", from), slog.Any("error", err))
+		g.refused[1].Warn("refused gossip that makes no sense", slog.String("as", what), slog.Any("remote", from), slog.Any("error", err))
 	default:
 		g.strangers.Add(1)
-		g.refused[0].add("refused gossip", slog.String("as", what), slog.Any("remote", from), slog.Any("error", err))
+		g.refused[0].Warn("refused gossip", slog.String("as", what), slog.Any("remote", from), slog.Any("error", err))
 	}
 }
 

@@ -1,4 +1,4 @@
-package peerlimit
+package membership
 
 import (
 	"context"
@@ -20,7 +20,6 @@ import (
 
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/sim"
-	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
 func TestMembershipConverges(t *testing.T) {
@@ -30,12 +29,15 @@ func TestMembershipConverges(t *testing.T) {
 				c.startAll(n)
 				c.within(10*time.Second, "all see all", func() bool { return agree(c.all...) })
 				m := c.all[n/2]
-				assert.Equal(t, Member{Name: m.identity, Addr: m.ip + ":7946", RPCAddr: m.ip + ":7947", Self: true}, m.self())
-				other, ok := c.all[0].view().find(m.identity)
+				assert.Equal(t, Info{
+					Name: m.identity, Gossip: netip.MustParseAddrPort(m.ip + ":7946"), RPC: netip.MustParseAddrPort(m.ip + ":7947"),
+					Self: true, ProtocolMin: 1, ProtocolMax: 2,
+				}, m.Self())
+				other, ok := c.all[0].View().find(m.identity)
 				require.True(t, ok)
-				assert.Equal(t, m.self().RPCAddr, other.RPCAddr)
-				assert.Equal(t, [2]uint8{wire.ProtocolMin, wire.ProtocolMax}, [2]uint8{other.protocolMin, other.protocolMax})
-				assert.Len(t, m.view().list(), n)
+				assert.Equal(t, m.Self().RPC, other.RPC)
+				assert.Equal(t, [2]uint8{1, 2}, [2]uint8{other.ProtocolMin, other.ProtocolMax})
+				assert.Len(t, m.View().List(), n)
 			})
 		})
 	}
@@ -71,7 +73,7 @@ func TestMembershipFirstJoinHasMetTheSeeds(t *testing.T) {
 		late := c.start("10.0.0.9", nil, "10.0.0.1", "10.0.0.77") // the second does not exist
 		begin := time.Now()
 		<-late.firstJoin
-		assert.Len(t, late.view().ringNames(), 6)
+		assert.Len(t, late.View().Owners(), 6)
 		assert.Less(t, time.Since(begin), 5*time.Second)
 	})
 }
@@ -79,14 +81,14 @@ func TestMembershipFirstJoinHasMetTheSeeds(t *testing.T) {
 func TestMembershipCountsSeedsUntilOneIsMet(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *testCluster) {
 		m := c.start("10.0.0.1", nil, "10.0.0.1", "10.0.0.2", "10.0.0.3")
-		c.within(10*time.Second, "own address discounted", func() bool { return m.view().known == 3 })
-		assert.Equal(t, 1, m.view().reachable)
-		assert.Equal(t, []string{m.identity}, m.view().names)
+		c.within(10*time.Second, "own address discounted", func() bool { return m.View().Divisor == 3 })
+		assert.Equal(t, 1, m.View().Reachable)
+		assert.Equal(t, []string{m.identity}, m.View().memberNames)
 
-		expecting := c.start("10.0.0.2", func(s *settings) { s.ExpectMembers = 4 }, "10.0.0.1")
-		c.within(30*time.Second, "joined", func() bool { return len(expecting.view().ringNames()) == 2 })
-		assert.Equal(t, 4, expecting.view().known)
-		c.within(30*time.Second, "joined", func() bool { return m.view().known == 2 })
+		expecting := c.start("10.0.0.2", func(s *Config) { s.ExpectMembers = 4 }, "10.0.0.1")
+		c.within(30*time.Second, "joined", func() bool { return len(expecting.View().Owners()) == 2 })
+		assert.Equal(t, 4, expecting.View().Divisor)
+		c.within(30*time.Second, "joined", func() bool { return m.View().Divisor == 2 })
 	})
 }
 
@@ -94,19 +96,20 @@ func TestMembershipUnresolvableSeedIsLoggedAndRetried(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *testCluster) {
 		names := &fakeNames{names: map[string][]string{}}
 		first := c.start("10.0.0.1", nil)
-		s := testSettings(t, c.network, "10.0.0.2", "api.internal")
+		s := testConfig(c.network, "10.0.0.2", "api.internal")
+		s.Resolver = names
 		logs := new(lockedBuffer)
 		s.Logger = slog.New(slog.NewTextHandler(logs, nil))
-		m, err := startMembershipWith(s, netip.MustParseAddrPort("10.0.0.2:7947"), func(*memberView) {}, names)
+		m, err := startMembership(s, func(*View) {})
 		require.NoError(t, err)
-		defer m.close()
+		defer m.Close()
 		<-m.firstJoin
 		time.Sleep(time.Minute)
 		assert.Equal(t, 1, strings.Count(logs.String(), "seed cannot be joined"), logs.String())
 		assert.Contains(t, logs.String(), "no such host")
 		names.set("api.internal", "10.0.0.1")
 		c.within(joinRetryMax+time.Second, "joined", func() bool {
-			return len(m.view().ringNames()) == 2 && len(first.view().ringNames()) == 2
+			return len(m.View().Owners()) == 2 && len(first.View().Owners()) == 2
 		})
 	})
 }
@@ -130,8 +133,8 @@ func TestMembershipSplitHeals(t *testing.T) {
 						minority = right
 					}
 					for _, m := range minority {
-						assert.Equal(t, 5, m.view().known, "the smaller side remembers")
-						assert.Len(t, m.view().members, 5)
+						assert.Equal(t, 5, m.View().Divisor, "the smaller side remembers")
+						assert.Len(t, m.View().Members, 5)
 					}
 				}
 				c.network.Heal()
@@ -146,8 +149,8 @@ func TestMembershipEvenSplitWithoutSeedsHeals(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *testCluster) {
 		c.startAll(5)
 		c.within(10*time.Second, "all see all", func() bool { return agree(c.all...) })
-		require.NoError(t, c.all[0].leave(5*time.Second)) // the only seed
-		require.NoError(t, c.all[0].close())
+		require.NoError(t, c.all[0].Leave(5*time.Second)) // the only seed
+		require.NoError(t, c.all[0].Close())
 		left, right := c.all[1:3], c.all[3:]
 		c.network.Split(ipsOf(left), ipsOf(right))
 		time.Sleep(50 * time.Minute)
@@ -167,15 +170,15 @@ func TestMembershipKilledIsLostAndForgotten(t *testing.T) {
 		took := c.within(30*time.Second, "all have lost it", func() bool {
 			return !slices.ContainsFunc(c.all, func(m *testMember) bool {
 				state, ok := m.stateOf(victim.identity)
-				return !ok || state != MemberLost
+				return !ok || state != Failed
 			})
 		})
 		t.Logf("lost after %v", took)
 		for _, m := range c.all {
-			assert.Equal(t, [2]int{5, 4}, [2]int{m.view().known, m.view().reachable})
-			assert.NotContains(t, m.view().ringNames(), victim.identity)
+			assert.Equal(t, [2]int{5, 4}, [2]int{m.View().Divisor, m.View().Reachable})
+			assert.NotContains(t, m.View().Owners(), victim.identity)
 		}
-		time.Sleep(DefaultSplitMemory - time.Second)
+		time.Sleep(time.Minute - time.Second)
 		assert.False(t, agree(c.all...), "not forgotten before SplitMemory")
 		c.within(2*time.Second, "forgotten after SplitMemory", func() bool { return agree(c.all...) })
 	})
@@ -202,26 +205,26 @@ func TestMembershipLeftIsNotLost(t *testing.T) {
 				c.within(10*time.Second, "all see all", func() bool { return agree(c.all...) })
 				leaver := c.all[2]
 				rest := slices.Delete(slices.Clone(c.all), 2, 3)
-				want := []MemberState{MemberAlive}
+				want := []State{Alive}
 				if announced {
-					require.NoError(t, leaver.setLeaving(t.Context()))
-					require.NoError(t, leaver.setLeaving(t.Context()), "a second time")
+					require.NoError(t, leaver.AnnounceLeaving(t.Context()))
+					require.NoError(t, leaver.AnnounceLeaving(t.Context()), "a second time")
 					c.within(time.Second, "all know that it is leaving", func() bool {
 						return !slices.ContainsFunc(c.all, func(m *testMember) bool {
 							state, ok := m.stateOf(leaver.identity)
-							return !ok || state != MemberLeaving || slices.Contains(m.view().ringNames(), leaver.identity)
+							return !ok || state != Leaving || slices.Contains(m.View().Owners(), leaver.identity)
 						})
 					})
-					assert.Equal(t, 5, rest[0].view().known, "it still counts")
-					want = append(want, MemberLeaving)
+					assert.Equal(t, 5, rest[0].View().Divisor, "it still counts")
+					want = append(want, Leaving)
 				}
-				require.NoError(t, leaver.leave(5*time.Second))
-				require.NoError(t, leaver.leave(5*time.Second), "a second time")
+				require.NoError(t, leaver.Leave(5*time.Second))
+				require.NoError(t, leaver.Leave(5*time.Second), "a second time")
 				assert.True(t, agree(rest...), "all others know when leave returns")
 				time.Sleep(time.Second)
 				_, ok := leaver.stateOf(leaver.identity)
 				assert.True(t, ok, "to itself it is there until the end")
-				require.NoError(t, leaver.close())
+				require.NoError(t, leaver.Close())
 				time.Sleep(10 * time.Minute)
 				assert.True(t, agree(rest...))
 				for _, m := range rest {
@@ -237,13 +240,13 @@ func TestMembershipGoodbyeSurvivesLoss(t *testing.T) {
 		c.network.SetDefaults(sim.Conditions{Latency: time.Millisecond, Jitter: 5 * time.Millisecond, Loss: 0.15, Duplicate: 0.1})
 		c.startAll(5)
 		c.within(2*time.Minute, "all see all", func() bool { return agree(c.all...) })
-		require.NoError(t, c.all[0].leave(5*time.Second))
-		require.NoError(t, c.all[0].close())
+		require.NoError(t, c.all[0].Leave(5*time.Second))
+		require.NoError(t, c.all[0].Close())
 		rest := c.all[1:]
 		c.within(2*time.Minute, "left", func() bool { return agree(rest...) })
 		for _, m := range rest {
 			m.mu.Lock()
-			assert.True(t, m.known.hasLeft(c.all[0].identity, time.Now()), "left, not forgotten")
+			assert.True(t, m.roster.hasLeft(c.all[0].identity, time.Now()), "left, not forgotten")
 			m.mu.Unlock()
 		}
 	})
@@ -257,15 +260,15 @@ func TestMembershipWhoMissedTheGoodbyeHearsOfIt(t *testing.T) {
 				c.within(10*time.Second, "all see all", func() bool { return agree(c.all...) })
 				leaver, absent, rest := c.all[3], c.all[4], c.all[:3]
 				c.network.Split(append(ipsOf(rest), leaver.ip), []string{absent.ip})
-				require.NoError(t, leaver.leave(5*time.Second))
-				require.NoError(t, leaver.close())
+				require.NoError(t, leaver.Leave(5*time.Second))
+				require.NoError(t, leaver.Close())
 				time.Sleep(absence)
 				c.network.Heal()
 				c.within(time.Minute, "four are left", func() bool { return agree(c.all[0], c.all[1], c.all[2], absent) })
 				time.Sleep(time.Minute)
 				assert.True(t, agree(c.all[0], c.all[1], c.all[2], absent))
 				for _, m := range rest {
-					assert.Equal(t, []MemberState{MemberAlive}, m.statesOf(leaver.identity), "it never came back as lost")
+					assert.Equal(t, []State{Alive}, m.statesOf(leaver.identity), "it never came back as lost")
 				}
 			})
 		})
@@ -281,7 +284,7 @@ func TestMembershipClustersAtOneAddressNeverMix(t *testing.T) {
 		c.within(10*time.Second, "all see all", func() bool { return agree(c.all...) })
 		c.end(victim)
 		c.network.Restart(victim.ip)
-		other := func(s *settings) { s.Cluster = "another" }
+		other := func(s *Config) { s.Cluster = "another" }
 		two := []*testMember{c.start(victim.ip, other), c.start("10.0.0.8", other, victim.ip)}
 		c.within(10*time.Second, "the other cluster sees itself", func() bool { return agree(two...) })
 		time.Sleep(10 * time.Minute)
@@ -312,7 +315,7 @@ func (*rawMember) MergeRemoteState([]byte, bool)   {}
 
 func (c *testCluster) startRaw(ip string, meta []byte) *rawMember {
 	c.t.Helper()
-	s := testSettings(c.t, c.network, ip)
+	s := testConfig(c.network, ip)
 	logger := gossipLogger(slog.New(slog.DiscardHandler))
 	g, err := listenGossip(s, logger)
 	require.NoError(c.t, err)
@@ -356,7 +359,7 @@ func TestMembershipMemberWithGarbageIsLeftOut(t *testing.T) {
 }
 
 func TestMembershipRefusesWhatWouldStopPushPulls(t *testing.T) {
-	d := gossipDelegate{membership: &membership{nodes: make(map[string]*gossipNode)}, protocol: 2}
+	d := gossipDelegate{Membership: &Membership{nodes: make(map[string]*gossipNode)}, protocol: 2}
 	good := memberlist.Node{Name: "n-1", PMin: 1, PMax: 5, PCur: 2}
 	require.NoError(t, d.NotifyAlive(&good))
 	for name, spoil := range map[string]func(*memberlist.Node){
@@ -395,7 +398,7 @@ func TestMembershipGoodbyes(t *testing.T) {
 		c.startAll(4)
 		c.within(10*time.Second, "all see all", func() bool { return agree(c.all...) })
 		first := c.all[0]
-		d := gossipDelegate{membership: first.membership}
+		d := gossipDelegate{Membership: first.Membership}
 		d.NotifyMsg([]byte("garbage"))
 		d.MergeRemoteState(nil, true)
 		d.NotifyMsg(encodeDepartures([]departure{{first.identity, time.Hour}}))
@@ -415,17 +418,17 @@ func TestMembershipGoodbyes(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 		_, ok = first.stateOf(c.all[2].identity)
 		assert.False(t, ok)
-		assert.Equal(t, []MemberState{MemberAlive}, first.statesOf(c.all[2].identity))
+		assert.Equal(t, []State{Alive}, first.statesOf(c.all[2].identity))
 
 		// One that does not come.
 		first.haltJoins()
 		d.NotifyLeave(&memberlist.Node{Name: c.all[1].identity})
 		time.Sleep(490 * time.Millisecond)
 		state, _ := first.stateOf(c.all[1].identity)
-		assert.Equal(t, MemberAlive, state)
+		assert.Equal(t, Alive, state)
 		time.Sleep(20 * time.Millisecond)
 		state, _ = first.stateOf(c.all[1].identity)
-		assert.Equal(t, MemberLost, state)
+		assert.Equal(t, Failed, state)
 		assert.Len(t, first.joiner.wake, 1, "the joiner is told")
 	})
 }
@@ -433,21 +436,21 @@ func TestMembershipGoodbyes(t *testing.T) {
 func TestMembershipThatHasLeftJoinsNoMore(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *testCluster) {
 		leaver := c.start("10.0.0.1", nil, "10.0.0.2")
-		require.NoError(t, leaver.leave(time.Second))
+		require.NoError(t, leaver.Leave(time.Second))
 		seed := c.start("10.0.0.2", nil)
 		time.Sleep(time.Minute)
 		assert.Equal(t, []string{seed.identity}, seed.seen())
 		assert.Equal(t, []string{leaver.identity}, leaver.seen())
 
-		departures, _, err := decodeNote(gossipDelegate{membership: leaver.membership}.LocalState(false))
+		departures, _, err := decodeNote(gossipDelegate{Membership: leaver.Membership}.LocalState(false))
 		require.NoError(t, err)
-		assert.Equal(t, []departure{{leaver.identity, leaver.known.tombstoneMemory()}}, departures, "who asks is told")
+		assert.Equal(t, []departure{{leaver.identity, leaver.roster.tombstoneMemory()}}, departures, "who asks is told")
 	})
 }
 
 func TestMembershipOnlyTimingIsTheCallers(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *testCluster) {
-		meddle := func(s *settings) {
+		meddle := func(s *Config) {
 			s.Memberlist = func(config *memberlist.Config) {
 				config.GossipInterval, config.RetransmitMult = 150*time.Millisecond, 5
 				config.Name, config.Label = "mine", "mine"
@@ -467,13 +470,13 @@ func TestMembershipOnlyTimingIsTheCallers(t *testing.T) {
 
 func TestMembershipThatCannotStartLeavesNothingBehind(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *testCluster) {
-		for name, spoil := range map[string]func(*settings){
-			"gossip": func(s *settings) { s.Memberlist = func(c *memberlist.Config) { c.ProtocolVersion = 99 } },
-			"label":  func(s *settings) { s.Cluster = strings.Repeat("c", 256) },
+		for name, spoil := range map[string]func(*Config){
+			"gossip": func(s *Config) { s.Memberlist = func(c *memberlist.Config) { c.ProtocolVersion = 99 } },
+			"label":  func(s *Config) { s.Cluster = strings.Repeat("c", 256) },
 		} {
-			s := testSettings(t, c.network, "10.0.0.1")
+			s := testConfig(c.network, "10.0.0.1")
 			spoil(s)
-			_, err := startMembership(s, netip.MustParseAddrPort("10.0.0.1:7947"), func(*memberView) {})
+			_, err := startMembership(s, func(*View) {})
 			require.ErrorContains(t, err, "peerlimit: cannot start gossip", name)
 		}
 		c.start("10.0.0.1", nil) // the address is free again; no goroutine keeps the bubble from ending
@@ -488,15 +491,16 @@ func TestMembershipAdvertisesTakesWhereTheyAreServed(t *testing.T) {
 			{"10.9.9.9:99", "", "10.9.9.9:99"},
 			{"10.9.9.9:99", "1.2.3.4", "1.2.3.4:99"},
 		} {
-			s := testSettings(t, c.network, "10.0.0.1")
+			s := testConfig(c.network, "10.0.0.1")
 			if test.advertise != "" {
-				s.advertise = netip.AddrPortFrom(netip.MustParseAddr(test.advertise), 0)
+				s.Advertise = netip.AddrPortFrom(netip.MustParseAddr(test.advertise), 0)
 			}
-			m, err := startMembership(s, netip.MustParseAddrPort(test.bound), func(*memberView) {})
+			s.RPC = netip.MustParseAddrPort(test.bound)
+			m, err := startMembership(s, func(*View) {})
 			require.NoError(t, err)
 			time.Sleep(time.Second) // what gossip says of this node has replaced the first view
-			assert.Equal(t, test.want, m.self().RPCAddr)
-			require.NoError(t, m.close())
+			assert.Equal(t, test.want, m.Self().RPC.String())
+			require.NoError(t, m.Close())
 		}
 	})
 }
@@ -513,13 +517,13 @@ func TestMembershipCloseDoesNotWaitForSilence(t *testing.T) {
 		default:
 		}
 		begin := time.Now()
-		require.NoError(t, m.close())
+		require.NoError(t, m.Close())
 		assert.Less(t, time.Since(begin), 100*time.Millisecond)
 		<-m.firstJoin
-		require.NoError(t, m.close(), "a second time")
-		assert.ErrorIs(t, m.leave(time.Second), ErrClosed)
-		assert.ErrorIs(t, m.setLeaving(t.Context()), ErrClosed)
-		assert.NotNil(t, m.view())
+		require.NoError(t, m.Close(), "a second time")
+		assert.ErrorIs(t, m.Leave(time.Second), ErrClosed)
+		assert.ErrorIs(t, m.AnnounceLeaving(t.Context()), ErrClosed)
+		assert.NotNil(t, m.View())
 	})
 }
 
@@ -533,13 +537,13 @@ func TestMembershipLeaveIsBounded(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		begin := time.Now()
-		assert.Error(t, m.setLeaving(ctx))
+		assert.Error(t, m.AnnounceLeaving(ctx))
 		assert.Equal(t, 100*time.Millisecond, time.Since(begin))
 		<-ctx.Done()
-		assert.ErrorIs(t, m.setLeaving(ctx), context.DeadlineExceeded)
+		assert.ErrorIs(t, m.AnnounceLeaving(ctx), context.DeadlineExceeded)
 
 		begin = time.Now()
-		assert.Error(t, m.leave(300*time.Millisecond))
+		assert.Error(t, m.Leave(300*time.Millisecond))
 		assert.Equal(t, 300*time.Millisecond, time.Since(begin))
 	})
 }
@@ -549,10 +553,10 @@ func TestMembershipCloseWaitsForALeave(t *testing.T) {
 		c.startAll(3)
 		c.within(10*time.Second, "all see all", func() bool { return agree(c.all...) })
 		left := make(chan error)
-		go func() { left <- c.all[0].leave(5 * time.Second) }()
+		go func() { left <- c.all[0].Leave(5 * time.Second) }()
 		synctest.Wait()
 		closed := make(chan error)
-		go func() { closed <- c.all[0].close() }()
+		go func() { closed <- c.all[0].Close() }()
 		synctest.Wait()
 		assert.NoError(t, <-left)
 		assert.NoError(t, <-closed)
@@ -564,58 +568,57 @@ func TestMembershipCloseWaitsForALeave(t *testing.T) {
 // running when all are closed.
 func TestMembershipOnLoopback(t *testing.T) {
 	before := runtime.NumGoroutine()
-	var all []*membership
+	var all []*Membership
 	for i := range 4 {
 		var join []string
 		if i > 0 {
-			join = []string{all[0].self().Addr}
+			join = []string{all[0].Self().Gossip.String()}
 		}
-		s := testSocketSettings(t, "127.0.0.1:0", join...)
+		s := testSocketConfig(t, "127.0.0.1:0", join...)
 		s.Logger = slog.New(slog.DiscardHandler)
-		links := new(atomic.Pointer[membership])
-		m, err := startMembership(s, netip.MustParseAddrPort(fmt.Sprintf("127.0.0.1:%d", 100+i)), func(v *memberView) { shakeHands(links.Load(), v) })
+		links := new(atomic.Pointer[Membership])
+		s.RPC = netip.MustParseAddrPort(fmt.Sprintf("127.0.0.1:%d", 100+i))
+		m, err := startMembership(s, func(v *View) { shakeHands(links.Load(), v) })
 		require.NoError(t, err)
 		links.Store(m)
-		m.again()
-		defer m.close()
+		m.Renotify()
+		defer m.Close()
 		all = append(all, m)
 	}
-	eventually := func(n int, members ...*membership) {
+	eventually := func(n int, members ...*Membership) {
 		t.Helper()
 		require.Eventually(t, func() bool {
-			return !slices.ContainsFunc(members, func(m *membership) bool {
-				v := m.view()
-				return v.known != n || v.reachable != n || len(v.ringNames()) != n
+			return !slices.ContainsFunc(members, func(m *Membership) bool {
+				v := m.View()
+				return v.Divisor != n || v.Reachable != n || len(v.Owners()) != n
 			})
 		}, 30*time.Second, 10*time.Millisecond)
 	}
 	eventually(4, all...)
-	info, ok := all[0].view().find(all[3].identity)
+	info, ok := all[0].View().find(all[3].identity)
 	require.True(t, ok)
-	assert.Equal(t, "127.0.0.1:103", info.RPCAddr)
+	assert.Equal(t, "127.0.0.1:103", info.RPC.String())
 
-	require.NoError(t, all[3].setLeaving(t.Context()))
-	require.NoError(t, all[3].leave(5*time.Second))
-	require.NoError(t, all[3].close())
+	require.NoError(t, all[3].AnnounceLeaving(t.Context()))
+	require.NoError(t, all[3].Leave(5*time.Second))
+	require.NoError(t, all[3].Close())
 	eventually(3, all[:3]...)
-	require.NoError(t, all[2].close()) // without a word: probes of it fail from now on
+	require.NoError(t, all[2].Close()) // without a word: probes of it fail from now on
 	for _, m := range all {
-		require.NoError(t, m.close())
+		require.NoError(t, m.Close())
 	}
 	require.Eventually(t, func() bool {
 		return runtime.NumGoroutine() <= before+1 // the condition has a goroutine of its own
 	}, 30*time.Second, 10*time.Millisecond, "goroutines are left")
 }
 
-func TestMemberStateNames(t *testing.T) {
-	assert.Equal(t, "alive suspect leaving lost MemberState(4)",
-		fmt.Sprint(MemberAlive, MemberSuspect, MemberLeaving, MemberLost, MemberState(4)))
-	var zero Member
-	assert.Equal(t, MemberAlive, zero.State)
+func TestStateNames(t *testing.T) {
+	assert.Equal(t, "alive suspect leaving failed State(4)",
+		fmt.Sprint(Alive, Suspect, Leaving, Failed, State(4)))
 }
 
 func TestIdentitiesDiffer(t *testing.T) {
-	a, b := newIdentity("web"), newIdentity("web")
+	a, b := NewIdentity("web"), NewIdentity("web")
 	assert.Regexp(t, "^web-[0-9a-f]{8}$", a)
 	assert.NotEqual(t, a, b)
 }

@@ -1,11 +1,13 @@
-package peerlimit
+package membership
 
 import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -27,16 +29,16 @@ type testCluster struct {
 
 // testMember is a membership that remembers what it was told.
 type testMember struct {
-	*membership
+	*Membership
 	ip   string
 	logs *lockedBuffer
 
 	busy  atomic.Bool                // in onChange
-	links atomic.Pointer[membership] // once it is running
+	links atomic.Pointer[Membership] // once it is running
 
 	mu     sync.Mutex
 	views  int
-	states map[string][]MemberState // of each member, without repetitions
+	states map[string][]State // of each member, without repetitions
 }
 
 // inCluster runs a test in a bubble with a network.
@@ -51,31 +53,57 @@ func inCluster(t *testing.T, test func(t *testing.T, c *testCluster)) {
 
 func simIP(i int) string { return fmt.Sprintf("10.0.%d.%d", i/250, i%250+1) }
 
-// testSettings returns checked settings for a node at ip that joins the given hosts.
-func testSettings(t testing.TB, network *sim.Network, ip string, join ...string) *settings {
-	t.Helper()
-	s, err := Config{
-		Name: "n", BindAddr: ip, Join: join, Insecure: true, Network: network.Host(ip), Logger: slog.New(slog.DiscardHandler),
-	}.resolve()
-	require.NoError(t, err)
-	return s
+// testConfig returns the configuration of a node at ip that joins the given hosts.
+func testConfig(network *sim.Network, ip string, join ...string) *Config {
+	return &Config{
+		Name: NewIdentity("n"), Cluster: testLabel, Bind: netip.AddrPortFrom(netip.MustParseAddr(ip), testPort), BindText: ip,
+		RPC: netip.AddrPortFrom(netip.MustParseAddr(ip), testPort+1), ProtocolMin: 1, ProtocolMax: 2, Network: network.Host(ip),
+		Seeds: testSeeds(join...), Resolver: &fakeNames{}, SplitMemory: time.Minute, Logger: slog.New(slog.DiscardHandler),
+	}
+}
+
+const (
+	testLabel = "peerlimit"
+	testPort  = 7946
+)
+
+// testSeeds returns seeds as Config.Join names them.
+func testSeeds(join ...string) (seeds []Seed) {
+	for _, text := range join {
+		host, port := text, uint16(testPort)
+		if before, after, err := net.SplitHostPort(text); err == nil {
+			number, _ := strconv.Atoi(after)
+			host, port = before, uint16(number)
+		}
+		seeds = append(seeds, Seed{Text: text, Host: host, Port: port})
+	}
+	return seeds
+}
+
+// startMembership makes a membership and starts it.
+func startMembership(c *Config, onChange func(*View)) (*Membership, error) {
+	m, err := New(*c)
+	if err == nil {
+		m.Start(onChange)
+	}
+	return m, err
 }
 
 // start starts a member that is closed at the end of the test. configure may be nil.
-func (c *testCluster) start(ip string, configure func(*settings), join ...string) *testMember {
+func (c *testCluster) start(ip string, configure func(*Config), join ...string) *testMember {
 	c.t.Helper()
-	s := testSettings(c.t, c.network, ip, join...)
-	m := &testMember{ip: ip, logs: new(lockedBuffer), states: make(map[string][]MemberState)}
+	s := testConfig(c.network, ip, join...)
+	m := &testMember{ip: ip, logs: new(lockedBuffer), states: make(map[string][]State)}
 	s.Logger = slog.New(slog.NewTextHandler(m.logs, nil))
 	if configure != nil {
 		configure(s)
 	}
-	started, err := startMembershipWith(s, netip.AddrPortFrom(s.gossip.Addr(), 7947), m.observe, &fakeNames{})
+	started, err := startMembership(s, m.observe)
 	require.NoError(c.t, err)
-	m.membership = started
+	m.Membership = started
 	m.links.Store(started)
-	started.again()
-	c.t.Cleanup(func() { require.NoError(c.t, started.close()) })
+	started.Renotify()
+	c.t.Cleanup(func() { require.NoError(c.t, started.Close()) })
 	c.all = append(c.all, m)
 	return m
 }
@@ -90,14 +118,14 @@ func (c *testCluster) startAll(n int) []*testMember {
 }
 
 // observe is onChange.
-func (m *testMember) observe(v *memberView) {
+func (m *testMember) observe(v *View) {
 	if !m.busy.CompareAndSwap(false, true) {
 		panic("onChange is called concurrently")
 	}
 	time.Sleep(time.Millisecond) // gives a second call the time to come
 	m.mu.Lock()
 	m.views++
-	for _, i := range v.members {
+	for _, i := range v.Members {
 		if states := m.states[i.Name]; len(states) == 0 || states[len(states)-1] != i.State {
 			m.states[i.Name] = append(states, i.State)
 		}
@@ -108,16 +136,16 @@ func (m *testMember) observe(v *memberView) {
 }
 
 // shakeHands has all members that gossip has not given up prove themselves, where there are no links. m may be nil.
-func shakeHands(m *membership, v *memberView) {
-	for _, i := range v.list() {
-		if m != nil && i.State != MemberLost && !i.Self {
-			m.meet(i.Name)
+func shakeHands(m *Membership, v *View) {
+	for _, i := range v.List() {
+		if m != nil && i.State != Failed && !i.Self {
+			m.AddHeardFrom(i.Name)
 		}
 	}
 }
 
 // statesOf returns the states that a member had in the views so far.
-func (m *testMember) statesOf(name string) []MemberState {
+func (m *testMember) statesOf(name string) []State {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.states[name])
@@ -131,15 +159,15 @@ func (m *testMember) seen() []string {
 }
 
 // stateOf returns the state of a member now, and whether there is such a member.
-func (m *testMember) stateOf(name string) (MemberState, bool) {
-	i, ok := m.view().find(name)
+func (m *testMember) stateOf(name string) (State, bool) {
+	i, ok := m.View().find(name)
 	return i.State, ok
 }
 
 // end ends a member's process without a word, as SIGKILL does.
 func (c *testCluster) end(m *testMember) {
 	c.network.Kill(m.ip)
-	require.NoError(c.t, m.close())
+	require.NoError(c.t, m.Close())
 	c.all = slices.DeleteFunc(c.all, func(other *testMember) bool { return other == m })
 }
 
@@ -150,7 +178,7 @@ func (c *testCluster) within(limit time.Duration, what string, condition func() 
 	for !condition() {
 		if time.Since(begin) > limit {
 			for _, m := range c.all[:min(len(c.all), 5)] {
-				c.t.Logf("%s sees %v", m.identity, m.view().list())
+				c.t.Logf("%s sees %v", m.identity, m.View().List())
 			}
 			require.FailNow(c.t, "not within "+limit.String()+": "+what)
 		}
@@ -167,9 +195,9 @@ func agree(members ...*testMember) bool {
 	}
 	slices.Sort(names)
 	for _, m := range members {
-		v := m.view()
-		if !slices.Equal(names, v.ringNames()) || !slices.Equal(names, v.names) ||
-			v.known != len(names) || v.reachable != len(names) {
+		v := m.View()
+		if !slices.Equal(names, v.Owners()) || !slices.Equal(names, v.memberNames) ||
+			v.Divisor != len(names) || v.Reachable != len(names) {
 			return false
 		}
 	}
@@ -179,11 +207,11 @@ func agree(members ...*testMember) bool {
 // onlySee reports whether each of the members sees exactly them alive, whomever it still counts.
 func onlySee(members ...*testMember) bool {
 	for _, m := range members {
-		if m.view().reachable != len(members) {
+		if m.View().Reachable != len(members) {
 			return false
 		}
 		for _, other := range members {
-			if !slices.Contains(m.view().ringNames(), other.identity) {
+			if !slices.Contains(m.View().Owners(), other.identity) {
 				return false
 			}
 		}

@@ -1,4 +1,4 @@
-package peerlimit
+package membership
 
 import (
 	"fmt"

@@ -1,4 +1,4 @@
-package peerlimit
+package membership
 
 import (
 	"fmt"
@@ -13,8 +13,8 @@ import (
 )
 
 // createGossip starts memberlist. It does not shut t down when it fails.
-func createGossip(s *settings, t gossipTransport, m *membership, logger *log.Logger) (*memberlist.Memberlist, error) {
-	config := gossipConfig(s, t, m, logger)
+func createGossip(c *Config, t gossipTransport, m *Membership, logger *log.Logger) (*memberlist.Memberlist, error) {
+	config := gossipConfig(c, t, m, logger)
 	m.goodbyes.RetransmitMult = config.RetransmitMult
 	list, err := createLabelled(config)
 	if err != nil {
@@ -25,49 +25,49 @@ func createGossip(s *settings, t gossipTransport, m *membership, logger *log.Log
 
 // gossipConfig returns memberlist's configuration: its values for a local network, with the exceptions below; then
 // whatever Config.Memberlist sets; then what is the node's own.
-func gossipConfig(s *settings, t gossipTransport, m *membership, logger *log.Logger) *memberlist.Config {
-	c := memberlist.DefaultLANConfig()
+func gossipConfig(c *Config, t gossipTransport, m *Membership, logger *log.Logger) *memberlist.Config {
+	list := memberlist.DefaultLANConfig()
 
 	// Whoever hears of news sends it on RetransmitMult times, to three members at a time, and who misses it has a wrong
 	// ring until the next push/pull. Four times are too few for a small cluster: of six members, one sender misses a
 	// given other with a probability of 2/5 * 4/5, and all five with 0.3 %. Eight times make that 0.001 %. Twice as
 	// often, so that it takes no longer; while there is no news it costs nothing.
-	c.RetransmitMult = 8
-	c.GossipInterval = 100 * time.Millisecond
+	list.RetransmitMult = 8
+	list.GossipInterval = 100 * time.Millisecond
 
 	// A push/pull sends about 100 bytes for each member, and above 32 members memberlist stretches the interval by itself.
-	c.PushPullInterval = 10 * time.Second
+	list.PushPullInterval = 10 * time.Second
 
 	// Start waits 5 s for the first attempt to join. Two addresses that do not answer, one after the other, must fit in.
 	// Within one region a push/pull is done in a few milliseconds; 10 s is for other networks.
-	c.TCPTimeout = 2 * time.Second
+	list.TCPTimeout = 2 * time.Second
 
 	// A packet is at most 1,400 bytes, yet compressing one allocates a table of 64 kB. Others may send compressed.
-	c.EnableCompression = false
+	list.EnableCompression = false
 
-	if s.Memberlist != nil {
-		s.Memberlist(c)
+	if c.Memberlist != nil {
+		c.Memberlist(list)
 	}
-	advertised := m.selfInfo().gossip
-	c.Name = s.identity
-	c.Transport = t
-	c.Label, c.SkipInboundLabelCheck = s.Cluster, false
-	c.BindAddr, c.BindPort = t.bound().Addr().String(), int(t.bound().Port())
-	c.AdvertiseAddr, c.AdvertisePort = advertised.Addr().String(), int(advertised.Port())
-	c.SecretKey, c.Keyring = nil, s.encryption.Keyring
-	c.GossipVerifyIncoming, c.GossipVerifyOutgoing = true, true
-	c.DelegateProtocolMin, c.DelegateProtocolVersion, c.DelegateProtocolMax = 0, 0, 0
-	d := gossipDelegate{membership: m, protocol: c.ProtocolVersion}
-	c.Delegate, c.Events, c.Alive = d, d, d
-	c.Conflict, c.Merge, c.Ping = nil, nil, nil
-	c.Logger, c.LogOutput = logger, nil
-	return c
+	advertised := m.Self().Gossip
+	list.Name = c.Name
+	list.Transport = t
+	list.Label, list.SkipInboundLabelCheck = c.Cluster, false
+	list.BindAddr, list.BindPort = t.bound().Addr().String(), int(t.bound().Port())
+	list.AdvertiseAddr, list.AdvertisePort = advertised.Addr().String(), int(advertised.Port())
+	list.SecretKey, list.Keyring = nil, c.Keyring
+	list.GossipVerifyIncoming, list.GossipVerifyOutgoing = true, true
+	list.DelegateProtocolMin, list.DelegateProtocolVersion, list.DelegateProtocolMax = 0, 0, 0
+	d := gossipDelegate{Membership: m, protocol: list.ProtocolVersion}
+	list.Delegate, list.Events, list.Alive = d, d, d
+	list.Conflict, list.Merge, list.Ping = nil, nil, nil
+	list.Logger, list.LogOutput = logger, nil
+	return list
 }
 
 // gossipDelegate is what memberlist calls. It calls some of it under its own lock, so everything here is quick: it copies,
 // asks for a new view, and returns.
 type gossipDelegate struct {
-	*membership
+	*Membership
 	protocol uint8 // the version of memberlist's protocol that this node speaks
 }
 
@@ -83,7 +83,7 @@ func (d gossipDelegate) NotifyAlive(n *memberlist.Node) error {
 	switch {
 	case n.Name == "" || len(n.Name) > wire.MaxIdentityLen:
 		return fmt.Errorf("its name has %d bytes", len(n.Name))
-	case !isLabel(n.Name):
+	case !IsLabel(n.Name):
 		return fmt.Errorf("its name is %q, which no node would have", n.Name)
 	case n.PMin > d.protocol || n.PMax < d.protocol || n.PCur < n.PMin || n.PCur > n.PMax || n.PCur < memberlist.ProtocolVersionMin:
 		return fmt.Errorf("it speaks gossip protocol %d of %d to %d, this node %d", n.PCur, n.PMin, n.PMax, d.protocol)
@@ -107,10 +107,10 @@ func (d gossipDelegate) isFull(name string) bool {
 }
 
 // NotifyJoin is called for a new member and for one that had been given up.
-func (d gossipDelegate) NotifyJoin(n *memberlist.Node) { d.take(n) }
+func (d gossipDelegate) NotifyJoin(n *memberlist.Node) { d.recordNode(n) }
 
 // NotifyUpdate is called for new metadata.
-func (d gossipDelegate) NotifyUpdate(n *memberlist.Node) { d.take(n) }
+func (d gossipDelegate) NotifyUpdate(n *memberlist.Node) { d.recordNode(n) }
 
 // NotifyLeave is called for a member that was given up and for one that has left. Which, the goodbye tells.
 func (d gossipDelegate) NotifyLeave(n *memberlist.Node) {
@@ -125,8 +125,8 @@ func (d gossipDelegate) NotifyLeave(n *memberlist.Node) {
 	d.wake()
 }
 
-// take copies what memberlist knows of a member.
-func (d gossipDelegate) take(n *memberlist.Node) {
+// recordNode copies what memberlist knows of a member.
+func (d gossipDelegate) recordNode(n *memberlist.Node) {
 	node := &gossipNode{}
 	meta, err := decodeMetadata(n.Meta)
 	ip, ok := netip.AddrFromSlice(n.Addr)
@@ -135,10 +135,10 @@ func (d gossipDelegate) take(n *memberlist.Node) {
 	}
 	gossip := netip.AddrPortFrom(ip.Unmap(), n.Port)
 	if err != nil {
-		node.memberInfo = memberInfo{Member: Member{Name: n.Name, Addr: gossip.String()}, gossip: gossip}
+		node.Info = Info{Name: n.Name, Gossip: gossip}
 		node.fault = err
 	} else {
-		node.memberInfo = d.describe(n.Name, gossip, meta)
+		node.Info = d.describe(n.Name, gossip, meta)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -160,7 +160,7 @@ func (d gossipDelegate) NodeMeta(int) []byte {
 }
 
 // NotifyMsg receives a goodbye.
-func (d gossipDelegate) NotifyMsg(note []byte) { d.hear(note) }
+func (d gossipDelegate) NotifyMsg(note []byte) { d.takeNote(note) }
 
 // GetBroadcasts returns the goodbyes that there is room for.
 func (d gossipDelegate) GetBroadcasts(overhead, limit int) [][]byte {
@@ -171,19 +171,19 @@ func (d gossipDelegate) GetBroadcasts(overhead, limit int) [][]byte {
 func (d gossipDelegate) LocalState(bool) []byte {
 	now := time.Now()
 	d.mu.Lock()
-	departures := d.known.departures(now)
+	departures := d.roster.departures(now)
 	if d.left {
-		departures = append(departures, departure{d.identity, d.known.tombstoneMemory()})
+		departures = append(departures, departure{d.identity, d.roster.tombstoneMemory()})
 	}
 	d.mu.Unlock()
-	return appendKnown(encodeDepartures(departures), d.everyone().told)
+	return appendKnown(encodeDepartures(departures), d.Roster().Told)
 }
 
 // MergeRemoteState receives all departures that another node remembers, and the names that it knows.
-func (d gossipDelegate) MergeRemoteState(note []byte, _ bool) { d.hear(note) }
+func (d gossipDelegate) MergeRemoteState(note []byte, _ bool) { d.takeNote(note) }
 
-// hear takes in departures, and passes on those that are news about members; and known names.
-func (d gossipDelegate) hear(note []byte) {
+// takeNote takes in departures, and passes on those that are news about members; and known names.
+func (d gossipDelegate) takeNote(note []byte) {
 	departures, known, err := decodeNote(note)
 	if err != nil {
 		d.log.Debug("gossip note ignored", "bytes", len(note), "err", err)
@@ -192,17 +192,17 @@ func (d gossipDelegate) hear(note []byte) {
 	var news []departure
 	now := time.Now()
 	d.mu.Lock()
-	learned := d.known.heardOf(known, now)
+	learned := d.roster.heardOf(known, now)
 	for _, gone := range departures {
-		proved := d.known.hasProved(gone.name)
-		if d.known.retire(gone.name, gone.remember, now) {
+		proved := d.roster.hasProved(gone.name)
+		if d.roster.retire(gone.name, gone.remember, now) {
 			news = append(news, gone)
-			learned = proved && d.known.bequeath(gone.name, known, now) || learned
+			learned = proved && d.roster.bequeath(gone.name, known, now) || learned
 		}
 	}
 	d.mu.Unlock()
 	for _, gone := range news {
-		d.goodbyes.QueueBroadcast(newGoodbye(gone, d.everyone().told, func() {}))
+		d.goodbyes.QueueBroadcast(newGoodbye(gone, d.Roster().Told, func() {}))
 	}
 	if len(news) > 0 || learned {
 		d.wake()
