@@ -15,6 +15,7 @@ import (
 
 	"github.com/peerlimit/peerlimit"
 	"github.com/peerlimit/peerlimit/fallback"
+	"github.com/peerlimit/peerlimit/internal/onecore"
 	"github.com/peerlimit/peerlimit/internal/oracle"
 	"github.com/peerlimit/peerlimit/peerlimittest"
 )
@@ -23,16 +24,19 @@ import (
 
 // judge returns an oracle for a limit.
 func judge(l peerlimit.Limit) *oracle.Oracle {
-	burst := l.Burst
-	if burst == 0 {
-		burst = math.Max(l.Tokens, 1)
+	return oracle.New(oracle.Limit{Tokens: l.Tokens, Period: l.Period, Burst: burstOf(l)})
+}
+
+func burstOf(l peerlimit.Limit) float64 {
+	if l.Burst == 0 {
+		return math.Max(l.Tokens, 1)
 	}
-	return oracle.New(oracle.Limit{Tokens: l.Tokens, Period: l.Period, Burst: burst})
+	return l.Burst
 }
 
 // sizes returns those of the given numbers of nodes that are worth their time.
 func sizes(all ...int) []int {
-	return slices.DeleteFunc(all, func(size int) bool { return raceDetector && size > 3 })
+	return slices.DeleteFunc(all, func(size int) bool { return onecore.RaceDetector && size > 3 })
 }
 
 // saturate takes single tokens of key through every limiter, each from callers goroutines that try every pause, for as
@@ -466,7 +470,7 @@ func decidedAlone(cluster *peerlimittest.Cluster) (takes float64) {
 
 func TestSplitsHealByThemselves(t *testing.T) {
 	for _, duration := range []time.Duration{10 * time.Second, 45 * time.Second, 10 * time.Minute} {
-		if raceDetector && duration > time.Minute {
+		if onecore.RaceDetector && duration > time.Minute {
 			continue // nothing runs then that does not run in 45 s
 		}
 		t.Run(duration.String(), func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/internal/onecore"
 	"github.com/peerlimit/peerlimit/internal/oracle"
 	"github.com/peerlimit/peerlimit/peerlimittest"
 )
@@ -28,7 +29,7 @@ func TestRollingDeployChangesALimiter(t *testing.T) {
 		"another order":     {peerlimit.PerHour(100), peerlimit.PerMinute(60)},
 		"all of it at once": {peerlimit.PerHour(90), peerlimit.PerMinute(80).WithBurst(20), peerlimit.PerSecond(10)},
 	} {
-		if raceDetector && len(after) < 3 {
+		if onecore.RaceDetector && len(after) < 3 {
 			continue // the same goroutines
 		}
 		t.Run(name, func(t *testing.T) {

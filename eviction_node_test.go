@@ -8,12 +8,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/internal/onecore"
 	"github.com/peerlimit/peerlimit/peerlimittest"
 )
 
 // Whoever sends endless fresh keys to a node does not make it forget who has nothing left.
 func TestANodeUnderEndlessFreshKeysForgetsNoExhaustedOne(t *testing.T) {
-	if testing.Short() || raceDetector {
+	if testing.Short() || onecore.RaceDetector {
 		t.Skip("2,000,000 keys take the race detector too long, and tests of fewer have the same goroutines")
 	}
 	const maxKeys, exhausted, fresh = 100_000, 1000, 2_000_000

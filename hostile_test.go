@@ -21,25 +21,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/internal/onecore"
 )
-
-// safeBuffer is a log that is written to while it is read.
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *safeBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *safeBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
 
 // attack is what a stranger does to an address, until it ends or stop is closed.
 type attack func(t *testing.T, addr string, stop <-chan struct{})
@@ -109,7 +92,7 @@ func recorded(t *testing.T) []byte {
 
 // sizeUnlessRacing is a tenth of size under the race detector.
 func sizeUnlessRacing(size int) int {
-	if raceDetector {
+	if onecore.RaceDetector {
 		return size / 10
 	}
 	return size
@@ -118,7 +101,7 @@ func sizeUnlessRacing(size int) int {
 // Unauthenticated do what they like to a live cluster that has a secret: it keeps serving, says in its log whom it refused, and
 // is as it was when they are gone.
 func TestStrangersDisturbNobody(t *testing.T) {
-	logs := new(safeBuffer)
+	logs := new(peerlimit.LockedBuffer)
 	start := func(join ...string) *peerlimit.Node {
 		node, err := peerlimit.Start(peerlimit.Config{
 			Secret: oldSecret, Join: join,

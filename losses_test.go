@@ -15,6 +15,9 @@ import (
 
 	"github.com/peerlimit/peerlimit"
 	"github.com/peerlimit/peerlimit/fallback"
+	"github.com/peerlimit/peerlimit/internal/inspect"
+	"github.com/peerlimit/peerlimit/internal/onecore"
+	"github.com/peerlimit/peerlimit/internal/ring"
 )
 
 // Many exhausted keys, on real sockets: who joins, leaves or is replaced, not one of them is admitted again. TestSchedules
@@ -29,7 +32,7 @@ var (
 //
 //	go test . -run 'TestNothingIsForgotten$' -v -timeout 2h -losses.keys=1000000 -losses.runs=20
 func TestNothingIsForgotten(t *testing.T) {
-	if raceDetector && *lossKeys == 0 {
+	if onecore.RaceDetector && *lossKeys == 0 {
 		t.Skip("the pieces family of TestSchedules runs the same code, without pings that must be answered in time")
 	}
 	parts := []struct {
@@ -98,7 +101,7 @@ func newLossCluster(t *testing.T) *lossCluster {
 func crowdedKeys(n int) []string {
 	keys := make([]string, 0, n)
 	for i := 0; len(keys) < n; i++ {
-		if key := fmt.Sprintf("user-%d", i); peerlimit.PartitionOf("api", key)%128 == 0 {
+		if key := fmt.Sprintf("user-%d", i); ring.PartitionOf("api", key)%128 == 0 {
 			keys = append(keys, key)
 		}
 	}
@@ -114,7 +117,7 @@ func (c *lossCluster) add() {
 		config.Join = append(config.Join, n.Self().Addr)
 	}
 	if c.small {
-		peerlimit.MoveInPieces(&config, 400, 400)
+		inspect.MoveInPieces(&config, 400, 400)
 	}
 	n, err := peerlimit.Start(config)
 	require.NoError(c.t, err)
@@ -128,7 +131,7 @@ func (c *lossCluster) ready() {
 	for _, n := range c.nodes {
 		if err := n.WaitReady(ctx, len(c.nodes)); err != nil {
 			for _, n := range c.nodes {
-				c.t.Log(peerlimit.Acquiring(n))
+				c.t.Log(inspect.Acquiring(n))
 			}
 			require.NoError(c.t, err)
 		}

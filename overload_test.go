@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/internal/onecore"
 	"github.com/peerlimit/peerlimit/internal/oracle"
 	"github.com/peerlimit/peerlimit/peerlimittest"
 	"github.com/peerlimit/peerlimit/transport"
@@ -20,7 +21,7 @@ import (
 // More takes at once than there is room for, of keys of an owner that does nothing: each gets a decision in time, those for
 // which there was no room are counted, and however often that happens, shares are given out once. It ends by itself.
 func TestFloodOfAnOwnerThatDoesNothing(t *testing.T) {
-	if raceDetector {
+	if onecore.RaceDetector {
 		t.Skip("70,000 goroutines are many times as slow with it, and what they do, others do as well")
 	}
 	synctest.Test(t, func(t *testing.T) {

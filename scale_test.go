@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/internal/onecore"
 	"github.com/peerlimit/peerlimit/internal/oracle"
 	"github.com/peerlimit/peerlimit/peerlimittest"
 )
@@ -25,7 +26,7 @@ var scaleNodes = flag.String("scale.nodes", "10", "`numbers` of nodes of the clu
 //
 //	go test . -run 'TestScale$' -v -timeout 1h -scale.nodes 10,30,60,100
 func TestScale(t *testing.T) {
-	if raceDetector {
+	if onecore.RaceDetector {
 		t.Skip("it finds out what many nodes cost; joins and losses are in TestSchedules as well")
 	}
 	for text := range strings.SplitSeq(*scaleNodes, ",") {

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/peerlimittest"
 	"github.com/peerlimit/peerlimit/transport"
 )
@@ -84,7 +85,7 @@ func TestStatus(t *testing.T) {
 				require.Less(t, m.Evidence, 200*time.Millisecond)
 			}
 		}
-		require.Equal(t, peerlimit.PartitionCount, partitions)
+		require.Equal(t, ring.Partitions, partitions)
 		require.Equal(t, []string{"a", "b"}, []string{s.Limiters[0].Name, s.Limiters[1].Name})
 		require.Len(t, s.Limiters[1].Limits, 2)
 		require.NotEmpty(t, s.Limiters[0].Allowed)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlimit/peerlimit/internal/inspect"
 	"github.com/peerlimit/peerlimit/internal/quorum"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/sim"
@@ -98,7 +99,7 @@ func (c *wildCluster) requireInFull() {
 		for part := range uint16(ring.Partitions) {
 			deciders := 0
 			for _, n := range c.nodes {
-				if n.DecidesInFull(part) {
+				if inspect.DecidesInFull(n, part) {
 					deciders++
 				}
 			}
@@ -113,7 +114,7 @@ func (c *wildCluster) requireInFull() {
 		}
 		if time.Since(began) > 100*time.Millisecond {
 			for _, n := range c.nodes {
-				c.t.Log(Acquiring(n))
+				c.t.Log(acquiring(n))
 			}
 			require.Equal(c.t, ring.Partitions, held, "decided in full")
 		}
@@ -127,7 +128,7 @@ func (c *wildCluster) requireReady(within time.Duration) {
 	defer cancel()
 	for _, n := range c.nodes {
 		if err := n.WaitReady(ctx, len(c.nodes)); err != nil {
-			c.t.Log(Acquiring(n))
+			c.t.Log(acquiring(n))
 			require.NoError(c.t, err)
 		}
 	}
