@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/peerlimit/peerlimit"
 	"github.com/peerlimit/peerlimit/internal/onecore"
+	"github.com/peerlimit/peerlimit/peerlimittest"
 )
 
 // attack is what a stranger does to an address, until it ends or stop is closed.
@@ -197,4 +199,51 @@ func TestStrangersDisturbNobody(t *testing.T) {
 	assert.Less(t, strings.Count(logs.String(), "refused a connection"), 10, "one in ten seconds")
 	assert.Greater(t, nodes[0].Stats().Unauthenticated, uint64(100))
 	assert.NotContains(t, logs.String(), string(oldSecret))
+}
+
+var (
+	oldSecret = []byte("the old one, 32 bytes of it at least")
+	newSecret = []byte("the new one, 32 bytes of it at least")
+)
+
+func withSecret(secret []byte, accepted ...[]byte) peerlimittest.Option {
+	return func(c *peerlimit.Config) { c.Secret, c.AcceptSecrets = secret, accepted }
+}
+
+// Who does not have the secret is no member, takes nothing, and disturbs nobody.
+func TestStrangersStayOutside(t *testing.T) {
+	for name, stranger := range map[string]peerlimittest.Option{
+		"no secret":                 func(c *peerlimit.Config) { c.Secret = nil },
+		"another one":               withSecret(newSecret),
+		"another, but accepts ours": withSecret(newSecret, oldSecret),
+		"another cluster":           func(c *peerlimit.Config) { c.Cluster = "other" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cluster := peerlimittest.NewCluster(t, 2, withSecret(oldSecret))
+				outside := cluster.Add(stranger)
+				limit := peerlimit.PerMinute(60)
+				o, began := judge(limit), time.Now()
+				var limiters []*peerlimit.Limiter
+				for _, i := range []int{0, 1} {
+					l, err := cluster.Node(i).Limiter("api", limit)
+					require.NoError(t, err)
+					limiters = append(limiters, l)
+				}
+				saturate(t, o, began, limiters, "k", 1, 50*time.Millisecond, 20*time.Second)
+				requireHeld(t, o, 0)
+				for i := range 2 {
+					s := cluster.Node(i).Stats()
+					assert.Equal(t, 2, s.Members)
+					assert.Equal(t, 2, s.Known)
+				}
+				assert.Equal(t, 1, outside.Stats().Members)
+				theirs, err := outside.Limiter("api", limit)
+				require.NoError(t, err)
+				d, err := theirs.Take(context.Background(), "k", 1)
+				require.NoError(t, err)
+				assert.NotEqual(t, peerlimit.OriginRemote, d.Origin)
+			})
+		})
+	}
 }
