@@ -43,6 +43,9 @@ type Keys struct {
 // Format keeps derived keys out of whatever is printed.
 func (Keys) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "(keys)") }
 
+// MarshalText keeps them out of JSON and what else is made of exported fields.
+func (Keys) MarshalText() ([]byte, error) { return []byte("(keys)"), nil }
+
 func Derive(cluster string, secret []byte) (*Keys, error) {
 	gossip, err := hkdf.Key(sha256.New, secret, []byte(cluster), "peerlimit gossip 1", 32)
 	if err != nil {
