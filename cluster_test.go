@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -15,57 +14,11 @@ import (
 
 	"github.com/peerlimit/peerlimit"
 	"github.com/peerlimit/peerlimit/fallback"
-	"github.com/peerlimit/peerlimit/internal/oracle"
+	"github.com/peerlimit/peerlimit/internal/onecore"
 	"github.com/peerlimit/peerlimit/peerlimittest"
 )
 
 // Whole clusters, gossip included, over a network in memory and in controlled time.
-
-// judge returns an oracle for a limit.
-func judge(l peerlimit.Limit) *oracle.Oracle {
-	burst := l.Burst
-	if burst == 0 {
-		burst = math.Max(l.Tokens, 1)
-	}
-	return oracle.New(oracle.Limit{Tokens: l.Tokens, Period: l.Period, Burst: burst})
-}
-
-// sizes returns those of the given numbers of nodes that are worth their time.
-func sizes(all ...int) []int {
-	return slices.DeleteFunc(all, func(size int) bool { return raceDetector && size > 3 })
-}
-
-// saturate takes single tokens of key through every limiter, each from callers goroutines that try every pause, for as
-// long as it says, and tells judge of what was admitted. It returns the number of takes that failed.
-func saturate(t *testing.T, o *oracle.Oracle, began time.Time, limiters []*peerlimit.Limiter, key string, callers int, pause, duration time.Duration) {
-	t.Helper()
-	ctx := context.Background()
-	end := time.Now().Add(duration)
-	var wg sync.WaitGroup
-	for _, l := range limiters {
-		for range callers {
-			wg.Go(func() {
-				for time.Now().Before(end) {
-					start := time.Since(began)
-					d, err := l.Take(ctx, key, 1)
-					if assert.NoError(t, err) && d.Allowed {
-						o.Admit(oracle.Take{Start: start, End: time.Since(began), Cost: 1})
-					}
-					time.Sleep(pause)
-				}
-			})
-		}
-	}
-	wg.Wait()
-}
-
-// requireHeld fails when more was admitted than the limit allows in some window, and extra tokens.
-func requireHeld(t *testing.T, o *oracle.Oracle, extra float64) oracle.Report {
-	t.Helper()
-	report := o.Report()
-	require.True(t, report.Within(extra), "over-admitted: %v", report)
-	return report
-}
 
 func TestClusterConvergesOnOneOwnerPerKey(t *testing.T) {
 	for _, size := range sizes(1, 3, 5, 20) {
@@ -304,18 +257,6 @@ func TestFallbackRemembersDenials(t *testing.T) {
 	})
 }
 
-// keyOwnedBy returns a key that starts with prefix and is owned by the member of that name.
-func keyOwnedBy(t *testing.T, l *peerlimit.Limiter, name, prefix string) string {
-	t.Helper()
-	for i := range 10_000 {
-		if key := fmt.Sprintf("%s-%d", prefix, i); l.Owner(key).Name == name {
-			return key
-		}
-	}
-	t.Fatalf("no key of 10,000 is owned by %s", name)
-	return ""
-}
-
 func TestFallbackPolicies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := peerlimittest.NewCluster(t, 3)
@@ -448,25 +389,9 @@ func TestKilledOwnerIsReplaced(t *testing.T) {
 	})
 }
 
-// ringChanges returns how often the nodes of a cluster have changed their rings.
-func ringChanges(cluster *peerlimittest.Cluster) (changes uint64) {
-	for _, node := range cluster.Nodes() {
-		changes += node.Stats().RingChanges
-	}
-	return changes
-}
-
-// decidedAlone returns how many takes the nodes of a cluster have admitted by their shares.
-func decidedAlone(cluster *peerlimittest.Cluster) (takes float64) {
-	for _, node := range cluster.Nodes() {
-		takes += float64(node.Stats().Limiters["api"].Allowed[peerlimit.OriginFallback])
-	}
-	return takes
-}
-
 func TestSplitsHealByThemselves(t *testing.T) {
 	for _, duration := range []time.Duration{10 * time.Second, 45 * time.Second, 10 * time.Minute} {
-		if raceDetector && duration > time.Minute {
+		if onecore.RaceDetector && duration > time.Minute {
 			continue // nothing runs then that does not run in 45 s
 		}
 		t.Run(duration.String(), func(t *testing.T) {

@@ -29,7 +29,7 @@ func (n *Node) handleControl(from string, request, response []byte) (reply []byt
 		if err != nil {
 			return n.refuse(response, from, err), nil
 		}
-		v := n.evidence.OnVerdictRequest(from, q)
+		v := n.evidence.OnVerdictRequest(q)
 		return wire.AppendVerdict(response, &v), nil
 	}
 	if wire.Kind(request[0]) == wire.KindReplica {

@@ -43,7 +43,7 @@ func TestWhoAsksBeforeANodeHasStartedIsAnsweredThen(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				network := sim.New(1)
 				defer network.Close()
-				logs := new(syncBuffer)
+				logs := new(LockedBuffer)
 
 				// The peer learns what the node is called from the first refusal, and asks as soon as it has a link to it.
 				var client *transport.Client

@@ -100,7 +100,7 @@ func shipAll(b *testing.B, r *replicaRig, boundary func(), began *time.Duration)
 			continue
 		}
 		more = true
-		q, err := wire.DecodeReplicaRequest(wire.AppendReplicaRequest(nil, &s.request), standby.rules.PlainSet)
+		q, err := (&wire.ReplicaMemory{Message: wire.AppendReplicaRequest(nil, &s.request)}).Decode(standby.rules.PlainSet)
 		if err != nil {
 			b.Fatal(err)
 		}

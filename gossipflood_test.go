@@ -128,7 +128,7 @@ func TestStreamsOfUnauthenticatedPeersHaveOneBudget(t *testing.T) {
 
 // Peers that hold every place for a connection, and dial again as soon as they lose one, keep no member out.
 func TestAJoinerGetsInDuringAFlood(t *testing.T) {
-	logs := new(safeBuffer)
+	logs := new(peerlimit.LockedBuffer)
 	nodes, start := flooded(t, logs)
 	goroutines := runtime.NumGoroutine()
 	var attackers sync.WaitGroup

@@ -15,31 +15,16 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/internal/onecore"
+	"github.com/peerlimit/peerlimit/peerlimittest"
 )
-
-// safeBuffer is a log that is written to while it is read.
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *safeBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *safeBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
 
 // attack is what a stranger does to an address, until it ends or stop is closed.
 type attack func(t *testing.T, addr string, stop <-chan struct{})
@@ -109,7 +94,7 @@ func recorded(t *testing.T) []byte {
 
 // sizeUnlessRacing is a tenth of size under the race detector.
 func sizeUnlessRacing(size int) int {
-	if raceDetector {
+	if onecore.RaceDetector {
 		return size / 10
 	}
 	return size
@@ -118,7 +103,7 @@ func sizeUnlessRacing(size int) int {
 // Unauthenticated do what they like to a live cluster that has a secret: it keeps serving, says in its log whom it refused, and
 // is as it was when they are gone.
 func TestStrangersDisturbNobody(t *testing.T) {
-	logs := new(safeBuffer)
+	logs := new(peerlimit.LockedBuffer)
 	start := func(join ...string) *peerlimit.Node {
 		node, err := peerlimit.Start(peerlimit.Config{
 			Secret: oldSecret, Join: join,
@@ -214,4 +199,51 @@ func TestStrangersDisturbNobody(t *testing.T) {
 	assert.Less(t, strings.Count(logs.String(), "refused a connection"), 10, "one in ten seconds")
 	assert.Greater(t, nodes[0].Stats().Unauthenticated, uint64(100))
 	assert.NotContains(t, logs.String(), string(oldSecret))
+}
+
+var (
+	oldSecret = []byte("the old one, 32 bytes of it at least")
+	newSecret = []byte("the new one, 32 bytes of it at least")
+)
+
+func withSecret(secret []byte, accepted ...[]byte) peerlimittest.Option {
+	return func(c *peerlimit.Config) { c.Secret, c.AcceptSecrets = secret, accepted }
+}
+
+// Who does not have the secret is no member, takes nothing, and disturbs nobody.
+func TestStrangersStayOutside(t *testing.T) {
+	for name, stranger := range map[string]peerlimittest.Option{
+		"no secret":                 func(c *peerlimit.Config) { c.Secret = nil },
+		"another one":               withSecret(newSecret),
+		"another, but accepts ours": withSecret(newSecret, oldSecret),
+		"another cluster":           func(c *peerlimit.Config) { c.Cluster = "other" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cluster := peerlimittest.NewCluster(t, 2, withSecret(oldSecret))
+				outside := cluster.Add(stranger)
+				limit := peerlimit.PerMinute(60)
+				o, began := judge(limit), time.Now()
+				var limiters []*peerlimit.Limiter
+				for _, i := range []int{0, 1} {
+					l, err := cluster.Node(i).Limiter("api", limit)
+					require.NoError(t, err)
+					limiters = append(limiters, l)
+				}
+				saturate(t, o, began, limiters, "k", 1, 50*time.Millisecond, 20*time.Second)
+				requireHeld(t, o, 0)
+				for i := range 2 {
+					s := cluster.Node(i).Stats()
+					assert.Equal(t, 2, s.Members)
+					assert.Equal(t, 2, s.Known)
+				}
+				assert.Equal(t, 1, outside.Stats().Members)
+				theirs, err := outside.Limiter("api", limit)
+				require.NoError(t, err)
+				d, err := theirs.Take(context.Background(), "k", 1)
+				require.NoError(t, err)
+				assert.NotEqual(t, peerlimit.OriginRemote, d.Origin)
+			})
+		})
+	}
 }

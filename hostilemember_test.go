@@ -1,7 +1,6 @@
 package peerlimit
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -57,7 +56,7 @@ func randomBytes(n int) []byte {
 }
 
 func TestAMemberThatFloodsDoesNotEndTheService(t *testing.T) {
-	logs := new(syncBuffer)
+	logs := new(LockedBuffer)
 	secret := []byte("a secret of at least thirty-two bytes")
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -79,7 +78,7 @@ func TestAMemberThatFloodsDoesNotEndTheService(t *testing.T) {
 		require.NoError(t, err)
 		limiters = append(limiters, l)
 	}
-	goroutines, heap, logged := runtime.NumGoroutine(), heapInUse(), len(logs.String())
+	goroutines, heap, logged := runtime.NumGoroutine(), HeapInUse(), len(logs.String())
 
 	var attackers, callers sync.WaitGroup
 	var stop atomic.Bool
@@ -165,31 +164,5 @@ func TestAMemberThatFloodsDoesNotEndTheService(t *testing.T) {
 		return true
 	}, 30*time.Second, 20*time.Millisecond, "three members, and one of them decides")
 	assert.Eventually(t, func() bool { return runtime.NumGoroutine() <= goroutines+10 }, 20*time.Second, 50*time.Millisecond)
-	assert.Eventually(t, func() bool { return heapInUse() <= heap+4<<20 }, 20*time.Second, 50*time.Millisecond, "%d bytes before", heap)
-}
-
-func heapInUse() uint64 {
-	runtime.GC()
-	runtime.GC() // what is in a sync.Pool, also of nodes that have ended, survives the first
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
-}
-
-// syncBuffer is a log that can be read while it is written.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *syncBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *syncBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	assert.Eventually(t, func() bool { return HeapInUse() <= heap+4<<20 }, 20*time.Second, 50*time.Millisecond, "%d bytes before", heap)
 }

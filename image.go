@@ -258,3 +258,15 @@ func (p *partition) replace(a *arrival) {
 	p.table.exchange(p, a.buckets)
 	p.holding.SetMarks(a.marks)
 }
+
+// visit calls see with the image of each bucket of a partition as of a time, and returns the version of the copy. It looks at all
+// of them with the lock held: only tests do that.
+func (t *table) visit(part uint16, rules *rule.Rules, at int64, see func(wire.Image)) wire.Version {
+	p := t.lock(part)
+	defer p.unlock()
+	p.buckets.inOrder(0, func(_ uint64, b *bucket) bool {
+		see(b.image(rules.Name(b.limiter), make([]float64, b.Levels()), at))
+		return true
+	})
+	return p.holding.Copy
+}

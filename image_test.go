@@ -52,7 +52,7 @@ func sendPieces(t require.TestingT, from, to *table, knownFrom, knownTo *rule.Ru
 		if more {
 			require.NotEmpty(t, content.Buckets)
 		}
-		decoded, err := wire.DecodeReplicaRequest(encoded, knownTo.PlainSet)
+		decoded, err := (&wire.ReplicaMemory{Message: encoded}).Decode(knownTo.PlainSet)
 		require.NoError(t, err)
 		p := &to.partitions[part]
 		p.mu.Lock()
@@ -254,7 +254,7 @@ func TestStoreIgnoresNamesTooMany(t *testing.T) {
 		{Limiter: "", Key: "c", Set: r.Set, Levels: []float64{5}},
 	}
 	encoded := wire.AppendReplicaRequest(nil, &wire.ReplicaRequest{Parts: []wire.ReplicaPart{{Content: wire.Content{Buckets: foreign[:2]}}}})
-	decoded, err := wire.DecodeReplicaRequest(encoded, known.PlainSet)
+	decoded, err := (&wire.ReplicaMemory{Message: encoded}).Decode(known.PlainSet)
 	require.NoError(t, err, "the other buckets are not lost for it")
 	require.Equal(t, foreign[:2], decoded.Parts[0].Content.Buckets)
 	assert.Equal(t, 2, tab.partitions[7].store(tab, foreign, known, 0))

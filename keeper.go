@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -339,4 +340,23 @@ func (k *keeper) postpone(part uint16) {
 	}
 	k.notBefore[part].Store(at)
 	k.wake()
+}
+
+// describe says what keeps this node from holding a partition, for people.
+func (k *keeper) describe(part uint16, now int64) string {
+	p := k.node.table.lock(part)
+	defer p.unlock()
+	h := &p.holding
+	var b strings.Builder
+	fmt.Fprintf(&b, "promised %v, transferred %v, ", h.Promised, h.Transfer)
+	a := h.Attempt
+	if a == nil {
+		fmt.Fprintf(&b, "no attempt, next one in %v", time.Duration(k.notBefore[part].Load()-now))
+		return b.String()
+	}
+	fmt.Fprintf(&b, "ballot %v, probably held by %q:", a.Round.Ballot, a.LikelyHolder)
+	for i, name := range a.Round.Peers() {
+		fmt.Fprintf(&b, " %s answered=%v gone=%v lost=%v", name, a.HasAnswered(i), a.Round.Gone[name], k.node.reach.Lost(name, now))
+	}
+	return b.String()
 }

@@ -60,7 +60,7 @@ func startNodes(t *testing.T, network *sim.Network, nodes []*Node, count int) []
 	for _, n := range nodes {
 		if err := n.WaitReady(ctx, len(nodes)); err != nil {
 			for _, n := range nodes {
-				t.Log(Acquiring(n))
+				t.Log(acquiring(n))
 			}
 			require.NoError(t, err)
 		}

@@ -1,14 +1,17 @@
 package peerlimit
 
 import (
+	"errors"
+	"fmt"
 	"math"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/peerlimit/peerlimit/internal/limit"
 )
 
 func TestLimitConstructors(t *testing.T) {
@@ -110,4 +113,31 @@ func TestValidateCost(t *testing.T) {
 	err := validateCost(math.NaN())
 	require.ErrorIs(t, err, ErrInvalidCost)
 	assert.ErrorContains(t, err, "NaN")
+}
+
+func TestDecisionErr(t *testing.T) {
+	assert.NoError(t, Decision{Allowed: true}.Err())
+
+	d := Decision{Limit: PerMinute(5), RetryAfter: 1500 * time.Millisecond}
+	err := fmt.Errorf("sending mail: %w", d.Err())
+	require.ErrorIs(t, err, ErrLimited)
+	var limited *LimitedError
+	require.ErrorAs(t, err, &limited)
+	assert.Equal(t, d, limited.Decision)
+	assert.EqualError(t, d.Err(), "peerlimit: limited by 5 per 1m0s, burst 5: retry after 1.5s")
+
+	for _, other := range []error{ErrInvalidLimit, ErrInvalidCost, ErrExceedsBurst, ErrClosed} {
+		assert.False(t, errors.Is(err, other), "%v is not %v", err, other)
+	}
+	assert.Error(t, Decision{}.Err(), "the zero Decision is a denial")
+}
+
+func TestOriginNames(t *testing.T) {
+	assert.Equal(t, OriginLocal, Decision{}.Origin)
+	for origin, name := range map[Origin]string{
+		OriginLocal: "local", OriginRemote: "remote", OriginLease: "lease", OriginDenialCache: "denial-cache",
+		OriginStandby: "standby", OriginFallback: "fallback", Origin(limit.OriginCount): "Origin(6)",
+	} {
+		assert.Equal(t, name, origin.String())
+	}
 }

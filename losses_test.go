@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -15,6 +16,10 @@ import (
 
 	"github.com/peerlimit/peerlimit"
 	"github.com/peerlimit/peerlimit/fallback"
+	"github.com/peerlimit/peerlimit/internal/inspect"
+	"github.com/peerlimit/peerlimit/internal/onecore"
+	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/peerlimittest"
 )
 
 // Many exhausted keys, on real sockets: who joins, leaves or is replaced, not one of them is admitted again. TestSchedules
@@ -29,7 +34,7 @@ var (
 //
 //	go test . -run 'TestNothingIsForgotten$' -v -timeout 2h -losses.keys=1000000 -losses.runs=20
 func TestNothingIsForgotten(t *testing.T) {
-	if raceDetector && *lossKeys == 0 {
+	if onecore.RaceDetector && *lossKeys == 0 {
 		t.Skip("the pieces family of TestSchedules runs the same code, without pings that must be answered in time")
 	}
 	parts := []struct {
@@ -98,7 +103,7 @@ func newLossCluster(t *testing.T) *lossCluster {
 func crowdedKeys(n int) []string {
 	keys := make([]string, 0, n)
 	for i := 0; len(keys) < n; i++ {
-		if key := fmt.Sprintf("user-%d", i); peerlimit.PartitionOf("api", key)%128 == 0 {
+		if key := fmt.Sprintf("user-%d", i); ring.PartitionOf("api", key)%128 == 0 {
 			keys = append(keys, key)
 		}
 	}
@@ -114,7 +119,7 @@ func (c *lossCluster) add() {
 		config.Join = append(config.Join, n.Self().Addr)
 	}
 	if c.small {
-		peerlimit.MoveInPieces(&config, 400, 400)
+		inspect.MoveInPieces(&config, 400, 400)
 	}
 	n, err := peerlimit.Start(config)
 	require.NoError(c.t, err)
@@ -128,7 +133,7 @@ func (c *lossCluster) ready() {
 	for _, n := range c.nodes {
 		if err := n.WaitReady(ctx, len(c.nodes)); err != nil {
 			for _, n := range c.nodes {
-				c.t.Log(peerlimit.Acquiring(n))
+				c.t.Log(inspect.Acquiring(n))
 			}
 			require.NoError(c.t, err)
 		}
@@ -184,4 +189,136 @@ func (c *lossCluster) admitted() int {
 	}
 	asking.Wait()
 	return int(admitted.Load())
+}
+
+// slowly refills so slowly that what was taken stays taken for the length of a test.
+var slowly = peerlimit.PerHour(50)
+
+// exhaust takes all tokens of some keys.
+func exhaust(t *testing.T, l *peerlimit.Limiter, keys []string) {
+	t.Helper()
+	for _, key := range keys {
+		d, err := l.Take(t.Context(), key, 50)
+		require.NoError(t, err)
+		require.True(t, d.Allowed, key)
+	}
+}
+
+// admitted returns for how many of some keys a node admits one more token.
+func admitted(t *testing.T, l *peerlimit.Limiter, keys []string) (n int) {
+	t.Helper()
+	for _, key := range keys {
+		d, err := l.Take(t.Context(), key, 1)
+		require.NoError(t, err)
+		require.NotEqual(t, peerlimit.OriginFallback, d.Origin)
+		if d.Allowed {
+			n++
+		}
+	}
+	return n
+}
+
+func manyKeys(n int) []string {
+	keys := make([]string, n)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("user-%d", i)
+	}
+	return keys
+}
+
+func replicating(every time.Duration) peerlimittest.Option {
+	return func(c *peerlimit.Config) { c.ReplicaInterval = every }
+}
+
+// Whoever dies, its standbys know what was taken; and those of the standbys, when they have had the time to send it on.
+func TestKilledNodesTakeNothingWithThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := peerlimittest.NewCluster(t, 5)
+		keys := manyKeys(300)
+		exhaust(t, cluster.Limiters("api", slowly)[0], keys)
+		for _, dies := range []int{4, 3} {
+			time.Sleep(3 * peerlimit.DefaultReplicaInterval)
+			cluster.Kill(dies)
+			cluster.WaitReady()
+			for _, l := range cluster.Limiters("api", slowly) {
+				require.Zero(t, admitted(t, l, keys), "after the death of %d", dies)
+			}
+			time.Sleep(time.Second)
+		}
+	})
+}
+
+// Without replication a killed node's counts are gone, and leaving still hands over.
+func TestReplicationCanBeTurnedOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := peerlimittest.NewCluster(t, 5, replicating(-1))
+		keys := manyKeys(300)
+		exhaust(t, cluster.Limiters("api", slowly)[0], keys)
+		require.NoError(t, cluster.Leave(t.Context(), 4))
+		cluster.WaitReady()
+		require.Zero(t, admitted(t, cluster.Limiters("api", slowly)[0], keys))
+		time.Sleep(time.Second)
+		cluster.Kill(3)
+		cluster.WaitReady()
+		require.Positive(t, admitted(t, cluster.Limiters("api", slowly)[0], keys))
+	})
+}
+
+// When a leave has ended, what was held is with its new holder and with a standby: the crash of either loses nothing.
+func TestCrashRightAfterALeaveLosesNothing(t *testing.T) {
+	for dies := range 3 {
+		t.Run(fmt.Sprint(dies), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cluster := peerlimittest.NewCluster(t, 4)
+				keys := manyKeys(300)
+				exhaust(t, cluster.Limiters("api", slowly)[0], keys)
+				require.NoError(t, cluster.Leave(t.Context(), 3))
+				cluster.Kill(dies)
+				cluster.WaitReady()
+				for _, l := range cluster.Limiters("api", slowly) {
+					require.Zero(t, admitted(t, l, keys))
+				}
+			})
+		})
+	}
+}
+
+// What nobody needs any more is dropped: each bucket is kept by its holder and its standby.
+func TestCopiesThatNobodyNeedsAreDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := peerlimittest.NewCluster(t, 2)
+		keys := manyKeys(300)
+		exhaust(t, cluster.Limiters("api", slowly)[0], keys)
+		for range 3 {
+			cluster.Add()
+		}
+		cluster.WaitReady()
+		time.Sleep(5 * time.Second)
+		kept := 0
+		for _, node := range cluster.Nodes() {
+			kept += node.Stats().Keys
+		}
+		require.Equal(t, 2*len(keys), kept)
+	})
+}
+
+// Of two nodes one goes without handing over: the other starts from its replicas and asks nobody, for there is nobody.
+func TestTheLastOneKnowsWhereItsCopiesCameFrom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := peerlimittest.NewCluster(t, 2)
+		keys := manyKeys(50)
+		limiter := cluster.Limiters("api", slowly)[0]
+		exhaust(t, limiter, keys)
+		time.Sleep(3 * peerlimit.DefaultReplicaInterval)
+		last, gone := cluster.Node(0), cluster.Node(1).Stats().PartitionsHeld
+		require.Positive(t, gone)
+		before := last.Stats()
+		require.NoError(t, cluster.Node(1).Close())
+		time.Sleep(5 * time.Second)
+		after := last.Stats()
+		require.Equal(t, before.PartitionsHeld+gone, after.PartitionsHeld)
+		require.Equal(t, uint64(gone), after.AcquiredFromReplica-before.AcquiredFromReplica)
+		require.Zero(t, after.AcquiredEmpty-before.AcquiredEmpty, "nobody got a fresh bucket")
+		require.Zero(t, admitted(t, limiter, keys))
+	})
 }

@@ -70,7 +70,7 @@ func benchmarkReplication(b *testing.B, takes int) {
 			sent += len(message)
 
 			began = time.Now()
-			q, err := wire.DecodeReplicaRequest(message, knownThere.PlainSet)
+			q, err := (&wire.ReplicaMemory{Message: message}).Decode(knownThere.PlainSet)
 			require.NoError(b, err)
 			acks := make([]wire.ReplicaAck, len(q.Parts))
 			for i := range q.Parts {

@@ -121,7 +121,7 @@ func (r *replicaRig) send(name string) bool {
 // arrive has the i-th message arrive at a standby. The answer to the one that is under way waits to be heard.
 func (r *replicaRig) arrive(t require.TestingT, name string, i int) wire.ReplicaAck {
 	h := r.standbys[name]
-	q, err := wire.DecodeReplicaRequest(h.wire[i], h.rules.PlainSet)
+	q, err := (&wire.ReplicaMemory{Message: h.wire[i]}).Decode(h.rules.PlainSet)
 	require.NoError(t, err)
 	ack, _ := h.table.takeReplica(&q.Parts[0], true, h.rules, 0)
 	h.table.tidy(rigPart, 0)
@@ -141,7 +141,7 @@ func (r *replicaRig) arriveTogether(t require.TestingT, name string, first, seco
 	}
 	both := []*arriving{{message: first}, {message: second}}
 	for _, m := range both {
-		q, err := wire.DecodeReplicaRequest(h.wire[m.message], h.rules.PlainSet)
+		q, err := (&wire.ReplicaMemory{Message: h.wire[m.message]}).Decode(h.rules.PlainSet)
 		require.NoError(t, err)
 		m.storing = storing{table: h.table, part: &q.Parts[0], full: true, rules: h.rules}
 		m.made = h.table.build(rigPart, &m.part.Content, h.rules, 0)

@@ -8,6 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/internal/inspect"
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/peerlimittest"
 )
 
@@ -49,7 +51,7 @@ func TestIsolatedNodeReportsOnce(t *testing.T) {
 		require.InDelta(t, 40, remaining(t, cluster, limiters, "k"), 0.5)
 		time.Sleep(5 * time.Second)
 		require.InDelta(t, 40, remaining(t, cluster, limiters, "k"), 0.5)
-		require.Zero(t, peerlimit.Unreported(cluster.Node(alone)))
+		require.Zero(t, inspect.Unreported(cluster.Node(alone)))
 	})
 }
 
@@ -93,7 +95,7 @@ func TestSplitIsPaidBack(t *testing.T) {
 		cluster.WaitReady()
 		time.Sleep(time.Second)
 		for _, node := range cluster.Nodes() {
-			require.Zero(t, peerlimit.Unreported(node))
+			require.Zero(t, inspect.Unreported(node))
 		}
 		saturate(t, o, began, limiters, "k", 1, 20*time.Millisecond, 5*time.Second)
 		split := 10 * limit.Tokens * 2 / 5 // two of five give out their shares beside the others' limit
@@ -126,10 +128,10 @@ func TestNewHolderStartsWithTheSharesOfOthersCharged(t *testing.T) {
 			}
 		}
 		require.Equal(t, 40, spent, "four of five shares")
-		part := peerlimit.PartitionOf("api", "k")
+		part := ring.PartitionOf("api", "k")
 		for {
 			for i, node := range cluster.Nodes() {
-				if node.DecidesInFull(part) {
+				if inspect.DecidesInFull(node, part) {
 					d, err := limiters[i].Peek(t.Context(), "k")
 					require.NoError(t, err)
 					require.InDelta(t, 10, d.Remaining, 0.5)

@@ -1,6 +1,7 @@
 package peerlimit_test
 
 import (
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -9,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/peerlimittest"
 	"github.com/peerlimit/peerlimit/transport"
 )
@@ -84,7 +86,7 @@ func TestStatus(t *testing.T) {
 				require.Less(t, m.Evidence, 200*time.Millisecond)
 			}
 		}
-		require.Equal(t, peerlimit.PartitionCount, partitions)
+		require.Equal(t, ring.Partitions, partitions)
 		require.Equal(t, []string{"a", "b"}, []string{s.Limiters[0].Name, s.Limiters[1].Name})
 		require.Len(t, s.Limiters[1].Limits, 2)
 		require.NotEmpty(t, s.Limiters[0].Allowed)
@@ -130,4 +132,47 @@ func TestStatusRemembersTheLastEventsOnly(t *testing.T) {
 			require.False(t, events[i].Time.Before(events[i+1].Time))
 		}
 	})
+}
+
+// All nodes say the same, and after the owner's end it is as was said.
+func TestPlacementNamesWhoIsNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := peerlimittest.NewCluster(t, 3)
+		limiters := cluster.Limiters("api", peerlimit.PerSecond(1))
+		before := make(map[string]peerlimit.Placement)
+		for i := range 100 {
+			key := fmt.Sprint("user-", i)
+			p := limiters[0].Placement(key)
+			before[key] = p
+			require.Equal(t, limiters[0].Owner(key), p.Owner)
+			require.Len(t, p.Standbys, 1)
+			require.NotEmpty(t, p.Standbys[0].Name)
+			require.NotEqual(t, p.Owner.Name, p.Standbys[0].Name)
+			for _, l := range limiters {
+				require.Equal(t, p.Partition, l.Placement(key).Partition)
+				require.Equal(t, p.Standbys[0].Name, l.Placement(key).Standbys[0].Name)
+			}
+		}
+		gone := cluster.Node(2).Self().Name
+		cluster.Kill(2)
+		time.Sleep(5 * time.Second)
+		for key, p := range before {
+			next := p.Owner.Name
+			if next == gone {
+				next = p.Standbys[0].Name
+			}
+			require.Equal(t, next, limiters[0].Placement(key).Owner.Name)
+		}
+	})
+}
+
+func TestPlacementWithoutOthersHasNoStandby(t *testing.T) {
+	node, err := peerlimit.Start(peerlimit.Config{})
+	require.NoError(t, err)
+	defer node.Close()
+	limiter, err := node.Limiter("api", peerlimit.PerSecond(1))
+	require.NoError(t, err)
+	p := limiter.Placement("user")
+	require.True(t, p.Owner.Self)
+	require.Empty(t, p.Standbys)
 }

@@ -17,14 +17,14 @@ func BenchmarkTableMemory(b *testing.B) {
 		for _, keys := range []int{30_000, 100_000, 300_000, 1_000_000} {
 			b.Run(fmt.Sprintf("length=%d/keys=%d", length, keys), func(b *testing.B) {
 				for range b.N {
-					before := heapInUse()
+					before := HeapInUse()
 					t := newTable(keys)
-					empty := heapInUse()
+					empty := HeapInUse()
 					for i := range keys {
 						key := fmt.Sprintf("%0*d", length, i)
 						t.decide(r.Hash.Partition(key), rule.BucketKey{Key: key, Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 1}, 0)
 					}
-					b.ReportMetric(float64(heapInUse()-empty)/float64(keys), "bytes/key")
+					b.ReportMetric(float64(HeapInUse()-empty)/float64(keys), "bytes/key")
 					b.ReportMetric(float64(empty-before), "bytes/table")
 					runtime.KeepAlive(t)
 				}

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlimit/peerlimit/internal/model"
+	"github.com/peerlimit/peerlimit/internal/onecore"
 )
 
 var (
@@ -40,7 +41,7 @@ type exhaustion struct {
 
 func TestSmallClustersExhausted(t *testing.T) {
 	for _, c := range exhaustions {
-		if c.slow && raceEnabled {
+		if c.slow && onecore.RaceDetector {
 			continue
 		}
 		t.Run(c.name, func(t *testing.T) {
@@ -106,7 +107,7 @@ func TestUnmissedRules(t *testing.T) {
 // someWalks are as many as the flags say, and fewer with the race detector.
 func someWalks(muted bool) model.Walks {
 	n := *walks
-	if raceEnabled {
+	if onecore.RaceDetector {
 		n = max(1, n/10)
 	}
 	return model.Walks{Seed: *seed, Count: n, Length: 150, LiveEvery: 60, Muted: muted}
@@ -115,7 +116,7 @@ func someWalks(muted bool) model.Walks {
 // TestEveryRuleIsNeeded removes one rule at a time and expects the model to notice.
 func TestEveryRuleIsNeeded(t *testing.T) {
 	for _, c := range removals {
-		if c.states > 0 && raceEnabled {
+		if c.states > 0 && onecore.RaceDetector {
 			continue
 		}
 		t.Run(c.rule, func(t *testing.T) {

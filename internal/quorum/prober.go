@@ -119,9 +119,6 @@ func (e *Prober) Close() {
 // answered yet need not wait for the next tick.
 func (e *Prober) LookAgain() { e.lookNow() }
 
-// doubt makes members suspect: somebody could not reach them.
-func (e *Prober) doubt(names ...string) { e.suspect(names, e.io.Now()) }
-
 func (e *Prober) lookNow() {
 	e.wake.Send()
 }
@@ -336,7 +333,7 @@ func (e *Prober) missedLately(now int64) []string {
 }
 
 // OnVerdictRequest answers as a witness. The silent are refused from the moment at which they are said to be.
-func (e *Prober) OnVerdictRequest(_ string, v wire.VerdictRequest) wire.Verdict {
+func (e *Prober) OnVerdictRequest(v wire.VerdictRequest) wire.Verdict {
 	now := e.io.Now()
 	e.reach.Hear(v.Heard)
 	e.reach.running(now) // after a pause this may come before the next tick

@@ -165,7 +165,7 @@ func (n *reachNode) sendPing(ctx context.Context, to string, p wire.Ping) (wire.
 }
 
 func (n *reachNode) sendQuestion(ctx context.Context, to string, v wire.VerdictRequest) (wire.Verdict, error) {
-	return sendIn(ctx, n, to, func(w *reachNode) wire.Verdict { return w.OnVerdictRequest(n.name, v) })
+	return sendIn(ctx, n, to, func(w *reachNode) wire.Verdict { return w.OnVerdictRequest(v) })
 }
 
 // sendIn delivers a call, even when the caller has given up, and its answer.
@@ -390,7 +390,7 @@ func TestDoubtAboutTheWellChangesNothing(t *testing.T) {
 	inReachNet(t, 5, 5, 4, func(t *testing.T, w *reachNet) {
 		w.pass(time.Second)
 		for range 30 {
-			w.nodes[0].doubt(w.nodes[1].name, w.nodes[2].name, "stranger", w.nodes[0].name)
+			w.nodes[0].suspect([]string{w.nodes[1].name, w.nodes[2].name, "stranger", w.nodes[0].name}, w.nodes[0].io.Now())
 			w.pass(33 * time.Millisecond)
 			require.True(t, w.allFull(w.nodes...) && w.noneLost(w.nodes...))
 		}

@@ -14,7 +14,6 @@ const (
 	KindSettle
 	KindDebt
 	KindRelay
-	kindControlEnd
 )
 
 // Ping asks a witness for evidence that its sender is there.

@@ -38,7 +38,7 @@ func BenchmarkReplica(b *testing.B) {
 	b.Run("decode", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := DecodeReplicaRequest(encoded, known.plain); err != nil {
+			if _, err := (&ReplicaMemory{Message: encoded}).Decode(known.plain); err != nil {
 				b.Fatal(err)
 			}
 		}

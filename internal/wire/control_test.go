@@ -33,7 +33,7 @@ func decodeNewQuestionAnswer(b []byte) (AcquireResponse, error) {
 }
 
 func decodeNewReplicaRequest(b []byte) (ReplicaRequest, error) {
-	return DecodeReplicaRequest(b, make(setsOf).plain)
+	return (&ReplicaMemory{Message: slices.Clone(b)}).Decode(make(setsOf).plain)
 }
 
 var controlRequests = map[Kind]controlCodec{
@@ -358,7 +358,7 @@ func TestDecodedSetsAreShared(t *testing.T) {
 	known := make(setsOf)
 	content := goldenContent()
 	encoded := AppendReplicaRequest(nil, &ReplicaRequest{[]ReplicaPart{{Part: 1, Content: content}}})
-	decoded, err := DecodeReplicaRequest(encoded, known.plain)
+	decoded, err := (&ReplicaMemory{Message: encoded}).Decode(known.plain)
 	require.NoError(t, err)
 	used, err := known.plain("api", []limit.Limit{perSecond(100)})
 	require.NoError(t, err)

@@ -183,10 +183,6 @@ func AppendReplicaRequest(b []byte, q *ReplicaRequest) []byte {
 	return w.end()
 }
 
-func DecodeReplicaRequest(b []byte, plain plainSet) (ReplicaRequest, error) {
-	return (&ReplicaMemory{Message: slices.Clone(b)}).Decode(plain)
-}
-
 // ReplicaMemory is what a replica is read into that a standby gets fifty times a second: the message, and all that is decoded
 // from it, which is worthless when the memory is used again.
 type ReplicaMemory struct {

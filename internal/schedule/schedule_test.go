@@ -1,4 +1,4 @@
-package peerlimit_test
+package schedule
 
 import (
 	"flag"
@@ -10,24 +10,32 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/internal/onecore"
 )
 
 // Whole clusters under schedules of joins, leaves, crashes, freezes, cuts and splits that follow from seeds: the limit
 // survives all of them, within what each is allowed to cost.
 
 var (
-	simSeeds  = flag.Int("sim.seeds", defaultSeeds, "how many seeds TestSchedules runs")
+	simSeeds  = flag.Int("sim.seeds", defaultSeeds(), "how many seeds TestSchedules runs")
 	simSeed   = flag.Uint64("sim.seed", 0, "the one seed that TestSchedules runs")
 	simFamily = flag.String("sim.family", "", "the only family whose seeds TestSchedules runs")
 	simFrom   = flag.Uint64("sim.from", 1, "the seed that TestSchedules begins with")
 )
 
+// defaultSeeds is how many seeds TestSchedules runs when it is not told: with the race detector each takes ten times as long.
+func defaultSeeds() int {
+	if onecore.RaceDetector {
+		return 5
+	}
+	return 60
+}
+
 // runSchedule plays a schedule and fails the test when something was wrong.
-func runSchedule(t *testing.T, s *schedule) *run {
+func runSchedule(t *testing.T, s *Schedule) *Run {
 	t.Helper()
 	began := time.Now()
-	r := play(t, s)
-	r.judge()
+	r := Play(t, s)
 	took := time.Since(began).Round(time.Millisecond)
 	slowest := call{}
 	for _, c := range r.calls {
@@ -36,9 +44,8 @@ func runSchedule(t *testing.T, s *schedule) *run {
 		}
 	}
 	t.Logf("%v of controlled time in %v, %d calls, the slowest from %v to %v", r.finished.Round(time.Millisecond), took, len(r.calls), slowest.start, slowest.end)
-	if failure := r.failure(); failure != "" {
+	if failure := r.Failure(); failure != "" {
 		t.Error(failure)
-		r.failed = true
 	}
 	return r
 }
@@ -52,7 +59,7 @@ func seedsToRun(t *testing.T) iter.Seq[uint64] {
 	return func(yield func(uint64) bool) {
 		ran := 0
 		for seed := *simFrom; ran < *simSeeds && *simFamily != piecesFamily.String(); seed++ {
-			if *simFamily != "" && familyOf(seed).String() != *simFamily {
+			if *simFamily != "" && FamilyOf(seed).String() != *simFamily {
 				continue
 			}
 			if ran++; !yield(seed) {
@@ -77,18 +84,18 @@ func seedsToRun(t *testing.T) iter.Seq[uint64] {
 
 func TestSchedules(t *testing.T) {
 	if *simSeed != 0 {
-		runSchedule(t, newSchedule(*simSeed))
+		runSchedule(t, New(*simSeed))
 		return
 	}
-	tallies := make(map[string]*tally)
+	tallies := make(map[string]*Tally)
 	for seed := range seedsToRun(t) {
-		family := familyOf(seed).String()
+		family := FamilyOf(seed).String()
 		if tallies[family] == nil {
-			tallies[family] = new(tally)
+			tallies[family] = new(Tally)
 		}
 		t.Run(fmt.Sprintf("%v/%d", family, seed), func(t *testing.T) {
-			r := runSchedule(t, newSchedule(seed))
-			tallies[family].add(r, r.failed)
+			r := runSchedule(t, New(seed))
+			tallies[family].Add(r)
 		})
 	}
 	for _, family := range slices.Sorted(maps.Keys(tallies)) {
@@ -98,8 +105,8 @@ func TestSchedules(t *testing.T) {
 
 // regressionSeeds are seeds that once failed in a way of their own. TestSchedules does not reach them by itself.
 var regressionSeeds = []struct {
-	seedState uint64
-	why       string
+	seed uint64
+	why  string
 }{
 	{189, "one that leaves crashes at once, and nobody takes its place"},
 	{437, "two decide in full though no limit shows it"},
@@ -122,7 +129,7 @@ var regressionSeeds = []struct {
 }
 
 // written are the smallest schedules that show one thing each.
-var written = map[string]schedule{
+var written = map[string]Schedule{
 	"a newcomer takes over keys that are exhausted": {
 		family: membershipFamily, nodes: 3, events: []event{{at: time.Second, kind: join, node: 3}},
 	},
@@ -193,7 +200,7 @@ var writtenPlans = []plan{
 }
 
 func TestScheduleRegressions(t *testing.T) {
-	if raceDetector {
+	if onecore.RaceDetector {
 		t.Skip("TestSchedules runs the same code, with one schedule of each family")
 	}
 	for name, s := range written {
@@ -204,6 +211,6 @@ func TestScheduleRegressions(t *testing.T) {
 		})
 	}
 	for _, r := range regressionSeeds {
-		t.Run(fmt.Sprintf("%d: %s", r.seedState, r.why), func(t *testing.T) { runSchedule(t, newSchedule(r.seedState)) })
+		t.Run(fmt.Sprintf("%d: %s", r.seed, r.why), func(t *testing.T) { runSchedule(t, New(r.seed)) })
 	}
 }

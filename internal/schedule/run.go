@@ -1,4 +1,4 @@
-package peerlimit_test
+package schedule
 
 import (
 	"context"
@@ -16,12 +16,17 @@ import (
 
 	"github.com/peerlimit/peerlimit"
 	"github.com/peerlimit/peerlimit/fallback"
+	"github.com/peerlimit/peerlimit/internal/inspect"
 	"github.com/peerlimit/peerlimit/internal/oracle"
+	"github.com/peerlimit/peerlimit/internal/ring"
+
+	// With the race detector all of a bubble runs on one core.
+	_ "github.com/peerlimit/peerlimit/internal/onecore"
 	"github.com/peerlimit/peerlimit/peerlimittest"
 )
 
 // Running a schedule: a cluster in a bubble, callers on every node, the events, and somebody who looks at every node
-// every few milliseconds. What can be judged at once is, and the rest is written down for schedulejudge_test.go.
+// every few milliseconds. What can be judged at once is, and the rest is written down for judge.go.
 
 const (
 	sampleEvery  = 5 * time.Millisecond
@@ -49,7 +54,7 @@ type keyRun struct {
 	name      string
 	partition uint16
 	oracles   []*oracle.Oracle // one for each limit; none for keys that are reset
-	holders   []Holding        // who decided in full, in order of time
+	holders   []holding        // who decided in full, in order of time
 
 	// replicated has, for each event by its time, the nodes that had a copy when it began.
 	replicated map[time.Duration]uint64
@@ -67,11 +72,9 @@ type nodeRun struct {
 	decides [64]uint64  // when it was looked at last
 }
 
-// run is a schedule being played, and what was seen.
-type run struct {
-	failed bool // it was judged, and something was wrong
-
-	s       *schedule
+// Run is a schedule being played, and what was seen.
+type Run struct {
+	s       *Schedule
 	cluster *peerlimittest.Cluster
 	began   time.Time
 	stop    chan struct{} // closed when the load and the looking end
@@ -112,10 +115,10 @@ type noted struct {
 // maxNoted bounds what a run that goes wild writes down.
 const maxNoted = 20_000
 
-// play runs a schedule to its end and returns what was seen.
-func play(t *testing.T, s *schedule) *run {
+// Play runs a schedule to its end, judges it and returns what was seen.
+func Play(t *testing.T, s *Schedule) *Run {
 	defer fixIdentities(s.seed)()
-	r := &run{s: s, wrong: make(map[string]*wrong)}
+	r := &Run{s: s, wrong: make(map[string]*wrong)}
 	synctest.Test(t, func(t *testing.T) {
 		r.stop = make(chan struct{}) // of this bubble
 		r.cluster = peerlimittest.NewSeededCluster(t, s.nodes, s.seed, r.listen)
@@ -138,6 +141,7 @@ func play(t *testing.T, s *schedule) *run {
 		looking.Wait()
 		r.finished = r.now()
 	})
+	r.judge()
 	return r
 }
 
@@ -165,22 +169,22 @@ func (r *seededReader) Read(p []byte) (int, error) {
 }
 
 // orderly reports whether nothing goes wrong in a run: nodes come and go, and that is all.
-func (r *run) orderly() bool {
+func (r *Run) orderly() bool {
 	return r.s.family == membershipFamily || r.s.family == piecesFamily &&
 		!slices.ContainsFunc(r.s.events, func(e event) bool { return e.kind == kill })
 }
 
-func (r *run) now() time.Duration { return time.Since(r.began) }
+func (r *Run) now() time.Duration { return time.Since(r.began) }
 
 // saw writes down that something went wrong, with a key if it is about one.
-func (r *run) saw(kind string, k *keyRun, format string, args ...any) {
+func (r *Run) saw(kind string, k *keyRun, format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.sawLocked(kind, k, format, args...)
 }
 
 // sawLocked is saw for callers that hold the lock.
-func (r *run) sawLocked(kind string, k *keyRun, format string, args ...any) {
+func (r *Run) sawLocked(kind string, k *keyRun, format string, args ...any) {
 	w := r.wrong[kind]
 	if w == nil {
 		w = &wrong{since: r.now(), key: k}
@@ -192,20 +196,20 @@ func (r *run) sawLocked(kind string, k *keyRun, format string, args ...any) {
 }
 
 // note writes down what was done to the cluster.
-func (r *run) note(format string, args ...any) {
+func (r *Run) note(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.noted = append(r.noted, noted{at: time.Now(), node: -1, text: fmt.Sprintf(format, args...)})
 }
 
 // listen is an option of every node: its events go into the timeline.
-func (r *run) listen(c *peerlimit.Config) {
+func (r *Run) listen(c *peerlimit.Config) {
 	var number int
 	_, _ = fmt.Sscanf(c.Name, "node%d", &number)
 	if r.s.family == piecesFamily {
 		// A share would admit what the holder denies while a partition moves for longer than a call may take.
 		c.Fallback = fallback.Closed
-		peerlimit.MoveInPieces(c, r.s.pieces.answer, r.s.pieces.replica)
+		inspect.MoveInPieces(c, r.s.pieces.answer, r.s.pieces.replica)
 	}
 	c.OnEvent = func(e peerlimit.Event) {
 		news := noted{at: e.Time, node: number, kind: e.Kind, member: strings.Split(e.Member, "-")[0]}
@@ -224,14 +228,14 @@ func (r *run) listen(c *peerlimit.Config) {
 }
 
 // prepare makes room for what will be seen.
-func (r *run) prepare() {
+func (r *Run) prepare() {
 	for i := range r.s.plans {
 		p := &r.s.plans[i]
 		for _, name := range p.keys {
-			k := &keyRun{plan: p, name: name, partition: peerlimit.PartitionOf(p.name, name)}
+			k := &keyRun{plan: p, name: name, partition: ring.PartitionOf(p.name, name)}
 			if p.use != resetting {
 				for _, l := range p.limits {
-					k.oracles = append(k.oracles, judge(l))
+					k.oracles = append(k.oracles, oracleFor(l))
 				}
 			}
 			r.keys = append(r.keys, k)
@@ -253,7 +257,7 @@ func (r *run) prepare() {
 }
 
 // exhaust empties the buckets that are to be empty when things begin to happen.
-func (r *run) exhaust() {
+func (r *Run) exhaust() {
 	for _, k := range r.keys {
 		if k.plan.use != exhausted {
 			continue
@@ -272,8 +276,8 @@ func (r *run) exhaust() {
 	}
 }
 
-// AskAll takes once from every key that is exhausted, from one node after the other: whatever was forgotten is admitted.
-func (r *run) askAll() {
+// askAll takes once from every key that is exhausted, from one node after the other: whatever was forgotten is admitted.
+func (r *Run) askAll() {
 	nodes := r.cluster.Nodes()
 	for i, k := range r.keys {
 		if k.plan.use != exhausted {
@@ -292,7 +296,7 @@ func (r *run) askAll() {
 }
 
 // enlist puts callers on a node.
-func (r *run) enlist(number int, node *peerlimit.Node) {
+func (r *Run) enlist(number int, node *peerlimit.Node) {
 	r.mu.Lock()
 	var n *nodeRun
 	if i := slices.IndexFunc(r.nodes, func(n *nodeRun) bool { return n.number == number }); i >= 0 {
@@ -326,7 +330,7 @@ func (r *run) enlist(number int, node *peerlimit.Node) {
 }
 
 // happen lets everything happen that is to happen, and returns when all of it is over.
-func (r *run) happen() {
+func (r *Run) happen() {
 	var events sync.WaitGroup
 	for _, e := range r.s.events {
 		time.Sleep(e.at - r.now())
@@ -350,7 +354,7 @@ func (r *run) happen() {
 }
 
 // begins waits until those have started to whom the event happens, and notes when it does.
-func (r *run) begins(e event) {
+func (r *Run) begins(e event) {
 	switch e.kind {
 	case leave, kill, freeze:
 		<-r.started[e.node]
@@ -368,7 +372,7 @@ func (r *run) begins(e event) {
 			k.replicated = make(map[time.Duration]uint64)
 		}
 		for _, n := range r.nodes {
-			if peerlimit.HasCopy(n.node, k.partition) {
+			if inspect.HasCopy(n.node, k.partition) {
 				k.replicated[e.at] |= 1 << n.number
 			}
 		}
@@ -376,13 +380,13 @@ func (r *run) begins(e event) {
 }
 
 // nodeRun returns a node that has started.
-func (r *run) nodeRun(number int) *nodeRun {
+func (r *Run) nodeRun(number int) *nodeRun {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.nodes[slices.IndexFunc(r.nodes, func(n *nodeRun) bool { return n.number == number })]
 }
 
-func (r *run) do(e event) {
+func (r *Run) do(e event) {
 	switch e.kind {
 	case join:
 		r.enlist(e.node, r.cluster.Add())
@@ -412,7 +416,7 @@ func (r *run) do(e event) {
 	}
 }
 
-func (r *run) undo(e event) {
+func (r *Run) undo(e event) {
 	switch e.kind {
 	case freeze:
 		r.cluster.Thaw(e.node)
@@ -435,7 +439,7 @@ func (r *run) undo(e event) {
 }
 
 // settle waits until everything is as it should be after the last event, and says so when it is not in time.
-func (r *run) settle() {
+func (r *Run) settle() {
 	bound := holderBound
 	for _, e := range r.s.events {
 		if e.lasts > 0 {
@@ -451,7 +455,7 @@ func (r *run) settle() {
 		}
 		if r.now()-from > bound {
 			for _, node := range r.cluster.Nodes() {
-				complaint += "\n" + peerlimit.Acquiring(node)
+				complaint += "\n" + inspect.Acquiring(node)
 			}
 			r.saw("not settled", r.keyHeldBy(0), "%v after the last event %s", bound, complaint)
 			break
@@ -463,7 +467,7 @@ func (r *run) settle() {
 }
 
 // unsettled says what is not yet as it should be, or nothing.
-func (r *run) unsettled() string {
+func (r *Run) unsettled() string {
 	r.mu.Lock()
 	missing, doubled := r.missing, r.doubles
 	r.mu.Unlock()
@@ -489,7 +493,7 @@ func (r *run) unsettled() string {
 }
 
 // disagreement names a key about whose owner two nodes differ, if there is one.
-func (r *run) disagreement(nodes []*peerlimit.Node) string {
+func (r *Run) disagreement(nodes []*peerlimit.Node) string {
 	for i := range r.s.plans {
 		p := &r.s.plans[i]
 		var first *peerlimit.Limiter

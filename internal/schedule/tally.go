@@ -1,4 +1,4 @@
-package peerlimit_test
+package schedule
 
 import (
 	"fmt"
@@ -8,8 +8,8 @@ import (
 	"github.com/peerlimit/peerlimit/internal/oracle"
 )
 
-// tally sums up the runs of one family: the measured columns of docs/guarantees.md.
-type tally struct {
+// Tally sums up the runs of one family: the measured columns of docs/guarantees.md.
+type Tally struct {
 	runs, failed, keys int
 	calls, alone       int           // calls made, and those that were decided by a share
 	leased, remembered int           // that were decided by a lease, or by a denial before
@@ -21,10 +21,10 @@ type tally struct {
 	leastRate  float64 // of a saturated key, in parts of B + R·w, over the whole run
 }
 
-// add takes in a run that has been judged.
-func (t *tally) add(r *run, failed bool) {
+// Add takes in a run.
+func (t *Tally) Add(r *Run) {
 	t.runs++
-	if failed {
+	if len(r.wrong) > 0 {
 		t.failed++
 	}
 	for _, c := range r.calls {
@@ -48,7 +48,7 @@ func (t *tally) add(r *run, failed bool) {
 	}
 }
 
-func (t *tally) addKey(r *run, k *keyRun, l peerlimit.Limit, report oracle.Report) {
+func (t *Tally) addKey(r *Run, k *keyRun, l peerlimit.Limit, report oracle.Report) {
 	t.keys++
 	if !report.Within(0) {
 		t.exceeded++
@@ -62,7 +62,7 @@ func (t *tally) addKey(r *run, k *keyRun, l peerlimit.Limit, report oracle.Repor
 	}
 }
 
-func (t *tally) String() string {
+func (t *Tally) String() string {
 	return fmt.Sprintf("%d runs, %d failed; %d keys: %d were given more than B + R·w, at most %.0f %% more and %.0f %% of what the "+
 		"events allow; least admitted of a saturated key: %.1f %% of B + R·w; %d calls, %d by a share, %d by a lease, %d by a denial before, slowest %v",
 		t.runs, t.failed, t.keys, t.exceeded, 100*t.mostExcess, 100*t.ofAllowed, 100*t.leastRate, t.calls, t.alone, t.leased, t.remembered,

@@ -1,4 +1,4 @@
-package peerlimit_test
+package schedule
 
 import (
 	"fmt"
@@ -20,11 +20,11 @@ const (
 	// while its acknowledgement was on its way.
 	unreplicated = 2*peerlimit.DefaultReplicaInterval + 4*time.Millisecond
 
-	// LeaseTime is how long after it was granted a lease may be used: what was lent is admitted then.
+	// leaseTime is how long after it was granted a lease may be used: what was lent is admitted then.
 	leaseTime = 10 * time.Millisecond
 
-	// Prober is how long a holder that is cut off may go on deciding in full.
-	Prober = 500 * time.Millisecond
+	// quorumLasts is how long a holder that is cut off may go on deciding in full.
+	quorumLasts = 500 * time.Millisecond
 
 	// rejoin is how long after the end of a cut, a freeze or loss the links may take to be up again everywhere, so that
 	// nobody decides by a share any more.
@@ -38,7 +38,7 @@ const (
 )
 
 // allowance returns what all events of the run together may cost a key under a limit: allowances add up.
-func (r *run) allowance(k *keyRun, l peerlimit.Limit) (tokens float64) {
+func (r *Run) allowance(k *keyRun, l peerlimit.Limit) (tokens float64) {
 	for _, e := range r.happened {
 		switch e.kind {
 		case kill:
@@ -61,6 +61,11 @@ func grown(l peerlimit.Limit, d time.Duration) float64 {
 	return burstOf(l) + l.Tokens*float64(d)/float64(l.Period)
 }
 
+// oracleFor returns what judges a key under a limit.
+func oracleFor(l peerlimit.Limit) *oracle.Oracle {
+	return oracle.New(oracle.Limit{Tokens: l.Tokens, Period: l.Period, Burst: burstOf(l)})
+}
+
 func burstOf(l peerlimit.Limit) float64 {
 	if l.Burst == 0 {
 		return math.Max(l.Tokens, 1)
@@ -70,7 +75,7 @@ func burstOf(l peerlimit.Limit) float64 {
 
 // A killed holder takes with it what it admitted or lent since its last acknowledged replication. Who was killed together with it
 // may have been its standby: then all that the bucket knew, one burst, is lost too.
-func (r *run) killAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
+func (r *Run) killAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
 	if !k.heldBy(1<<e.node, e.at-unreplicated, e.at) {
 		return 0
 	}
@@ -87,13 +92,13 @@ func (r *run) killAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
 // known to be lost, which a freeze may be too short for and which needs a majority, its standby gives out a share of 1/N. And
 // whoever is frozen while it waits for an answer has given up on it when it goes on; it then decides by its share until its
 // links, which the others have given up, are up again.
-func (r *run) freezeAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
+func (r *Run) freezeAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
 	tokens := r.admittedOn(e.node, k, e.at, e.at)
 	tokens += min(grown(l, time.Second)/float64(r.s.membersAt(e.at)), r.admittedOn(e.node, k, e.end(), e.end()+time.Second))
 	if !k.heldBy(1<<e.node, e.at-unreplicated, e.end()) {
 		return tokens
 	}
-	untilLost := min(e.lasts, 2*Prober)
+	untilLost := min(e.lasts, 2*quorumLasts)
 	if r.s.membersAt(e.at) == 2 || r.overlaps(e) {
 		untilLost = e.lasts + rejoin
 	}
@@ -103,7 +108,7 @@ func (r *run) freezeAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
 }
 
 // overlaps reports whether something else is going on while an event lasts, and takes away a majority perhaps.
-func (r *run) overlaps(e event) bool {
+func (r *Run) overlaps(e event) bool {
 	return slices.ContainsFunc(r.happened, func(other event) bool {
 		return other.at != e.at && other.at <= e.end()+rejoin && other.end()+rejoin >= e.at
 	})
@@ -111,17 +116,17 @@ func (r *run) overlaps(e event) bool {
 
 // withoutMajority is what it may cost that nobody can decide in full. All decide by shares, which make up one whole and so
 // cost nothing for as long as it lasts, but their buckets come on top of what was spent before, and the old holder goes
-// on until its evidence lapses. At the end a new holder may decide in full while those of the smaller sides still find
+// on until its quorum lapses. At the end a new holder may decide in full while those of the smaller sides still find
 // their way to it. It all stays below twice the limit.
 func withoutMajority(l peerlimit.Limit, largestSide, members int) float64 {
 	apart := float64(members-largestSide) / float64(members)
-	return grown(l, Prober) + apart*(grown(l, rejoin)-burstOf(l))
+	return grown(l, quorumLasts) + apart*(grown(l, rejoin)-burstOf(l))
 }
 
 // Of a cut link each end may decide by a share of 1/N, when it reaches neither the holder nor its standby. Between two nodes
 // it is a split.
-func (r *run) cutAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
-	if !k.heldBy(1<<e.node|1<<e.peer, e.at-Prober, e.end()+rejoin) {
+func (r *Run) cutAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
+	if !k.heldBy(1<<e.node|1<<e.peer, e.at-quorumLasts, e.end()+rejoin) {
 		return 0
 	}
 	if r.s.membersAt(e.at) == 2 {
@@ -131,8 +136,8 @@ func (r *run) cutAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
 }
 
 // In a split with a majority the m others give out m/N of the limit, and the old holder, when it is one of them, goes on
-// until its evidence lapses.
-func (r *run) splitAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
+// until its quorum lapses.
+func (r *Run) splitAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
 	n := r.s.membersAt(e.at)
 	largest := slices.MaxFunc(e.sides, func(a, b []int) int { return len(a) - len(b) })
 	if 2*len(largest) <= n {
@@ -148,7 +153,7 @@ func (r *run) splitAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
 	}
 	tokens := float64(n-len(largest)) / float64(n) * grown(l, e.lasts+rejoin)
 	if k.heldBy(minority, e.at-unreplicated, e.end()) {
-		tokens += r.admitted(k, e.at-unreplicated, e.at+Prober) + r.admittedByLease(k, e.at+Prober, e.at+Prober+leaseTime)
+		tokens += r.admitted(k, e.at-unreplicated, e.at+quorumLasts) + r.admittedByLease(k, e.at+quorumLasts, e.at+quorumLasts+leaseTime)
 	}
 	if copies, noted := k.replicated[e.at]; noted && copies&^minority == 0 {
 		tokens += burstOf(l) // to the majority it is as if holder and standby had been killed together
@@ -158,7 +163,7 @@ func (r *run) splitAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
 
 // Loss cuts links for the time that TCP needs to send again, any of them at any time: overlapping cuts, less than twice
 // the limit. Delay alone costs nothing: answers are slower than usual and still in time.
-func (r *run) lossAllowance(e event, l peerlimit.Limit) float64 {
+func (r *Run) lossAllowance(e event, l peerlimit.Limit) float64 {
 	if e.conditions.Loss == 0 {
 		return 0
 	}
@@ -166,7 +171,7 @@ func (r *run) lossAllowance(e event, l peerlimit.Limit) float64 {
 }
 
 // judge looks at everything that was seen once the run is over.
-func (r *run) judge() {
+func (r *Run) judge() {
 	for _, k := range r.keys {
 		for i, o := range k.oracles {
 			l := k.plan.limits[i]
@@ -187,7 +192,7 @@ func (r *run) judge() {
 
 // judgeRate judges whether enough was given out of a key that was saturated: all of the time when nothing happened, and
 // again from one second after a crash.
-func (r *run) judgeRate(k *keyRun) {
+func (r *Run) judgeRate(k *keyRun) {
 	if k.plan.use != saturated {
 		return
 	}
@@ -216,17 +221,17 @@ func (r *run) judgeRate(k *keyRun) {
 	}
 }
 
-// failure describes a run in which something was wrong, or returns nothing.
-func (r *run) failure() string {
+// Failure describes a run in which something was wrong, or returns nothing.
+func (r *Run) Failure() string {
 	if len(r.wrong) == 0 {
 		return ""
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%v", r.s)
 	if r.s.seed != 0 {
-		fmt.Fprintf(&b, "run it again:  go test . -run 'TestSchedules$' -sim.seed=%d\n", r.s.seed)
+		fmt.Fprintf(&b, "run it again:  go test ./internal/schedule -run 'TestSchedules$' -sim.seed=%d\n", r.s.seed)
 	} else {
-		fmt.Fprintf(&b, "run it again:  go test . -run '%s$'\n", r.s.test)
+		fmt.Fprintf(&b, "run it again:  go test ./internal/schedule -run '%s$'\n", r.s.test)
 	}
 	for _, kind := range slices.Sorted(maps.Keys(r.wrong)) {
 		w := r.wrong[kind]
@@ -245,7 +250,7 @@ func (r *run) failure() string {
 
 // interesting returns the key and limit that exceeded most what they may, relative to the burst, and when that began; or
 // a key that the first thing that went wrong is about, and when it did.
-func (r *run) interesting() (key *keyRun, limit int, focus time.Duration) {
+func (r *Run) interesting() (key *keyRun, limit int, focus time.Duration) {
 	worst := 0.0
 	for _, k := range r.keys {
 		for i, o := range k.oracles {
@@ -273,7 +278,7 @@ func (r *run) interesting() (key *keyRun, limit int, focus time.Duration) {
 }
 
 // overdrawn returns when a key's ideal bucket had given out too much for the first time in the worst window.
-func (r *run) overdrawn(k *keyRun, l peerlimit.Limit, report oracle.Report, extra float64) time.Duration {
+func (r *Run) overdrawn(k *keyRun, l peerlimit.Limit, report oracle.Report, extra float64) time.Duration {
 	bucket := idealBucket{limit: l}
 	for _, c := range r.callsOf(k) {
 		if c.admitted && c.end >= report.Worst.From {

@@ -1,4 +1,4 @@
-package peerlimit_test
+package schedule
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 
 // caller is one user of a limiter on a node. It does one thing at a time.
 type caller struct {
-	*run
+	*Run
 	node    *nodeRun
 	limiter *peerlimit.Limiter
 	random  *rand.Rand
@@ -152,7 +152,7 @@ func (c *caller) decided(made call, delay time.Duration) {
 }
 
 // admitted returns how many tokens of a key were given out by calls that have an instant in common with a window.
-func (r *run) admitted(k *keyRun, from, to time.Duration) (tokens float64) {
+func (r *Run) admitted(k *keyRun, from, to time.Duration) (tokens float64) {
 	for _, c := range r.calls {
 		if c.key == k && c.admitted && c.start <= to && c.end >= from {
 			tokens += c.cost
@@ -162,7 +162,7 @@ func (r *run) admitted(k *keyRun, from, to time.Duration) (tokens float64) {
 }
 
 // admittedByLease is admitted, but by leases, and after from: what was lent before.
-func (r *run) admittedByLease(k *keyRun, from, to time.Duration) (tokens float64) {
+func (r *Run) admittedByLease(k *keyRun, from, to time.Duration) (tokens float64) {
 	for _, c := range r.calls {
 		if c.key == k && c.origin == peerlimit.OriginLease && c.admitted && c.start > from && c.start <= to {
 			tokens += c.cost
@@ -172,7 +172,7 @@ func (r *run) admittedByLease(k *keyRun, from, to time.Duration) (tokens float64
 }
 
 // admittedOn is admitted, but by calls that were made on one node.
-func (r *run) admittedOn(node int, k *keyRun, from, to time.Duration) (tokens float64) {
+func (r *Run) admittedOn(node int, k *keyRun, from, to time.Duration) (tokens float64) {
 	for _, c := range r.calls {
 		if c.key == k && c.node == node && c.admitted && c.start <= to && c.end >= from {
 			tokens += c.cost
@@ -182,7 +182,7 @@ func (r *run) admittedOn(node int, k *keyRun, from, to time.Duration) (tokens fl
 }
 
 // callsOf returns the calls for a key in the order in which they ended.
-func (r *run) callsOf(k *keyRun) (calls []call) {
+func (r *Run) callsOf(k *keyRun) (calls []call) {
 	for _, c := range r.calls {
 		if c.key == k {
 			calls = append(calls, c)

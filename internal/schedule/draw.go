@@ -1,178 +1,21 @@
-package peerlimit_test
+package schedule
 
 import (
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/peerlimittest"
 )
-
-// A schedule is everything that one run of a cluster is told to do: how many nodes, which keys are asked for and how
-// hard, and what happens to the cluster when. It follows from its seed and from nothing else.
-type schedule struct {
-	seed   uint64 // 0 for one that was written by hand
-	test   string // the test that runs one written by hand
-	family family
-	nodes  int // at the start; those that join later are numbered on from there
-	plans  []plan
-	events []event // in order of time
-	pieces pieces  // in which partitions move
-}
-
-// pieces are the most bytes that move at once of a partition; 0 for what is built in.
-type pieces struct{ answer, replica int }
-
-// family is the kind of trouble that a schedule is made of, and so the verdict that is passed on it.
-type family int
-
-const (
-	membershipFamily family = iota // joins and leaves: nothing over the limit, no call fails
-	killFamily                     // crashes: what was not replicated may be admitted twice, full rate again in 1 s
-	faultFamily                    // freezes, cuts, splits, loss, delay: what deciding alone may cost, and healing
-	steadyFamily                   // nothing happens: the whole limit is given out, and nothing over it
-	handoverFamily                 // crashes and cuts in the middle of joins and leaves
-	familyCount
-	piecesFamily = familyCount // joins and leaves of nodes that keep so much that it moves in pieces: nothing is forgotten
-)
-
-var familyNames = [familyCount + 1]string{"membership", "kills", "faults", "steady", "handovers", "pieces"}
-
-func (f family) String() string { return familyNames[f] }
-
-// piecesFrom is the first seed of the pieces family.
-const piecesFrom = 1_000_000_000
-
-// familyOf returns the family of the schedule of a seed: they take turns, but for the one that came later, which has seeds
-// of its own, so that those that once failed stay what they were.
-func familyOf(seed uint64) family {
-	if seed >= piecesFrom {
-		return piecesFamily
-	}
-	return family(seed % uint64(familyCount))
-}
-
-// plan is one limiter, its keys, and how every node uses them.
-type plan struct {
-	name   string // of the limiter
-	limits []peerlimit.Limit
-	keys   []string
-	use    use
-	cost   float64
-	pause  time.Duration // between two calls of one node, on average; it goes through the keys in turn
-}
-
-// use is how keys are used.
-type use string
-
-const (
-	saturated use = "saturated" // more is asked for than there is, all the time
-	exhausted use = "exhausted" // everything is taken before anything happens, and then it is asked for now and then
-	cold      use = "cold"      // asked for now and then
-	refunding use = "refunded"  // half of what is taken is given back
-	resetting use = "reset"     // and reset now and then: not judged, but for errors and time
-	reserving use = "reserved"  // reserved, half of it cancelled
-	bursting  use = "bursts"    // now and then, as much as there is, as fast as can be: what leases are for
-)
-
-// event is what happens to the cluster at one time.
-type event struct {
-	at    time.Duration // since the load began; no two are alike
-	lasts time.Duration // of what ends: freezes, cuts, splits and bad conditions
-	kind  eventKind
-	node  int     // who joins, leaves, is killed or frozen; the one end of a cut
-	peer  int     // the other end of a cut
-	sides [][]int // of a split
-
-	conditions peerlimittest.Conditions // of a bad network
-}
-
-type eventKind string
-
-const (
-	join    eventKind = "join"
-	leave   eventKind = "leave"
-	kill    eventKind = "kill"
-	freeze  eventKind = "freeze"
-	cutWay  eventKind = "cut one way"
-	cutLink eventKind = "cut both ways"
-	split   eventKind = "split"
-	degrade eventKind = "degrade"
-)
-
-// end is when an event is over; a leave takes as long as it takes, and that does not count.
-func (e event) end() time.Duration { return e.at + e.lasts }
-
-func (e event) String() string { return fmt.Sprintf("%8.3fs %s", e.at.Seconds(), e.what()) }
-
-// what is the event without its time.
-func (e event) what() string {
-	s := string(e.kind) + " "
-	switch e.kind {
-	case cutWay:
-		s += fmt.Sprintf("node%d>node%d", e.node, e.peer)
-	case cutLink:
-		s += fmt.Sprintf("node%d-node%d", e.node, e.peer)
-	case split:
-		s += fmt.Sprint(e.sides)
-	case degrade:
-		s += fmt.Sprintf("latency %v+%v, loss %.1f %%", e.conditions.Latency, e.conditions.Jitter, 100*e.conditions.Loss)
-	default:
-		s += fmt.Sprintf("node%d", e.node)
-	}
-	if e.lasts > 0 {
-		s += fmt.Sprintf(" for %.3fs", e.lasts.Seconds())
-	}
-	return s
-}
-
-func (p plan) String() string {
-	return fmt.Sprintf("%s: %d keys %s, %v, each node takes %v every %v", p.name, len(p.keys), p.use, p.limits, p.cost, p.pause)
-}
-
-func (s *schedule) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%v, %d nodes, seed %d\n", s.family, s.nodes, s.seed)
-	for _, p := range s.plans {
-		fmt.Fprintf(&b, "  %v\n", p)
-	}
-	for _, e := range s.events {
-		fmt.Fprintf(&b, "  %v\n", e)
-	}
-	return b.String()
-}
-
-// lastEnd is when the last event is over.
-func (s *schedule) lastEnd() (last time.Duration) {
-	for _, e := range s.events {
-		last = max(last, e.end())
-	}
-	return last
-}
-
-// membersAt returns how many members there are at a time: those that left no longer count, those that were killed do.
-func (s *schedule) membersAt(at time.Duration) int {
-	n := s.nodes
-	for _, e := range s.events {
-		switch {
-		case e.at > at:
-		case e.kind == join:
-			n++
-		case e.kind == leave:
-			n--
-		}
-	}
-	return n
-}
 
 // scheduler makes a schedule. It knows who is there at the time it has got to.
 type scheduler struct {
 	*rand.Rand
-	s     *schedule
+	s     *Schedule
 	now   time.Duration
 	alive []int
 	next  int // number of the next to join
@@ -182,9 +25,9 @@ type scheduler struct {
 // maxNodes is the most that are there at once.
 const maxNodes = 9
 
-// newSchedule returns the schedule of a seed.
-func newSchedule(seed uint64) *schedule {
-	g := &scheduler{Rand: rand.New(rand.NewPCG(seed*0x9E3779B97F4A7C15, seed)), s: &schedule{seed: seed, family: familyOf(seed)}}
+// New returns the schedule of a seed.
+func New(seed uint64) *Schedule {
+	g := &scheduler{Rand: rand.New(rand.NewPCG(seed*0x9E3779B97F4A7C15, seed)), s: &Schedule{seed: seed, family: FamilyOf(seed)}}
 	switch g.s.family {
 	case membershipFamily:
 		g.begin(1 + g.IntN(6))
@@ -452,7 +295,7 @@ func (g *scheduler) piecesPlans() []plan {
 	crowded := newPlan("crowded", exhausted, 0, 1, 20*time.Millisecond, peerlimit.PerHour(1))
 	partitions, keys := 4+g.IntN(28), 1000+g.IntN(1500)
 	for i := 0; len(crowded.keys) < keys; i++ {
-		if key := fmt.Sprintf("key%d", i); int(peerlimit.PartitionOf(crowded.name, key))%(peerlimit.PartitionCount/partitions) == 0 {
+		if key := fmt.Sprintf("key%d", i); int(ring.PartitionOf(crowded.name, key))%(ring.Partitions/partitions) == 0 {
 			crowded.keys = append(crowded.keys, key)
 		}
 	}
@@ -489,12 +332,4 @@ func (g *scheduler) plans() []plan {
 	// No draw for this one: seeds that once failed stay what they were, as far as they can.
 	fast := []peerlimit.Limit{peerlimit.PerSecond(300).WithBurst(600), peerlimit.PerSecond(3000).WithBurst(600)}[g.s.seed%2]
 	return append(append(plans, others[:4]...), newPlan("bursts", bursting, 2, 1, time.Second, fast))
-}
-
-func newPlan(name string, u use, keys int, cost float64, pause time.Duration, limits ...peerlimit.Limit) plan {
-	p := plan{name: name, use: u, cost: cost, pause: pause, limits: limits}
-	for i := range keys {
-		p.keys = append(p.keys, fmt.Sprintf("key%d", i))
-	}
-	return p
 }

@@ -1,4 +1,4 @@
-package peerlimit_test
+package schedule
 
 import (
 	"cmp"
@@ -41,7 +41,7 @@ const (
 const sameNews = 250 * time.Millisecond
 
 // timeline returns what matters about a key, most of it around one instant.
-func (r *run) timeline(k *keyRun, l peerlimit.Limit, focus time.Duration) []string {
+func (r *Run) timeline(k *keyRun, l peerlimit.Limit, focus time.Duration) []string {
 	lines := append(r.eventLines(), k.holderLines()...)
 	for _, g := range r.gaps {
 		text := fmt.Sprintf("(partitions about which nobody decides in full: %d)", g.missing)
@@ -126,7 +126,7 @@ func (n *news) line() line {
 }
 
 // eventLines are what the schedule did and what the nodes noticed, the same news in one line.
-func (r *run) eventLines() (lines []line) {
+func (r *Run) eventLines() (lines []line) {
 	var all []*news
 	slices.SortStableFunc(r.noted, func(a, b noted) int { return a.at.Compare(b.at) })
 	for _, seen := range r.noted {
@@ -201,7 +201,7 @@ type takeGroup struct {
 }
 
 // takeLines are the calls for a key, those between two events or two holders in one line, if that is not too long.
-func (r *run) takeLines(k *keyRun, l peerlimit.Limit, others []line) (lines []line) {
+func (r *Run) takeLines(k *keyRun, l peerlimit.Limit, others []line) (lines []line) {
 	var borders []time.Duration
 	for _, other := range others {
 		if other.rank <= rankHolder {

@@ -1,4 +1,4 @@
-package peerlimit_test
+package schedule
 
 import (
 	"fmt"
@@ -7,12 +7,14 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/internal/inspect"
+	"github.com/peerlimit/peerlimit/internal/ring"
 )
 
 // Who decides in full about what: never two, and after the last event somebody about everything.
 
-// Holding is the start of a time in which the same nodes decided in full about a key.
-type Holding struct {
+// holding is the start of a time in which the same nodes decided in full about a key.
+type holding struct {
 	at    time.Duration
 	nodes uint64 // a bit each
 }
@@ -24,7 +26,7 @@ type gap struct {
 }
 
 // look looks at every node until the run ends.
-func (r *run) look() {
+func (r *Run) look() {
 	ticks := time.NewTicker(sampleEvery)
 	defer ticks.Stop()
 	for {
@@ -40,14 +42,14 @@ func (r *run) look() {
 // sample asks every node what it decides in full, all at one instant of controlled time: whoever stopped at this instant
 // cannot have told anybody yet. Nodes that are frozen or cut off are asked like all others; one that was closed decides
 // nothing.
-func (r *run) sample() {
+func (r *Run) sample() {
 	now := r.now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var once, twice [64]uint64
 	changed := false
 	for _, n := range r.nodes {
-		decides := peerlimit.FullDeciders(n.node)
+		decides := inspect.FullDeciders(n.node)
 		if decides != n.decides {
 			gained := decides
 			for i := range gained {
@@ -65,7 +67,7 @@ func (r *run) sample() {
 		return
 	}
 	missed := r.missing
-	r.missing = peerlimit.PartitionCount
+	r.missing = ring.Partitions
 	doubled := 0
 	for i := range once {
 		r.missing -= bits.OnesCount64(once[i])
@@ -88,7 +90,7 @@ func (r *run) sample() {
 // compare judges, as soon as a node has begun to hold partitions, whether it knows all that any other copy of them does
 // that is not of a higher version: that of who gave them, most of all. Where nobody crashes and no link breaks, there is
 // nothing to forget. Keys of which tokens are lent or given back are left out: of those an old copy may say more.
-func (r *run) compare(holder *nodeRun, gained [64]uint64) {
+func (r *Run) compare(holder *nodeRun, gained [64]uint64) {
 	if !r.orderly() {
 		return
 	}
@@ -103,7 +105,7 @@ func (r *run) compare(holder *nodeRun, gained [64]uint64) {
 				if other == holder {
 					continue
 				}
-				for _, line := range peerlimit.Forgotten(holder.node, other.node, partition, judged) {
+				for _, line := range forgotten(holder.node, other.node, partition, judged) {
 					r.sawLocked("forgotten in a hand-over", nil, "%.3fs: partition %d, held by node%d, and node%d had: %s",
 						r.now().Seconds(), partition, holder.number, other.number, line)
 				}
@@ -114,7 +116,7 @@ func (r *run) compare(holder *nodeRun, gained [64]uint64) {
 
 // keyHeldBy returns a key about which just so many nodes decide in full now, 2 standing for more as well; nil when there
 // is none.
-func (r *run) keyHeldBy(deciders int) *keyRun {
+func (r *Run) keyHeldBy(deciders int) *keyRun {
 	for _, k := range r.keys {
 		if h := k.holders[len(k.holders)-1]; min(2, bits.OnesCount64(h.nodes)) == deciders {
 			return k
@@ -157,7 +159,7 @@ func nodeNames(set uint64) string {
 func (k *keyRun) held(now time.Duration, nodes []*nodeRun) {
 	deciders := decidersOf(k.partition, nodes)
 	if len(k.holders) == 0 || k.holders[len(k.holders)-1].nodes != deciders {
-		k.holders = append(k.holders, Holding{now, deciders})
+		k.holders = append(k.holders, holding{now, deciders})
 	}
 }
 
@@ -173,4 +175,28 @@ func (k *keyRun) heldBy(nodes uint64, from, to time.Duration) bool {
 		}
 	}
 	return false
+}
+
+// forgotten says what a copy of a partition that another node keeps knows better than its holder: buckets of these limiters
+// of which more was taken there, or that the holder does not have. A copy of a higher version is not compared. While a copy is
+// on its way nothing drains, so one that has moved more often may say a little more: what drains in two seconds.
+func forgotten(holder, other *peerlimit.Node, partition uint16, limiters map[string]bool) (lines []string) {
+	version, there := inspect.Levels(other, partition, 2*time.Second)
+	mine, here := inspect.Levels(holder, partition, 0)
+	if mine.Below(version) {
+		return nil
+	}
+	for name, levels := range there {
+		limiter, key, _ := strings.Cut(name, "\x00")
+		for i, level := range levels {
+			if !limiters[limiter] || level <= 0 {
+				continue
+			}
+			if known := here[name]; i >= len(known) || known[i] < level {
+				lines = append(lines, fmt.Sprintf("%s/%s: %v here, of version %v, and %v there, of version %v", limiter, key, known, mine, levels, version))
+				break
+			}
+		}
+	}
+	return lines
 }

@@ -1,10 +1,9 @@
-package peerlimit_test
+package schedule
 
 import (
 	"fmt"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -25,8 +24,8 @@ func TestSchedulesMakeSense(t *testing.T) {
 		if i >= 2000 {
 			seed += piecesFrom
 		}
-		s := newSchedule(seed)
-		require.Equal(t, s.String(), newSchedule(seed).String())
+		s := New(seed)
+		require.Equal(t, s.String(), New(seed).String())
 		require.NoError(t, senseless(s), "%v", s)
 		for _, e := range s.events {
 			kinds[e.kind]++
@@ -38,7 +37,7 @@ func TestSchedulesMakeSense(t *testing.T) {
 }
 
 // senseless says what cannot be done of what a schedule says, or breaks what its family promises.
-func senseless(s *schedule) error {
+func senseless(s *Schedule) error {
 	alive, next, killed, last := make(map[int]bool), s.nodes, 0, time.Duration(0)
 	for i := range s.nodes {
 		alive[i] = true
@@ -82,12 +81,12 @@ func senseless(s *schedule) error {
 }
 
 // madeUp is a run in which node 1 of 5 decided about a key of 60 a minute, and admitted a token every 10 ms, until 2 s.
-func madeUp() (*run, *keyRun) {
+func madeUp() (*Run, *keyRun) {
 	l := peerlimit.PerMinute(60)
 	p := &plan{name: "made-up", limits: []peerlimit.Limit{l}, use: exhausted}
-	k := &keyRun{plan: p, name: "key", oracles: []*oracle.Oracle{judge(l)}, holders: []Holding{{0, 1 << 1}, {3 * time.Second, 1 << 2}}}
-	r := &run{
-		s: &schedule{seed: 7, family: killFamily, nodes: 5, plans: []plan{*p}}, keys: []*keyRun{k}, began: time.Now(),
+	k := &keyRun{plan: p, name: "key", oracles: []*oracle.Oracle{oracleFor(l)}, holders: []holding{{0, 1 << 1}, {3 * time.Second, 1 << 2}}}
+	r := &Run{
+		s: &Schedule{seed: 7, family: killFamily, nodes: 5, plans: []plan{*p}}, keys: []*keyRun{k}, began: time.Now(),
 		wrong: make(map[string]*wrong), finished: 20 * time.Second, settled: 19 * time.Second,
 	}
 	for at := time.Duration(0); at < 2*time.Second; at += 10 * time.Millisecond {
@@ -143,7 +142,7 @@ func TestFailuresAreReported(t *testing.T) {
 		at := r.began.Add(time.Duration(i) * 30 * time.Millisecond)
 		r.noted = append(r.noted, noted{at: at, node: i % 5, kind: peerlimit.EventMemberFailed, member: fmt.Sprintf("node%d", i)})
 	}
-	failure := r.failure()
+	failure := r.Failure()
 	for _, part := range []string{
 		"-sim.seed=7", "kills, 5 nodes, seed 7", "1.000s leave node1", "OVER THE LIMIT, 1 times", "ERRORS, 1 times", "of some kind",
 		"decided in full by node1", "decided in full by node2", "remote at node3", "TOO MANY", "failed node", "* something was done", "left out",
@@ -157,29 +156,5 @@ func TestFailuresAreReported(t *testing.T) {
 	good, _ := madeUp()
 	good.keys = nil
 	good.judge()
-	assert.Empty(t, good.failure())
-}
-
-// The two ways to ask who decides in full agree, also once a node is closed.
-func TestFullDeciders(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		cluster := peerlimittest.NewCluster(t, 3)
-		nodes := cluster.Nodes()
-		count := func() (deciders int) {
-			for _, node := range nodes {
-				bitmap := peerlimit.FullDeciders(node)
-				for partition := range uint16(peerlimit.PartitionCount) {
-					decides := bitmap[partition/64]&(1<<(partition%64)) != 0
-					require.Equal(t, node.DecidesInFull(partition), decides)
-					if decides {
-						deciders++
-					}
-				}
-			}
-			return deciders
-		}
-		require.Equal(t, peerlimit.PartitionCount, count())
-		cluster.Kill(0)
-		require.Less(t, count(), peerlimit.PartitionCount)
-	})
+	assert.Empty(t, good.Failure())
 }
