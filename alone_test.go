@@ -27,12 +27,7 @@ func TestAPolicyIsAskedOnlyAboutWhatGivesOut(t *testing.T) {
 			require.Equal(t, wire.StatusElsewhere, rep.Status)
 		}
 		require.Zero(t, asked)
-		for part := range n.table.partitions { // which this node holds otherwise, and then decides by no share
-			p := &n.table.partitions[part]
-			p.mu.Lock()
-			p.holding.Lapse()
-			p.mu.Unlock()
-		}
+		n.table.lapseAll() // or else it holds, and decides by no share
 		n.decideByShare(policy, r, 7, &wire.Message{Kind: wire.KindTake, Key: "k", Cost: 1})
 		require.Positive(t, asked)
 	})

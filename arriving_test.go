@@ -15,7 +15,7 @@ import (
 
 // What arrives in pieces of replicas is bounded, whatever a member sends, and passes.
 func TestArrivingPiecesAreBounded(t *testing.T) {
-	known, tab := rule.New(), newTable(1000)
+	known, tab := rule.New(), newTable(tableConfig{maxKeys: 1000})
 	set := mustFind(t, known, "api", []limit.Limit{perHour(10)}).Set
 	send := func(part uint16, count int, first, last bool, now int64) wire.ReplicaStatus {
 		piece := wire.ReplicaPart{Part: part, Version: wire.Version{Ballot: wire.Ballot{Number: 1, By: "b"}, Holder: "b", Seq: 1}, Full: true, First: first, Last: last}
@@ -46,7 +46,7 @@ func TestArrivingPiecesAreBounded(t *testing.T) {
 
 // A name stays as long as there is a bucket under it, also where a partition has so many that they lie in several chunks.
 func TestNamesOfAllBucketsAreMarked(t *testing.T) {
-	known, tab := rule.New(), newTable(1<<20)
+	known, tab := rule.New(), newTable(tableConfig{maxKeys: 1 << 20})
 	want := map[rule.LimiterID]bool{}
 	for i := range 3000 {
 		r := mustFind(t, known, fmt.Sprint("limiter-", i), []limit.Limit{perHour(10)})

@@ -27,7 +27,7 @@ func TestFreshKeysDoNotPushOutExhaustedOnes(t *testing.T) {
 	for name, place := range places {
 		t.Run(name, func(t *testing.T) {
 			const maxKeys, exhausted, fresh = 1000, 200, 200_000
-			tab, set := newTable(maxKeys), limit.NewSet([]limit.Limit{perHour(10)})
+			tab, set := newTable(tableConfig{maxKeys: maxKeys}), limit.NewSet([]limit.Limit{perHour(10)})
 			take := func(part uint16, key string, now int64) bool {
 				return allowed(tab.decide(part, rule.BucketKey{Key: key, Limiter: 1}, &limit.Request{Set: set, Cost: 1}, now))
 			}
@@ -74,7 +74,7 @@ func requireCounted(t *testing.T, tab *table) {
 // What has drained goes before anything that matters, however little of it there is and however long ago it was made.
 func TestDrainedBucketsGoFirst(t *testing.T) {
 	const maxKeys, drained = 1000, 50
-	tab := newTable(maxKeys)
+	tab := newTable(tableConfig{maxKeys: maxKeys})
 	quick, slow := limit.NewSet([]limit.Limit{perSecond(10)}), limit.NewSet([]limit.Limit{perHour(10)})
 	for i := range maxKeys {
 		set := slow
@@ -96,7 +96,7 @@ func TestDrainedBucketsGoFirst(t *testing.T) {
 // Of those that matter, the one that is full first goes, also when it is not the one that was made first.
 func TestTheFullestGoes(t *testing.T) {
 	const maxKeys = 500
-	tab, set := newTable(maxKeys), limit.NewSet([]limit.Limit{perHour(1000)})
+	tab, set := newTable(tableConfig{maxKeys: maxKeys}), limit.NewSet([]limit.Limit{perHour(1000)})
 	for i := range maxKeys {
 		tab.decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: float64(2 + i*7%maxKeys)}, 0)
 	}
@@ -132,7 +132,7 @@ func TestWhatMayNotGoStays(t *testing.T) {
 	}
 	for name, prepare := range cases {
 		t.Run(name, func(t *testing.T) {
-			tab, id := newTable(50), rule.BucketKey{Key: "kept", Limiter: 1}
+			tab, id := newTable(tableConfig{maxKeys: 50}), rule.BucketKey{Key: "kept", Limiter: 1}
 			require.True(t, allowed(tab.decide(1, id, &limit.Request{Set: set, Cost: 1}, 0)))
 			undo := prepare(tab, id)
 			for i := range 1000 {
@@ -148,7 +148,7 @@ func TestWhatMayNotGoStays(t *testing.T) {
 
 // What was lent from when it was looked at has its place when that has ended.
 func TestALeaseDelaysEvictionOnlyWhileItIsOut(t *testing.T) {
-	tab, id := newTable(50), rule.BucketKey{Key: "lent from", Limiter: 1}
+	tab, id := newTable(tableConfig{maxKeys: 50}), rule.BucketKey{Key: "lent from", Limiter: 1}
 	tab.members.Store(1)
 	set, slow := limit.NewSet([]limit.Limit{perSecond(1000)}), limit.NewSet([]limit.Limit{perHour(1000)})
 	_, g, ok := tab.decideLending(1, id, &limit.Request{Set: set, Cost: 1}, &wire.Borrowing{Want: 10}, 0)
@@ -166,7 +166,7 @@ func TestALeaseDelaysEvictionOnlyWhileItIsOut(t *testing.T) {
 
 // The bound gives way when nothing may go, and is kept again soon afterwards.
 func TestTheBoundComesBack(t *testing.T) {
-	tab, set := newTable(100), limit.NewSet([]limit.Limit{perHour(10)})
+	tab, set := newTable(tableConfig{maxKeys: 100}), limit.NewSet([]limit.Limit{perHour(10)})
 	for i := range 100 {
 		tab.decide(1, rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, 0)
 	}
@@ -185,7 +185,7 @@ func TestTheBoundComesBack(t *testing.T) {
 
 // What becomes of buckets in other ways is known to the order.
 func TestTheOrderFollowsTheTable(t *testing.T) {
-	tab := newTable(1000)
+	tab := newTable(tableConfig{maxKeys: 1000})
 	quick, slow := limit.NewSet([]limit.Limit{perSecond(10)}), limit.NewSet([]limit.Limit{perHour(10)})
 	for i := range 600 {
 		set := quick
@@ -207,7 +207,7 @@ func TestTheOrderFollowsTheTable(t *testing.T) {
 // Partitions that are inserted into, swept and cleared at the same time agree with the order afterwards.
 func TestEvictionFromSeveralGoroutines(t *testing.T) {
 	const maxKeys, goroutines, each = 300, 4, 3000
-	tab, set := newTable(maxKeys), limit.NewSet([]limit.Limit{perSecond(10)})
+	tab, set := newTable(tableConfig{maxKeys: maxKeys}), limit.NewSet([]limit.Limit{perSecond(10)})
 	var running sync.WaitGroup
 	for g := range goroutines {
 		running.Go(func() {
@@ -238,7 +238,7 @@ func TestEvictionFromSeveralGoroutines(t *testing.T) {
 // When the entries at the top are not as they were, others are compared with them.
 func TestEvictionIsNotMisledByWhatHasChanged(t *testing.T) {
 	const maxKeys = 400
-	tab, set := newTable(maxKeys), limit.NewSet([]limit.Limit{perHour(1000)})
+	tab, set := newTable(tableConfig{maxKeys: maxKeys}), limit.NewSet([]limit.Limit{perHour(1000)})
 	for i := range maxKeys {
 		cost := 1.0 // those that come to be exhausted look fuller than the others
 		if i >= maxKeys/2 {
@@ -264,7 +264,7 @@ func BenchmarkInsertWhenFull(b *testing.B) {
 		for name, place := range places {
 			b.Run(fmt.Sprintf("full=%v/%s", full, name), func(b *testing.B) {
 				const maxKeys = 100_000
-				tab, set := newTable(maxKeys), limit.NewSet([]limit.Limit{perHour(10)})
+				tab, set := newTable(tableConfig{maxKeys: maxKeys}), limit.NewSet([]limit.Limit{perHour(10)})
 				if !full {
 					tab.maxKeys = 1 << 40
 				}

@@ -104,12 +104,12 @@ type denial struct {
 	asking   atomic.Bool // somebody is asking whether it still stands
 }
 
-func newHotKeys(seed maphash.Seed, leases, denials bool) *hotKeys {
+func newHotKeys(leases, denials bool) *hotKeys {
 	if !leases && !denials {
 		return nil
 	}
 	return &hotKeys{
-		seed: seed, leases: leases, denials: denials,
+		seed: maphash.MakeSeed(), leases: leases, denials: denials,
 		lent: make(map[*hotKey]struct{}), wakeUp: signal.New(),
 	}
 }

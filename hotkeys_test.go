@@ -2,7 +2,6 @@ package peerlimit
 
 import (
 	"fmt"
-	"hash/maphash"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -26,7 +25,7 @@ func newHotCaller(t *testing.T, limits ...limit.Limit) *hotCaller {
 	t.Helper()
 	r, err := rule.New().Find(wire.AppendRule(nil, "api", limits))
 	require.NoError(t, err)
-	return &hotCaller{newHotKeys(maphash.MakeSeed(), true, true), r, rule.BucketKey{Key: "k", Limiter: r.ID}}
+	return &hotCaller{newHotKeys(true, true), r, rule.BucketKey{Key: "k", Limiter: r.ID}}
 }
 
 // decide decides a take as the node does.

@@ -69,7 +69,7 @@ func TestMovedBucketsDecideTheSame(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const part = 5
 		limits := rapid.SliceOfN(rapid.SliceOfN(anyLimitOfFewKinds(), 1, limit.MaxCombined), 1, 3).Draw(t, "versions")
-		here, there := newTable(1000), newTable(1000)
+		here, there := newTable(tableConfig{maxKeys: 1000}), newTable(tableConfig{maxKeys: 1000})
 		knownHere, knownThere := rule.New(), rule.New()
 		mustFind(t, knownThere, "something else first", []limit.Limit{perSecond(1)}) // ids differ from node to node
 		type request struct {
@@ -139,7 +139,7 @@ func anyLimitOfFewKinds() *rapid.Generator[limit.Limit] {
 // taken for the second, those that know all three would find the third full of tokens.
 func TestMovedLevelKeepsItsOrdinal(t *testing.T) {
 	three := []limit.Limit{perSecond(10), withBurst(perSecond(1000), 100), withBurst(perSecond(1), 100)}
-	here, there, knownHere, knownThere := newTable(10), newTable(10), rule.New(), rule.New()
+	here, there, knownHere, knownThere := newTable(tableConfig{maxKeys: 10}), newTable(tableConfig{maxKeys: 10}), rule.New(), rule.New()
 	all, one := mustFind(t, knownHere, "api", three), mustFind(t, knownHere, "api", three[:1])
 	k := rule.BucketKey{Key: "k", Limiter: all.ID}
 	for second := range 10 {
@@ -157,7 +157,7 @@ func TestMovedLevelKeepsItsOrdinal(t *testing.T) {
 
 // A large partition moves in pieces near the size asked for, and each bucket once.
 func TestCollectCutsIntoPieces(t *testing.T) {
-	here, there, known := newTable(10_000), newTable(10_000), rule.New()
+	here, there, known := newTable(tableConfig{maxKeys: 10_000}), newTable(tableConfig{maxKeys: 10_000}), rule.New()
 	r := mustFind(t, known, "api", []limit.Limit{perHour(100)})
 	for i := range 5000 {
 		here.decide(7, rule.BucketKey{Key: fmt.Sprintf("user-%015d", i), Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 0.1}, 0)
@@ -168,7 +168,7 @@ func TestCollectCutsIntoPieces(t *testing.T) {
 }
 
 func TestCollectSkipsDrainedBuckets(t *testing.T) {
-	tab, known := newTable(10), rule.New()
+	tab, known := newTable(tableConfig{maxKeys: 10}), rule.New()
 	r := mustFind(t, known, "api", []limit.Limit{perSecond(10)})
 	tab.decide(7, rule.BucketKey{Key: "drained", Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 1}, 0)
 	tab.decide(7, rule.BucketKey{Key: "not yet", Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 10}, 0)
@@ -179,17 +179,17 @@ func TestCollectSkipsDrainedBuckets(t *testing.T) {
 
 // One bucket larger than the piece is sent all the same, or the move would never end.
 func TestCollectAlwaysGoesOn(t *testing.T) {
-	tab, known := newTable(10), rule.New()
+	tab, known := newTable(tableConfig{maxKeys: 10}), rule.New()
 	r := mustFind(t, known, "api", []limit.Limit{perSecond(10)})
 	for i := range 3 {
 		tab.decide(7, rule.BucketKey{Key: fmt.Sprint(i), Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 1}, 0)
 	}
-	assert.Equal(t, 3, sendPieces(t, tab, newTable(10), known, rule.New(), 7, 1, 0, 0))
+	assert.Equal(t, 3, sendPieces(t, tab, newTable(tableConfig{maxKeys: 10}), known, rule.New(), 7, 1, 0, 0))
 }
 
 // What is stored replaces what was there: a copy is never merged with another.
 func TestStoreReplaces(t *testing.T) {
-	tab, known := newTable(10), rule.New()
+	tab, known := newTable(tableConfig{maxKeys: 10}), rule.New()
 	r := mustFind(t, known, "api", []limit.Limit{perHour(10)})
 	two := mustFind(t, known, "api", []limit.Limit{perHour(20), perMinute(20)})
 	p := &tab.partitions[7]
@@ -229,7 +229,7 @@ func TestStoreReplaces(t *testing.T) {
 
 // The bound on keys holds for buckets that come from elsewhere as well.
 func TestStoreIsBounded(t *testing.T) {
-	tab, known := newTable(100), rule.New()
+	tab, known := newTable(tableConfig{maxKeys: 100}), rule.New()
 	r := mustFind(t, known, "api", []limit.Limit{perHour(10)})
 	var images []wire.Image
 	for i := range 1000 {
@@ -242,7 +242,7 @@ func TestStoreIsBounded(t *testing.T) {
 
 // A node knows so many names of limiters and no more; buckets of others are left out, and said to be.
 func TestStoreIgnoresNamesTooMany(t *testing.T) {
-	tab, known := newTable(100), rule.New()
+	tab, known := newTable(tableConfig{maxKeys: 100}), rule.New()
 	r := mustFind(t, known, "api", []limit.Limit{perHour(10)})
 	for i, full := 0, false; !full; i++ {
 		_, err := known.IDOf(fmt.Sprint("flood-", i))

@@ -32,10 +32,7 @@ func fullDeciders(n *Node) (bitmap [64]uint64) {
 	if n.closed.Load() || !n.reach.IsFull(n.now()) {
 		return bitmap
 	}
-	for i := range bitmap {
-		bitmap[i] = n.table.held[i].Load()
-	}
-	return bitmap
+	return n.table.heldBits()
 }
 
 // acquiring is inspect.Acquiring.

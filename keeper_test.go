@@ -23,12 +23,11 @@ func TestARoundDoesNotAskTheNodeItself(t *testing.T) {
 		nodes := startNodes(t, network, nil, 3)
 		n := nodes[0]
 		for part := range uint16(ring.Partitions) {
-			if p := &n.table.partitions[part]; n.table.holds(part) {
-				p.mu.Lock()
+			if n.table.holds(part) {
+				p := n.table.lock(part)
 				p.holding.Lapse()
 				n.keeper.previous[part].Store(&n.identity)
-				p.publish()
-				p.mu.Unlock()
+				p.unlock()
 			}
 		}
 		n.keeper.wake()

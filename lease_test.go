@@ -32,7 +32,7 @@ func TestLeasesNeverAddTokens(t *testing.T) {
 		require.NoError(t, err)
 		tight, err := rules.Find(wire.AppendRule(nil, "api", []limit.Limit{given, perHour(1e9)}))
 		require.NoError(t, err)
-		table, members := newTable(10), rapid.Int64Range(1, 3).Draw(t, "members")
+		table, members := newTable(tableConfig{maxKeys: 10}), rapid.Int64Range(1, 3).Draw(t, "members")
 		table.members.Store(members)
 		o := oracle.New(oracle.Limit{Tokens: given.Tokens, Period: given.Period, Burst: given.Burst})
 		admit := func(at int64, cost float64) {
@@ -100,7 +100,7 @@ func TestLeasesNeverAddTokens(t *testing.T) {
 			case "move": // to another holder, whose clock is another one, and later
 				content, _, _ := table.collect(0, 0, 1<<20, rules, now)
 				now += int64(rapid.IntRange(0, 3000).Draw(t, "way")) * 1000
-				table = newTable(10)
+				table = newTable(tableConfig{maxKeys: 10})
 				table.members.Store(members)
 				table.partitions[0].store(table, content.Buckets, rules, now)
 			}
@@ -115,7 +115,7 @@ func leasing(t *testing.T, limits ...limit.Limit) (*table, *rule.Rule, rule.Buck
 	rules := rule.New()
 	r, err := rules.Find(wire.AppendRule(nil, "api", limits))
 	require.NoError(t, err)
-	tab := newTable(10)
+	tab := newTable(tableConfig{maxKeys: 10})
 	tab.members.Store(3)
 	return tab, r, rule.BucketKey{Key: "k", Limiter: r.ID}
 }

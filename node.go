@@ -92,16 +92,17 @@ func Start(cfg Config) (*Node, error) {
 	}
 	n := &Node{
 		settings: s, identity: s.identity, log: s.Logger.With(slog.String("node", s.identity)), began: time.Now(),
-		table: newTable(s.MaxKeys), alone: newTable(s.MaxKeys), rules: rule.New(),
+		alone: newTable(tableConfig{maxKeys: s.MaxKeys}), rules: rule.New(),
 		limiters: make(map[string]*Limiter), peers: make(map[string]*peer), members: make(map[string]Member),
 		changed: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 	n.refusedRequests, n.refusedConnections = seldom.New(n.log), seldom.New(n.log)
 	n.counts = func(name string) bool { return n.membership.Roster().Has(name) }
 	n.reach = quorum.New(s.identity, n.lapse)
-	n.table.longestTurn = max(minLongestTurn, s.MaxWait)
-	n.table.fullUntil, n.table.replicates, n.table.piece = &n.reach.FullUntil, s.ReplicaInterval > 0, s.pieces.replica
-	n.hot = newHotKeys(n.table.seed, !s.NoLeases, !s.NoDenialCache)
+	n.table = newTable(tableConfig{
+		maxKeys: s.MaxKeys, fullUntil: &n.reach.FullUntil, replicates: s.ReplicaInterval > 0, longestTurn: s.MaxWait, piece: s.pieces.replica,
+	})
+	n.hot = newHotKeys(!s.NoLeases, !s.NoDenialCache)
 	n.keeper, n.replicator, n.reporter = newKeeper(n), newReplicator(n), newReporter(s.identity)
 	n.evidence = quorum.NewProber(n.reach, n.witnessing(), func() { n.membership.Renotify() })
 	n.route.Store(&route{ring: n.rings.Build(nil)})
@@ -347,12 +348,13 @@ func (n *Node) Stats() Stats {
 	view := n.membership.View()
 	c := &n.counters
 	malformed, unauthenticated := n.membership.Refused()
+	held := n.table.counts()
 	s := Stats{
 		Members: len(r.peers), Known: view.Divisor, Reachable: view.Reachable,
 		RingChanges: c.ringChanges.Load(),
 		ReplicaLag:  n.replicator.lag(n.now()),
 		HasQuorum:   n.reach.IsFull(n.now()), QuorumLosses: c.quorumLosses.Load(), Degraded: c.degraded.Load(),
-		MaxKeys: n.settings.MaxKeys, Keys: int(n.table.keys.Load()), DegradedKeys: int(n.alone.keys.Load()), Evicted: n.table.evicted.Load(),
+		MaxKeys: n.settings.MaxKeys, Keys: held.keys, DegradedKeys: n.alone.counts().keys, Evicted: held.evicted,
 		Served: c.served.Load(), PassedOn: c.passedOn.Load(),
 		Refused:         c.refused.Load() + malformed,
 		Unauthenticated: c.strangers.Load() + unauthenticated,
@@ -363,7 +365,8 @@ func (n *Node) Stats() Stats {
 	}
 	n.countPartitions(&s, r)
 	n.countLinks(&s, r)
-	s.LeasesGranted, s.LeasesExpired, s.TokensLeased, s.TokensUsed, s.TokensReturned = n.table.leases.sums()
+	s.LeasesGranted, s.LeasesExpired = held.leasesGranted, held.leasesExpired
+	s.TokensLeased, s.TokensUsed, s.TokensReturned = held.tokensLeased, held.tokensUsed, held.tokensReturned
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for name, l := range n.limiters {
@@ -513,7 +516,7 @@ func (n *Node) reroute(view *membership.View) {
 	}
 	n.route.Store(next)
 	if !n.settings.NoLeases {
-		n.table.members.Store(int64(len(names)))
+		n.table.lendTo(len(names))
 	}
 	if sameOwners {
 		return

@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"unsafe"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -29,18 +28,6 @@ func TestOperationsExplainsEventsAndFigures(t *testing.T) {
 	for _, origin := range originNames {
 		assert.Contains(t, operationsSection(t, "Figures"), "`"+origin+"`")
 	}
-}
-
-// What docs/operations.md computes the memory of a key from.
-func TestSizesInOperations(t *testing.T) {
-	if unsafe.Sizeof(uintptr(0)) != 8 {
-		t.Skip("the sizes are those of 64 bits")
-	}
-	assert.EqualValues(t, 64, unsafe.Sizeof(bucket{}))
-	assert.EqualValues(t, 72, unsafe.Sizeof(keyedApart{})) // 80 with its size class
-	assert.EqualValues(t, 16, unsafe.Sizeof(slot{}))
-	assert.EqualValues(t, 16, unsafe.Sizeof(evictionEntry{}))
-	assert.InDelta(t, 2.6e6, float64(2*unsafe.Sizeof(table{})), 0.05e6)
 }
 
 // operationsSection returns the text from a heading to the next one of the same level.

@@ -2,14 +2,11 @@ package peerlimit
 
 import (
 	"fmt"
-	"log/slog"
 	"math"
 	"math/rand/v2"
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/peerlimit/peerlimit/internal/holding"
 	"github.com/peerlimit/peerlimit/internal/limit"
@@ -48,8 +45,7 @@ type rigStandby struct {
 }
 
 func tableOfNode() *table {
-	t := newTable(1 << 20)
-	t.fullUntil, t.replicates = new(atomic.Int64), true
+	t := newTable(tableConfig{maxKeys: 1 << 20, fullUntil: new(atomic.Int64), replicates: true})
 	t.fullUntil.Store(math.MaxInt64)
 	return t
 }
@@ -523,27 +519,4 @@ func TestSettledNeedsTheStandby(t *testing.T) {
 	require.False(t, h.SafeToDrop(wire.Version{Ballot: wire.Ballot{Number: 6, By: "z"}, Holder: "z"}), "a newer one")
 	r.holder.nobodyToSendTo(rigPart)
 	require.True(t, h.SafeToDrop(h.Copy), "there is no standby")
-}
-
-// Where more changes than a standby should get, each bucket is sent less often; where little does, nothing rests.
-func TestManyChangesRest(t *testing.T) {
-	for changed, rest := range map[int]time.Duration{0: 0, 100: 2 * time.Millisecond, 1000: 20 * time.Millisecond, 1_000_000: restMax} {
-		t.Run(fmt.Sprint(changed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				n := &Node{began: time.Now(), log: slog.New(slog.DiscardHandler), settings: new(settings)}
-				n.route.Store(&route{others: map[string]*peer{"standby": {}}})
-				r := newReplicator(n)
-				require.True(t, r.take("standby", n.now()))
-				r.release("standby", n.now(), changed)
-				time.Sleep(rest)
-				require.Zero(t, r.lag(n.now()), "it has everything")
-				if rest > 0 {
-					require.False(t, r.take("standby", n.now()-1), "it rests")
-				}
-				require.True(t, r.take("standby", n.now()))
-				time.Sleep(time.Second)
-				require.Equal(t, time.Second, r.lag(n.now()), "since it was sent something")
-			})
-		})
-	}
 }

@@ -16,18 +16,19 @@ import (
 // reportNode is as much of a node as charging needs: it holds everything and its clock is never read.
 func reportNode(known ...string) *Node {
 	return &Node{
-		identity: "self", table: newTable(1 << 20), rules: rule.New(), reporter: newReporter("self"),
+		identity: "self", table: newTable(tableConfig{maxKeys: 1 << 20}), rules: rule.New(), reporter: newReporter("self"),
 		counts: func(name string) bool { return slices.Contains(known, name) },
 	}
 }
 
 func (n *Node) levelOf(part uint16, r *rule.Rule, key string) float64 {
 	id := rule.BucketKey{Key: key, Limiter: r.ID}
-	b := n.table.partitions[part].buckets.find(id.Hash(n.table.seed), id)
-	if b == nil {
-		return 0
+	p := n.table.lock(part)
+	defer p.unlock()
+	if state, there := p.stateOf(id, 0); there {
+		return state.Level(0)
 	}
-	return b.Level(0)
+	return 0
 }
 
 // Reports are lost, repeated and overtaken, and partitions move on with their marks; in the end each spending was charged
@@ -38,7 +39,7 @@ func TestReportsAreChargedOnce(t *testing.T) {
 		n := reportNode("self", "other")
 		r, err := n.rules.Find(wire.AppendRule(nil, "api", []limit.Limit{perHour(1e6)}))
 		require.NoError(t, err)
-		p := &n.table.partitions[part]
+		p := unlocked(n.table, part)
 		from := newReporter("other")
 		spent := make(map[string]float64)
 		var sent []wire.Debt // may arrive at any time, any number of times
@@ -150,4 +151,11 @@ func TestAnswersCarryReports(t *testing.T) {
 	decoded, err := wire.DecodeAcquireResponse(wire.AppendAcquireResponse(nil, &q), rule.New().PlainSet)
 	require.NoError(t, err)
 	assert.Equal(t, q, decoded)
+}
+
+// unlocked returns a partition of a table that only the test uses.
+func unlocked(t *table, part uint16) *partition {
+	p := t.lock(part)
+	p.unlock()
+	return p
 }

@@ -1,6 +1,7 @@
 package peerlimit
 
 import (
+	"cmp"
 	"github.com/peerlimit/peerlimit/internal/holding"
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
@@ -104,10 +105,22 @@ const partitionPadding = 6
 // minLongestTurn is the least that members take each other's reservations for, whatever their own MaxWait.
 const minLongestTurn = 24 * time.Hour
 
-func newTable(maxKeys int) *table {
+// tableConfig says what a table is for. The zero value but for maxKeys makes one that only this node uses.
+type tableConfig struct {
+	maxKeys int // buckets that are kept, at most
+
+	// fullUntil is the clock that ends deciding, see table; nil for a table that decides always.
+	fullUntil *atomic.Int64
+
+	replicates  bool          // changes are noted for the standby
+	longestTurn time.Duration // see table; minLongestTurn at least
+	piece       int           // bytes, see table; 0 is 48 KiB
+}
+
+func newTable(c tableConfig) *table {
 	t := &table{
-		maxKeys: int64(maxKeys), seed: maphash.MakeSeed(), wakeSweeper: signal.New(), piece: pieceBudget,
-		longestTurn: minLongestTurn,
+		maxKeys: int64(c.maxKeys), fullUntil: c.fullUntil, replicates: c.replicates, longestTurn: max(minLongestTurn, c.longestTurn),
+		piece: cmp.Or(c.piece, pieceBudget), seed: maphash.MakeSeed(), wakeSweeper: signal.New(),
 	}
 	for part := range t.partitions {
 		t.partitions[part].table, t.partitions[part].number = t, uint16(part)
@@ -169,6 +182,32 @@ func (t *table) holdsAny() bool {
 	}
 	return false
 }
+
+// heldBits returns the partitions that this node holds, a bit each: that of partition p is bit p%64 of word p/64.
+func (t *table) heldBits() (bits [(ring.Partitions + 63) / 64]uint64) {
+	for i := range t.held {
+		bits[i] = t.held[i].Load()
+	}
+	return bits
+}
+
+// counts are what is counted of a table.
+type counts struct {
+	keys    int    // buckets kept now
+	evicted uint64 // buckets that still mattered when they had to go
+
+	leasesGranted, leasesExpired             uint64
+	tokensLeased, tokensUsed, tokensReturned float64
+}
+
+func (t *table) counts() counts {
+	c := counts{keys: int(t.keys.Load()), evicted: t.evicted.Load()}
+	c.leasesGranted, c.leasesExpired, c.tokensLeased, c.tokensUsed, c.tokensReturned = t.leases.sums()
+	return c
+}
+
+// lendTo says how many members share what can be leased; with 0 nothing is lent.
+func (t *table) lendTo(members int) { t.members.Store(int64(members)) }
 
 // heldCount returns how many partitions this node holds.
 func (t *table) heldCount() (n int) {

@@ -18,7 +18,7 @@ func BenchmarkTableMemory(b *testing.B) {
 			b.Run(fmt.Sprintf("length=%d/keys=%d", length, keys), func(b *testing.B) {
 				for range b.N {
 					before := HeapInUse()
-					t := newTable(keys)
+					t := newTable(tableConfig{maxKeys: keys})
 					empty := HeapInUse()
 					for i := range keys {
 						key := fmt.Sprintf("%0*d", length, i)

@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"fmt"
+	"github.com/stretchr/testify/assert"
 	"runtime"
 	"strings"
 	"testing"
@@ -148,7 +149,7 @@ func TestBucketsGiveMemoryBack(t *testing.T) {
 
 // A key that is done frees its memory without traffic, within a round of sweeping after it has drained.
 func TestSweepDropsWhatHasDrained(t *testing.T) {
-	tab := newTable(1000)
+	tab := newTable(tableConfig{maxKeys: 1000})
 	quick, slow := limit.NewSet([]limit.Limit{perSecond(10)}), limit.NewSet([]limit.Limit{perHour(10)})
 	for i := range 200 {
 		set := quick
@@ -171,7 +172,7 @@ func TestSweepDropsWhatHasDrained(t *testing.T) {
 
 // When there is no room the fullest go, and it is counted when that mattered.
 func TestTheTableIsBounded(t *testing.T) {
-	tab := newTable(100)
+	tab := newTable(tableConfig{maxKeys: 100})
 	set := limit.NewSet([]limit.Limit{perHour(1000)})
 	exhausted := rule.BucketKey{Key: "exhausted", Limiter: 1}
 	require.True(t, allowed(tab.decide(0, exhausted, &limit.Request{Set: set, Cost: 1000}, 0)))
@@ -185,7 +186,7 @@ func TestTheTableIsBounded(t *testing.T) {
 
 // The key of a request is in a buffer that is used again, so the table keeps a copy.
 func TestTheTableKeepsItsOwnKeys(t *testing.T) {
-	tab := newTable(10)
+	tab := newTable(tableConfig{maxKeys: 10})
 	set := limit.NewSet([]limit.Limit{perHour(1)})
 	big := strings.Repeat("x", 1<<20)
 	require.True(t, allowed(tab.decide(0, rule.BucketKey{Key: big[:5], Limiter: 0}, &limit.Request{Set: set, Cost: 1}, 0)))
@@ -196,7 +197,7 @@ func TestTheTableKeepsItsOwnKeys(t *testing.T) {
 
 // The steady state of a take allocates nothing, here and on the way to the owner's table.
 func TestDecideAllocatesNothing(t *testing.T) {
-	tab := newTable(10)
+	tab := newTable(tableConfig{maxKeys: 10})
 	a := &limit.Request{Set: limit.NewSet([]limit.Limit{perSecond(1e9), perHour(1e12)}), Cost: 1}
 	now := int64(0)
 	require.Zero(t, testing.AllocsPerRun(1000, func() {
@@ -253,4 +254,16 @@ func TestBucketIsACacheLine(t *testing.T) {
 		require.Equal(t, key, b.key())
 		require.NotEqual(t, key, other.key())
 	}
+}
+
+// What docs/operations.md computes the memory of a key from.
+func TestSizesInOperations(t *testing.T) {
+	if unsafe.Sizeof(uintptr(0)) != 8 {
+		t.Skip("the sizes are those of 64 bits")
+	}
+	assert.EqualValues(t, 64, unsafe.Sizeof(bucket{}))
+	assert.EqualValues(t, 72, unsafe.Sizeof(keyedApart{})) // 80 with its size class
+	assert.EqualValues(t, 16, unsafe.Sizeof(slot{}))
+	assert.EqualValues(t, 16, unsafe.Sizeof(evictionEntry{}))
+	assert.InDelta(t, 2.6e6, float64(2*unsafe.Sizeof(table{})), 0.05e6)
 }

@@ -155,20 +155,21 @@ func (c *wildCluster) requireAsBefore() {
 	for _, n := range c.nodes {
 		require.Less(c.t, n.Stats().ReplicaLag, 200*time.Millisecond, "what is decided is replicated")
 		for part := range uint16(ring.Partitions) {
-			if h := &n.table.partitions[part].holding; n.table.holds(part) {
-				require.True(c.t, h.Replication.Complete && !h.Replication.ResendAll, "the standby has all of partition %d", part)
-				require.False(c.t, h.Copy.Worn())
+			if n.table.holds(part) {
+				p := n.table.lock(part)
+				require.True(c.t, p.holding.Replication.Complete && !p.holding.Replication.ResendAll, "the standby has all of partition %d", part)
+				require.False(c.t, p.holding.Copy.Worn())
+				p.unlock()
 			}
 		}
 	}
 
 	n := c.nodes[1]
 	for part := range uint16(ring.Partitions) {
-		if p := &n.table.partitions[part]; part%8 == 0 && n.table.holds(part) {
-			p.mu.Lock()
+		if part%8 == 0 && n.table.holds(part) {
+			p := n.table.lock(part)
 			p.holding.Lapse()
-			p.publish()
-			p.mu.Unlock()
+			p.unlock()
 		}
 	}
 	n.keeper.wake()
@@ -264,7 +265,7 @@ var wildest = map[string]func(c *wildCluster) [][]byte{
 		for _, n := range c.nodes {
 			for part := range uint16(ring.Partitions) {
 				if n.table.holds(part) {
-					v := n.table.partitions[part].holding.Copy
+					v := unlocked(n.table, part).holding.Copy
 					v.Seq = wire.MaxSeq
 					parts = append(parts, wire.ReplicaPart{Part: part, Version: v})
 				}

@@ -79,12 +79,11 @@ func benchmarkFullPartition(b *testing.B) {
 
 // awaitReplica returns when the standby of a partition has all of it.
 func awaitReplica(b *testing.B, n *Node, part uint16) {
-	p := &n.table.partitions[part]
 	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) {
-		p.mu.Lock()
+		p := n.table.lock(part)
 		r := &p.holding.Replication
-		done := p.holding.Holds && r.Standby != "" && !r.NeedsAll() && len(p.dirty) == 0
-		p.mu.Unlock()
+		done := p.holding.Holds && r.Standby != "" && !r.NeedsAll() && r.Acked == p.holding.Copy.Seq
+		p.unlock()
 		if done {
 			return
 		}
@@ -116,13 +115,12 @@ func (l *longest) note(d time.Duration) {
 
 // watch waits for the partition's lock on a node, again and again.
 func (w *waits) watch(n *Node) {
-	p := &n.table.partitions[w.part]
 	w.tasks.Go(func() {
 		for !w.over.Load() {
 			began := time.Now()
-			p.mu.Lock()
+			p := n.table.lock(w.part)
 			waited := time.Since(began)
-			p.mu.Unlock()
+			p.unlock()
 			w.locks.note(waited)
 			time.Sleep(100 * time.Microsecond)
 		}

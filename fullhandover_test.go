@@ -1,0 +1,172 @@
+package peerlimit
+
+import (
+	"context"
+	"fmt"
+	"github.com/peerlimit/peerlimit/internal/holding"
+	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/rule"
+	"github.com/peerlimit/peerlimit/internal/wire"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"log/slog"
+	"testing"
+	"time"
+)
+
+// A partition that somebody has filled on purpose, in nodes.
+
+// What has to be charged before a node begins to hold is charged in steps, and each spending once, also when the copy is
+// replaced half-way. As long as the node does not hold, its copy seems to be no newer than it is.
+func TestManyReportsAreChargedInSteps(t *testing.T) {
+	countHolds(t)
+	n := reportNode("self")
+	r, err := n.rules.Find(wire.AppendRule(nil, "api", []limit.Limit{perHour(1e6)}))
+	require.NoError(t, err)
+	const part, reporters, reports, charges = 7, 3, 100, 30
+	p := unlocked(n.table, part)
+	p.holding.Copy = wire.Version{Seq: 5}
+	p.holding.Attempt = &holding.Attempt{}
+	for reporter := range reporters {
+		for seq := range reports {
+			q := wire.Debt{Member: fmt.Sprint("other-", reporter), Part: part, Seq: uint64(seq + 1)}
+			for i := range charges {
+				q.Charges = append(q.Charges, wire.Charge{Rule: r.Encoded, Key: fmt.Sprint("key-", (seq*charges+i)%1000), Cost: 1})
+			}
+			p.holding.Attempt.KeepDebts([]wire.Debt{q})
+		}
+	}
+	for i := range 2000 {
+		n.reporter.note(part, r, fmt.Sprint("key-", i), 1)
+	}
+	steps := 0
+	for n.chargeSome(part, p, 0) {
+		requireShort(t, "charging")
+		if steps++; steps == 10 { // another copy has come
+			p.replace(new(arrival))
+			n.table.tidy(part, 0)
+			p.holding.Attempt.Charged = 0
+		}
+	}
+	require.Greater(t, steps, 50)
+	require.EqualValues(t, 5, p.holding.Copy.Seq)
+	require.EqualValues(t, 2000, n.reporter.count.Load(), "it may have been for nothing")
+	holds.released()
+	p.holding.Hold(wire.Version{Seq: 5})
+	n.chargeAll(part, p, 0)
+	requireShort(t, "")
+	require.Zero(t, n.reporter.count.Load())
+	for i := range 2000 {
+		want := 1.0
+		if i < 1000 {
+			want += reporters * reports * charges / 1000
+		}
+		require.Equal(t, want, n.levelOf(part, r, fmt.Sprint("key-", i)), "%d", i)
+	}
+}
+
+// Who asks about a partition that something is being done to waits, and nobody behind it on the connection does.
+func TestAPartitionInWorkHoldsUpNoOther(t *testing.T) {
+	n := reportNode("self")
+	r, err := n.rules.Find(wire.AppendRule(nil, "api", []limit.Limit{perHour(10)}))
+	require.NoError(t, err)
+	ask := func(key string) (reply []byte, later func(context.Context) []byte) {
+		m := wire.Message{Kind: wire.KindTake, Rule: r.Encoded, Key: key, Cost: 1}
+		return n.handle("other", wire.AppendMessage(nil, &m), nil)
+	}
+	part := r.Hash.Partition("busy")
+	answered := make(chan []byte)
+	steps := 0
+	n.table.inSteps(part, func(*partition) (more bool) {
+		if steps++; steps == 1 {
+			return true
+		}
+		reply, later := ask("busy") // with the lock held
+		assert.Nil(t, reply)
+		assert.NotNil(t, later)
+		go func() { answered <- later(t.Context()) }()
+		reply, none := ask("other")
+		assert.NotEmpty(t, reply)
+		assert.Nil(t, none)
+		return false
+	})
+	ans, err := wire.DecodeResponse(<-answered)
+	require.NoError(t, err)
+	require.True(t, ans.Decision.Allowed)
+	reply, _ := ask("busy")
+	require.NotEmpty(t, reply, "nothing is being done any more")
+	require.False(t, n.table.isInWork(part))
+}
+
+// fullCluster starts nodes on loopback and fills one partition of the first one's, whose keys then have one token each. It
+// returns the nodes and the partition.
+func fullCluster(t testing.TB, size, keys int) (nodes []*Node, part uint16, r *rule.Rule) {
+	for range size {
+		nodes = append(nodes, addTo(t, nodes))
+	}
+	for part = range uint16(ring.Partitions) {
+		if nodes[0].table.holds(part) {
+			break
+		}
+	}
+	r, err := nodes[0].rules.Find(wire.AppendRule(nil, "api", []limit.Limit{perHour(1)}))
+	require.NoError(t, err)
+	for i := range keys {
+		id := rule.BucketKey{Key: fmt.Sprintf("user-%08d", i), Limiter: r.ID}
+		require.True(t, allowed(nodes[0].table.decide(part, id, &limit.Request{Set: r.Set, Cost: 1}, nodes[0].now())))
+	}
+	return nodes, part, r
+}
+
+func addTo(t testing.TB, nodes []*Node) *Node {
+	c := Config{Logger: slog.New(slog.DiscardHandler), MaxKeys: 4_000_000}
+	for _, n := range nodes {
+		c.Join = append(c.Join, n.Self().Addr)
+	}
+	node, err := Start(c)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = node.Close() })
+	for _, n := range append(nodes, node) {
+		require.NoError(t, n.WaitReady(t.Context(), len(nodes)+1))
+	}
+	return node
+}
+
+// remembered returns how many keys of a full partition are exhausted at the node that holds it.
+func remembered(t testing.TB, nodes []*Node, part uint16, r *rule.Rule, keys int) (exhausted int) {
+	for _, n := range nodes {
+		if !n.table.holds(part) {
+			continue
+		}
+		there, err := n.rules.Find(r.Encoded)
+		require.NoError(t, err)
+		for i := range keys {
+			if d, ok := n.table.peek(part, rule.BucketKey{Key: fmt.Sprintf("user-%08d", i), Limiter: there.ID}, there.Set, n.now()); ok && !d.Allowed {
+				exhausted++
+			}
+		}
+		return exhausted
+	}
+	require.Fail(t, "nobody holds it")
+	return 0
+}
+
+// A node that holds a full partition can leave, and the one that gets it as well; no key is forgotten.
+func TestAFullPartitionIsHandedOver(t *testing.T) {
+	const keys = 50_000
+	nodes, part, r := fullCluster(t, 3, keys)
+	for len(nodes) > 1 {
+		for i, n := range nodes {
+			if n.table.holds(part) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				require.NoError(t, n.Leave(ctx))
+				cancel()
+				nodes = append(nodes[:i], nodes[i+1:]...)
+				break
+			}
+		}
+		require.NoError(t, nodes[0].WaitReady(t.Context(), len(nodes)))
+		require.Equal(t, keys, remembered(t, nodes, part, r, keys))
+	}
+}
