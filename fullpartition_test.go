@@ -19,17 +19,15 @@ const mostUnderOneHold = 2 * pieceBuckets
 
 // countHolds has what is gone over under partitions' locks counted until the test ends.
 func countHolds(t *testing.T) {
-	holds.now.Store(0)
-	holds.greatest.Store(0)
-	holds.on.Store(true)
-	t.Cleanup(func() { holds.on.Store(false) })
+	holds.start()
+	t.Cleanup(holds.end)
 }
 
 // requireShort fails if more was gone over under one hold than may be, and ends the hold of the operation before.
 func requireShort(t *testing.T, what string) {
 	t.Helper()
 	holds.released()
-	require.LessOrEqual(t, holds.greatest.Load(), int64(mostUnderOneHold), what)
+	require.LessOrEqual(t, holds.most(), int64(mostUnderOneHold), what)
 }
 
 // Whatever is done to a partition, its lock is never held for all of its keys.

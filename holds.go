@@ -16,6 +16,18 @@ type holdProbe struct {
 // movesPerBucket is how many slots are moved in the time that it takes to go over a bucket: they lie one after the other.
 const movesPerBucket = 8
 
+// start counts until end, from zero.
+func (p *holdProbe) start() {
+	p.now.Store(0)
+	p.greatest.Store(0)
+	p.on.Store(true)
+}
+
+func (p *holdProbe) end() { p.on.Store(false) }
+
+// most returns the most that was gone over under one hold, since start.
+func (p *holdProbe) most() int64 { return p.greatest.Load() }
+
 // touch counts buckets that are gone over.
 func (p *holdProbe) touch(n int) {
 	if p.on.Load() {

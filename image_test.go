@@ -275,5 +275,5 @@ func TestRulesKnowNamesById(t *testing.T) {
 	assert.Equal(t, "api", known.Name(id))
 	assert.Equal(t, "other", known.Name(other))
 	_, err = known.IDOf("")
-	assert.ErrorIs(t, err, ErrInvalidName)
+	assert.ErrorIs(t, err, rule.ErrName)
 }

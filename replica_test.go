@@ -220,7 +220,7 @@ func (r *replicaRig) check(t require.TestingT) {
 }
 
 // longKey makes few buckets fill a piece.
-func longKey(i int) string { return fmt.Sprintf("%04d", i) + strings.Repeat("x", MaxKeyLen-4) }
+func longKey(i int) string { return fmt.Sprintf("%04d", i) + strings.Repeat("x", wire.MaxKeyLen-4) }
 
 func TestReplicasLoseNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -196,12 +196,14 @@ type counts struct {
 	keys    int    // buckets kept now
 	evicted uint64 // buckets that still mattered when they had to go
 
+	arrivingBytes int64 // what pieces of replicas take up that are not all there
+
 	leasesGranted, leasesExpired             uint64
 	tokensLeased, tokensUsed, tokensReturned float64
 }
 
 func (t *table) counts() counts {
-	c := counts{keys: int(t.keys.Load()), evicted: t.evicted.Load()}
+	c := counts{keys: int(t.keys.Load()), evicted: t.evicted.Load(), arrivingBytes: t.arrivingSize.Load()}
 	c.leasesGranted, c.leasesExpired, c.tokensLeased, c.tokensUsed, c.tokensReturned = t.leases.sums()
 	return c
 }

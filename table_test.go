@@ -242,7 +242,7 @@ func TestTakesTouchOneCacheLineOfAPartition(t *testing.T) {
 func TestBucketIsACacheLine(t *testing.T) {
 	const line = 64
 	require.EqualValues(t, line, unsafe.Sizeof(bucket{}))
-	for _, length := range []int{1, shortKey - 1, shortKey, shortKey + 1, shortKey + 16, shortKey + 17, 60, nearKey, nearKey + 1, MaxKeyLen} {
+	for _, length := range []int{1, shortKey - 1, shortKey, shortKey + 1, shortKey + 16, shortKey + 17, 60, nearKey, nearKey + 1, wire.MaxKeyLen} {
 		key := strings.Repeat("k", length-1) + "!"
 		b := newBucket(rule.BucketKey{Key: key, Limiter: 65535})
 		require.Equal(t, rule.BucketKey{Key: key, Limiter: 65535}, b.name())

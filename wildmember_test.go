@@ -432,7 +432,7 @@ func FuzzAMemberThatSaysAnything(f *testing.F) {
 			}
 			time.Sleep(2 * arrivalTime)
 			for _, n := range c.nodes {
-				require.Zero(c.t, n.table.arrivingSize.Load())
+				require.Zero(c.t, n.table.counts().arrivingBytes)
 			}
 			require.LessOrEqual(c.t, runtime.NumGoroutine(), goroutines+20)
 		})
