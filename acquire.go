@@ -4,6 +4,7 @@ import (
 	"context"
 	"github.com/peerlimit/peerlimit/internal/holding"
 	"github.com/peerlimit/peerlimit/internal/membership"
+	"github.com/peerlimit/peerlimit/internal/store"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"math/rand/v2"
 	"time"
@@ -43,11 +44,11 @@ func (k *keeper) askFirst(r *holding.Round, peer string, peers []string, parts [
 func (k *keeper) open(r *holding.Round, parts []uint16) []uint16 {
 	var open []uint16
 	for _, part := range parts {
-		p := k.node.table.lock(part)
-		if p.holding.Attempt.Of(r) {
+		p := k.node.table.Lock(part)
+		if p.Holding.Attempt.Of(r) {
 			open = append(open, part)
 		}
-		p.unlock()
+		p.Unlock()
 	}
 	return open
 }
@@ -82,12 +83,12 @@ func (k *keeper) questionTo(r *holding.Round, peer string, parts []uint16) *wire
 	q.Known, q.Hearsay = known.Told, known.Hearsay
 	index := r.Index(peer)
 	for _, part := range parts {
-		p := k.node.table.lock(part)
-		h := &p.holding
+		p := k.node.table.Lock(part)
+		h := &p.Holding
 		if a := h.Attempt; a.Of(r) && !a.HasAnswered(index) {
 			q.Parts = append(q.Parts, wire.AskedPartition{Part: part, Have: h.Copy, From: a.Continue(index)})
 		}
-		p.unlock()
+		p.Unlock()
 	}
 	return q
 }
@@ -108,17 +109,17 @@ func (k *keeper) hear(r *holding.Round, peer string, q *wire.AcquireRequest, ans
 		if !n.reach.Hear(max(a.Promised.Number, a.Version.Ballot.Number)) {
 			continue // one that nobody can have counted to is no answer: nothing is to be built on it, nor waited for
 		}
-		made := n.table.build(a.Part, &a.Content, n.rules, n.now())
+		made := n.table.Build(a.Part, &a.Content, n.rules, n.now())
 		heard := false
-		n.table.inSteps(a.Part, func(p *partition) (more bool) {
-			if !p.holding.Attempt.Of(r) {
+		n.table.InSteps(a.Part, func(p *store.Partition) (more bool) {
+			if !p.Holding.Attempt.Of(r) {
 				return false
 			}
 			if !heard {
 				heard, answered = true, true
 				k.hearPart(p, r, peer, &q.Parts[i], a, made)
 			}
-			more = p.holding.Attempt.Of(r) && k.takeOver(a.Part, p, r, &gained)
+			more = p.Holding.Attempt.Of(r) && k.takeOver(a.Part, p, r, &gained)
 			return more
 		})
 	}
@@ -127,8 +128,8 @@ func (k *keeper) hear(r *holding.Round, peer string, q *wire.AcquireRequest, ans
 }
 
 // hearPart takes in an answer for one partition. The caller holds p.mu, and p's attempt is one of the round.
-func (k *keeper) hearPart(p *partition, r *holding.Round, peer string, asked *wire.AskedPartition, a *wire.PartitionReply, made *built) {
-	n, h := k.node, &p.holding
+func (k *keeper) hearPart(p *store.Partition, r *holding.Round, peer string, asked *wire.AskedPartition, a *wire.PartitionReply, made *store.Built) {
+	n, h := k.node, &p.Holding
 	if a.TransferredTo != "" && a.TransferredTo != n.identity {
 		r.Index(a.TransferredTo) // it must be heard, too [AnswerNamesReceiver]
 		h.Attempt.LikelyHolder = a.TransferredTo
@@ -143,20 +144,20 @@ func (k *keeper) hearPart(p *partition, r *holding.Round, peer string, asked *wi
 		if h.Holds {
 			break // it acquires anew: who has just given up had no right to hold, and does not any more [GiftTellsNotHolding]
 		}
-		if whole := p.stagePiece(r.Index(peer), asked.From, a, made); whole != nil {
-			p.adopt(whole, a.Version)
+		if whole := p.StagePiece(r.Index(peer), asked.From, a, made); whole != nil {
+			p.Adopt(whole, a.Version)
 			h.Attempt.Transferred = a.Version
 		}
 		return
 	}
 	h.Attempt.KeepDebts(a.Debts)
 	if !h.Holds {
-		whole := p.stagePiece(r.Index(peer), asked.From, a, made)
+		whole := p.StagePiece(r.Index(peer), asked.From, a, made)
 		if whole == nil {
 			return
 		}
 		if h.Copy.Below(a.Version) {
-			p.adopt(whole, a.Version)
+			p.Adopt(whole, a.Version)
 			h.Attempt.DropOutdone(h.Copy)
 		}
 	}
@@ -170,8 +171,8 @@ func (k *keeper) hearPart(p *partition, r *holding.Round, peer string, asked *wi
 // answers, which hearPart has put in place, or else on an empty one; and counts it. It reports whether there is still
 // something to be charged before: then it is called again, with p.mu unlocked in between. The caller holds p.mu, and p's
 // attempt is one of the round.
-func (k *keeper) takeOver(part uint16, p *partition, r *holding.Round, gained *gains) (more bool) {
-	n, h := k.node, &p.holding
+func (k *keeper) takeOver(part uint16, p *store.Partition, r *holding.Round, gained *gains) (more bool) {
+	n, h := k.node, &p.Holding
 	now := n.now() // under the lock: a sweep after a lapse must not have been past since
 	given := h.Attempt.Transferred != wire.Version{}
 	switch {
@@ -195,13 +196,13 @@ func (k *keeper) takeOver(part uint16, p *partition, r *holding.Round, gained *g
 	}
 	k.previous[part].Store(nil) // it has it no more; takes are not to be passed on to it after this node has given, too
 	n.chargeAll(part, p, now)
-	p.markChanged()
+	p.MarkChanged()
 	return false
 }
 
 // mayStart reports whether everyone has said "not holding" who is not gone, and whoever was counted as gone when the
 // round began still is [StillLostAtStart]. The caller holds p.mu, and p's attempt is one of the round.
-func (k *keeper) mayStart(p *partition, r *holding.Round, now int64) bool {
+func (k *keeper) mayStart(p *store.Partition, r *holding.Round, now int64) bool {
 	n := k.node
-	return r.Complete(p.holding.Attempt, n.membership.Roster(), func(name string) bool { return n.reach.Lost(name, now) })
+	return r.Complete(p.Holding.Attempt, n.membership.Roster(), func(name string) bool { return n.reach.Lost(name, now) })
 }

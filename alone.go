@@ -8,6 +8,7 @@ import (
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/rule"
+	"github.com/peerlimit/peerlimit/internal/store"
 	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
@@ -37,7 +38,7 @@ func (l *Limiter) decideAlone(r *rule.Rule, part uint16, m *wire.Message, owner 
 // decideByShare answers m from this node's bucket of the share that the policy grants it.
 func (n *Node) decideByShare(policy fallback.Policy, r *rule.Rule, part uint16, m *wire.Message) reply {
 	origin, sharing := limit.OriginFallback, 1
-	copied, wasHolder := n.table.hasCopy(part)
+	copied, wasHolder := n.table.HasCopy(part)
 	if copied {
 		origin = limit.OriginStandby
 	}
@@ -58,7 +59,7 @@ func (n *Node) decideByShare(policy fallback.Policy, r *rule.Rule, part uint16, 
 		scaled := r.Scaled(share)
 		ans, spent := n.spendShare(scaled, r, part, m, share, copied)
 		if !spent {
-			if ans, ok := n.table.answer(r, part, m, n.now()); ok {
+			if ans, ok := n.table.Answer(r, part, m, n.now()); ok {
 				return reply{ans, localCanceller{n.table, r, part, n}}
 			}
 			return n.decideByShare(policy, r, part, m) // it holds no more: that was as short as can be
@@ -73,7 +74,7 @@ func (n *Node) decideByShare(policy fallback.Policy, r *rule.Rule, part uint16, 
 // meanwhile. All of that is one step to whoever begins to hold and charges what was noted: what is noted a moment later
 // would be charged later than the first take.
 func (n *Node) spendShare(scaled, r *rule.Rule, part uint16, m *wire.Message, share float64, copied bool) (ans wire.Response, spent bool) {
-	spent = n.table.unlessDeciding(part, n.now(), func(p *partition) {
+	spent = n.table.UnlessDeciding(part, n.now(), func(p *store.Partition) {
 		if copied {
 			n.seedShare(p, scaled, part, rule.BucketKey{Key: m.Key, Limiter: r.ID}, share)
 		}
@@ -87,10 +88,10 @@ func (n *Node) spendShare(scaled, r *rule.Rule, part uint16, m *wire.Message, sh
 
 // seedShare makes the bucket that is about to decide by a share start with that share of what the copy says was taken. The
 // copy is p, which is locked.
-func (n *Node) seedShare(p *partition, scaled *rule.Rule, part uint16, id rule.BucketKey, share float64) {
+func (n *Node) seedShare(p *store.Partition, scaled *rule.Rule, part uint16, id rule.BucketKey, share float64) {
 	now := n.now()
-	if copied, there := p.stateOf(id, now); there {
-		n.alone.insertShare(part, id, scaled.Set, &copied, share, now)
+	if copied, there := p.StateOf(id, now); there {
+		n.alone.InsertShare(part, id, scaled.Set, &copied, share, now)
 	}
 }
 
@@ -99,7 +100,7 @@ func (n *Node) decideShare(scaled, r *rule.Rule, part uint16, m *wire.Message) w
 	if m.Kind != wire.KindPeek && !scaled.Set.Fits(m.Cost) {
 		return wire.Response{Status: wire.StatusDecided, Decision: r.Set.Refusal(m.Cost)}
 	}
-	ans, _ := n.alone.answer(scaled, part, m, n.now())
+	ans, _ := n.alone.Answer(scaled, part, m, n.now())
 	for i, l := range scaled.Set.Limits { // the caller knows its limits by their whole numbers
 		if l == ans.Decision.Limit {
 			ans.Decision.Limit = r.Set.Limits[i]
@@ -116,7 +117,7 @@ func (l *Limiter) rememberDenial(r *rule.Rule, part uint16, key string) {
 	if share > 0 && !math.IsInf(share, 1) {
 		n := l.node
 		scaled := r.Scaled(share)
-		n.alone.exhaust(part, rule.BucketKey{Key: key, Limiter: r.ID}, scaled.Set, n.now())
+		n.alone.Exhaust(part, rule.BucketKey{Key: key, Limiter: r.ID}, scaled.Set, n.now())
 	}
 }
 

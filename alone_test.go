@@ -27,7 +27,7 @@ func TestAPolicyIsAskedOnlyAboutWhatGivesOut(t *testing.T) {
 			require.Equal(t, wire.StatusElsewhere, rep.Status)
 		}
 		require.Zero(t, asked)
-		n.table.lapseAll() // or else it holds, and decides by no share
+		n.table.LapseAll() // or else it holds, and decides by no share
 		n.decideByShare(policy, r, 7, &wire.Message{Kind: wire.KindTake, Key: "k", Cost: 1})
 		require.Positive(t, asked)
 	})

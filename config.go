@@ -18,6 +18,7 @@ import (
 	"github.com/peerlimit/peerlimit/internal/membership"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/secret"
+	"github.com/peerlimit/peerlimit/internal/store"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/peerlimit/peerlimit/transport"
 )
@@ -144,7 +145,7 @@ type Config struct {
 	pieces pieceSizes
 }
 
-// pieceSizes bounds the pieces in which partitions move, in bytes of buckets; 0 stands for AcquireBudget and pieceBudget.
+// pieceSizes bounds the pieces in which partitions move, in bytes of buckets; 0 stands for AcquireBudget and PieceBudget.
 type pieceSizes struct{ answer, replica int }
 
 // settings is a Config that was checked: defaults filled in, addresses parsed.
@@ -174,7 +175,7 @@ func (c Config) resolve() (*settings, error) {
 	if s.Logger == nil {
 		s.Logger = slog.Default()
 	}
-	s.pieces = pieceSizes{cmp.Or(s.pieces.answer, wire.AcquireBudget), cmp.Or(s.pieces.replica, pieceBudget)}
+	s.pieces = pieceSizes{cmp.Or(s.pieces.answer, wire.AcquireBudget), cmp.Or(s.pieces.replica, store.PieceBudget)}
 	return s, nil
 }
 

@@ -42,13 +42,13 @@ func benchmarkFullPartition(b *testing.B) {
 	w.phase("fill", func() {
 		for i := range *fullKeys {
 			id := rule.BucketKey{Key: fmt.Sprintf("user-%08d", i), Limiter: r.ID}
-			holder.table.decide(part, id, &limit.Request{Set: r.Set, Cost: 1}, now())
+			holder.table.Decide(part, id, &limit.Request{Set: r.Set, Cost: 1}, now())
 		}
 	})
 	w.phase("replica", func() { awaitReplica(b, holder, part) })
-	w.phase("sweep", func() { holder.table.sweep(part, now()) })
+	w.phase("sweep", func() { holder.table.Sweep(part, now()) })
 	w.phase("anew", func() {
-		holder.table.repeatReplica(part)
+		holder.table.RepeatReplica(part)
 		awaitReplica(b, holder, part)
 	})
 	w.phase("lapse", func() {
@@ -72,7 +72,7 @@ func benchmarkFullPartition(b *testing.B) {
 	b.ReportMetric(float64(*fullKeys-remembered(b, nodes, part, r, *fullKeys)), "forgotten")
 	w.phase("drained", func() {
 		for _, n := range nodes {
-			n.table.sweep(part, n.now()+int64(2*time.Hour))
+			n.table.Sweep(part, n.now()+int64(2*time.Hour))
 		}
 	})
 }
@@ -80,10 +80,10 @@ func benchmarkFullPartition(b *testing.B) {
 // awaitReplica returns when the standby of a partition has all of it.
 func awaitReplica(b *testing.B, n *Node, part uint16) {
 	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) {
-		p := n.table.lock(part)
-		r := &p.holding.Replication
-		done := p.holding.Holds && r.Standby != "" && !r.NeedsAll() && r.Acked == p.holding.Copy.Seq
-		p.unlock()
+		p := n.table.Lock(part)
+		r := &p.Holding.Replication
+		done := p.Holding.Holds && r.Standby != "" && !r.NeedsAll() && r.Acked == p.Holding.Copy.Seq
+		p.Unlock()
 		if done {
 			return
 		}
@@ -118,9 +118,9 @@ func (w *waits) watch(n *Node) {
 	w.tasks.Go(func() {
 		for !w.over.Load() {
 			began := time.Now()
-			p := n.table.lock(w.part)
+			p := n.table.Lock(w.part)
 			waited := time.Since(began)
-			p.unlock()
+			p.Unlock()
 			w.locks.note(waited)
 			time.Sleep(100 * time.Microsecond)
 		}
@@ -130,7 +130,7 @@ func (w *waits) watch(n *Node) {
 // take takes from a key of another partition that a node holds, and from one of the partition, both on another node.
 func (w *waits) take(from, holder *Node) {
 	other := w.part
-	for other == w.part || !holder.table.holds(other) {
+	for other == w.part || !holder.table.Holds(other) {
 		other = (other + 1) % ring.Partitions
 	}
 	r, err := from.rules.Find(wire.AppendRule(nil, "other", []limit.Limit{perHour(1e9)}))

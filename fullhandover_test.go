@@ -7,6 +7,7 @@ import (
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/rule"
+	"github.com/peerlimit/peerlimit/internal/store"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -20,22 +21,22 @@ import (
 // What has to be charged before a node begins to hold is charged in steps, and each spending once, also when the copy is
 // replaced half-way. As long as the node does not hold, its copy seems to be no newer than it is.
 func TestManyReportsAreChargedInSteps(t *testing.T) {
-	holds.start()
-	defer holds.end()
+	store.Probe.Start()
+	defer store.Probe.End()
 	n := reportNode("self")
 	r, err := n.rules.Find(wire.AppendRule(nil, "api", []limit.Limit{perHour(1e6)}))
 	require.NoError(t, err)
 	const part, reporters, reports, charges = 7, 3, 100, 30
 	p := unlocked(n.table, part)
-	p.holding.Copy = wire.Version{Seq: 5}
-	p.holding.Attempt = &holding.Attempt{}
+	p.Holding.Copy = wire.Version{Seq: 5}
+	p.Holding.Attempt = &holding.Attempt{}
 	for reporter := range reporters {
 		for seq := range reports {
 			q := wire.Debt{Member: fmt.Sprint("other-", reporter), Part: part, Seq: uint64(seq + 1)}
 			for i := range charges {
 				q.Charges = append(q.Charges, wire.Charge{Rule: r.Encoded, Key: fmt.Sprint("key-", (seq*charges+i)%1000), Cost: 1})
 			}
-			p.holding.Attempt.KeepDebts([]wire.Debt{q})
+			p.Holding.Attempt.KeepDebts([]wire.Debt{q})
 		}
 	}
 	for i := range 2000 {
@@ -43,19 +44,19 @@ func TestManyReportsAreChargedInSteps(t *testing.T) {
 	}
 	steps := 0
 	for n.chargeSome(part, p, 0) {
-		holds.released()
+		store.Probe.Released()
 		if steps++; steps == 10 { // another copy has come
-			p.adopt(new(arrival), p.holding.Copy)
+			p.Adopt(new(store.Arrival), p.Holding.Copy)
 		}
 	}
 	require.Greater(t, steps, 50)
-	require.EqualValues(t, 5, p.holding.Copy.Seq)
+	require.EqualValues(t, 5, p.Holding.Copy.Seq)
 	require.EqualValues(t, 2000, n.reporter.count.Load(), "it may have been for nothing")
-	holds.released()
-	p.holding.Hold(wire.Version{Seq: 5})
+	store.Probe.Released()
+	p.Holding.Hold(wire.Version{Seq: 5})
 	n.chargeAll(part, p, 0)
-	holds.released()
-	require.LessOrEqual(t, holds.most(), int64(1000), "charges under one hold of the lock: as many as are in a few reports")
+	store.Probe.Released()
+	require.LessOrEqual(t, store.Probe.Most(), int64(1000), "charges under one hold of the lock: as many as are in a few reports")
 	require.Zero(t, n.reporter.count.Load())
 	for i := range 2000 {
 		want := 1.0
@@ -78,7 +79,7 @@ func TestAPartitionInWorkHoldsUpNoOther(t *testing.T) {
 	part := r.Hash.Partition("busy")
 	answered := make(chan []byte)
 	steps := 0
-	n.table.inSteps(part, func(*partition) (more bool) {
+	n.table.InSteps(part, func(*store.Partition) (more bool) {
 		if steps++; steps == 1 {
 			return true
 		}
@@ -96,7 +97,7 @@ func TestAPartitionInWorkHoldsUpNoOther(t *testing.T) {
 	require.True(t, ans.Decision.Allowed)
 	reply, _ := ask("busy")
 	require.NotEmpty(t, reply, "nothing is being done any more")
-	require.False(t, n.table.isInWork(part))
+	require.False(t, n.table.IsInWork(part))
 }
 
 // fullCluster starts nodes on loopback and fills one partition of the first one's, whose keys then have one token each. It
@@ -106,7 +107,7 @@ func fullCluster(t testing.TB, size, keys int) (nodes []*Node, part uint16, r *r
 		nodes = append(nodes, addTo(t, nodes))
 	}
 	for part = range uint16(ring.Partitions) {
-		if nodes[0].table.holds(part) {
+		if nodes[0].table.Holds(part) {
 			break
 		}
 	}
@@ -114,7 +115,8 @@ func fullCluster(t testing.TB, size, keys int) (nodes []*Node, part uint16, r *r
 	require.NoError(t, err)
 	for i := range keys {
 		id := rule.BucketKey{Key: fmt.Sprintf("user-%08d", i), Limiter: r.ID}
-		require.True(t, allowed(nodes[0].table.decide(part, id, &limit.Request{Set: r.Set, Cost: 1}, nodes[0].now())))
+		d, held := nodes[0].table.Decide(part, id, &limit.Request{Set: r.Set, Cost: 1}, nodes[0].now())
+		require.True(t, held && d.Allowed)
 	}
 	return nodes, part, r
 }
@@ -136,13 +138,13 @@ func addTo(t testing.TB, nodes []*Node) *Node {
 // remembered returns how many keys of a full partition are exhausted at the node that holds it.
 func remembered(t testing.TB, nodes []*Node, part uint16, r *rule.Rule, keys int) (exhausted int) {
 	for _, n := range nodes {
-		if !n.table.holds(part) {
+		if !n.table.Holds(part) {
 			continue
 		}
 		there, err := n.rules.Find(r.Encoded)
 		require.NoError(t, err)
 		for i := range keys {
-			if d, ok := n.table.peek(part, rule.BucketKey{Key: fmt.Sprintf("user-%08d", i), Limiter: there.ID}, there.Set, n.now()); ok && !d.Allowed {
+			if d, ok := n.table.Peek(part, rule.BucketKey{Key: fmt.Sprintf("user-%08d", i), Limiter: there.ID}, there.Set, n.now()); ok && !d.Allowed {
 				exhausted++
 			}
 		}
@@ -158,7 +160,7 @@ func TestAFullPartitionIsHandedOver(t *testing.T) {
 	nodes, part, r := fullCluster(t, 3, keys)
 	for len(nodes) > 1 {
 		for i, n := range nodes {
-			if n.table.holds(part) {
+			if n.table.Holds(part) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				require.NoError(t, n.Leave(ctx))
 				cancel()

@@ -49,14 +49,14 @@ var errUncountable = errors.New("peerlimit: an election that no member has come 
 
 // answerPart answers for one partition; size is about how long the answer is. gave says that this node held until now.
 func (n *Node) answerPart(asked *wire.AskedPartition, round wire.Ballot, budget int) (a wire.PartitionReply, size int, gave bool) {
-	if n.table.holds(asked.Part) {
+	if n.table.Holds(asked.Part) {
 		n.chargeOwn(asked.Part) // so that there is little left of it to do with the lock held
 	}
-	p := n.table.lock(asked.Part)
-	defer p.unlock()
-	h, now := &p.holding, n.now()
+	p := n.table.Lock(asked.Part)
+	defer p.Unlock()
+	h, now := &p.Holding, n.now()
 	held, tried, given := h.Holds, h.Attempt != nil, h.Transfer.To != ""
-	if held && p.decides(now) {
+	if held && p.Decides(now) {
 		n.chargeAll(asked.Part, p, now)
 	}
 	a = h.Answer(round, n.reach.IsFull(now))
@@ -72,7 +72,7 @@ func (n *Node) answerPart(asked *wire.AskedPartition, round wire.Ballot, budget 
 		size += more
 	}
 	if a.Kind == wire.ReplyTransferred || a.Kind == wire.ReplyNotHolding && asked.Have.Below(a.Version) {
-		size += p.addCopy(&a, asked.From, n.rules, budget, now)
+		size += p.AddCopy(&a, asked.From, n.rules, budget, now)
 	}
 	return a, size, gave
 }

@@ -16,7 +16,7 @@ import (
 func init() {
 	inspect.FullDeciders = func(node any) [64]uint64 { return fullDeciders(node.(*Node)) }
 	inspect.HasCopy = func(node any, partition uint16) bool {
-		copied, _ := node.(*Node).table.hasCopy(partition)
+		copied, _ := node.(*Node).table.HasCopy(partition)
 		return copied
 	}
 	inspect.Levels = func(node any, partition uint16, later time.Duration) (wire.Version, map[string][]float64) {
@@ -32,7 +32,7 @@ func fullDeciders(n *Node) (bitmap [64]uint64) {
 	if n.closed.Load() || !n.reach.IsFull(n.now()) {
 		return bitmap
 	}
-	return n.table.heldBits()
+	return n.table.HeldBits()
 }
 
 // acquiring is inspect.Acquiring.
@@ -43,7 +43,7 @@ func acquiring(n *Node) string {
 		n.identity, n.reach.IsFull(now), n.membership.Roster().Names, route.ring.Members(), n.reach.LostNames(now))
 	shown := 0
 	for part := range uint16(ring.Partitions) {
-		if route.owner(part) != nil || n.table.holds(part) || shown == 2 {
+		if route.owner(part) != nil || n.table.Holds(part) || shown == 2 {
 			continue
 		}
 		shown++
@@ -55,7 +55,7 @@ func acquiring(n *Node) string {
 // levelsAt is inspect.Levels.
 func levelsAt(n *Node, partition uint16, later time.Duration) (wire.Version, map[string][]float64) {
 	all := make(map[string][]float64)
-	version := n.table.visit(partition, n.rules, n.now()+int64(later), func(image wire.Image) {
+	version := n.table.Visit(partition, n.rules, n.now()+int64(later), func(image wire.Image) {
 		all[image.Limiter+"\x00"+image.Key] = image.Levels
 	})
 	return version, all

@@ -6,6 +6,7 @@ import (
 	"github.com/peerlimit/peerlimit/internal/holding"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/signal"
+	"github.com/peerlimit/peerlimit/internal/store"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"log/slog"
 	"math/rand/v2"
@@ -140,12 +141,12 @@ func (k *keeper) wanted(now int64) (parts []uint16, again time.Duration) {
 	route, leaving := k.node.route.Load(), k.leaving.Load()
 	for part := range uint16(ring.Partitions) {
 		owner := route.owner(part) == nil && !leaving
-		if t := k.node.table; !t.isRefused(part) && (!owner || t.holds(part)) {
+		if t := k.node.table; !t.IsChallenged(part) && (!owner || t.Holds(part)) {
 			continue // as most are, most of the time: no need to lock them
 		}
-		p := k.node.table.lock(part)
-		want := k.wants(&p.holding, owner)
-		p.unlock()
+		p := k.node.table.Lock(part)
+		want := k.wants(&p.Holding, owner)
+		p.Unlock()
 		switch wait := k.notBefore[part].Load() - now; {
 		case !want:
 		case wait > 0:
@@ -182,8 +183,8 @@ func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
 	var gained gains                   // of what nobody has to be asked about
 	for _, part := range parts {
 		began := false
-		n.table.inSteps(part, func(p *partition) (more bool) {
-			h := &p.holding
+		n.table.InSteps(part, func(p *store.Partition) (more bool) {
+			h := &p.Holding
 			if !began {
 				if !k.wants(h, route.owner(part) == nil && !k.leaving.Load()) || !h.Promised.Below(r.Ballot) {
 					return false
@@ -245,8 +246,8 @@ func (k *keeper) review(now int64) {
 func (k *keeper) reviewParts(r *holding.Round, changed []int, route *route) (open []uint16) {
 	var gained gains
 	for _, part := range r.Parts {
-		k.node.table.inSteps(part, func(p *partition) (more bool) {
-			h := &p.holding
+		k.node.table.InSteps(part, func(p *store.Partition) (more bool) {
+			h := &p.Holding
 			a := h.Attempt
 			if !a.Of(r) {
 				return false
@@ -305,7 +306,7 @@ func (k *keeper) report(g *gains) {
 // there it is who would own without it.
 func (k *keeper) notePrevious(old, next *ring.Ring) {
 	self := k.node.identity
-	if joining := len(old.Members()) <= 1 && !k.node.table.holdsAny(); joining {
+	if joining := len(old.Members()) <= 1 && !k.node.table.HoldsAny(); joining {
 		old = next.Without(self)
 	}
 	names := old.Members()
@@ -344,9 +345,9 @@ func (k *keeper) postpone(part uint16) {
 
 // describe says what keeps this node from holding a partition, for people.
 func (k *keeper) describe(part uint16, now int64) string {
-	p := k.node.table.lock(part)
-	defer p.unlock()
-	h := &p.holding
+	p := k.node.table.Lock(part)
+	defer p.Unlock()
+	h := &p.Holding
 	var b strings.Builder
 	fmt.Fprintf(&b, "promised %v, transferred %v, ", h.Promised, h.Transfer)
 	a := h.Attempt

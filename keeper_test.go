@@ -23,11 +23,11 @@ func TestARoundDoesNotAskTheNodeItself(t *testing.T) {
 		nodes := startNodes(t, network, nil, 3)
 		n := nodes[0]
 		for part := range uint16(ring.Partitions) {
-			if n.table.holds(part) {
-				p := n.table.lock(part)
-				p.holding.Lapse()
+			if n.table.Holds(part) {
+				p := n.table.Lock(part)
+				p.Holding.Lapse()
 				n.keeper.previous[part].Store(&n.identity)
-				p.unlock()
+				p.Unlock()
 			}
 		}
 		n.keeper.wake()

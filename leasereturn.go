@@ -9,7 +9,7 @@ import (
 // used, which is the safe side.
 func (n *Node) giveBack(k *hotKey, r *rule.Rule, returned []wire.LeaseReturn) {
 	id := rule.BucketKey{Key: k.Key, Limiter: r.ID}
-	if n.table.giveBack(k.part, id, returned, n.now()) {
+	if n.table.ReturnLeases(k.part, id, returned, n.now()) {
 		return
 	}
 	owner := n.route.Load().owner(k.part)

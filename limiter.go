@@ -11,6 +11,7 @@ import (
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/rule"
+	"github.com/peerlimit/peerlimit/internal/store"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/peerlimit/peerlimit/transport"
 )
@@ -54,7 +55,7 @@ func (l *Limiter) Take(ctx context.Context, key string, cost float64) (Decision,
 	}
 	n := l.node
 	part, id, now := r.Hash.Partition(key), rule.BucketKey{Key: key, Limiter: r.ID}, n.now()
-	d, ok := n.table.decide(part, id, &limit.Request{Set: r.Set, Cost: cost}, now)
+	d, ok := n.table.Decide(part, id, &limit.Request{Set: r.Set, Cost: cost}, now)
 	if !ok {
 		ok = n.hot.take(id, r.Set, cost, now, &d)
 	}
@@ -258,13 +259,13 @@ func (l *Limiter) send(ctx context.Context, r *rule.Rule, m *wire.Message) (repl
 	part := r.Hash.Partition(m.Key)
 	switch m.Kind {
 	case wire.KindReset:
-		n.alone.reset(part, rule.BucketKey{Key: m.Key, Limiter: r.ID}, n.now())
+		n.alone.Reset(part, rule.BucketKey{Key: m.Key, Limiter: r.ID}, n.now())
 		defer n.hot.forget(rule.BucketKey{Key: m.Key, Limiter: r.ID})
 	case wire.KindRefund:
 		defer n.hot.forget(rule.BucketKey{Key: m.Key, Limiter: r.ID})
 	}
 	now := n.now()
-	if ans, ok := n.table.answer(r, part, m, now); ok {
+	if ans, ok := n.table.Answer(r, part, m, now); ok {
 		l.answered(m, &ans)
 		return reply{ans, localCanceller{n.table, r, part, n}}, nil
 	}
@@ -323,13 +324,13 @@ func (l *Limiter) ask(ctx context.Context, r *rule.Rule, part uint16, m *wire.Me
 
 // localCanceller takes back a reservation that a table of this node made.
 type localCanceller struct {
-	table *table
+	table *store.Table
 	rule  *rule.Rule
 	part  uint16
 	node  *Node
 }
 
-func (c localCanceller) cancel(m wire.Message) { c.table.answer(c.rule, c.part, &m, c.node.now()) }
+func (c localCanceller) cancel(m wire.Message) { c.table.Answer(c.rule, c.part, &m, c.node.now()) }
 
 // remoteCanceller takes back a reservation that another node made: by one message, sent at most once.
 type remoteCanceller struct {

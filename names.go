@@ -25,8 +25,8 @@ func (n *Node) forgetNames(ctx context.Context) {
 			return
 		case <-ticker.C:
 			n.rules.ForgetNames(func(mark func(rule.LimiterID)) {
-				n.table.markNames(mark)
-				n.alone.markNames(mark)
+				n.table.MarkNames(mark)
+				n.alone.MarkNames(mark)
 			})
 		}
 	}

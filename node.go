@@ -18,6 +18,7 @@ import (
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/seldom"
+	"github.com/peerlimit/peerlimit/internal/store"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/peerlimit/peerlimit/transport"
 )
@@ -30,9 +31,9 @@ type Node struct {
 	began    time.Time // the monotonic clock counts from here
 	closed   atomic.Bool
 
-	table    *table   // copies of partitions; where this node holds, it decides by them for the cluster
-	alone    *table   // buckets for deciding alone
-	hot      *hotKeys // of other holders; nil when leases and remembered denials are both off
+	table    *store.Table // copies of partitions; where this node holds, it decides by them for the cluster
+	alone    *store.Table // buckets for deciding alone
+	hot      *hotKeys     // of other holders; nil when leases and remembered denials are both off
 	rules    *rule.Rules
 	counters counters
 	events   *events
@@ -92,15 +93,15 @@ func Start(cfg Config) (*Node, error) {
 	}
 	n := &Node{
 		settings: s, identity: s.identity, log: s.Logger.With(slog.String("node", s.identity)), began: time.Now(),
-		alone: newTable(tableConfig{maxKeys: s.MaxKeys}), rules: rule.New(),
+		alone: store.New(store.Config{MaxKeys: s.MaxKeys}), rules: rule.New(),
 		limiters: make(map[string]*Limiter), peers: make(map[string]*peer), members: make(map[string]Member),
 		changed: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 	n.refusedRequests, n.refusedConnections = seldom.New(n.log), seldom.New(n.log)
 	n.counts = func(name string) bool { return n.membership.Roster().Has(name) }
 	n.reach = quorum.New(s.identity, n.lapse)
-	n.table = newTable(tableConfig{
-		maxKeys: s.MaxKeys, fullUntil: &n.reach.FullUntil, replicates: s.ReplicaInterval > 0, longestTurn: s.MaxWait, piece: s.pieces.replica,
+	n.table = store.New(store.Config{
+		MaxKeys: s.MaxKeys, FullUntil: &n.reach.FullUntil, Replicates: s.ReplicaInterval > 0, LongestTurn: s.MaxWait, Piece: s.pieces.replica,
 	})
 	n.hot = newHotKeys(!s.NoLeases, !s.NoDenialCache)
 	n.keeper, n.replicator, n.reporter = newKeeper(n), newReplicator(n), newReporter(s.identity)
@@ -135,15 +136,15 @@ func (n *Node) startGoroutines() {
 	if n.hot != nil {
 		n.running.Go(func() { n.hot.run(ctx, n.now, n.giveBack) })
 	}
-	for _, t := range []*table{n.table, n.alone} {
-		n.running.Go(func() { t.sweepForever(n.stop, n.now) })
+	for _, t := range []*store.Table{n.table, n.alone} {
+		n.running.Go(func() { t.SweepForever(n.stop, n.now) })
 	}
 }
 
 // lapse ends all that needs fresh evidence. reach calls it before evidence can count again, so that no take is decided
 // with new evidence and an old holding.
 func (n *Node) lapse() {
-	ended := n.table.lapseAll()
+	ended := n.table.LapseAll()
 	if ended > 0 {
 		n.counters.quorumLosses.Add(1)
 		n.quorumLost.Store(true)
@@ -311,7 +312,7 @@ func (n *Node) readiness() (ready readiness) {
 func (n *Node) acquiring(r *route) (missing, surplus int) {
 	full := n.reach.IsFull(n.now())
 	for part := range uint16(ring.Partitions) {
-		switch mine, holds := r.owner(part) == nil, n.table.holds(part); {
+		switch mine, holds := r.owner(part) == nil, n.table.Holds(part); {
 		case mine && !(full && holds):
 			missing++
 		case !mine && holds:
@@ -348,13 +349,13 @@ func (n *Node) Stats() Stats {
 	view := n.membership.View()
 	c := &n.counters
 	malformed, unauthenticated := n.membership.Refused()
-	held := n.table.counts()
+	held := n.table.Counts()
 	s := Stats{
 		Members: len(r.peers), Known: view.Divisor, Reachable: view.Reachable,
 		RingChanges: c.ringChanges.Load(),
 		ReplicaLag:  n.replicator.lag(n.now()),
 		HasQuorum:   n.reach.IsFull(n.now()), QuorumLosses: c.quorumLosses.Load(), Degraded: c.degraded.Load(),
-		MaxKeys: n.settings.MaxKeys, Keys: held.keys, DegradedKeys: n.alone.counts().keys, Evicted: held.evicted,
+		MaxKeys: n.settings.MaxKeys, Keys: held.Keys, DegradedKeys: n.alone.Counts().Keys, Evicted: held.Evicted,
 		Served: c.served.Load(), PassedOn: c.passedOn.Load(),
 		Refused:         c.refused.Load() + malformed,
 		Unauthenticated: c.strangers.Load() + unauthenticated,
@@ -365,8 +366,8 @@ func (n *Node) Stats() Stats {
 	}
 	n.countPartitions(&s, r)
 	n.countLinks(&s, r)
-	s.LeasesGranted, s.LeasesExpired = held.leasesGranted, held.leasesExpired
-	s.TokensLeased, s.TokensUsed, s.TokensReturned = held.tokensLeased, held.tokensUsed, held.tokensReturned
+	s.LeasesGranted, s.LeasesExpired = held.LeasesGranted, held.LeasesExpired
+	s.TokensLeased, s.TokensUsed, s.TokensReturned = held.TokensLeased, held.TokensUsed, held.TokensReturned
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for name, l := range n.limiters {
@@ -382,7 +383,7 @@ func (n *Node) countPartitions(s *Stats, r *route) {
 		if r.owner(part) == nil {
 			s.PartitionsOwned++
 		}
-		if full && n.table.holds(part) {
+		if full && n.table.Holds(part) {
 			s.PartitionsHeld++
 		}
 	}
@@ -516,7 +517,7 @@ func (n *Node) reroute(view *membership.View) {
 	}
 	n.route.Store(next)
 	if !n.settings.NoLeases {
-		n.table.lendTo(len(names))
+		n.table.LendTo(len(names))
 	}
 	if sameOwners {
 		return
@@ -646,7 +647,7 @@ func leaveError(cause, announced error, held, kept int) error {
 // notHandedOver returns how many partitions this node still holds, and how many copies it keeps that nobody has said are
 // safe elsewhere.
 func (n *Node) notHandedOver(ctx context.Context) (held, kept int) {
-	held = n.table.heldCount()
+	held = n.table.HeldCount()
 	return held, n.settleCopies(ctx)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/signal"
+	"github.com/peerlimit/peerlimit/internal/store"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"log/slog"
 	"sync"
@@ -72,7 +73,7 @@ func newReplicator(n *Node) *replicator {
 		wakeUp: signal.New(), standbys: make(map[string]*standbyState),
 	}
 	r.survey.Store(true)
-	r.shipments.New = func() any { return newShipment() }
+	r.shipments.New = func() any { return store.NewShipment() }
 	return r
 }
 
@@ -112,7 +113,7 @@ func (r *replicator) run(ctx context.Context) {
 type standbys struct {
 	route *route
 	self  string
-	table *table
+	table *store.Table
 	off   bool // replication is
 
 	// grace says that the ring is so new that an owner it names, another node, may not have had the time to acquire.
@@ -137,7 +138,7 @@ func (h *standbys) of(part uint16) string {
 	if !h.inGrace(part) {
 		return standby
 	}
-	if last := h.table.standbySoFar(part); last != "" && h.route.ring.Contains(last) {
+	if last := h.table.StandbySoFar(part); last != "" && h.route.ring.Contains(last) {
 		return last
 	}
 	return standby
@@ -161,13 +162,13 @@ func (r *replicator) step(ctx context.Context) {
 		r.lookAtStandbys(standbys)
 	}
 	work := make(map[string][]uint16)
-	n.table.takeChanged(func(part uint16) {
+	n.table.EachChanged(func(part uint16) {
 		standby := standbys.of(part)
 		switch {
 		case standby == "":
-			n.table.nobodyToSendTo(part)
-		case standbys.inGrace(part) && n.table.standbySoFar(part) != standby:
-			n.table.markChanged(part)
+			n.table.NobodyToSendTo(part)
+		case standbys.inGrace(part) && n.table.StandbySoFar(part) != standby:
+			n.table.MarkChanged(part)
 		default:
 			work[standby] = append(work[standby], part)
 		}
@@ -178,8 +179,8 @@ func (r *replicator) step(ctx context.Context) {
 			continue
 		}
 		for _, part := range parts {
-			n.table.boundChanges(part)
-			n.table.markChanged(part)
+			n.table.BoundChanges(part)
+			n.table.MarkChanged(part)
 		}
 	}
 }
@@ -188,14 +189,14 @@ func (r *replicator) step(ctx context.Context) {
 func (r *replicator) lookAtStandbys(standbys *standbys) {
 	t := r.node.table
 	for part := range uint16(ring.Partitions) {
-		if !t.holds(part) {
+		if !t.Holds(part) {
 			continue
 		}
 		switch standby := standbys.of(part); {
 		case standby == "":
-			t.nobodyToSendTo(part)
-		case t.lacks(part, standby):
-			t.markChanged(part)
+			t.NobodyToSendTo(part)
+		case t.Lacks(part, standby):
+			t.MarkChanged(part)
 		}
 	}
 }
@@ -278,29 +279,29 @@ func (r *replicator) tries(standby string) int {
 func (r *replicator) send(ctx context.Context, standby string, parts []uint16) {
 	began, changed := r.node.now(), 0
 	defer func() { r.release(standby, began, changed) }()
-	s := r.shipments.Get().(*shipment)
+	s := r.shipments.Get().(*store.Shipment)
 	defer r.shipments.Put(s)
-	var rest *transfer
+	var rest *store.Whole
 	for len(parts) > 0 || rest != nil {
-		s.reset()
+		s.Reset()
 		parts, rest = r.fill(s, standby, parts, rest)
-		changed += s.changed
-		if !s.empty() && !r.deliver(ctx, standby, s) {
+		changed += s.Changed
+		if !s.Empty() && !r.deliver(ctx, standby, s) {
 			break
 		}
 	}
 	for _, part := range parts { // another message will have them
-		r.node.table.markChanged(part)
+		r.node.table.MarkChanged(part)
 	}
-	s.reset()
+	s.Reset()
 }
 
 // fill fills a shipment with a piece of what is under way, if something is, or else with what fits of some partitions. It
 // returns what remains.
-func (r *replicator) fill(s *shipment, standby string, parts []uint16, rest *transfer) ([]uint16, *transfer) {
+func (r *replicator) fill(s *store.Shipment, standby string, parts []uint16, rest *store.Whole) ([]uint16, *store.Whole) {
 	n := r.node
 	if rest != nil {
-		if !n.table.packNext(s, rest, standby, n.rules, n.now()) {
+		if !n.table.PackNext(s, rest, standby, n.rules, n.now()) {
 			rest = nil
 		}
 		return parts, rest
@@ -308,18 +309,18 @@ func (r *replicator) fill(s *shipment, standby string, parts []uint16, rest *tra
 	standbys := r.standbysOn(n.route.Load())
 	for len(parts) > 0 {
 		if standbys.of(parts[0]) != standby { // no longer
-			n.table.markChanged(parts[0])
+			n.table.MarkChanged(parts[0])
 			parts = parts[1:]
 			continue
 		}
-		result, first := n.table.pack(s, parts[0], standby, n.rules, n.now())
-		if result == packedLater {
+		result, first := n.table.Pack(s, parts[0], standby, n.rules, n.now())
+		if result == store.PackedLater {
 			break
 		}
 		switch {
 		case first != nil:
 			return parts[1:], first
-		case result == packedSome: // the others come first
+		case result == store.PackedSome: // the others come first
 			return append(parts[1:], parts[0]), nil
 		}
 		parts = parts[1:]
@@ -328,7 +329,7 @@ func (r *replicator) fill(s *shipment, standby string, parts []uint16, rest *tra
 }
 
 // deliver sends a shipment and works in the answer. It reports whether there was one.
-func (r *replicator) deliver(ctx context.Context, standby string, s *shipment) bool {
+func (r *replicator) deliver(ctx context.Context, standby string, s *store.Shipment) bool {
 	n := r.node
 	answer, err := n.askReplica(ctx, standby, s, r.tries(standby))
 	r.answered(standby, err == nil)
@@ -337,8 +338,8 @@ func (r *replicator) deliver(ctx context.Context, standby string, s *shipment) b
 	}
 	now, route := n.now(), n.route.Load()
 	anyRefused, anyYielded := false, false
-	for i := range s.request.Parts {
-		part := s.request.Parts[i].Part
+	for i := range s.Request.Parts {
+		part := s.Request.Parts[i].Part
 		ack := wire.ReplicaAck{Part: part}
 		if err == nil {
 			ack = answer.Parts[i]
@@ -350,7 +351,7 @@ func (r *replicator) deliver(ctx context.Context, standby string, s *shipment) b
 			n.keeper.postpone(part) // the standby is acquiring itself: its question is on the way, and this node will give
 		}
 		owner := route.owner(part)
-		refused, yielded := n.table.delivered(s, i, standby, ack, owner != nil && owner.Name == standby, now)
+		refused, yielded := n.table.Delivered(s, i, standby, ack, owner != nil && owner.Name == standby, now)
 		anyRefused, anyYielded = anyRefused || refused, anyYielded || yielded
 	}
 	if anyRefused {
@@ -364,9 +365,9 @@ func (r *replicator) deliver(ctx context.Context, standby string, s *shipment) b
 }
 
 // askReplica sends a shipment and returns an answer that has an ack for each of its parts.
-func (n *Node) askReplica(ctx context.Context, standby string, s *shipment, try int) (*wire.ReplicaResponse, error) {
-	s.message = wire.AppendReplicaRequest(s.message[:0], &s.request)
-	response, err := n.tell(ctx, standby, s.message, replicaTimeout, try)
+func (n *Node) askReplica(ctx context.Context, standby string, s *store.Shipment, try int) (*wire.ReplicaResponse, error) {
+	s.Message = wire.AppendReplicaRequest(s.Message[:0], &s.Request)
+	response, err := n.tell(ctx, standby, s.Message, replicaTimeout, try)
 	if err != nil {
 		return nil, err
 	}
@@ -374,11 +375,11 @@ func (n *Node) askReplica(ctx context.Context, standby string, s *shipment, try 
 	if err != nil {
 		return nil, err
 	}
-	if len(ans.Parts) != len(s.request.Parts) {
+	if len(ans.Parts) != len(s.Request.Parts) {
 		return nil, wire.ErrMalformed
 	}
 	for i := range ans.Parts {
-		if ans.Parts[i].Part != s.request.Parts[i].Part {
+		if ans.Parts[i].Part != s.Request.Parts[i].Part {
 			return nil, wire.ErrMalformed
 		}
 	}

@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"context"
+	"github.com/peerlimit/peerlimit/internal/store"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"slices"
 )
@@ -22,7 +23,7 @@ func (n *Node) replicaLater(from string, request []byte) func(context.Context) [
 			return n.refuse(nil, from, err)
 		}
 		kept := slices.ContainsFunc(m.Parts, func(p wire.ReplicaPart) bool { return p.Full }) // as pieces, see arriving
-		if !kept && cap(m.Message) <= 2*shipmentBudget {
+		if !kept && cap(m.Message) <= 2*store.ShipmentBudget {
 			n.replicaMemories.Put(m)
 		}
 		return response
@@ -50,7 +51,7 @@ func (n *Node) onReplica(q *wire.ReplicaRequest) *wire.ReplicaResponse {
 			continue // whoever held by that version would be outbid by nobody: it is to acquire by another
 		}
 		now := n.now()
-		ack, over := n.table.takeReplica(part, n.reach.IsFull(now), n.rules, now)
+		ack, over := n.table.AcceptReplica(part, n.reach.IsFull(now), n.rules, now)
 		ans.Parts = append(ans.Parts, ack)
 		ended = ended || over
 	}

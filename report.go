@@ -5,6 +5,7 @@ import (
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/signal"
+	"github.com/peerlimit/peerlimit/internal/store"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"math"
 	"strings"
@@ -261,7 +262,7 @@ func (n *Node) deliverReports(ctx context.Context) {
 	byOwner := make(map[string][]uint16)
 	for _, part := range n.reporter.waiting() {
 		switch owner := route.owner(part); {
-		case n.table.holds(part):
+		case n.table.Holds(part):
 			n.chargeOwn(part)
 		case owner != nil:
 			byOwner[owner.Name] = append(byOwner[owner.Name], part)
@@ -306,13 +307,13 @@ func (n *Node) deliver(ctx context.Context, owner string, part uint16) bool {
 // onReport charges a report, if this node decides about the partition.
 func (n *Node) onReport(q *wire.Debt) wire.Response {
 	n.reach.Check(n.now())
-	p := n.table.lock(q.Part)
-	defer p.unlock()
+	p := n.table.Lock(q.Part)
+	defer p.Unlock()
 	now := n.now()
-	if !p.decides(now) {
+	if !p.Decides(now) {
 		return wire.Response{Status: wire.StatusElsewhere}
 	}
-	p.charge(q, n.rules, n.counts, now)
+	p.Charge(q, n.rules, n.counts, now)
 	return wire.Response{Status: wire.StatusDone}
 }
 
@@ -321,9 +322,9 @@ func (n *Node) chargeOwn(part uint16) {
 	if n.reporter.count.Load() == 0 {
 		return // most of the time, at most nodes
 	}
-	n.table.inSteps(part, func(p *partition) (more bool) {
+	n.table.InSteps(part, func(p *store.Partition) (more bool) {
 		now := n.now()
-		if !p.decides(now) {
+		if !p.Decides(now) {
 			return false
 		}
 		if more = n.chargeSome(part, p, now); !more {
@@ -336,40 +337,40 @@ func (n *Node) chargeOwn(part uint16) {
 // chargeSome charges some of what is to be charged before this node begins to hold, and reports whether there is more. What
 // it charges is in the copy, as its marks say; should the attempt come to nothing it is charged again wherever it has to
 // be, because nobody is told. The caller holds p.mu.
-func (n *Node) chargeSome(part uint16, p *partition, now int64) (more bool) {
+func (n *Node) chargeSome(part uint16, p *store.Partition, now int64) (more bool) {
 	charges := 0
 	fits := func(q *wire.Debt) bool {
 		charges += len(q.Charges)
-		return charges == len(q.Charges) || charges <= stepCharges
+		return charges == len(q.Charges) || charges <= store.StepCharges
 	}
-	if a := p.holding.Attempt; a != nil {
+	if a := p.Holding.Attempt; a != nil {
 		for ; a.Charged < len(a.Debts); a.Charged++ {
 			q := &a.Debts[a.Charged]
 			if !fits(q) {
 				return true
 			}
-			p.charge(q, n.rules, n.counts, now)
+			p.Charge(q, n.rules, n.counts, now)
 		}
 	}
 	own, _ := n.reporter.reports(part, math.MaxInt)
 	for i := range own {
-		if own[i].Seq <= p.holding.DebtMarks[n.identity] {
+		if own[i].Seq <= p.Holding.DebtMarks[n.identity] {
 			continue
 		}
 		if !fits(&own[i]) {
 			return true
 		}
-		p.charge(&own[i], n.rules, n.counts, now)
+		p.Charge(&own[i], n.rules, n.counts, now)
 	}
 	return false
 }
 
 // chargeAll charges what this node itself has spent, what little of it chargeSome has left, to a partition that it holds,
 // and forgets it. The caller holds p.mu: nothing is decided before.
-func (n *Node) chargeAll(part uint16, p *partition, now int64) {
+func (n *Node) chargeAll(part uint16, p *store.Partition, now int64) {
 	own, _ := n.reporter.reports(part, math.MaxInt)
 	for i := range own {
-		p.charge(&own[i], n.rules, n.counts, now)
+		p.Charge(&own[i], n.rules, n.counts, now)
 		n.reporter.confirmed(part, own[i].Seq)
 	}
 }
@@ -383,7 +384,7 @@ type shareCanceller struct {
 
 func (c shareCanceller) cancel(m wire.Message) {
 	n := c.node
-	if exact, _ := c.table.cancel(c.part, rule.BucketKey{Key: m.Key, Limiter: c.rule.ID}, *m.Undo, n.now()); exact {
+	if exact, _ := c.table.Cancel(c.part, rule.BucketKey{Key: m.Key, Limiter: c.rule.ID}, *m.Undo, n.now()); exact {
 		n.reporter.takeBack(c.part, c.rule, m.Key, c.cost)
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/rule"
+	"github.com/peerlimit/peerlimit/internal/store"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -16,16 +17,16 @@ import (
 // reportNode is as much of a node as charging needs: it holds everything and its clock is never read.
 func reportNode(known ...string) *Node {
 	return &Node{
-		identity: "self", table: newTable(tableConfig{maxKeys: 1 << 20}), rules: rule.New(), reporter: newReporter("self"),
+		identity: "self", table: store.New(store.Config{MaxKeys: 1 << 20}), rules: rule.New(), reporter: newReporter("self"),
 		counts: func(name string) bool { return slices.Contains(known, name) },
 	}
 }
 
 func (n *Node) levelOf(part uint16, r *rule.Rule, key string) float64 {
 	id := rule.BucketKey{Key: key, Limiter: r.ID}
-	p := n.table.lock(part)
-	defer p.unlock()
-	if state, there := p.stateOf(id, 0); there {
+	p := n.table.Lock(part)
+	defer p.Unlock()
+	if state, there := p.StateOf(id, 0); there {
 		return state.Level(0)
 	}
 	return 0
@@ -57,7 +58,7 @@ func TestReportsAreChargedOnce(t *testing.T) {
 				if q, _, ok := from.next(part); ok {
 					sent = append(sent, q)
 					if rapid.Bool().Draw(t, "arrives") {
-						p.charge(&q, n.rules, n.counts, 0)
+						p.Charge(&q, n.rules, n.counts, 0)
 						if rapid.Bool().Draw(t, "is answered") {
 							from.confirmed(part, q.Seq)
 						}
@@ -67,13 +68,13 @@ func TestReportsAreChargedOnce(t *testing.T) {
 				if len(sent) > 0 {
 					q := rapid.SampledFrom(sent).Draw(t, "late")
 					if first, _, ok := from.next(part); !ok || q.Seq <= first.Seq {
-						p.charge(&q, n.rules, n.counts, 0)
+						p.Charge(&q, n.rules, n.counts, 0)
 					}
 				}
 			}
 		}
 		for q, _, ok := from.next(part); ok; q, _, ok = from.next(part) {
-			p.charge(&q, n.rules, n.counts, 0)
+			p.Charge(&q, n.rules, n.counts, 0)
 			from.confirmed(part, q.Seq)
 		}
 		for key, sum := range spent {
@@ -154,8 +155,8 @@ func TestAnswersCarryReports(t *testing.T) {
 }
 
 // unlocked returns a partition of a table that only the test uses.
-func unlocked(t *table, part uint16) *partition {
-	p := t.lock(part)
-	p.unlock()
+func unlocked(t *store.Table, part uint16) *store.Partition {
+	p := t.Lock(part)
+	p.Unlock()
 	return p
 }

@@ -57,7 +57,7 @@ func (n *Node) seek(ctx context.Context, r *rule.Rule, part uint16, m *wire.Mess
 	defer timer.Stop()
 	for {
 		changed := n.keeper.changed() // before looking
-		if ans, ok := n.table.answer(r, part, m, n.now()); ok {
+		if ans, ok := n.table.Answer(r, part, m, n.now()); ok {
 			return reply{ans, localCanceller{n.table, r, part, n}}, nil
 		}
 		where := n.nextHop(part, from)
@@ -121,13 +121,13 @@ type prospect struct {
 func (n *Node) nextHop(part uint16, from string) prospect {
 	route, full := n.route.Load(), n.reach.IsFull(n.now())
 	owner := route.owner(part)
-	c := n.table.clues(part)
-	guesses := [...]string{c.likelyHolder, c.transferredTo, "", n.keeper.previousOwner(part), c.holder, c.promisedTo}
+	c := n.table.Clues(part)
+	guesses := [...]string{c.LikelyHolder, c.TransferredTo, "", n.keeper.previousOwner(part), c.Holder, c.PromisedTo}
 	if owner != nil {
 		guesses[2] = owner.Name
 	}
-	s := prospect{coming: c.acquiring || owner == nil}
-	if full || !c.lapsed {
+	s := prospect{coming: c.Acquiring || owner == nil}
+	if full || !c.Lapsed {
 		for _, name := range guesses {
 			if name != "" && name != from && route.others[name] != nil {
 				s.next = route.others[name]

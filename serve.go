@@ -28,10 +28,10 @@ func (n *Node) handle(from string, request, response []byte) (reply []byte, late
 		}
 	}
 	part := r.Hash.Partition(m.Key)
-	if n.table.isInWork(part) { // what comes after this on the connection is not to wait
+	if n.table.IsInWork(part) { // what comes after this on the connection is not to wait
 		return nil, n.answerLater(from, r, part, m)
 	}
-	if ans, ok := n.table.answer(r, part, &m, n.now()); ok {
+	if ans, ok := n.table.Answer(r, part, &m, n.now()); ok {
 		n.counters.served.Add(1)
 		return wire.AppendResponse(response, &ans), nil
 	}
@@ -43,7 +43,7 @@ func (n *Node) handle(from string, request, response []byte) (reply []byte, late
 func (n *Node) answerLater(from string, r *rule.Rule, part uint16, m wire.Message) func(context.Context) []byte {
 	m.Rule, m.Key = r.Encoded, strings.Clone(m.Key) // the request's buffer is reused
 	return func(ctx context.Context) []byte {
-		if ans, ok := n.table.answer(r, part, &m, n.now()); ok {
+		if ans, ok := n.table.Answer(r, part, &m, n.now()); ok {
 			n.counters.served.Add(1)
 			return wire.AppendResponse(nil, &ans)
 		}
@@ -68,7 +68,7 @@ func (n *Node) answerElsewhere(ctx context.Context, from string, r *rule.Rule, p
 	case err == nil:
 		return rep.Response
 	case errors.Is(err, errNoEvidence):
-		if copied, _ := n.table.hasCopy(part); copied {
+		if copied, _ := n.table.HasCopy(part); copied {
 			ans := n.decideByShare(n.settings.Fallback, r, part, m).Response
 			ans.Undo = nil // a cancellation would go to the holder; what a share has granted others stays spent
 			return ans

@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"context"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/store"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"slices"
 	"sync"
@@ -35,9 +36,9 @@ func (n *Node) tidyCopies(ctx context.Context) {
 		now, route := n.now(), n.route.Load()
 		standbys := n.replicator.standbysOn(route)
 		for part := range uint16(ring.Partitions) {
-			n.table.dropArrived(part, now)
-			if n.table.holds(part) && route.owner(part) != nil && !standbys.inGrace(part) {
-				n.table.repeatReplica(part)
+			n.table.DropArrived(part, now)
+			if n.table.Holds(part) && route.owner(part) != nil && !standbys.inGrace(part) {
+				n.table.RepeatReplica(part)
 			}
 		}
 		n.settle(ctx, func(part uint16) bool {
@@ -58,9 +59,9 @@ func (n *Node) settleCopies(ctx context.Context) (kept int) {
 // [SettleNamesVersion], drops those that are safe elsewhere, and returns how many of them are left.
 func (n *Node) settle(ctx context.Context, wanted func(part uint16) bool) (kept int) {
 	route := n.route.Load()
-	questions := make(map[*peer][]idleCopy)
+	questions := make(map[*peer][]store.IdleCopy)
 	for part := range uint16(ring.Partitions) {
-		idle, any := n.table.idleCopy(part)
+		idle, any := n.table.IdleCopy(part)
 		if !any || !wanted(part) {
 			continue
 		}
@@ -92,7 +93,7 @@ func (n *Node) settle(ctx context.Context, wanted func(part uint16) bool) (kept 
 
 // settleWith asks one owner, a second time by another way if it does not answer, and returns how many copies were
 // dropped.
-func (n *Node) settleWith(ctx context.Context, owner string, copies []idleCopy) (dropped int) {
+func (n *Node) settleWith(ctx context.Context, owner string, copies []store.IdleCopy) (dropped int) {
 	parts := make([]wire.SettlePart, len(copies))
 	for i := range copies {
 		parts[i] = copies[i].SettlePart
@@ -108,7 +109,7 @@ func (n *Node) settleWith(ctx context.Context, owner string, copies []idleCopy) 
 			return 0
 		}
 		for _, idle := range copies {
-			if slices.Contains(ans.Settled, idle.Part) && n.table.dropCopy(idle) {
+			if slices.Contains(ans.Settled, idle.Part) && n.table.DropCopy(idle) {
 				dropped++
 			}
 		}
@@ -129,7 +130,7 @@ func (n *Node) onSettle(q *wire.SettleRequest) *wire.SettleResponse {
 			continue // there is no such copy
 		}
 		standby := standbys.of(asked.Part)
-		safe, challenged := n.table.mayDrop(asked, standby, n.now())
+		safe, challenged := n.table.MayDrop(asked, standby, n.now())
 		if safe && standby != q.By {
 			ans.Settled = append(ans.Settled, asked.Part)
 		}

@@ -34,7 +34,7 @@ func (n *Node) askStandby(ctx context.Context, l *Limiter, r *rule.Rule, part ui
 			ans, err = n.call(ctx, standby, &passed, n.now(), patience/2)
 			rep = n.replyOf(m, ans, standby)
 		}
-		if copied, _ := n.table.hasCopy(part); err == nil || l.ownPolicy || standby == nil && copied || !errors.Is(err, errNoEvidence) {
+		if copied, _ := n.table.HasCopy(part); err == nil || l.ownPolicy || standby == nil && copied || !errors.Is(err, errNoEvidence) {
 			return rep, err
 		}
 	}
@@ -113,7 +113,7 @@ var errNoStandby = errors.New("peerlimit: no other member keeps a replica of the
 
 // decideAsStandby answers a question about a key whose owner the caller does not reach.
 func (n *Node) decideAsStandby(ctx context.Context, r *rule.Rule, part uint16, m *wire.Message, from string, patience time.Duration) (reply, error) {
-	if ans, ok := n.table.answer(r, part, m, n.now()); ok {
+	if ans, ok := n.table.Answer(r, part, m, n.now()); ok {
 		return reply{ans, localCanceller{n.table, r, part, n}}, nil
 	}
 	route := n.route.Load()

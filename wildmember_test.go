@@ -18,6 +18,7 @@ import (
 	"github.com/peerlimit/peerlimit/internal/quorum"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/sim"
+	"github.com/peerlimit/peerlimit/internal/store"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/peerlimit/peerlimit/transport"
 )
@@ -155,21 +156,21 @@ func (c *wildCluster) requireAsBefore() {
 	for _, n := range c.nodes {
 		require.Less(c.t, n.Stats().ReplicaLag, 200*time.Millisecond, "what is decided is replicated")
 		for part := range uint16(ring.Partitions) {
-			if n.table.holds(part) {
-				p := n.table.lock(part)
-				require.True(c.t, p.holding.Replication.Complete && !p.holding.Replication.ResendAll, "the standby has all of partition %d", part)
-				require.False(c.t, p.holding.Copy.Worn())
-				p.unlock()
+			if n.table.Holds(part) {
+				p := n.table.Lock(part)
+				require.True(c.t, p.Holding.Replication.Complete && !p.Holding.Replication.ResendAll, "the standby has all of partition %d", part)
+				require.False(c.t, p.Holding.Copy.Worn())
+				p.Unlock()
 			}
 		}
 	}
 
 	n := c.nodes[1]
 	for part := range uint16(ring.Partitions) {
-		if part%8 == 0 && n.table.holds(part) {
-			p := n.table.lock(part)
-			p.holding.Lapse()
-			p.unlock()
+		if part%8 == 0 && n.table.Holds(part) {
+			p := n.table.Lock(part)
+			p.Holding.Lapse()
+			p.Unlock()
 		}
 	}
 	n.keeper.wake()
@@ -264,8 +265,8 @@ var wildest = map[string]func(c *wildCluster) [][]byte{
 		var parts []wire.ReplicaPart
 		for _, n := range c.nodes {
 			for part := range uint16(ring.Partitions) {
-				if n.table.holds(part) {
-					v := unlocked(n.table, part).holding.Copy
+				if n.table.Holds(part) {
+					v := unlocked(n.table, part).Holding.Copy
 					v.Seq = wire.MaxSeq
 					parts = append(parts, wire.ReplicaPart{Part: part, Version: v})
 				}
@@ -430,9 +431,9 @@ func FuzzAMemberThatSaysAnything(f *testing.F) {
 			for _, n := range c.nodes {
 				require.LessOrEqual(c.t, n.reach.Heard.Load(), uint64(2*quorum.CountableElections), "it is not passed on")
 			}
-			time.Sleep(2 * arrivalTime)
+			time.Sleep(2 * store.ArrivalTime)
 			for _, n := range c.nodes {
-				require.Zero(c.t, n.table.counts().arrivingBytes)
+				require.Zero(c.t, n.table.Counts().ArrivingBytes)
 			}
 			require.LessOrEqual(c.t, runtime.NumGoroutine(), goroutines+20)
 		})

@@ -158,7 +158,7 @@ func (m *testMember) seen() []string {
 	return slices.Sorted(maps.Keys(m.states))
 }
 
-// stateOf returns the state of a member now, and whether there is such a member.
+// StateOf returns the state of a member now, and whether there is such a member.
 func (m *testMember) stateOf(name string) (State, bool) {
 	i, ok := m.View().find(name)
 	return i.State, ok

@@ -1,4 +1,4 @@
-package peerlimit
+package store
 
 import (
 	"time"
@@ -9,13 +9,13 @@ import (
 
 // Taking in replicas: a message at a time, of which large ones are pieces of a whole.
 
-// arrivalTime is how long the pieces of a replica are kept when no more come.
-const arrivalTime = 10 * time.Second
+// ArrivalTime is how long the pieces of a replica are kept when no more come.
+const ArrivalTime = 10 * time.Second
 
 // arriving is a replica of which some pieces are there.
 type arriving struct {
 	version wire.Version
-	arrival arrival
+	arrival Arrival
 	last    int64 // when a piece of it came
 	size    int64 // bytes, as far as it is bounded; see table.arrivingSize
 }
@@ -28,7 +28,7 @@ const (
 )
 
 // arriving returns the pieces of p that are there, or nil. The caller holds p.mu.
-func (p *partition) arriving() *arriving {
+func (p *Partition) arriving() *arriving {
 	if p.underway == nil {
 		return nil
 	}
@@ -36,7 +36,7 @@ func (p *partition) arriving() *arriving {
 }
 
 // setArriving makes a the pieces of p that are there, nil for none. The caller holds p.mu.
-func (t *table) setArriving(p *partition, a *arriving) {
+func (t *Table) setArriving(p *Partition, a *arriving) {
 	before := p.arriving()
 	if before == a {
 		return
@@ -51,7 +51,7 @@ func (t *table) setArriving(p *partition, a *arriving) {
 }
 
 // add adds a piece's buckets.
-func (a *arriving) add(made *built) {
+func (a *arriving) add(made *Built) {
 	for i := range made.content.Buckets {
 		image := &made.content.Buckets[i]
 		a.size += int64(arrivingBucket + len(image.Key) + 8*len(image.Levels))
@@ -59,22 +59,22 @@ func (a *arriving) add(made *built) {
 	a.arrival.add(made)
 }
 
-// takeReplica takes what a holder has sent of one partition, or says why not. full says that this node's evidence is
+// AcceptReplica takes what a holder has sent of one partition, or says why not. full says that this node's evidence is
 // fresh. ended reports that an attempt of this node's to acquire the partition is over.
-func (t *table) takeReplica(part *wire.ReplicaPart, full bool, rules *rule.Rules, now int64) (ack wire.ReplicaAck, ended bool) {
+func (t *Table) AcceptReplica(part *wire.ReplicaPart, full bool, rules *rule.Rules, now int64) (ack wire.ReplicaAck, ended bool) {
 	s := storing{table: t, part: part, full: full, rules: rules, now: now}
 	if part.Full {
-		s.made = t.build(part.Part, &part.Content, rules, now)
+		s.made = t.Build(part.Part, &part.Content, rules, now)
 	}
-	t.inSteps(part.Part, s.step)
+	t.InSteps(part.Part, s.step)
 	return s.ack, s.ended
 }
 
 // storing is a replica that is being taken, in steps.
 type storing struct {
-	table *table
+	table *Table
 	part  *wire.ReplicaPart
-	made  *built // of all of it, if that is what was sent
+	made  *Built // of all of it, if that is what was sent
 	full  bool   // this node's evidence is fresh
 	rules *rule.Rules
 	now   int64
@@ -95,8 +95,8 @@ type storesNext struct{ version wire.Version }
 // A copy of which some buckets are newer than its version says is as good as one of that version, so nothing is wrong
 // with what there is between two steps. But what is stored later must not be older: so only one message's changes are
 // being stored at a time, those of the highest version, and only while nothing else has become of the copy.
-func (s *storing) step(p *partition) (more bool) {
-	t, part, h := s.table, s.part, &p.holding
+func (s *storing) step(p *Partition) (more bool) {
+	t, part, h := s.table, s.part, &p.Holding
 	if !s.full {
 		h.Lapse()
 	}
@@ -125,7 +125,7 @@ func (s *storing) step(p *partition) (more bool) {
 }
 
 // storesNext returns whose changes are being stored, or nil. The caller holds p.mu.
-func (p *partition) storesNext() *storesNext {
+func (p *Partition) storesNext() *storesNext {
 	if p.underway == nil {
 		return nil
 	}
@@ -133,8 +133,8 @@ func (p *partition) storesNext() *storesNext {
 }
 
 // change stores some of what has changed, and reports whether there is more of it. The caller holds p.mu.
-func (s *storing) change(p *partition) (more bool) {
-	h, changed := &p.holding, s.part.Content.Buckets
+func (s *storing) change(p *Partition) (more bool) {
+	h, changed := &p.Holding, s.part.Content.Buckets
 	some := changed[s.done:min(s.done+stepChanges, len(changed))]
 	p.store(s.table, some, s.rules, s.now)
 	if s.done += len(some); s.done < len(changed) {
@@ -158,7 +158,7 @@ func (s *storing) change(p *partition) (more bool) {
 }
 
 // takePiece takes all of a replica, or a piece. With the last piece it replaces what was there. The caller holds p.mu.
-func (t *table) takePiece(p *partition, part *wire.ReplicaPart, made *built, now int64) wire.ReplicaStatus {
+func (t *Table) takePiece(p *Partition, part *wire.ReplicaPart, made *Built, now int64) wire.ReplicaStatus {
 	a := p.arriving()
 	switch {
 	case part.First && (a == nil || !part.Version.Below(a.version)):
@@ -176,16 +176,16 @@ func (t *table) takePiece(p *partition, part *wire.ReplicaPart, made *built, now
 		return wire.ReplicaTaken
 	}
 	p.replace(&a.arrival)
-	p.holding.AcceptReplica(part.Version)
+	p.Holding.AcceptReplica(part.Version)
 	return wire.ReplicaTaken
 }
 
-// dropArrived forgets the pieces of a replica of which no more have come for long.
-func (t *table) dropArrived(part uint16, now int64) {
+// DropArrived forgets the pieces of a replica of which no more have come for long.
+func (t *Table) DropArrived(part uint16, now int64) {
 	p := &t.partitions[part]
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if a := p.arriving(); a != nil && now-a.last > int64(arrivalTime) {
+	if a := p.arriving(); a != nil && now-a.last > int64(ArrivalTime) {
 		t.setArriving(p, nil)
 	}
 }

@@ -1,4 +1,4 @@
-package peerlimit
+package store
 
 import (
 	"fmt"
@@ -27,9 +27,9 @@ func TestFreshKeysDoNotPushOutExhaustedOnes(t *testing.T) {
 	for name, place := range places {
 		t.Run(name, func(t *testing.T) {
 			const maxKeys, exhausted, fresh = 1000, 200, 200_000
-			tab, set := newTable(tableConfig{maxKeys: maxKeys}), limit.NewSet([]limit.Limit{perHour(10)})
+			tab, set := New(Config{MaxKeys: maxKeys}), limit.NewSet([]limit.Limit{perHour(10)})
 			take := func(part uint16, key string, now int64) bool {
-				return allowed(tab.decide(part, rule.BucketKey{Key: key, Limiter: 1}, &limit.Request{Set: set, Cost: 1}, now))
+				return Allowed(tab.Decide(part, rule.BucketKey{Key: key, Limiter: 1}, &limit.Request{Set: set, Cost: 1}, now))
 			}
 			for range 10 {
 				for i := range exhausted {
@@ -52,7 +52,7 @@ func TestFreshKeysDoNotPushOutExhaustedOnes(t *testing.T) {
 }
 
 // requireCounted fails unless the table's count, its partitions and its order agree about the buckets.
-func requireCounted(t *testing.T, tab *table) {
+func requireCounted(t *testing.T, tab *Table) {
 	t.Helper()
 	inPartitions := 0
 	for i := range tab.partitions {
@@ -74,21 +74,21 @@ func requireCounted(t *testing.T, tab *table) {
 // What has drained goes before anything that matters, however little of it there is and however long ago it was made.
 func TestDrainedBucketsGoFirst(t *testing.T) {
 	const maxKeys, drained = 1000, 50
-	tab := newTable(tableConfig{maxKeys: maxKeys})
+	tab := New(Config{MaxKeys: maxKeys})
 	quick, slow := limit.NewSet([]limit.Limit{perSecond(10)}), limit.NewSet([]limit.Limit{perHour(10)})
 	for i := range maxKeys {
 		set := slow
 		if i%(maxKeys/drained) == 7 {
 			set = quick
 		}
-		require.True(t, allowed(tab.decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, int64(i))))
+		require.True(t, Allowed(tab.Decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, int64(i))))
 	}
 	later := int64(time.Second)
 	for i := range drained {
-		tab.decide(partOf(i*31), rule.BucketKey{Key: fmt.Sprint("fresh-", i), Limiter: 1}, &limit.Request{Set: slow, Cost: 1}, later)
+		tab.Decide(partOf(i*31), rule.BucketKey{Key: fmt.Sprint("fresh-", i), Limiter: 1}, &limit.Request{Set: slow, Cost: 1}, later)
 		require.Zero(t, tab.evicted.Load(), "after %d", i)
 	}
-	tab.decide(8, rule.BucketKey{Key: "one more", Limiter: 1}, &limit.Request{Set: slow, Cost: 1}, later)
+	tab.Decide(8, rule.BucketKey{Key: "one more", Limiter: 1}, &limit.Request{Set: slow, Cost: 1}, later)
 	require.EqualValues(t, 1, tab.evicted.Load())
 	require.EqualValues(t, maxKeys, tab.keys.Load())
 }
@@ -96,12 +96,12 @@ func TestDrainedBucketsGoFirst(t *testing.T) {
 // Of those that matter, the one that is full first goes, also when it is not the one that was made first.
 func TestTheFullestGoes(t *testing.T) {
 	const maxKeys = 500
-	tab, set := newTable(tableConfig{maxKeys: maxKeys}), limit.NewSet([]limit.Limit{perHour(1000)})
+	tab, set := New(Config{MaxKeys: maxKeys}), limit.NewSet([]limit.Limit{perHour(1000)})
 	for i := range maxKeys {
-		tab.decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: float64(2 + i*7%maxKeys)}, 0)
+		tab.Decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: float64(2 + i*7%maxKeys)}, 0)
 	}
 	for i := range 100 {
-		tab.decide(partOf(i), rule.BucketKey{Key: fmt.Sprint("fresh-", i), Limiter: 1}, &limit.Request{Set: set, Cost: 1000}, 1)
+		tab.Decide(partOf(i), rule.BucketKey{Key: fmt.Sprint("fresh-", i), Limiter: 1}, &limit.Request{Set: set, Cost: 1000}, 1)
 	}
 	for i := range maxKeys {
 		id := rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}
@@ -113,31 +113,31 @@ func TestTheFullestGoes(t *testing.T) {
 // A bucket is left alone while it is lent from, while its partition is frozen, and while that is locked by another.
 func TestWhatMayNotGoStays(t *testing.T) {
 	set := limit.NewSet([]limit.Limit{perHour(1000)})
-	cases := map[string]func(tab *table, id rule.BucketKey) (undo func()){
-		"lent from": func(tab *table, id rule.BucketKey) func() {
+	cases := map[string]func(tab *Table, id rule.BucketKey) (undo func()){
+		"lent from": func(tab *Table, id rule.BucketKey) func() {
 			tab.members.Store(1)
 			_, g, ok := tab.decideLending(1, id, &limit.Request{Set: set, Cost: 1}, &wire.Borrowing{Want: 10}, 0)
 			require.True(t, ok)
 			require.Positive(t, g.Tokens)
 			return func() {}
 		},
-		"frozen": func(tab *table, _ rule.BucketKey) func() {
+		"frozen": func(tab *Table, _ rule.BucketKey) func() {
 			tab.partitions[1].frozenUntil = 1 << 30
 			return func() {}
 		},
-		"locked": func(tab *table, _ rule.BucketKey) func() {
+		"locked": func(tab *Table, _ rule.BucketKey) func() {
 			tab.partitions[1].mu.Lock()
 			return tab.partitions[1].mu.Unlock
 		},
 	}
 	for name, prepare := range cases {
 		t.Run(name, func(t *testing.T) {
-			tab, id := newTable(tableConfig{maxKeys: 50}), rule.BucketKey{Key: "kept", Limiter: 1}
-			require.True(t, allowed(tab.decide(1, id, &limit.Request{Set: set, Cost: 1}, 0)))
+			tab, id := New(Config{MaxKeys: 50}), rule.BucketKey{Key: "kept", Limiter: 1}
+			require.True(t, Allowed(tab.Decide(1, id, &limit.Request{Set: set, Cost: 1}, 0)))
 			undo := prepare(tab, id)
 			for i := range 1000 {
 				part := 2 + uint16(i%1000)
-				require.True(t, allowed(tab.decide(part, rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 100}, 1)))
+				require.True(t, Allowed(tab.Decide(part, rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 100}, 1)))
 				require.LessOrEqual(t, tab.keys.Load(), int64(50))
 			}
 			undo()
@@ -148,36 +148,36 @@ func TestWhatMayNotGoStays(t *testing.T) {
 
 // What was lent from when it was looked at has its place when that has ended.
 func TestALeaseDelaysEvictionOnlyWhileItIsOut(t *testing.T) {
-	tab, id := newTable(tableConfig{maxKeys: 50}), rule.BucketKey{Key: "lent from", Limiter: 1}
+	tab, id := New(Config{MaxKeys: 50}), rule.BucketKey{Key: "lent from", Limiter: 1}
 	tab.members.Store(1)
 	set, slow := limit.NewSet([]limit.Limit{perSecond(1000)}), limit.NewSet([]limit.Limit{perHour(1000)})
 	_, g, ok := tab.decideLending(1, id, &limit.Request{Set: set, Cost: 1}, &wire.Borrowing{Want: 10}, 0)
 	require.True(t, ok)
 	require.Positive(t, g.Tokens)
 	for i := range 100 {
-		tab.decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: slow, Cost: float64(1 + i)}, 1)
+		tab.Decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: slow, Cost: float64(1 + i)}, 1)
 	}
 	require.NotNil(t, tab.partitions[1].buckets.find(id.Hash(tab.seed), id))
 	evicted := tab.evicted.Load()
-	tab.decide(2, rule.BucketKey{Key: "one more", Limiter: 1}, &limit.Request{Set: slow, Cost: 100}, int64(time.Second))
+	tab.Decide(2, rule.BucketKey{Key: "one more", Limiter: 1}, &limit.Request{Set: slow, Cost: 100}, int64(time.Second))
 	require.Nil(t, tab.partitions[1].buckets.find(id.Hash(tab.seed), id))
 	require.Equal(t, evicted, tab.evicted.Load(), "it had drained")
 }
 
 // The bound gives way when nothing may go, and is kept again soon afterwards.
 func TestTheBoundComesBack(t *testing.T) {
-	tab, set := newTable(tableConfig{maxKeys: 100}), limit.NewSet([]limit.Limit{perHour(10)})
+	tab, set := New(Config{MaxKeys: 100}), limit.NewSet([]limit.Limit{perHour(10)})
 	for i := range 100 {
-		tab.decide(1, rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, 0)
+		tab.Decide(1, rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, 0)
 	}
 	tab.partitions[1].frozenUntil = 10
 	tab.partitions[2].frozenUntil = 10
 	for i := range 20 {
-		tab.decide(2, rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, 1)
+		tab.Decide(2, rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, 1)
 	}
 	require.EqualValues(t, 120, tab.keys.Load())
 	for i := range 20 {
-		tab.decide(3, rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, 11)
+		tab.Decide(3, rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, 11)
 	}
 	require.EqualValues(t, 100, tab.keys.Load())
 	requireCounted(t, tab)
@@ -185,18 +185,18 @@ func TestTheBoundComesBack(t *testing.T) {
 
 // What becomes of buckets in other ways is known to the order.
 func TestTheOrderFollowsTheTable(t *testing.T) {
-	tab := newTable(tableConfig{maxKeys: 1000})
+	tab := New(Config{MaxKeys: 1000})
 	quick, slow := limit.NewSet([]limit.Limit{perSecond(10)}), limit.NewSet([]limit.Limit{perHour(10)})
 	for i := range 600 {
 		set := quick
 		if i%3 == 0 {
 			set = slow
 		}
-		tab.decide(uint16(i%7), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 0}, &limit.Request{Set: set, Cost: 5}, 0)
+		tab.Decide(uint16(i%7), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 0}, &limit.Request{Set: set, Cost: 5}, 0)
 		requireCounted(t, tab)
 	}
 	for part := range uint16(7) {
-		tab.sweep(part, int64(time.Second))
+		tab.Sweep(part, int64(time.Second))
 		requireCounted(t, tab)
 	}
 	require.EqualValues(t, 200, tab.keys.Load())
@@ -207,17 +207,17 @@ func TestTheOrderFollowsTheTable(t *testing.T) {
 // Partitions that are inserted into, swept and cleared at the same time agree with the order afterwards.
 func TestEvictionFromSeveralGoroutines(t *testing.T) {
 	const maxKeys, goroutines, each = 300, 4, 3000
-	tab, set := newTable(tableConfig{maxKeys: maxKeys}), limit.NewSet([]limit.Limit{perSecond(10)})
+	tab, set := New(Config{MaxKeys: maxKeys}), limit.NewSet([]limit.Limit{perSecond(10)})
 	var running sync.WaitGroup
 	for g := range goroutines {
 		running.Go(func() {
 			for i := range each {
 				now := int64(i) * int64(100*time.Microsecond)
-				tab.decide(uint16(i*7%13), rule.BucketKey{Key: fmt.Sprint(g, "-", i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, now)
-				tab.decide(uint16(i*7%13), rule.BucketKey{Key: fmt.Sprint("shared-", i/2), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, now)
+				tab.Decide(uint16(i*7%13), rule.BucketKey{Key: fmt.Sprint(g, "-", i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, now)
+				tab.Decide(uint16(i*7%13), rule.BucketKey{Key: fmt.Sprint("shared-", i/2), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, now)
 				switch part := uint16(i % 13); i % 101 {
 				case 1:
-					tab.sweep(part, now)
+					tab.Sweep(part, now)
 				case 2:
 					clearPart(tab, part)
 				}
@@ -230,7 +230,7 @@ func TestEvictionFromSeveralGoroutines(t *testing.T) {
 		if tab.keys.Load() <= maxKeys {
 			break
 		}
-		tab.decide(20, rule.BucketKey{Key: fmt.Sprint("after-", i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, int64(time.Second))
+		tab.Decide(20, rule.BucketKey{Key: fmt.Sprint("after-", i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, int64(time.Second))
 	}
 	require.LessOrEqual(t, tab.keys.Load(), int64(maxKeys))
 }
@@ -238,22 +238,22 @@ func TestEvictionFromSeveralGoroutines(t *testing.T) {
 // When the entries at the top are not as they were, others are compared with them.
 func TestEvictionIsNotMisledByWhatHasChanged(t *testing.T) {
 	const maxKeys = 400
-	tab, set := newTable(tableConfig{maxKeys: maxKeys}), limit.NewSet([]limit.Limit{perHour(1000)})
+	tab, set := New(Config{MaxKeys: maxKeys}), limit.NewSet([]limit.Limit{perHour(1000)})
 	for i := range maxKeys {
 		cost := 1.0 // those that come to be exhausted look fuller than the others
 		if i >= maxKeys/2 {
 			cost = 10
 		}
-		tab.decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: cost}, 0)
+		tab.Decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: cost}, 0)
 	}
 	for i := range maxKeys / 2 {
-		tab.decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 999}, 0)
+		tab.Decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 999}, 0)
 	}
 	for i := range maxKeys / 2 {
-		tab.decide(partOf(i), rule.BucketKey{Key: fmt.Sprint("fresh-", i), Limiter: 1}, &limit.Request{Set: set, Cost: 1000}, 1)
+		tab.Decide(partOf(i), rule.BucketKey{Key: fmt.Sprint("fresh-", i), Limiter: 1}, &limit.Request{Set: set, Cost: 1000}, 1)
 	}
 	for i := range maxKeys / 2 {
-		require.False(t, allowed(tab.decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, 2)), "%d", i)
+		require.False(t, Allowed(tab.Decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, 2)), "%d", i)
 	}
 }
 
@@ -264,14 +264,14 @@ func BenchmarkInsertWhenFull(b *testing.B) {
 		for name, place := range places {
 			b.Run(fmt.Sprintf("full=%v/%s", full, name), func(b *testing.B) {
 				const maxKeys = 100_000
-				tab, set := newTable(tableConfig{maxKeys: maxKeys}), limit.NewSet([]limit.Limit{perHour(10)})
+				tab, set := New(Config{MaxKeys: maxKeys}), limit.NewSet([]limit.Limit{perHour(10)})
 				if !full {
 					tab.maxKeys = 1 << 40
 				}
 				a, now := &limit.Request{Set: set, Cost: 1}, int64(0)
 				insert := func(i int) {
 					now += 100
-					tab.decide(place(i), rule.BucketKey{Key: fmt.Sprint("key-", i), Limiter: 1}, a, now)
+					tab.Decide(place(i), rule.BucketKey{Key: fmt.Sprint("key-", i), Limiter: 1}, a, now)
 				}
 				for i := range maxKeys {
 					insert(i)

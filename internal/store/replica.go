@@ -1,4 +1,4 @@
-package peerlimit
+package store
 
 import (
 	"github.com/peerlimit/peerlimit/internal/holding"
@@ -13,12 +13,12 @@ import (
 // whatever was in it is to be sent again, as changes or as a whole.
 
 const (
-	// shipmentBudget bounds the buckets in one message, in bytes. Together with the rest it is less than what a link's buffers
+	// ShipmentBudget bounds the buckets in one message, in bytes. Together with the rest it is less than what a link's buffers
 	// hold in any case.
-	shipmentBudget = 60 << 10
+	ShipmentBudget = 60 << 10
 
-	// pieceBudget bounds what is taken from one partition for one message, in bytes, and pieceBuckets how many buckets.
-	pieceBudget  = 48 << 10
+	// PieceBudget bounds what is taken from one partition for one message, in bytes, and pieceBuckets how many buckets.
+	PieceBudget  = 48 << 10
 	pieceBuckets = 1024
 
 	// replicaOverhead is about what a partition costs in a message besides its buckets, and markSize what a mark does.
@@ -26,18 +26,18 @@ const (
 	markSize        = 16
 )
 
-// shipment is one message to a standby, being filled or under way.
-type shipment struct {
-	request wire.ReplicaRequest
+// Shipment is one message to a standby, being filled or under way.
+type Shipment struct {
+	Request wire.ReplicaRequest
 	sent    []sentPart // one for each part of the request
 	room    int        // bytes left
-	changed int        // buckets in it because they have changed
+	Changed int        // buckets in it because they have changed
 	sets    map[*limit.Set]bool
 
 	// Memory for what follows, used again by the next shipment.
 	images  []wire.Image
 	levels  []float64
-	message []byte
+	Message []byte
 
 	limiter string // of the bucket added last: mostly it is the next one's, too
 	id      rule.LimiterID
@@ -49,9 +49,9 @@ type sentPart struct {
 	marks   map[string]uint64 // what the standby has as marks if it has taken this
 }
 
-// transfer is a partition that is sent in pieces, in the order of its buckets. What is inserted meanwhile is sent as a
+// Whole is a partition that is sent in pieces, in the order of its buckets. What is inserted meanwhile is sent as a
 // change, and maybe with a piece as well.
-type transfer struct {
+type Whole struct {
 	part    uint16
 	version wire.Version
 	begun   bool
@@ -63,29 +63,29 @@ type transfer struct {
 	marks map[string]uint64
 }
 
-func newShipment() *shipment {
-	return &shipment{room: shipmentBudget, sets: make(map[*limit.Set]bool)}
+func NewShipment() *Shipment {
+	return &Shipment{room: ShipmentBudget, sets: make(map[*limit.Set]bool)}
 }
 
-// reset makes an empty shipment of one that was answered, or given up. It refers to no bucket any more.
-func (s *shipment) reset() {
-	clear(s.request.Parts)
+// Reset makes an empty shipment of one that was answered, or given up. It refers to no bucket any more.
+func (s *Shipment) Reset() {
+	clear(s.Request.Parts)
 	clear(s.sent)
 	clear(s.images)
 	clear(s.sets)
-	*s = shipment{
-		request: wire.ReplicaRequest{Parts: s.request.Parts[:0]}, sent: s.sent[:0], room: shipmentBudget, sets: s.sets,
-		images: s.images[:0], levels: s.levels[:0], message: s.message[:0],
+	*s = Shipment{
+		Request: wire.ReplicaRequest{Parts: s.Request.Parts[:0]}, sent: s.sent[:0], room: ShipmentBudget, sets: s.sets,
+		images: s.images[:0], levels: s.levels[:0], Message: s.Message[:0],
 	}
 }
 
-func (s *shipment) empty() bool { return len(s.sent) == 0 }
+func (s *Shipment) Empty() bool { return len(s.sent) == 0 }
 
 // size returns what a bucket takes in this message, at most.
-func (s *shipment) size(b *bucket) int { return s.sizeAfter(b, nil) }
+func (s *Shipment) size(b *bucket) int { return s.sizeAfter(b, nil) }
 
 // sizeAfter is size for a bucket that comes after one of a set.
-func (s *shipment) sizeAfter(b *bucket, last *limit.Set) int {
+func (s *Shipment) sizeAfter(b *bucket, last *limit.Set) int {
 	size := imageOverhead + len(b.key()) + levelSize*b.Levels() + b.LeasesSize()
 	if b.Set != last && !s.sets[b.Set] {
 		size += imageOverhead + wire.MaxNameLen + limitSize*b.Levels()
@@ -94,8 +94,8 @@ func (s *shipment) sizeAfter(b *bucket, last *limit.Set) int {
 }
 
 // add adds a part.
-func (s *shipment) add(part wire.ReplicaPart, sent sentPart) {
-	s.request.Parts, s.sent = append(s.request.Parts, part), append(s.sent, sent)
+func (s *Shipment) add(part wire.ReplicaPart, sent sentPart) {
+	s.Request.Parts, s.sent = append(s.Request.Parts, part), append(s.sent, sent)
 	s.room -= replicaOverhead + markSize*len(part.Content.Marks)
 }
 
@@ -105,37 +105,37 @@ type packed uint8
 const (
 	packedAll   packed = iota // it is in there, or there was nothing to send
 	packedPiece               // the first piece of it is, and the message is full
-	packedSome                // some of what has changed is, and the message is full: another one has the rest
-	packedLater               // nothing is, for want of room: another message has it
+	PackedSome                // some of what has changed is, and the message is full: another one has the rest
+	PackedLater               // nothing is, for want of room: another message has it
 )
 
-// pack puts what the standby lacks of a partition into a shipment. A partition whose holder is going to acquire anew is put
+// Pack puts what the standby lacks of a partition into a shipment. A partition whose holder is going to acquire anew is put
 // off: the standby would refuse it. The transfer is for the pieces that follow the first.
-func (t *table) pack(s *shipment, part uint16, standby string, rules *rule.Rules, now int64) (result packed, tr *transfer) {
-	t.inSteps(part, func(p *partition) (more bool) {
+func (t *Table) Pack(s *Shipment, part uint16, standby string, rules *rule.Rules, now int64) (result packed, tr *Whole) {
+	t.InSteps(part, func(p *Partition) (more bool) {
 		if p.listAgain() {
 			return true
 		}
 		result, tr = t.packChanged(s, part, p, standby, rules, now)
-		return tr != nil && p.holding.Unlisted // the list was long: nothing can be sent yet
+		return tr != nil && p.Holding.Unlisted // the list was long: nothing can be sent yet
 	})
 	if tr == nil {
 		return result, nil
 	}
-	if !t.packNext(s, tr, standby, rules, now) {
+	if !t.PackNext(s, tr, standby, rules, now) {
 		tr = nil
 	}
 	return result, tr
 }
 
 // packChanged puts what has changed into a shipment, or begins a transfer of everything. The caller holds p.mu.
-func (t *table) packChanged(s *shipment, part uint16, p *partition, standby string, rules *rule.Rules, now int64) (packed, *transfer) {
-	h := &p.holding
+func (t *Table) packChanged(s *Shipment, part uint16, p *Partition, standby string, rules *rule.Rules, now int64) (packed, *Whole) {
+	h := &p.Holding
 	if !h.Holds {
 		return packedAll, nil
 	}
 	if h.Challenged || h.Attempt != nil {
-		t.markChanged(part)
+		t.MarkChanged(part)
 		return packedAll, nil
 	}
 	r := &h.Replication
@@ -158,19 +158,19 @@ func (t *table) packChanged(s *shipment, part uint16, p *partition, standby stri
 		size, count, last = size+more, count+1, b.Set
 	}
 	switch {
-	case size > s.room && !s.empty():
-		return packedLater, nil
+	case size > s.room && !s.Empty():
+		return PackedLater, nil
 	case count < len(p.dirty):
 		t.packSome(s, part, p, count, rules, now)
-		return packedSome, nil
+		return PackedSome, nil
 	}
 	t.packChanges(s, part, p, rules, now)
 	return packedAll, nil
 }
 
 // packChanges puts all changes of a partition into a shipment. The caller holds p.mu.
-func (t *table) packChanges(s *shipment, part uint16, p *partition, rules *rule.Rules, now int64) {
-	h := &p.holding
+func (t *Table) packChanges(s *Shipment, part uint16, p *Partition, rules *rule.Rules, now int64) {
+	h := &p.Holding
 	sent := sentPart{changed: p.dirty, marks: h.Replication.DebtMarks}
 	var content wire.Content
 	if !maps.Equal(sent.marks, h.DebtMarks) {
@@ -184,32 +184,32 @@ func (t *table) packChanges(s *shipment, part uint16, p *partition, rules *rule.
 // packSome puts the first changes of a partition into a shipment, where all are too many. They have the version that the
 // standby has acknowledged: its copy then contains more than that, and those that follow, the last of them with the holder's
 // version, build on the same. The caller holds p.mu.
-func (t *table) packSome(s *shipment, part uint16, p *partition, count int, rules *rule.Rules, now int64) {
-	h := &p.holding
+func (t *Table) packSome(s *Shipment, part uint16, p *Partition, count int, rules *rule.Rules, now int64) {
+	h := &p.Holding
 	v := h.Copy
 	v.Seq = h.Replication.Acked
 	sent := sentPart{changed: p.dirty[:count:count], marks: h.Replication.DebtMarks}
 	content := wire.Content{Buckets: t.packBuckets(s, p, sent.changed, rules, now)}
 	p.dirty = p.dirty[count:]
 	s.add(wire.ReplicaPart{Part: part, Version: v, Since: v.Seq, Content: content}, sent)
-	t.markChanged(part)
+	t.MarkChanged(part)
 }
 
 // packBuckets packs buckets that are listed as changed, and are not any more. The caller holds p.mu.
-func (t *table) packBuckets(s *shipment, p *partition, changed []*bucket, rules *rule.Rules, now int64) []wire.Image {
-	holds.touch(len(changed))
+func (t *Table) packBuckets(s *Shipment, p *Partition, changed []*bucket, rules *rule.Rules, now int64) []wire.Image {
+	Probe.touch(len(changed))
 	images := wire.RoomIn(&s.images, len(changed))
 	for _, b := range changed {
 		b.dirty = false
 		images = append(images, t.packBucket(s, p, b, rules, now))
 	}
-	s.changed += len(changed)
+	s.Changed += len(changed)
 	return images
 }
 
 // packBucket returns what there is now under the name of a bucket, and counts its size. That can be another bucket, or
 // none: the one that has changed may have been dropped since.
-func (t *table) packBucket(s *shipment, p *partition, b *bucket, rules *rule.Rules, now int64) wire.Image {
+func (t *Table) packBucket(s *Shipment, p *Partition, b *bucket, rules *rule.Rules, now int64) wire.Image {
 	if s.limiter == "" || s.id != b.limiter {
 		s.limiter, s.id = rules.Name(b.limiter), b.limiter
 	}
@@ -234,26 +234,26 @@ func (t *table) packBucket(s *shipment, p *partition, b *bucket, rules *rule.Rul
 //
 // The seq is raised, so that no message of an earlier attempt can pass for one of this. All pieces have that version, and
 // may contain more than that: a bucket that changes before its piece is sent. It is sent again, as a change.
-func (t *table) beginAll(s *shipment, part uint16, p *partition) (packed, *transfer) {
-	if s.room < t.piece && !s.empty() {
-		return packedLater, nil
+func (t *Table) beginAll(s *Shipment, part uint16, p *Partition) (packed, *Whole) {
+	if s.room < t.piece && !s.Empty() {
+		return PackedLater, nil
 	}
-	h := &p.holding
+	h := &p.Holding
 	h.Replication.ResendAll, h.Replication.InPieces = false, true
 	h.Copy.Seq++
 	p.forgetChanges()
-	return packedPiece, &transfer{part: part, version: h.Copy, marks: maps.Clone(h.DebtMarks)}
+	return packedPiece, &Whole{part: part, version: h.Copy, marks: maps.Clone(h.DebtMarks)}
 }
 
-// packNext puts the next piece of a transfer into a shipment that has room for it. It reports whether there are more; when
+// PackNext puts the next piece of a transfer into a shipment that has room for it. It reports whether there are more; when
 // it has put nothing in, the transfer has come to an end before its time.
-func (t *table) packNext(s *shipment, tr *transfer, standby string, rules *rule.Rules, now int64) (more bool) {
+func (t *Table) PackNext(s *Shipment, tr *Whole, standby string, rules *rule.Rules, now int64) (more bool) {
 	piece := wire.ReplicaPart{Part: tr.part, Version: tr.version, Since: tr.sent, Full: true, First: !tr.begun}
 	size, whole := 0, false // whole says that the piece is
-	t.inSteps(tr.part, func(p *partition) (more bool) {
-		if h := &p.holding; !h.RepliesTo(tr.version, standby) || h.Challenged || h.Replication.ResendAll {
+	t.InSteps(tr.part, func(p *Partition) (more bool) {
+		if h := &p.Holding; !h.RepliesTo(tr.version, standby) || h.Challenged || h.Replication.ResendAll {
 			h.Replication.InPieces = false
-			t.markChanged(tr.part)
+			t.MarkChanged(tr.part)
 			whole = false
 			return false
 		}
@@ -287,19 +287,19 @@ func (t *table) packNext(s *shipment, tr *transfer, standby string, rules *rule.
 	return !piece.Last
 }
 
-// delivered works in what a standby has said to the i-th part of a shipment; a status of 0 stands for no answer. isOwner
+// Delivered works in what a standby has said to the i-th part of a shipment; a status of 0 stands for no answer. isOwner
 // says that this node's ring names the standby as the owner. refused reports that the partition must be acquired anew, and
 // yielded that this node holds it no longer.
-func (t *table) delivered(s *shipment, i int, standby string, ack wire.ReplicaAck, isOwner bool, now int64) (refused, yielded bool) {
-	part, sent := &s.request.Parts[i], &s.sent[i]
-	p := t.lock(part.Part)
-	defer p.unlock()
-	h := &p.holding
+func (t *Table) Delivered(s *Shipment, i int, standby string, ack wire.ReplicaAck, isOwner bool, now int64) (refused, yielded bool) {
+	part, sent := &s.Request.Parts[i], &s.sent[i]
+	p := t.Lock(part.Part)
+	defer p.Unlock()
+	h := &p.Holding
 	if !h.RepliesTo(part.Version, standby) {
 		return false, false
 	}
 	status := ack.Status
-	if status == wire.ReplicaTaken && !p.decides(now) {
+	if status == wire.ReplicaTaken && !p.Decides(now) {
 		status = 0 // it counts only while evidence is fresh
 	}
 	switch {
@@ -321,18 +321,18 @@ func (t *table) delivered(s *shipment, i int, standby string, ack wire.ReplicaAc
 }
 
 // sendAgain has changes sent again that the standby may not have, or all of the partition. The caller holds p.mu.
-func (t *table) sendAgain(part uint16, p *partition, changed []*bucket, all bool) {
-	r := &p.holding.Replication
+func (t *Table) sendAgain(part uint16, p *Partition, changed []*bucket, all bool) {
+	r := &p.Holding.Replication
 	if all {
 		r.ResendAll, r.InPieces = true, false
 	}
 	for _, b := range changed {
-		if !b.dirty && !p.holding.Unlisted {
+		if !b.dirty && !p.Holding.Unlisted {
 			b.dirty = true
 			p.dirty = append(p.dirty, b)
 		}
 	}
-	t.markChanged(part)
+	t.MarkChanged(part)
 }
 
 // reusable is how long a list of changes may be to be kept for the next ones: no take allocates, and no partition keeps
@@ -340,45 +340,45 @@ func (t *table) sendAgain(part uint16, p *partition, changed []*bucket, all bool
 const reusable = 144
 
 // reuse keeps a list's memory. The caller holds p.mu.
-func (p *partition) reuse(changed []*bucket) {
+func (p *Partition) reuse(changed []*bucket) {
 	if cap(changed) > cap(p.spare) && cap(changed) <= reusable {
 		clear(changed)
 		p.spare = changed[:0]
 	}
 }
 
-// boundChanges gives up the list of a partition's changes when it has become longer than what there is to change: those
+// BoundChanges gives up the list of a partition's changes when it has become longer than what there is to change: those
 // that were dropped meanwhile are in it, too. Everything is sent when the standby takes something again.
-func (t *table) boundChanges(part uint16) {
-	p := t.lock(part)
-	defer p.unlock()
+func (t *Table) BoundChanges(part uint16) {
+	p := t.Lock(part)
+	defer p.Unlock()
 	if len(p.dirty) > 2*int(p.buckets.used)+reusable {
 		p.forgetChanges()
-		p.holding.Replication.ResendAll = true
+		p.Holding.Replication.ResendAll = true
 	}
 }
 
-// nobodyToSendTo notes that a partition has no standby.
-func (t *table) nobodyToSendTo(part uint16) {
-	if !t.holds(part) {
+// NobodyToSendTo notes that a partition has no standby.
+func (t *Table) NobodyToSendTo(part uint16) {
+	if !t.Holds(part) {
 		return
 	}
-	p := t.lock(part)
-	defer p.unlock()
-	if p.holding.Holds {
-		p.holding.Replicate(holding.NoStandby)
+	p := t.Lock(part)
+	defer p.Unlock()
+	if p.Holding.Holds {
+		p.Holding.Replicate(holding.NoStandby)
 		p.forgetChanges()
 	}
 }
 
-// lacks reports whether a standby has not had all of a partition that this node holds.
-func (t *table) lacks(part uint16, standby string) bool {
-	if !t.holds(part) {
+// Lacks reports whether a standby has not had all of a partition that this node holds.
+func (t *Table) Lacks(part uint16, standby string) bool {
+	if !t.Holds(part) {
 		return false
 	}
-	p := t.lock(part)
-	defer p.unlock()
-	h := &p.holding
+	p := t.Lock(part)
+	defer p.Unlock()
+	h := &p.Holding
 	return h.Holds && (h.Replication.Standby != standby || h.Replication.NeedsAll())
 }
 
@@ -391,21 +391,21 @@ func markList(marks map[string]uint64) []wire.DebtMark {
 	return list
 }
 
-// repeatReplica has all of a partition sent to its standby again. A holder that its ring does not name does so from time to time:
+// RepeatReplica has all of a partition sent to its standby again. A holder that its ring does not name does so from time to time:
 // the standby is then the owner, who should have acquired. If it holds as well, because two clusters have met, that is how
 // they find out [UnnamedHolderRepeats].
-func (t *table) repeatReplica(part uint16) {
-	p := t.lock(part)
-	defer p.unlock()
-	if r := &p.holding.Replication; !r.InPieces { // or what takes longer than that would never be all sent
+func (t *Table) RepeatReplica(part uint16) {
+	p := t.Lock(part)
+	defer p.Unlock()
+	if r := &p.Holding.Replication; !r.InPieces { // or what takes longer than that would never be all sent
 		r.ResendAll = true
-		t.markChanged(part)
+		t.MarkChanged(part)
 	}
 }
 
-// standbySoFar returns the standby that has had something of a partition in this term, or "".
-func (t *table) standbySoFar(part uint16) string {
-	p := t.lock(part)
-	defer p.unlock()
-	return p.holding.Replication.Standby
+// StandbySoFar returns the standby that has had something of a partition in this term, or "".
+func (t *Table) StandbySoFar(part uint16) string {
+	p := t.Lock(part)
+	defer p.Unlock()
+	return p.Holding.Replication.Standby
 }

@@ -1,4 +1,4 @@
-package peerlimit
+package store
 
 import (
 	"fmt"
@@ -23,7 +23,7 @@ import (
 const rigPart = 7
 
 type replicaRig struct {
-	holder   *table
+	holder   *Table
 	rules    *rule.Rules
 	rule     *rule.Rule
 	standbys map[string]*rigStandby
@@ -34,26 +34,26 @@ type replicaRig struct {
 
 // rigStandby is a standby and the link to it.
 type rigStandby struct {
-	table *table
+	table *Table
 	rules *rule.Rules
 	wire  [][]byte // all that was ever sent: any of it may arrive, at any time and more than once
 
 	// What the holder's sender to this standby remembers.
-	flying *shipment
+	flying *Shipment
 	ack    *wire.ReplicaAck // the answer to flying, if it has not been lost
-	rest   *transfer
+	rest   *Whole
 }
 
-func tableOfNode() *table {
-	t := newTable(tableConfig{maxKeys: 1 << 20, fullUntil: new(atomic.Int64), replicates: true})
+func tableOfNode() *Table {
+	t := New(Config{MaxKeys: 1 << 20, FullUntil: new(atomic.Int64), Replicates: true})
 	t.fullUntil.Store(math.MaxInt64)
 	return t
 }
 
 // holdIn makes a table's node the holder of the rig's partition.
-func holdIn(t *table, name string, number uint64) {
+func holdIn(t *Table, name string, number uint64) {
 	p := &t.partitions[rigPart]
-	p.holding.Hold(wire.Version{Ballot: wire.Ballot{Number: number, By: name}, Holder: name, Seq: p.holding.Copy.Seq})
+	p.Holding.Hold(wire.Version{Ballot: wire.Ballot{Number: number, By: name}, Holder: name, Seq: p.Holding.Copy.Seq})
 	p.publish()
 }
 
@@ -70,11 +70,11 @@ func newReplicaRig(t require.TestingT, standbys ...string) *replicaRig {
 	return r
 }
 
-func (r *replicaRig) part() *partition { return &r.holder.partitions[rigPart] }
+func (r *replicaRig) part() *Partition { return &r.holder.partitions[rigPart] }
 
 // take takes a token and remembers the state of the partition after it.
 func (r *replicaRig) take(t require.TestingT, key string) {
-	d, ok := r.holder.decide(rigPart, rule.BucketKey{Key: key, Limiter: r.rule.ID}, &limit.Request{Set: r.rule.Set, Cost: 1}, 0)
+	d, ok := r.holder.Decide(rigPart, rule.BucketKey{Key: key, Limiter: r.rule.ID}, &limit.Request{Set: r.rule.Set, Cost: 1}, 0)
 	require.True(t, ok)
 	require.True(t, d.Allowed)
 	r.taken[key]++
@@ -86,7 +86,7 @@ func (r *replicaRig) remember() {
 	for key, n := range r.taken {
 		state[key] = n
 	}
-	r.then[r.part().holding.Copy.Seq] = state
+	r.then[r.part().Holding.Copy.Seq] = state
 }
 
 // send sends what a standby lacks, unless something is on its way to it. It reports whether there was something.
@@ -95,22 +95,22 @@ func (r *replicaRig) send(name string) bool {
 	if h.flying != nil {
 		return true
 	}
-	s := newShipment()
-	if h.rest != nil && !r.holder.packNext(s, h.rest, name, r.rules, 0) {
+	s := NewShipment()
+	if h.rest != nil && !r.holder.PackNext(s, h.rest, name, r.rules, 0) {
 		h.rest = nil
 	}
-	if s.empty() {
-		if r.part().holding.Replication.Standby != name { // as the survey of standbys would see
-			r.holder.markChanged(rigPart)
+	if s.Empty() {
+		if r.part().Holding.Replication.Standby != name { // as the survey of standbys would see
+			r.holder.MarkChanged(rigPart)
 		}
-		r.holder.takeChanged(func(part uint16) { _, h.rest = r.holder.pack(s, part, name, r.rules, 0) })
+		r.holder.EachChanged(func(part uint16) { _, h.rest = r.holder.Pack(s, part, name, r.rules, 0) })
 	}
 	r.remember()
-	if s.empty() {
+	if s.Empty() {
 		return false
 	}
 	h.flying, h.ack = s, nil
-	h.wire = append(h.wire, wire.AppendReplicaRequest(nil, &s.request))
+	h.wire = append(h.wire, wire.AppendReplicaRequest(nil, &s.Request))
 	return true
 }
 
@@ -119,7 +119,7 @@ func (r *replicaRig) arrive(t require.TestingT, name string, i int) wire.Replica
 	h := r.standbys[name]
 	q, err := (&wire.ReplicaMemory{Message: h.wire[i]}).Decode(h.rules.PlainSet)
 	require.NoError(t, err)
-	ack, _ := h.table.takeReplica(&q.Parts[0], true, h.rules, 0)
+	ack, _ := h.table.AcceptReplica(&q.Parts[0], true, h.rules, 0)
 	h.table.tidy(rigPart, 0)
 	if h.flying != nil && i == len(h.wire)-1 {
 		h.ack = &ack
@@ -140,7 +140,7 @@ func (r *replicaRig) arriveTogether(t require.TestingT, name string, first, seco
 		q, err := (&wire.ReplicaMemory{Message: h.wire[m.message]}).Decode(h.rules.PlainSet)
 		require.NoError(t, err)
 		m.storing = storing{table: h.table, part: &q.Parts[0], full: true, rules: h.rules}
-		m.made = h.table.build(rigPart, &m.part.Content, h.rules, 0)
+		m.made = h.table.Build(rigPart, &m.part.Content, h.rules, 0)
 	}
 	for len(both) > 0 {
 		i := random.IntN(len(both))
@@ -169,7 +169,7 @@ func (r *replicaRig) answer(name string) {
 	} else {
 		h.rest = nil
 	}
-	r.holder.delivered(h.flying, 0, name, ack, false, 0)
+	r.holder.Delivered(h.flying, 0, name, ack, false, 0)
 	h.flying, h.ack = nil, nil
 }
 
@@ -188,7 +188,7 @@ func (r *replicaRig) finish(t require.TestingT, name string) {
 }
 
 // levels returns what a table has for each key of the rig's limiter.
-func levels(t *table, rules *rule.Rules) map[string]float64 {
+func levels(t *Table, rules *rule.Rules) map[string]float64 {
 	found := make(map[string]float64)
 	for _, slot := range allIn(&t.partitions[rigPart].buckets) {
 		if slot.bucket.Level(0) > 0 {
@@ -200,9 +200,9 @@ func levels(t *table, rules *rule.Rules) map[string]float64 {
 
 // check fails when a standby's copy lacks something of what its version says it has, or the holder believes it has more.
 func (r *replicaRig) check(t require.TestingT) {
-	mine := r.part().holding
+	mine := r.part().Holding
 	for name, h := range r.standbys {
-		theirs := h.table.partitions[rigPart].holding
+		theirs := h.table.partitions[rigPart].Holding
 		if theirs.Copy == (wire.Version{}) || !theirs.Copy.SameTerm(mine.Copy) {
 			assert.False(t, mine.Replication.Standby == name && mine.Replication.Complete)
 			continue
@@ -292,15 +292,15 @@ func TestReplicasLoseNothing(t *testing.T) {
 			"give up the list of changes": func(t *rapid.T) {
 				p := r.part()
 				p.forgetChanges()
-				p.holding.Replication.ResendAll = true
-				r.holder.markChanged(rigPart)
+				p.Holding.Replication.ResendAll = true
+				r.holder.MarkChanged(rigPart)
 			},
 			"change the standby": func(t *rapid.T) { standby = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "standby") },
 			"raise the term": func(t *rapid.T) {
 				term++
-				h := &r.part().holding
+				h := &r.part().Holding
 				h.Renew(wire.Version{Ballot: wire.Ballot{Number: term, By: "holder"}, Holder: "holder", Seq: h.Copy.Seq})
-				r.holder.markChanged(rigPart) // as takeOver does
+				r.holder.MarkChanged(rigPart) // as takeOver does
 				r.then = make(map[uint64]map[string]float64)
 				r.remember()
 			},
@@ -310,7 +310,7 @@ func TestReplicasLoseNothing(t *testing.T) {
 		r.finish(t, standby)
 		require.Equal(t, r.taken, levels(r.standbys[standby].table, r.standbys[standby].rules))
 		require.Empty(t, r.part().dirty)
-		require.True(t, r.part().holding.SafeToDrop(r.part().holding.Copy))
+		require.True(t, r.part().Holding.SafeToDrop(r.part().Holding.Copy))
 	})
 }
 
@@ -323,7 +323,7 @@ func TestChangesFollowTheWhole(t *testing.T) {
 	r.finish(t, "a")
 	r.take(t, "3")
 	require.True(t, r.send("a"))
-	part := r.standbys["a"].flying.request.Parts[0]
+	part := r.standbys["a"].flying.Request.Parts[0]
 	require.False(t, part.Full)
 	require.Len(t, part.Content.Buckets, 1)
 	r.finish(t, "a")
@@ -343,7 +343,7 @@ func TestLostAnswerIsMadeUpFor(t *testing.T) {
 	r.answer("a")
 	r.take(t, "l")
 	r.send("a")
-	part := r.standbys["a"].flying.request.Parts[0]
+	part := r.standbys["a"].flying.Request.Parts[0]
 	require.False(t, part.Full)
 	require.Len(t, part.Content.Buckets, 2)
 	require.Equal(t, wire.ReplicaTaken, r.arrive(t, "a", 2).Status)
@@ -357,17 +357,17 @@ func TestStandbyThatMissesSomethingGetsEverything(t *testing.T) {
 	r.take(t, "k")
 	r.finish(t, "a")
 	standby := r.standbys["a"].table
-	idle, _ := standby.idleCopy(rigPart)
-	require.True(t, standby.dropCopy(idle))
+	idle, _ := standby.IdleCopy(rigPart)
+	require.True(t, standby.DropCopy(idle))
 	r.take(t, "l")
 	r.send("a")
 	require.Equal(t, wire.ReplicaMissing, r.arrive(t, "a", 1).Status)
 	older := wire.Version{Ballot: wire.Ballot{Number: 4, By: "z"}, Holder: "z", Seq: 99}
-	require.True(t, r.part().holding.SafeToDrop(older))
+	require.True(t, r.part().Holding.SafeToDrop(older))
 	r.answer("a")
-	require.False(t, r.part().holding.SafeToDrop(older), "nobody may drop a copy that the standby is known not to have")
+	require.False(t, r.part().Holding.SafeToDrop(older), "nobody may drop a copy that the standby is known not to have")
 	r.finish(t, "a")
-	require.True(t, r.part().holding.SafeToDrop(older))
+	require.True(t, r.part().Holding.SafeToDrop(older))
 	require.Equal(t, r.taken, levels(standby, r.rules))
 }
 
@@ -378,7 +378,7 @@ func TestDroppedBucketsAreDroppedAtTheStandby(t *testing.T) {
 		r.take(t, key)
 	}
 	r.finish(t, "a")
-	r.holder.reset(rigPart, rule.BucketKey{Key: "reset", Limiter: r.rule.ID}, 0)
+	r.holder.Reset(rigPart, rule.BucketKey{Key: "reset", Limiter: r.rule.ID}, 0)
 	r.take(t, "evicted")
 	removeIf(&r.part().buckets, func(b *bucket) bool {
 		if b.key() != "evicted" {
@@ -398,7 +398,7 @@ func TestChangesAreBounded(t *testing.T) {
 	for i := range 10000 {
 		r.take(t, fmt.Sprint(i))
 		clearPart(r.holder, rigPart)
-		r.holder.boundChanges(rigPart)
+		r.holder.BoundChanges(rigPart)
 		require.LessOrEqual(t, len(r.part().dirty), reusable)
 	}
 	r.taken = map[string]float64{}
@@ -415,7 +415,7 @@ func TestAnswersCountOnlyWhileEvidenceIsFresh(t *testing.T) {
 	r.arrive(t, "a", 0)
 	r.holder.fullUntil.Store(0)
 	r.answer("a")
-	require.False(t, r.part().holding.Replication.Complete)
+	require.False(t, r.part().Holding.Replication.Complete)
 }
 
 // Refusals: a higher promise to somebody else, a higher version, and a standby that holds.
@@ -438,18 +438,18 @@ func TestRefusedHoldersAcquireAnewAndYieldToTheOwner(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newReplicaRig(t, "a")
 			r.take(t, "k")
-			c.prepare(&r.standbys["a"].table.partitions[rigPart].holding)
+			c.prepare(&r.standbys["a"].table.partitions[rigPart].Holding)
 			r.send("a")
 			ack := r.arrive(t, "a", 0)
 			require.Equal(t, c.status, ack.Status)
 			h := r.standbys["a"]
-			refused, yielded := r.holder.delivered(h.flying, 0, "a", ack, c.isOwner, 0)
+			refused, yielded := r.holder.Delivered(h.flying, 0, "a", ack, c.isOwner, 0)
 			require.Equal(t, c.refused, refused)
 			require.Equal(t, c.yields, yielded)
-			mine := &r.part().holding
+			mine := &r.part().Holding
 			require.Equal(t, c.refused, mine.Challenged)
 			require.Equal(t, !c.yields, mine.Holds)
-			require.Equal(t, !c.yields, r.holder.holds(rigPart))
+			require.Equal(t, !c.yields, r.holder.Holds(rigPart))
 			if c.refused {
 				require.False(t, mine.Promised.Below(wire.Ballot{Number: 9, By: "a"}), "it acquires above what the standby has")
 			}
@@ -460,7 +460,7 @@ func TestRefusedHoldersAcquireAnewAndYieldToTheOwner(t *testing.T) {
 // The marks of reports are with the standby as well, and changed ones follow.
 func TestMarksTravelWithReplicas(t *testing.T) {
 	r := newReplicaRig(t, "a")
-	mine, theirs := &r.part().holding, &r.standbys["a"].table.partitions[rigPart].holding
+	mine, theirs := &r.part().Holding, &r.standbys["a"].table.partitions[rigPart].Holding
 	mine.DebtMarks = map[string]uint64{"x": 1}
 	r.take(t, "k")
 	r.finish(t, "a")
@@ -475,12 +475,12 @@ func TestMarksTravelWithReplicas(t *testing.T) {
 func TestDroppedCopyStillNamesItsReceiver(t *testing.T) {
 	table := tableOfNode()
 	holdIn(table, "holder", 5)
-	h := &table.partitions[rigPart].holding
+	h := &table.partitions[rigPart].Holding
 	round := wire.Ballot{Number: 9, By: "x"}
 	require.Equal(t, wire.ReplyTransferred, h.Answer(round, true).Kind)
 	table.partitions[rigPart].publish()
-	idle, _ := table.idleCopy(rigPart)
-	require.True(t, table.dropCopy(idle))
+	idle, _ := table.IdleCopy(rigPart)
+	require.True(t, table.DropCopy(idle))
 	a := h.Answer(round, true)
 	require.Equal(t, wire.ReplyNotHolding, a.Kind)
 	require.Equal(t, "x", a.TransferredTo)
@@ -493,21 +493,21 @@ func TestACopyThatWasSentAgainIsNotDropped(t *testing.T) {
 	r.take(t, "k")
 	r.finish(t, "a")
 	standby := r.standbys["a"].table
-	idle, any := standby.idleCopy(rigPart)
+	idle, any := standby.IdleCopy(rigPart)
 	require.True(t, any)
-	h := &standby.partitions[rigPart].holding
+	h := &standby.partitions[rigPart].Holding
 	h.AcceptReplica(h.Copy)
-	require.False(t, standby.dropCopy(idle))
-	idle, _ = standby.idleCopy(rigPart)
-	require.True(t, standby.dropCopy(idle), "asked about since")
-	_, any = standby.idleCopy(rigPart)
+	require.False(t, standby.DropCopy(idle))
+	idle, _ = standby.IdleCopy(rigPart)
+	require.True(t, standby.DropCopy(idle), "asked about since")
+	_, any = standby.IdleCopy(rigPart)
 	require.False(t, any)
 }
 
 func TestSettledNeedsTheStandby(t *testing.T) {
 	r := newReplicaRig(t, "a")
 	r.take(t, "k")
-	h := &r.part().holding
+	h := &r.part().Holding
 	older := wire.Version{Ballot: wire.Ballot{Number: 4, By: "z"}, Holder: "z", Seq: 99}
 	require.False(t, h.SafeToDrop(older), "the standby has nothing")
 	r.finish(t, "a")
@@ -517,6 +517,6 @@ func TestSettledNeedsTheStandby(t *testing.T) {
 	require.False(t, h.SafeToDrop(h.Copy), "the standby has not had the last take")
 	require.True(t, h.SafeToDrop(older))
 	require.False(t, h.SafeToDrop(wire.Version{Ballot: wire.Ballot{Number: 6, By: "z"}, Holder: "z"}), "a newer one")
-	r.holder.nobodyToSendTo(rigPart)
+	r.holder.NobodyToSendTo(rigPart)
 	require.True(t, h.SafeToDrop(h.Copy), "there is no standby")
 }

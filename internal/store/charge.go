@@ -1,4 +1,4 @@
-package peerlimit
+package store
 
 import (
 	"github.com/peerlimit/peerlimit/internal/limit"
@@ -6,14 +6,14 @@ import (
 	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
-// charge charges a report to a partition that this node holds, or is about to, unless it was charged before. The caller
+// Charge charges a report to a partition that this node holds, or is about to, unless it was charged before. The caller
 // holds p.mu.
-func (p *partition) charge(q *wire.Debt, rules *rule.Rules, known func(string) bool, now int64) {
-	if !p.holding.MarkDebt(q.Member, q.Seq, known) {
+func (p *Partition) Charge(q *wire.Debt, rules *rule.Rules, known func(string) bool, now int64) {
+	if !p.Holding.MarkDebt(q.Member, q.Seq, known) {
 		return
 	}
 	for i := range q.Charges {
-		holds.touch(1)
+		Probe.touch(1)
 		c := &q.Charges[i]
 		r, err := rules.Find(c.Rule)
 		if err != nil {
@@ -21,14 +21,14 @@ func (p *partition) charge(q *wire.Debt, rules *rule.Rules, known func(string) b
 		}
 		p.spend(rule.BucketKey{Key: c.Key, Limiter: r.ID}, r.Set, c.Cost, now)
 	}
-	if p.holding.Holds { // or else the copy would seem to have more of what its holder has decided than it has
-		p.holding.Copy.Seq++ // the mark alone is news for the standby
-		p.markChanged()
+	if p.Holding.Holds { // or else the copy would seem to have more of what its holder has decided than it has
+		p.Holding.Copy.Seq++ // the mark alone is news for the standby
+		p.MarkChanged()
 	}
 }
 
 // spend charges a bucket with what was spent elsewhere. The caller holds p.mu.
-func (p *partition) spend(id rule.BucketKey, set *limit.Set, cost float64, now int64) {
+func (p *Partition) spend(id rule.BucketKey, set *limit.Set, cost float64, now int64) {
 	t := p.table
 	hash := id.Hash(t.seed)
 	b := p.buckets.find(hash, id)
@@ -37,7 +37,7 @@ func (p *partition) spend(id rule.BucketKey, set *limit.Set, cost float64, now i
 	}
 	t.leased(b, now)
 	b.Spend(set, cost, now)
-	if p.holding.Holds {
+	if p.Holding.Holds {
 		t.touch(p.number, p, b)
 	}
 }

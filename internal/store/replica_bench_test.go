@@ -1,4 +1,4 @@
-package peerlimit
+package store
 
 import (
 	"fmt"
@@ -29,10 +29,10 @@ func benchmarkReplication(b *testing.B, takes int) {
 	found := mustFind(b, known, "api", []limit.Limit{perHour(1e9)})
 	for part := range uint16(ring.Partitions) {
 		p := &holder.partitions[part]
-		p.holding.Hold(wire.Version{Ballot: wire.Ballot{Number: 5, By: "node0-01234567"}, Holder: "node0-01234567"})
-		p.holding.Replicate(holding.Replication{Standby: "standby", Complete: true})
+		p.Holding.Hold(wire.Version{Ballot: wire.Ballot{Number: 5, By: "node0-01234567"}, Holder: "node0-01234567"})
+		p.Holding.Replicate(holding.Replication{Standby: "standby", Complete: true})
 		p.publish()
-		standby.partitions[part].holding.Copy = p.holding.Copy
+		standby.partitions[part].Holding.Copy = p.Holding.Copy
 	}
 	type place struct {
 		part uint16
@@ -50,22 +50,22 @@ func benchmarkReplication(b *testing.B, takes int) {
 		for range takes {
 			now++
 			at := &places[rand.IntN(keys)]
-			holder.decide(at.part, at.id, &limit.Request{Set: found.Set, Cost: 1}, now)
+			holder.Decide(at.part, at.id, &limit.Request{Set: found.Set, Cost: 1}, now)
 		}
 		var parts []uint16
 		began := time.Now()
-		holder.takeChanged(func(part uint16) { parts = append(parts, part) })
+		holder.EachChanged(func(part uint16) { parts = append(parts, part) })
 		packing += time.Since(began)
 		for len(parts) > 0 {
 			began = time.Now()
-			s := newShipment()
+			s := NewShipment()
 			for len(parts) > 0 {
-				if result, _ := holder.pack(s, parts[0], "standby", known, now); result == packedLater {
+				if result, _ := holder.Pack(s, parts[0], "standby", known, now); result == PackedLater {
 					break
 				}
 				parts = parts[1:]
 			}
-			message := wire.AppendReplicaRequest(nil, &s.request)
+			message := wire.AppendReplicaRequest(nil, &s.Request)
 			packing += time.Since(began)
 			sent += len(message)
 
@@ -74,13 +74,13 @@ func benchmarkReplication(b *testing.B, takes int) {
 			require.NoError(b, err)
 			acks := make([]wire.ReplicaAck, len(q.Parts))
 			for i := range q.Parts {
-				acks[i], _ = standby.takeReplica(&q.Parts[i], true, knownThere, now)
+				acks[i], _ = standby.AcceptReplica(&q.Parts[i], true, knownThere, now)
 			}
 			taking += time.Since(began)
 
 			began = time.Now()
 			for i := range acks {
-				holder.delivered(s, i, "standby", acks[i], false, now)
+				holder.Delivered(s, i, "standby", acks[i], false, now)
 			}
 			packing += time.Since(began)
 		}

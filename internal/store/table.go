@@ -1,4 +1,4 @@
-package peerlimit
+package store
 
 import (
 	"cmp"
@@ -17,9 +17,9 @@ import (
 	"time"
 )
 
-// table keeps buckets by partition: the partition is the unit of ownership, of locking and of moving.
-type table struct {
-	partitions [ring.Partitions]partition
+// Table keeps buckets by partition: the partition is the unit of ownership, of locking and of moving.
+type Table struct {
+	partitions [ring.Partitions]Partition
 	maxKeys    int64
 	seed       maphash.Seed
 
@@ -34,7 +34,7 @@ type table struct {
 	// refused has a bit for each partition whose holder, this node, was refused by its standby; likewise.
 	refused [(ring.Partitions + 63) / 64]atomic.Uint64
 
-	// inWork has a bit for each partition that something is being done to in steps, see inSteps.
+	// inWork has a bit for each partition that something is being done to in steps, see InSteps.
 	inWork [(ring.Partitions + 63) / 64]atomic.Uint64
 
 	// untidy has a bit for each partition whose buckets were replaced, see exchange; wakeSweeper, of capacity 1, says that there
@@ -54,7 +54,7 @@ type table struct {
 	// arrivingSize is how many bytes the pieces of replicas take up that are not all there.
 	arrivingSize atomic.Int64
 
-	// longestTurn is how far ahead a reservation may be that comes from another member, with a bucket or as a question.
+	// LongestTurn is how far ahead a reservation may be that comes from another member, with a bucket or as a question.
 	longestTurn time.Duration
 
 	// members is how many share what can be leased; 0 when nothing is lent. leaseID is that of the lease granted last.
@@ -67,24 +67,24 @@ type table struct {
 	evicted atomic.Uint64 // buckets that still mattered when they had to go
 }
 
-// partition is a set of buckets under one lock. A bucket that is not there is full of tokens.
+// Partition is a set of buckets under one lock. A bucket that is not there is full of tokens.
 //
 // What every take reads or writes comes first and lies in one cache line: the lock, the slots, and of holding what is to
 // be checked and counted. Processors that decide about different keys take that line from each other. In another one is
 // what a take needs when it is the first of its bucket since the last changes were sent.
-type partition struct {
+type Partition struct {
 	// mu guards the buckets and is held for one operation on one of them, or for one step of what is done to many, see
-	// inSteps; never across I/O, a channel or a sleep.
+	// InSteps; never across I/O, a channel or a sleep.
 	mu      sync.Mutex
 	buckets buckets
 
-	// holding is what this node knows of who decides here.
-	holding holding.Holding
+	// Holding is what this node knows of who decides here.
+	Holding holding.Holding
 
 	// underway is what is being done in steps, see steps.go; nil when nothing is.
 	underway *underway
 
-	table *table // which it is one of
+	table *Table // which it is one of
 
 	// dirty are the buckets that have changed and were not sent to the standby yet, each once.
 	dirty []*bucket
@@ -105,22 +105,22 @@ const partitionPadding = 6
 // minLongestTurn is the least that members take each other's reservations for, whatever their own MaxWait.
 const minLongestTurn = 24 * time.Hour
 
-// tableConfig says what a table is for. The zero value but for maxKeys makes one that only this node uses.
-type tableConfig struct {
-	maxKeys int // buckets that are kept, at most
+// Config says what a table is for. The zero value but for MaxKeys makes one that only this node uses.
+type Config struct {
+	MaxKeys int // buckets that are kept, at most
 
-	// fullUntil is the clock that ends deciding, see table; nil for a table that decides always.
-	fullUntil *atomic.Int64
+	// FullUntil is the clock that ends deciding, see table; nil for a table that decides always.
+	FullUntil *atomic.Int64
 
-	replicates  bool          // changes are noted for the standby
-	longestTurn time.Duration // see table; minLongestTurn at least
-	piece       int           // bytes, see table; 0 is 48 KiB
+	Replicates  bool          // changes are noted for the standby
+	LongestTurn time.Duration // see table; minLongestTurn at least
+	Piece       int           // bytes, see table; 0 is 48 KiB
 }
 
-func newTable(c tableConfig) *table {
-	t := &table{
-		maxKeys: int64(c.maxKeys), fullUntil: c.fullUntil, replicates: c.replicates, longestTurn: max(minLongestTurn, c.longestTurn),
-		piece: cmp.Or(c.piece, pieceBudget), seed: maphash.MakeSeed(), wakeSweeper: signal.New(),
+func New(c Config) *Table {
+	t := &Table{
+		maxKeys: int64(c.MaxKeys), fullUntil: c.FullUntil, replicates: c.Replicates, longestTurn: max(minLongestTurn, c.LongestTurn),
+		piece: cmp.Or(c.Piece, PieceBudget), seed: maphash.MakeSeed(), wakeSweeper: signal.New(),
 	}
 	for part := range t.partitions {
 		t.partitions[part].table, t.partitions[part].number = t, uint16(part)
@@ -130,31 +130,31 @@ func newTable(c tableConfig) *table {
 	return t
 }
 
-// lock locks a partition, until unlock.
-func (t *table) lock(part uint16) *partition {
+// Lock locks a partition, until unlock.
+func (t *Table) Lock(part uint16) *Partition {
 	p := &t.partitions[part]
 	p.mu.Lock()
 	return p
 }
 
-// unlock publishes what others see of p without its lock, and unlocks it.
-func (p *partition) unlock() {
+// Unlock publishes what others see of p without its lock, and unlocks it.
+func (p *Partition) Unlock() {
 	p.publish()
-	holds.released()
+	Probe.Released()
 	p.mu.Unlock()
 }
 
 // publish brings held and refused up to date. A node that has ceased to hold has no changes to send any more. The caller
 // holds p.mu.
-func (p *partition) publish() {
-	t, h := p.table, &p.holding
-	if held := t.holds(p.number); held != h.Holds {
+func (p *Partition) publish() {
+	t, h := p.table, &p.Holding
+	if held := t.Holds(p.number); held != h.Holds {
 		setBit(&t.held, p.number, h.Holds)
 		if held {
 			p.forgetChanges()
 		}
 	}
-	if t.isRefused(p.number) != h.Challenged {
+	if t.IsChallenged(p.number) != h.Challenged {
 		setBit(&t.refused, p.number, h.Challenged)
 	}
 }
@@ -167,14 +167,14 @@ func setBit(words *[(ring.Partitions + 63) / 64]atomic.Uint64, part uint16, is b
 	}
 }
 
-// isRefused reports whether a partition that this node holds is to be acquired anew.
-func (t *table) isRefused(part uint16) bool { return t.refused[part/64].Load()>>(part%64)&1 == 1 }
+// IsChallenged reports whether a partition that this node holds is to be acquired anew.
+func (t *Table) IsChallenged(part uint16) bool { return t.refused[part/64].Load()>>(part%64)&1 == 1 }
 
-// holds reports whether this node holds a partition; its evidence may have lapsed even so.
-func (t *table) holds(part uint16) bool { return t.held[part/64].Load()>>(part%64)&1 == 1 }
+// Holds reports whether this node holds a partition; its evidence may have lapsed even so.
+func (t *Table) Holds(part uint16) bool { return t.held[part/64].Load()>>(part%64)&1 == 1 }
 
-// holdsAny reports whether this node holds anything.
-func (t *table) holdsAny() bool {
+// HoldsAny reports whether this node holds anything.
+func (t *Table) HoldsAny() bool {
 	for i := range t.held {
 		if t.held[i].Load() != 0 {
 			return true
@@ -183,8 +183,8 @@ func (t *table) holdsAny() bool {
 	return false
 }
 
-// heldBits returns the partitions that this node holds, a bit each: that of partition p is bit p%64 of word p/64.
-func (t *table) heldBits() (bits [(ring.Partitions + 63) / 64]uint64) {
+// HeldBits returns the partitions that this node holds, a bit each: that of partition p is bit p%64 of word p/64.
+func (t *Table) HeldBits() (bits [(ring.Partitions + 63) / 64]uint64) {
 	for i := range t.held {
 		bits[i] = t.held[i].Load()
 	}
@@ -193,26 +193,26 @@ func (t *table) heldBits() (bits [(ring.Partitions + 63) / 64]uint64) {
 
 // counts are what is counted of a table.
 type counts struct {
-	keys    int    // buckets kept now
-	evicted uint64 // buckets that still mattered when they had to go
+	Keys    int    // buckets kept now
+	Evicted uint64 // buckets that still mattered when they had to go
 
-	arrivingBytes int64 // what pieces of replicas take up that are not all there
+	ArrivingBytes int64 // what pieces of replicas take up that are not all there
 
-	leasesGranted, leasesExpired             uint64
-	tokensLeased, tokensUsed, tokensReturned float64
+	LeasesGranted, LeasesExpired             uint64
+	TokensLeased, TokensUsed, TokensReturned float64
 }
 
-func (t *table) counts() counts {
-	c := counts{keys: int(t.keys.Load()), evicted: t.evicted.Load(), arrivingBytes: t.arrivingSize.Load()}
-	c.leasesGranted, c.leasesExpired, c.tokensLeased, c.tokensUsed, c.tokensReturned = t.leases.sums()
+func (t *Table) Counts() counts {
+	c := counts{Keys: int(t.keys.Load()), Evicted: t.evicted.Load(), ArrivingBytes: t.arrivingSize.Load()}
+	c.LeasesGranted, c.LeasesExpired, c.TokensLeased, c.TokensUsed, c.TokensReturned = t.leases.sums()
 	return c
 }
 
-// lendTo says how many members share what can be leased; with 0 nothing is lent.
-func (t *table) lendTo(members int) { t.members.Store(int64(members)) }
+// LendTo says how many members share what can be leased; with 0 nothing is lent.
+func (t *Table) LendTo(members int) { t.members.Store(int64(members)) }
 
-// heldCount returns how many partitions this node holds.
-func (t *table) heldCount() (n int) {
+// HeldCount returns how many partitions this node holds.
+func (t *Table) HeldCount() (n int) {
 	for i := range t.held {
 		n += bits.OnesCount64(t.held[i].Load())
 	}
@@ -220,38 +220,38 @@ func (t *table) heldCount() (n int) {
 }
 
 // enter locks a partition and returns it when this node decides about it at now; otherwise it returns nil.
-func (t *table) enter(part uint16, now int64) *partition {
-	if t.fullUntil != nil && !t.holds(part) {
+func (t *Table) enter(part uint16, now int64) *Partition {
+	if t.fullUntil != nil && !t.Holds(part) {
 		return nil // most takes are on keys of others
 	}
 	p := &t.partitions[part]
 	p.mu.Lock()
-	if p.decides(now) {
+	if p.Decides(now) {
 		return p
 	}
 	p.mu.Unlock()
 	return nil
 }
 
-// decides reports whether this node decides about p in full. The caller holds p.mu.
-func (p *partition) decides(now int64) bool {
+// Decides reports whether this node decides about p in full. The caller holds p.mu.
+func (p *Partition) Decides(now int64) bool {
 	t := p.table
-	return t.fullUntil == nil || p.holding.Holds && now < t.fullUntil.Load()
+	return t.fullUntil == nil || p.Holding.Holds && now < t.fullUntil.Load()
 }
 
 // touch notes that b has changed. The caller holds p.mu.
-func (t *table) touch(part uint16, p *partition, b *bucket) {
+func (t *Table) touch(part uint16, p *Partition, b *bucket) {
 	if t.fullUntil == nil {
 		return
 	}
-	p.holding.Copy.Seq++
-	if b.dirty || !t.replicates || p.holding.Unreplicated || p.holding.Unlisted {
+	p.Holding.Copy.Seq++
+	if b.dirty || !t.replicates || p.Holding.Unreplicated || p.Holding.Unlisted {
 		return
 	}
 	if len(p.dirty) == maxChanges {
 		p.forgetChanges()
-		p.holding.Replication.ResendAll = true
-		t.markChanged(part)
+		p.Holding.Replication.ResendAll = true
+		t.MarkChanged(part)
 		return
 	}
 	b.dirty = true
@@ -264,10 +264,10 @@ func (t *table) touch(part uint16, p *partition, b *bucket) {
 	p.dirty = append(p.dirty, b)
 }
 
-// markChanged has a partition looked at for the standby, whether or not something was decided.
-func (t *table) markChanged(part uint16) { t.changed[part/64].Or(1 << (part % 64)) }
+// MarkChanged has a partition looked at for the standby, whether or not something was decided.
+func (t *Table) MarkChanged(part uint16) { t.changed[part/64].Or(1 << (part % 64)) }
 
-func (p *partition) markChanged() { p.table.markChanged(p.number) }
+func (p *Partition) MarkChanged() { p.table.MarkChanged(p.number) }
 
 // firstChanges is how many changes a partition has room for as soon as there is one.
 const firstChanges = 8
@@ -279,9 +279,9 @@ const maxChanges = 1 << 17
 //
 // When they are many it takes more than a step until none of them seems to be listed any more. Until then no change is, and
 // nothing is sent; see listAgain.
-func (p *partition) forgetChanges() {
+func (p *Partition) forgetChanges() {
 	if len(p.dirty) > stepLooks {
-		p.start().stale, p.dirty, p.holding.Unlisted = p.dirty, nil, true
+		p.start().stale, p.dirty, p.Holding.Unlisted = p.dirty, nil, true
 		return
 	}
 	unlist(p.dirty)
@@ -289,7 +289,7 @@ func (p *partition) forgetChanges() {
 }
 
 func unlist(changed []*bucket) {
-	holds.touch(len(changed))
+	Probe.touch(len(changed))
 	for _, b := range changed {
 		b.dirty = false
 	}
@@ -297,9 +297,9 @@ func unlist(changed []*bucket) {
 
 // listAgain is a step of what has to be done before changes are listed again, and reports whether there is more. The
 // caller holds p.mu.
-func (p *partition) listAgain() (more bool) {
+func (p *Partition) listAgain() (more bool) {
 	u := p.underway
-	if !p.holding.Unlisted {
+	if !p.Holding.Unlisted {
 		return false
 	}
 	n := min(len(u.stale), stepLooks)
@@ -307,13 +307,13 @@ func (p *partition) listAgain() (more bool) {
 	if u.stale = u.stale[n:]; len(u.stale) > 0 {
 		return true
 	}
-	u.stale, p.holding.Unlisted = nil, false
+	u.stale, p.Holding.Unlisted = nil, false
 	p.ended()
 	return false
 }
 
-// takeChanged calls visit for each partition with changes, which is not marked as changed any more.
-func (t *table) takeChanged(visit func(part uint16)) {
+// EachChanged calls visit for each partition with changes, which is not marked as changed any more.
+func (t *Table) EachChanged(visit func(part uint16)) {
 	for i := range t.changed {
 		for word := t.changed[i].Swap(0); word != 0; word &= word - 1 {
 			visit(uint16(64*i + bits.TrailingZeros64(word)))
@@ -324,9 +324,9 @@ func (t *table) takeChanged(visit func(part uint16)) {
 // The operations below report in their last result whether this node decides about the partition; when not, nothing was
 // done. The key may be reused by the caller afterwards.
 
-// decide takes a's cost from a bucket, or says why not.
-func (t *table) decide(part uint16, id rule.BucketKey, a *limit.Request, now int64) (limit.Decision, bool) {
-	if t.fullUntil != nil && !t.holds(part) {
+// Decide takes a's cost from a bucket, or says why not.
+func (t *Table) Decide(part uint16, id rule.BucketKey, a *limit.Request, now int64) (limit.Decision, bool) {
+	if t.fullUntil != nil && !t.Holds(part) {
 		return limit.Decision{}, false
 	}
 	hash := id.Hash(t.seed)
@@ -349,7 +349,7 @@ func (t *table) decide(part uint16, id rule.BucketKey, a *limit.Request, now int
 }
 
 // reserve is decide for a turn that may come later, and says how to undo it.
-func (t *table) reserve(part uint16, id rule.BucketKey, a *limit.Request, now int64) (limit.Decision, *limit.Undo, bool) {
+func (t *Table) reserve(part uint16, id rule.BucketKey, a *limit.Request, now int64) (limit.Decision, *limit.Undo, bool) {
 	hash := id.Hash(t.seed)
 	p := t.enter(part, now)
 	if p == nil {
@@ -368,8 +368,8 @@ func (t *table) reserve(part uint16, id rule.BucketKey, a *limit.Request, now in
 	return d, u, true
 }
 
-// peek tells how a bucket stands and changes nothing.
-func (t *table) peek(part uint16, id rule.BucketKey, set *limit.Set, now int64) (limit.Decision, bool) {
+// Peek tells how a bucket stands and changes nothing.
+func (t *Table) Peek(part uint16, id rule.BucketKey, set *limit.Set, now int64) (limit.Decision, bool) {
 	p := t.enter(part, now)
 	if p == nil {
 		return limit.Decision{}, false
@@ -382,8 +382,8 @@ func (t *table) peek(part uint16, id rule.BucketKey, set *limit.Set, now int64) 
 	return fresh.Peek(set, now), true
 }
 
-// cancel gives a reservation's tokens back, as [Reservation.Cancel] describes. exact reports that it did so at once.
-func (t *table) cancel(part uint16, id rule.BucketKey, u limit.Undo, now int64) (exact, ok bool) {
+// Cancel gives a reservation's tokens back, as [Reservation.Cancel] describes. exact reports that it did so at once.
+func (t *Table) Cancel(part uint16, id rule.BucketKey, u limit.Undo, now int64) (exact, ok bool) {
 	ok = t.change(part, id, now, func(b *bucket) {
 		exact = b.CancelReserved(u, now)
 	})
@@ -391,17 +391,17 @@ func (t *table) cancel(part uint16, id rule.BucketKey, u limit.Undo, now int64) 
 }
 
 // refund gives cost tokens back to a bucket.
-func (t *table) refund(part uint16, id rule.BucketKey, set *limit.Set, cost float64, now int64) bool {
+func (t *Table) refund(part uint16, id rule.BucketKey, set *limit.Set, cost float64, now int64) bool {
 	return t.change(part, id, now, func(b *bucket) { b.Refund(set, cost, now) })
 }
 
-// reset makes a bucket full of tokens. What is set aside stays so: it can still be used.
-func (t *table) reset(part uint16, id rule.BucketKey, now int64) bool {
+// Reset makes a bucket full of tokens. What is set aside stays so: it can still be used.
+func (t *Table) Reset(part uint16, id rule.BucketKey, now int64) bool {
 	return t.change(part, id, now, func(b *bucket) { b.Reset(now) })
 }
 
 // change applies a change to a bucket, if there is one.
-func (t *table) change(part uint16, id rule.BucketKey, now int64, apply func(*bucket)) bool {
+func (t *Table) change(part uint16, id rule.BucketKey, now int64, apply func(*bucket)) bool {
 	p := t.enter(part, now)
 	if p == nil {
 		return false
@@ -415,8 +415,8 @@ func (t *table) change(part uint16, id rule.BucketKey, now int64, apply func(*bu
 	return true
 }
 
-// exhaust makes a bucket empty of tokens, as far as the active limits of set go.
-func (t *table) exhaust(part uint16, id rule.BucketKey, set *limit.Set, now int64) {
+// Exhaust makes a bucket empty of tokens, as far as the active limits of set go.
+func (t *Table) Exhaust(part uint16, id rule.BucketKey, set *limit.Set, now int64) {
 	hash := id.Hash(t.seed)
 	p := t.enter(part, now)
 	if p == nil {
@@ -431,9 +431,9 @@ func (t *table) exhaust(part uint16, id rule.BucketKey, set *limit.Set, now int6
 	t.touch(part, p, b)
 }
 
-// insertShare makes a bucket say at least that share of what another one has taken. One that was there may have been made
+// InsertShare makes a bucket say at least that share of what another one has taken. One that was there may have been made
 // for a denial of long ago, and have drained since.
-func (t *table) insertShare(part uint16, id rule.BucketKey, set *limit.Set, from *limit.State, share float64, now int64) {
+func (t *Table) InsertShare(part uint16, id rule.BucketKey, set *limit.Set, from *limit.State, share float64, now int64) {
 	hash := id.Hash(t.seed)
 	p := t.enter(part, now)
 	if p == nil {
@@ -454,16 +454,16 @@ func (t *table) insertShare(part uint16, id rule.BucketKey, set *limit.Set, from
 }
 
 // insert adds a full bucket. The caller holds p.mu.
-func (t *table) insert(p *partition, hash uint64, id rule.BucketKey, set *limit.Set, now int64) *bucket {
+func (t *Table) insert(p *Partition, hash uint64, id rule.BucketKey, set *limit.Set, now int64) *bucket {
 	b := p.buckets.insert(hash, id, limit.NewState(set, now))
 	t.admit(p, b, now)
 	return b
 }
 
-// sweep drops the drained buckets of one partition: they carry no information.
-func (t *table) sweep(part uint16, now int64) {
+// Sweep drops the drained buckets of one partition: they carry no information.
+func (t *Table) Sweep(part uint16, now int64) {
 	from := uint32(0)
-	t.inSteps(part, func(p *partition) (more bool) {
+	t.InSteps(part, func(p *Partition) (more bool) {
 		if t.tidyUp(p, now) || p.listAgain() {
 			return true
 		}
@@ -477,7 +477,7 @@ func (t *table) sweep(part uint16, now int64) {
 
 // dropDrained drops drained buckets of p from a place on, as many as one step may, and returns where to go on, or 0. The
 // caller holds p.mu.
-func (t *table) dropDrained(p *partition, from uint32, now int64) (next uint32) {
+func (t *Table) dropDrained(p *Partition, from uint32, now int64) (next uint32) {
 	var room [stepChanges]slot
 	drained, looks := room[:0], 0
 	next = p.buckets.inOrder(from, func(hash uint64, b *bucket) bool {
@@ -497,7 +497,7 @@ func (t *table) dropDrained(p *partition, from uint32, now int64) (next uint32) 
 }
 
 // drop drops a bucket. The caller holds p.mu.
-func (t *table) drop(p *partition, hash uint64, b *bucket) {
+func (t *Table) drop(p *Partition, hash uint64, b *bucket) {
 	t.discount(b)
 	p.buckets.remove(hash, b)
 }
@@ -509,8 +509,8 @@ const (
 	sweepStep     = ring.Partitions/(30*4) + 1
 )
 
-// sweepForever sweeps partition after partition until done is closed, and tidies up where buckets were replaced.
-func (t *table) sweepForever(done <-chan struct{}, clock func() int64) {
+// SweepForever sweeps partition after partition until done is closed, and tidies up where buckets were replaced.
+func (t *Table) SweepForever(done <-chan struct{}, clock func() int64) {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
 	next := uint16(0)
@@ -522,70 +522,70 @@ func (t *table) sweepForever(done <-chan struct{}, clock func() int64) {
 			t.tidyAll(clock)
 		case <-ticker.C:
 			for range sweepStep {
-				t.sweep(next, clock())
+				t.Sweep(next, clock())
 				next = (next + 1) % ring.Partitions
 			}
 		}
 	}
 }
 
-// lapseAll ends all that needs fresh evidence, in all partitions, and returns how many of them this node held.
-func (t *table) lapseAll() (held int) {
+// LapseAll ends all that needs fresh evidence, in all partitions, and returns how many of them this node held.
+func (t *Table) LapseAll() (held int) {
 	for part := range uint16(ring.Partitions) {
-		p := t.lock(part)
-		if p.holding.Holds {
+		p := t.Lock(part)
+		if p.Holding.Holds {
 			held++
 		}
-		p.holding.Lapse()
-		p.unlock()
+		p.Holding.Lapse()
+		p.Unlock()
 	}
 	return held
 }
 
 // clues are what a node knows of where a partition is that it does not hold. Names are "" where it knows none.
 type clues struct {
-	acquiring bool // this node is about to
-	lapsed    bool // this node was the last to hold, and lost it for want of evidence
+	Acquiring bool // this node is about to
+	Lapsed    bool // this node was the last to hold, and lost it for want of evidence
 
-	likelyHolder  string // who is being asked for it
-	transferredTo string // to whom this node gave it
-	holder        string // whose copy this node has
-	promisedTo    string // who asked for it last
+	LikelyHolder  string // who is being asked for it
+	TransferredTo string // to whom this node gave it
+	Holder        string // whose copy this node has
+	PromisedTo    string // who asked for it last
 }
 
-// clues returns what this node knows of where a partition is.
-func (t *table) clues(part uint16) clues {
-	p := t.lock(part)
-	defer p.unlock()
-	h := &p.holding
-	c := clues{acquiring: h.Attempt != nil, lapsed: h.Lapsed, transferredTo: h.Transfer.To, holder: h.Copy.Holder, promisedTo: h.Promised.By}
+// Clues returns what this node knows of where a partition is.
+func (t *Table) Clues(part uint16) clues {
+	p := t.Lock(part)
+	defer p.Unlock()
+	h := &p.Holding
+	c := clues{Acquiring: h.Attempt != nil, Lapsed: h.Lapsed, TransferredTo: h.Transfer.To, Holder: h.Copy.Holder, PromisedTo: h.Promised.By}
 	if h.Attempt != nil {
-		c.likelyHolder = h.Attempt.LikelyHolder
+		c.LikelyHolder = h.Attempt.LikelyHolder
 	}
 	return c
 }
 
-// hasCopy reports whether this node has a copy of a partition, and whether it held it until its evidence lapsed.
-func (t *table) hasCopy(part uint16) (copied, wasHolder bool) {
-	p := t.lock(part)
-	defer p.unlock()
-	return p.holding.Copy != wire.Version{}, p.holding.Lapsed
+// HasCopy reports whether this node has a copy of a partition, and whether it held it until its evidence lapsed.
+func (t *Table) HasCopy(part uint16) (copied, wasHolder bool) {
+	p := t.Lock(part)
+	defer p.Unlock()
+	return p.Holding.Copy != wire.Version{}, p.Holding.Lapsed
 }
 
-// unlessDeciding calls do with a partition locked that this node does not decide about, or else reports false.
-func (t *table) unlessDeciding(part uint16, now int64, do func(p *partition)) bool {
-	p := t.lock(part)
-	defer p.unlock()
-	if p.decides(now) {
+// UnlessDeciding calls do with a partition locked that this node does not decide about, or else reports false.
+func (t *Table) UnlessDeciding(part uint16, now int64, do func(p *Partition)) bool {
+	p := t.Lock(part)
+	defer p.Unlock()
+	if p.Decides(now) {
 		return false
 	}
 	do(p)
 	return true
 }
 
-// stateOf returns the state of a bucket as it would be if all that is leased of it were used, if there is one. The caller
+// StateOf returns the state of a bucket as it would be if all that is leased of it were used, if there is one. The caller
 // holds p.mu.
-func (p *partition) stateOf(id rule.BucketKey, now int64) (state limit.State, there bool) {
+func (p *Partition) StateOf(id rule.BucketKey, now int64) (state limit.State, there bool) {
 	b := p.buckets.find(id.Hash(p.table.seed), id)
 	if b == nil {
 		return limit.State{}, false

@@ -1,4 +1,4 @@
-package peerlimit
+package store
 
 import (
 	"fmt"
@@ -20,7 +20,7 @@ import (
 func allIn(set *buckets) (all []slot) {
 	set.inOrder(0, func(hash uint64, b *bucket) bool {
 		all = append(all, slot{hash, b})
-		holds.released() // a test may look at everything
+		Probe.Released() // a test may look at everything
 		return true
 	})
 	return all
@@ -53,7 +53,7 @@ func removeIf(set *buckets, drop func(*bucket) bool) (removed int) {
 }
 
 // clearPart drops all buckets of a partition.
-func clearPart(tab *table, part uint16) {
+func clearPart(tab *Table, part uint16) {
 	p := &tab.partitions[part]
 	p.mu.Lock()
 	tab.exchange(p, buckets{})
@@ -149,22 +149,22 @@ func TestBucketsGiveMemoryBack(t *testing.T) {
 
 // A key that is done frees its memory without traffic, within a round of sweeping after it has drained.
 func TestSweepDropsWhatHasDrained(t *testing.T) {
-	tab := newTable(tableConfig{maxKeys: 1000})
+	tab := New(Config{MaxKeys: 1000})
 	quick, slow := limit.NewSet([]limit.Limit{perSecond(10)}), limit.NewSet([]limit.Limit{perHour(10)})
 	for i := range 200 {
 		set := quick
 		if i%2 == 0 {
 			set = slow
 		}
-		require.True(t, allowed(tab.decide(uint16(i%7), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 0}, &limit.Request{Set: set, Cost: 5}, 0)))
+		require.True(t, Allowed(tab.Decide(uint16(i%7), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 0}, &limit.Request{Set: set, Cost: 5}, 0)))
 	}
 	require.EqualValues(t, 200, tab.keys.Load())
 	for part := range uint16(7) {
-		tab.sweep(part, int64(499*time.Millisecond))
+		tab.Sweep(part, int64(499*time.Millisecond))
 	}
 	require.EqualValues(t, 200, tab.keys.Load(), "not yet")
 	for part := range uint16(7) {
-		tab.sweep(part, int64(500*time.Millisecond))
+		tab.Sweep(part, int64(500*time.Millisecond))
 	}
 	require.EqualValues(t, 100, tab.keys.Load())
 	require.Zero(t, tab.evicted.Load(), "nothing that mattered was lost")
@@ -172,24 +172,24 @@ func TestSweepDropsWhatHasDrained(t *testing.T) {
 
 // When there is no room the fullest go, and it is counted when that mattered.
 func TestTheTableIsBounded(t *testing.T) {
-	tab := newTable(tableConfig{maxKeys: 100})
+	tab := New(Config{MaxKeys: 100})
 	set := limit.NewSet([]limit.Limit{perHour(1000)})
 	exhausted := rule.BucketKey{Key: "exhausted", Limiter: 1}
-	require.True(t, allowed(tab.decide(0, exhausted, &limit.Request{Set: set, Cost: 1000}, 0)))
+	require.True(t, Allowed(tab.Decide(0, exhausted, &limit.Request{Set: set, Cost: 1000}, 0)))
 	for i := range 10_000 {
-		tab.decide(0, rule.BucketKey{Key: fmt.Sprint("fresh-", i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, 1)
+		tab.Decide(0, rule.BucketKey{Key: fmt.Sprint("fresh-", i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, 1)
 		require.LessOrEqual(t, tab.keys.Load(), int64(100))
 	}
-	require.False(t, allowed(tab.decide(0, exhausted, &limit.Request{Set: set, Cost: 1}, 2)), "it is remembered while fuller ones are there")
+	require.False(t, Allowed(tab.Decide(0, exhausted, &limit.Request{Set: set, Cost: 1}, 2)), "it is remembered while fuller ones are there")
 	require.Positive(t, tab.evicted.Load())
 }
 
 // The key of a request is in a buffer that is used again, so the table keeps a copy.
 func TestTheTableKeepsItsOwnKeys(t *testing.T) {
-	tab := newTable(tableConfig{maxKeys: 10})
+	tab := New(Config{MaxKeys: 10})
 	set := limit.NewSet([]limit.Limit{perHour(1)})
 	big := strings.Repeat("x", 1<<20)
-	require.True(t, allowed(tab.decide(0, rule.BucketKey{Key: big[:5], Limiter: 0}, &limit.Request{Set: set, Cost: 1}, 0)))
+	require.True(t, Allowed(tab.Decide(0, rule.BucketKey{Key: big[:5], Limiter: 0}, &limit.Request{Set: set, Cost: 1}, 0)))
 	kept := tab.partitions[0].buckets.find(rule.BucketKey{Key: "xxxxx", Limiter: 0}.Hash(tab.seed), rule.BucketKey{Key: "xxxxx", Limiter: 0})
 	require.NotNil(t, kept)
 	require.Equal(t, "xxxxx", kept.key())
@@ -197,12 +197,12 @@ func TestTheTableKeepsItsOwnKeys(t *testing.T) {
 
 // The steady state of a take allocates nothing, here and on the way to the owner's table.
 func TestDecideAllocatesNothing(t *testing.T) {
-	tab := newTable(tableConfig{maxKeys: 10})
+	tab := New(Config{MaxKeys: 10})
 	a := &limit.Request{Set: limit.NewSet([]limit.Limit{perSecond(1e9), perHour(1e12)}), Cost: 1}
 	now := int64(0)
 	require.Zero(t, testing.AllocsPerRun(1000, func() {
 		now += 1000
-		tab.decide(5, rule.BucketKey{Key: "k", Limiter: 0}, a, now)
+		tab.Decide(5, rule.BucketKey{Key: "k", Limiter: 0}, a, now)
 	}))
 	m := wire.Message{Kind: wire.KindTake, Rule: wire.AppendRule(nil, "api", []limit.Limit{perSecond(1)}), Key: "k", Cost: 1}
 	encoded := wire.AppendMessage(nil, &m)
@@ -217,23 +217,23 @@ func TestDecideAllocatesNothing(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		ans, ok := tab.answer(r, 3, &m, now)
+		ans, ok := tab.Answer(r, 3, &m, now)
 		require.True(t, ok)
 		wire.AppendResponse(out[:0], &ans)
 	}))
 }
 
-func allowed(d limit.Decision, ok bool) bool { return ok && d.Allowed }
+func Allowed(d limit.Decision, ok bool) bool { return ok && d.Allowed }
 
 // What every take touches lies in one cache line of the partition; what the first of a bucket since the last replication
 // touches besides, in another one.
 func TestTakesTouchOneCacheLineOfAPartition(t *testing.T) {
-	var p partition
+	var p Partition
 	const line = 64
 	require.Zero(t, unsafe.Sizeof(p)%line)
-	holding := unsafe.Offsetof(p.holding)
-	require.Less(t, holding+unsafe.Offsetof(p.holding.Unreplicated), uintptr(line))
-	require.LessOrEqual(t, holding+unsafe.Offsetof(p.holding.Copy)+unsafe.Offsetof(p.holding.Copy.Seq)+8, uintptr(line))
+	holding := unsafe.Offsetof(p.Holding)
+	require.Less(t, holding+unsafe.Offsetof(p.Holding.Unreplicated), uintptr(line))
+	require.LessOrEqual(t, holding+unsafe.Offsetof(p.Holding.Copy)+unsafe.Offsetof(p.Holding.Copy.Seq)+8, uintptr(line))
 	first, end := unsafe.Offsetof(p.dirty), unsafe.Offsetof(p.dirty)+unsafe.Sizeof(p.dirty)
 	require.Equal(t, first/line, (end-1)/line)
 }
@@ -265,5 +265,5 @@ func TestSizesInOperations(t *testing.T) {
 	assert.EqualValues(t, 72, unsafe.Sizeof(keyedApart{})) // 80 with its size class
 	assert.EqualValues(t, 16, unsafe.Sizeof(slot{}))
 	assert.EqualValues(t, 16, unsafe.Sizeof(evictionEntry{}))
-	assert.InDelta(t, 2.6e6, float64(2*unsafe.Sizeof(table{})), 0.05e6)
+	assert.InDelta(t, 2.6e6, float64(2*unsafe.Sizeof(Table{})), 0.05e6)
 }

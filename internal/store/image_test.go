@@ -1,4 +1,4 @@
-package peerlimit
+package store
 
 import (
 	"fmt"
@@ -22,18 +22,18 @@ func mustFind(t require.TestingT, known *rule.Rules, name string, limits []limit
 }
 
 // bucketOf returns the bucket of a key under a limiter, or nil.
-func bucketOf(t require.TestingT, tab *table, part uint16, known *rule.Rules, limiter, key string) *bucket {
+func bucketOf(t require.TestingT, tab *Table, part uint16, known *rule.Rules, limiter, key string) *bucket {
 	id, err := known.IDOf(limiter)
 	require.NoError(t, err)
 	name := rule.BucketKey{Key: key, Limiter: id}
 	return tab.partitions[part].buckets.find(name.Hash(tab.seed), name)
 }
 
-// collect is what addCopy does for an answer.
-func (t *table) collect(part uint16, from uint32, maxBytes int, rules *rule.Rules, now int64) (content wire.Content, next uint32, more bool) {
+// collect is what AddCopy does for an answer.
+func (t *Table) collect(part uint16, from uint32, maxBytes int, rules *rule.Rules, now int64) (content wire.Content, next uint32, more bool) {
 	c := newCollector(t, rules, maxBytes, now)
 	next = from
-	t.inSteps(part, func(p *partition) (more bool) {
+	t.InSteps(part, func(p *Partition) (more bool) {
 		next = c.step(p, next)
 		return next != 0 && !c.full
 	})
@@ -41,7 +41,7 @@ func (t *table) collect(part uint16, from uint32, maxBytes int, rules *rule.Rule
 }
 
 // sendPieces moves a partition from one table to another, in pieces, in the bytes of messages.
-func sendPieces(t require.TestingT, from, to *table, knownFrom, knownTo *rule.Rules, part uint16, maxBytes int, now, nowThere int64) (pieces int) {
+func sendPieces(t require.TestingT, from, to *Table, knownFrom, knownTo *rule.Rules, part uint16, maxBytes int, now, nowThere int64) (pieces int) {
 	for next, more := uint32(0), true; more; pieces++ {
 		var content wire.Content
 		content, next, more = from.collect(part, next, maxBytes, knownFrom, now)
@@ -69,7 +69,7 @@ func TestMovedBucketsDecideTheSame(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const part = 5
 		limits := rapid.SliceOfN(rapid.SliceOfN(anyLimitOfFewKinds(), 1, limit.MaxCombined), 1, 3).Draw(t, "versions")
-		here, there := newTable(tableConfig{maxKeys: 1000}), newTable(tableConfig{maxKeys: 1000})
+		here, there := New(Config{MaxKeys: 1000}), New(Config{MaxKeys: 1000})
 		knownHere, knownThere := rule.New(), rule.New()
 		mustFind(t, knownThere, "something else first", []limit.Limit{perSecond(1)}) // ids differ from node to node
 		type request struct {
@@ -83,9 +83,9 @@ func TestMovedBucketsDecideTheSame(t *testing.T) {
 				limits:  rapid.SampledFrom(limits).Draw(t, "version"),
 			}
 		})
-		take := func(tab *table, known *rule.Rules, q request, cost float64, now int64) limit.Decision {
+		take := func(tab *Table, known *rule.Rules, q request, cost float64, now int64) limit.Decision {
 			r := mustFind(t, known, q.limiter, q.limits)
-			d, ok := tab.decide(part, rule.BucketKey{Key: q.key, Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: cost}, now)
+			d, ok := tab.Decide(part, rule.BucketKey{Key: q.key, Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: cost}, now)
 			require.True(t, ok)
 			return d
 		}
@@ -100,7 +100,7 @@ func TestMovedBucketsDecideTheSame(t *testing.T) {
 		now += step.Draw(t, "step")
 		ahead := rapid.Int64Range(0, math.MaxInt64/4).Draw(t, "clocks differ by") - now
 		sendPieces(t, here, there, knownHere, knownThere, part, rapid.IntRange(1, 2000).Draw(t, "bytes"), now, now+ahead)
-		here.sweep(part, now)
+		here.Sweep(part, now)
 		require.Equal(t, here.keys.Load(), there.keys.Load())
 		for _, content := range allIn(&here.partitions[part].buckets) {
 			b := content.bucket
@@ -139,28 +139,28 @@ func anyLimitOfFewKinds() *rapid.Generator[limit.Limit] {
 // taken for the second, those that know all three would find the third full of tokens.
 func TestMovedLevelKeepsItsOrdinal(t *testing.T) {
 	three := []limit.Limit{perSecond(10), withBurst(perSecond(1000), 100), withBurst(perSecond(1), 100)}
-	here, there, knownHere, knownThere := newTable(tableConfig{maxKeys: 10}), newTable(tableConfig{maxKeys: 10}), rule.New(), rule.New()
+	here, there, knownHere, knownThere := New(Config{MaxKeys: 10}), New(Config{MaxKeys: 10}), rule.New(), rule.New()
 	all, one := mustFind(t, knownHere, "api", three), mustFind(t, knownHere, "api", three[:1])
 	k := rule.BucketKey{Key: "k", Limiter: all.ID}
 	for second := range 10 {
-		require.True(t, allowed(here.decide(0, k, &limit.Request{Set: all.Set, Cost: 10}, int64(second)*int64(time.Second))))
+		require.True(t, Allowed(here.Decide(0, k, &limit.Request{Set: all.Set, Cost: 10}, int64(second)*int64(time.Second))))
 	}
 	now := int64(10 * time.Second)
-	require.True(t, allowed(here.decide(0, k, &limit.Request{Set: one.Set, Cost: 1}, now)), "only the third is remembered besides")
+	require.True(t, Allowed(here.Decide(0, k, &limit.Request{Set: one.Set, Cost: 1}, now)), "only the third is remembered besides")
 	sendPieces(t, here, there, knownHere, knownThere, 0, 1000, now, 0)
 
 	allThere := mustFind(t, knownThere, "api", three)
-	d, _ := there.peek(0, rule.BucketKey{Key: "k", Limiter: allThere.ID}, allThere.Set, 0)
+	d, _ := there.Peek(0, rule.BucketKey{Key: "k", Limiter: allThere.ID}, allThere.Set, 0)
 	assert.Equal(t, three[2], d.Limit)
 	assert.Equal(t, 10.0, d.Remaining)
 }
 
 // A large partition moves in pieces near the size asked for, and each bucket once.
 func TestCollectCutsIntoPieces(t *testing.T) {
-	here, there, known := newTable(tableConfig{maxKeys: 10_000}), newTable(tableConfig{maxKeys: 10_000}), rule.New()
+	here, there, known := New(Config{MaxKeys: 10_000}), New(Config{MaxKeys: 10_000}), rule.New()
 	r := mustFind(t, known, "api", []limit.Limit{perHour(100)})
 	for i := range 5000 {
-		here.decide(7, rule.BucketKey{Key: fmt.Sprintf("user-%015d", i), Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 0.1}, 0)
+		here.Decide(7, rule.BucketKey{Key: fmt.Sprintf("user-%015d", i), Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 0.1}, 0)
 	}
 	pieces := sendPieces(t, here, there, known, known, 7, 16<<10, 1, 1)
 	assert.Equal(t, int64(5000), there.keys.Load())
@@ -168,10 +168,10 @@ func TestCollectCutsIntoPieces(t *testing.T) {
 }
 
 func TestCollectSkipsDrainedBuckets(t *testing.T) {
-	tab, known := newTable(tableConfig{maxKeys: 10}), rule.New()
+	tab, known := New(Config{MaxKeys: 10}), rule.New()
 	r := mustFind(t, known, "api", []limit.Limit{perSecond(10)})
-	tab.decide(7, rule.BucketKey{Key: "drained", Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 1}, 0)
-	tab.decide(7, rule.BucketKey{Key: "not yet", Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 10}, 0)
+	tab.Decide(7, rule.BucketKey{Key: "drained", Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 1}, 0)
+	tab.Decide(7, rule.BucketKey{Key: "not yet", Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 10}, 0)
 	content, _, more := tab.collect(7, 0, 1000, known, int64(500*time.Millisecond))
 	require.False(t, more)
 	assert.Equal(t, []wire.Image{{Limiter: "api", Key: "not yet", Set: r.Set, Levels: []float64{5}}}, content.Buckets)
@@ -179,23 +179,23 @@ func TestCollectSkipsDrainedBuckets(t *testing.T) {
 
 // One bucket larger than the piece is sent all the same, or the move would never end.
 func TestCollectAlwaysGoesOn(t *testing.T) {
-	tab, known := newTable(tableConfig{maxKeys: 10}), rule.New()
+	tab, known := New(Config{MaxKeys: 10}), rule.New()
 	r := mustFind(t, known, "api", []limit.Limit{perSecond(10)})
 	for i := range 3 {
-		tab.decide(7, rule.BucketKey{Key: fmt.Sprint(i), Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 1}, 0)
+		tab.Decide(7, rule.BucketKey{Key: fmt.Sprint(i), Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 1}, 0)
 	}
-	assert.Equal(t, 3, sendPieces(t, tab, newTable(tableConfig{maxKeys: 10}), known, rule.New(), 7, 1, 0, 0))
+	assert.Equal(t, 3, sendPieces(t, tab, New(Config{MaxKeys: 10}), known, rule.New(), 7, 1, 0, 0))
 }
 
 // What is stored replaces what was there: a copy is never merged with another.
 func TestStoreReplaces(t *testing.T) {
-	tab, known := newTable(tableConfig{maxKeys: 10}), rule.New()
+	tab, known := New(Config{MaxKeys: 10}), rule.New()
 	r := mustFind(t, known, "api", []limit.Limit{perHour(10)})
 	two := mustFind(t, known, "api", []limit.Limit{perHour(20), perMinute(20)})
 	p := &tab.partitions[7]
 	keys := []rule.BucketKey{{Key: "more", Limiter: r.ID}, {Key: "less", Limiter: r.ID}, {Key: "zero", Limiter: r.ID}, {Key: "none", Limiter: r.ID}, {Key: "kept", Limiter: r.ID}}
 	for _, key := range keys {
-		tab.decide(7, key, &limit.Request{Set: r.Set, Cost: 5}, 0)
+		tab.Decide(7, key, &limit.Request{Set: r.Set, Cost: 5}, 0)
 	}
 	cancelled := limit.Undo{After: limit.Snapshot{Count: 1, Levels: [limit.MaxCombined]float64{99}}} // others stand behind it
 	tab.partitions[7].buckets.find(keys[0].Hash(tab.seed), keys[0]).CancelReserved(cancelled, 0)
@@ -229,7 +229,7 @@ func TestStoreReplaces(t *testing.T) {
 
 // The bound on keys holds for buckets that come from elsewhere as well.
 func TestStoreIsBounded(t *testing.T) {
-	tab, known := newTable(tableConfig{maxKeys: 100}), rule.New()
+	tab, known := New(Config{MaxKeys: 100}), rule.New()
 	r := mustFind(t, known, "api", []limit.Limit{perHour(10)})
 	var images []wire.Image
 	for i := range 1000 {
@@ -242,7 +242,7 @@ func TestStoreIsBounded(t *testing.T) {
 
 // A node knows so many names of limiters and no more; buckets of others are left out, and said to be.
 func TestStoreIgnoresNamesTooMany(t *testing.T) {
-	tab, known := newTable(tableConfig{maxKeys: 100}), rule.New()
+	tab, known := New(Config{MaxKeys: 100}), rule.New()
 	r := mustFind(t, known, "api", []limit.Limit{perHour(10)})
 	for i, full := 0, false; !full; i++ {
 		_, err := known.IDOf(fmt.Sprint("flood-", i))

@@ -1,4 +1,4 @@
-package peerlimit
+package store
 
 import (
 	"testing"
@@ -32,7 +32,7 @@ func TestLeasesNeverAddTokens(t *testing.T) {
 		require.NoError(t, err)
 		tight, err := rules.Find(wire.AppendRule(nil, "api", []limit.Limit{given, perHour(1e9)}))
 		require.NoError(t, err)
-		table, members := newTable(tableConfig{maxKeys: 10}), rapid.Int64Range(1, 3).Draw(t, "members")
+		table, members := New(Config{MaxKeys: 10}), rapid.Int64Range(1, 3).Draw(t, "members")
 		table.members.Store(members)
 		o := oracle.New(oracle.Limit{Tokens: given.Tokens, Period: given.Period, Burst: given.Burst})
 		admit := func(at int64, cost float64) {
@@ -78,29 +78,29 @@ func TestLeasesNeverAddTokens(t *testing.T) {
 				}
 			case "return":
 				if c.lease.Tokens > 0 {
-					table.giveBack(0, id, []wire.LeaseReturn{{ID: c.lease.ID, Unused: c.lease.Tokens - c.used}}, now)
+					table.ReturnLeases(0, id, []wire.LeaseReturn{{ID: c.lease.ID, Unused: c.lease.Tokens - c.used}}, now)
 					*c = borrower{}
 				}
 			case "take":
-				if d, _ := table.decide(0, id, &limit.Request{Set: here.Set, Cost: 3}, now); d.Allowed {
+				if d, _ := table.Decide(0, id, &limit.Request{Set: here.Set, Cost: 3}, now); d.Allowed {
 					admit(now, 3)
 				}
 			case "drain":
 				for range 10000 {
-					if d, _ := table.decide(0, id, &limit.Request{Set: here.Set, Cost: 1}, now); !d.Allowed {
+					if d, _ := table.Decide(0, id, &limit.Request{Set: here.Set, Cost: 1}, now); !d.Allowed {
 						break
 					}
 					admit(now, 1)
 				}
 			case "peek":
-				table.peek(0, id, here.Set, now)
-				table.sweep(0, now)
+				table.Peek(0, id, here.Set, now)
+				table.Sweep(0, now)
 			case "deploy": // somebody asks by other limits: of those above the bucket remembers only what it must
 				table.change(0, id, now, func(b *bucket) { b.Adopt(other.Set, now) })
 			case "move": // to another holder, whose clock is another one, and later
 				content, _, _ := table.collect(0, 0, 1<<20, rules, now)
 				now += int64(rapid.IntRange(0, 3000).Draw(t, "way")) * 1000
-				table = newTable(tableConfig{maxKeys: 10})
+				table = New(Config{MaxKeys: 10})
 				table.members.Store(members)
 				table.partitions[0].store(table, content.Buckets, rules, now)
 			}
@@ -110,12 +110,12 @@ func TestLeasesNeverAddTokens(t *testing.T) {
 	})
 }
 
-func leasing(t *testing.T, limits ...limit.Limit) (*table, *rule.Rule, rule.BucketKey) {
+func leasing(t *testing.T, limits ...limit.Limit) (*Table, *rule.Rule, rule.BucketKey) {
 	t.Helper()
 	rules := rule.New()
 	r, err := rules.Find(wire.AppendRule(nil, "api", limits))
 	require.NoError(t, err)
-	tab := newTable(tableConfig{maxKeys: 10})
+	tab := New(Config{MaxKeys: 10})
 	tab.members.Store(3)
 	return tab, r, rule.BucketKey{Key: "k", Limiter: r.ID}
 }
@@ -161,12 +161,12 @@ func TestLeaseThatIsNotReturnedCountsAsUsed(t *testing.T) {
 	_, g, _ = tab.decideLending(0, id, &limit.Request{Set: r.Set, Cost: 1}, &wire.Borrowing{Want: 1e9}, 0)
 	require.Equal(t, 149.0, g.Tokens, "(1000 - 101) / 6")
 	end := int64(limit.LeaseTime + limit.LeaseReturnTime)
-	d, _ := tab.peek(0, id, r.Set, end-1)
+	d, _ := tab.Peek(0, id, r.Set, end-1)
 	assert.InDelta(t, 1000-101-149+20, d.Remaining, 0.01, "101 drain, 149 do not")
-	d, _ = tab.peek(0, id, r.Set, end+int64(100*time.Millisecond))
+	d, _ = tab.Peek(0, id, r.Set, end+int64(100*time.Millisecond))
 	assert.InDelta(t, 1000-101-149+120, d.Remaining, 0.01)
 	assert.Equal(t, 1.0, float64(tab.leases.expired))
-	assert.True(t, tab.giveBack(0, id, []wire.LeaseReturn{{ID: g.ID, Unused: 149}}, end+1))
+	assert.True(t, tab.ReturnLeases(0, id, []wire.LeaseReturn{{ID: g.ID, Unused: 149}}, end+1))
 	assert.Equal(t, 0.0, tab.leases.returned, "too late")
 }
 
@@ -196,6 +196,6 @@ func TestTurnsReckonWithLeases(t *testing.T) {
 	d, _, ok := tab.reserve(0, id, &limit.Request{Set: r.Set, Cost: 852, Total: 852, Reserve: true, MaxDelay: time.Second}, 0)
 	require.True(t, ok && d.Allowed)
 	assert.Equal(t, 11*time.Millisecond, d.Delay, "fits beside the lease when the level is zero")
-	d, _ = tab.peek(0, id, r.Set, int64(11*time.Millisecond))
+	d, _ = tab.Peek(0, id, r.Set, int64(11*time.Millisecond))
 	assert.Zero(t, d.Remaining)
 }

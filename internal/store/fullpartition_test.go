@@ -1,4 +1,4 @@
-package peerlimit
+package store
 
 import (
 	"fmt"
@@ -19,15 +19,15 @@ const mostUnderOneHold = 2 * pieceBuckets
 
 // countHolds has what is gone over under partitions' locks counted until the test ends.
 func countHolds(t *testing.T) {
-	holds.start()
-	t.Cleanup(holds.end)
+	Probe.Start()
+	t.Cleanup(Probe.End)
 }
 
 // requireShort fails if more was gone over under one hold than may be, and ends the hold of the operation before.
 func requireShort(t *testing.T, what string) {
 	t.Helper()
-	holds.released()
-	require.LessOrEqual(t, holds.most(), int64(mostUnderOneHold), what)
+	Probe.Released()
+	require.LessOrEqual(t, Probe.Most(), int64(mostUnderOneHold), what)
 }
 
 // Whatever is done to a partition, its lock is never held for all of its keys.
@@ -40,7 +40,7 @@ func TestNoHoldGoesOverAWholePartition(t *testing.T) {
 		requireShort(t, "inserting")
 	}
 	standby := r.standbys["a"].table
-	r.holder.sweep(rigPart, 0)
+	r.holder.Sweep(rigPart, 0)
 	requireShort(t, "looking at what has not drained")
 	r.finish(t, "a")
 	requireShort(t, "sending everything")
@@ -51,7 +51,7 @@ func TestNoHoldGoesOverAWholePartition(t *testing.T) {
 	sent := len(r.standbys["a"].wire)
 	for i := range keys {
 		r.take(t, fmt.Sprint(i))
-		holds.released()
+		Probe.Released()
 	}
 	r.finish(t, "a")
 	requireShort(t, "sending changes of every key")
@@ -61,12 +61,12 @@ func TestNoHoldGoesOverAWholePartition(t *testing.T) {
 
 	for i := range keys {
 		r.take(t, fmt.Sprint(i))
-		holds.released()
+		Probe.Released()
 	}
 	r.part().forgetChanges()
 	requireShort(t, "giving up a list of changes")
-	r.part().holding.Replication.ResendAll = true
-	r.holder.markChanged(rigPart)
+	r.part().Holding.Replication.ResendAll = true
+	r.holder.MarkChanged(rigPart)
 	r.take(t, "while none is listed")
 	r.finish(t, "a")
 	requireShort(t, "sending everything once more")
@@ -79,14 +79,14 @@ func TestNoHoldGoesOverAWholePartition(t *testing.T) {
 		_, from, more = r.holder.collect(rigPart, from, wire.AcquireBudget, r.rules, 0)
 	}
 	requireShort(t, "answering")
-	idle, any := standby.idleCopy(rigPart)
+	idle, any := standby.IdleCopy(rigPart)
 	require.True(t, any)
-	require.True(t, standby.dropCopy(idle))
+	require.True(t, standby.DropCopy(idle))
 	standby.tidyAll(func() int64 { return 0 })
 	requireShort(t, "dropping a copy")
 	requireCounted(t, standby)
 	require.Zero(t, standby.keys.Load())
-	r.holder.sweep(rigPart, int64(2*time.Hour))
+	r.holder.Sweep(rigPart, int64(2*time.Hour))
 	requireShort(t, "sweeping")
 	require.Zero(t, r.holder.keys.Load())
 	requireCounted(t, r.holder)
@@ -101,11 +101,11 @@ func TestAFullPartitionArrivesAtASmallTable(t *testing.T) {
 	for i := range 4000 {
 		set := r.rule.Set
 		standby.insert(&standby.partitions[rigPart], rule.BucketKey{Key: fmt.Sprint("old-", i), Limiter: r.rule.ID}.Hash(standby.seed), rule.BucketKey{Key: fmt.Sprint("old-", i), Limiter: r.rule.ID}, set, 0)
-		holds.released()
+		Probe.Released()
 	}
 	for i := range 30_000 {
 		r.take(t, fmt.Sprint(i))
-		holds.released()
+		Probe.Released()
 	}
 	r.finish(t, "a")
 	requireShort(t, "evicting")
@@ -119,20 +119,20 @@ func TestAFullPartitionArrivesAtASmallTable(t *testing.T) {
 
 // While the buckets that were replaced are still in the order of eviction, room is made at the cost of what is there.
 func TestEvictionBetweenTheStepsOfAReplacement(t *testing.T) {
-	tab, rules := newTable(tableConfig{maxKeys: 3000}), rule.New()
+	tab, rules := New(Config{MaxKeys: 3000}), rule.New()
 	r := mustFind(t, rules, "api", []limit.Limit{perHour(1000)})
 	take := func(part uint16, key string, cost float64) {
-		require.True(t, allowed(tab.decide(part, rule.BucketKey{Key: key, Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: cost}, 0)))
+		require.True(t, Allowed(tab.Decide(part, rule.BucketKey{Key: key, Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: cost}, 0)))
 	}
 	for i := range 2000 {
 		take(7, fmt.Sprint("old-", i), 1)
 	}
-	var a arrival
+	var a Arrival
 	content := wire.Content{}
 	for i := range 2000 {
 		content.Buckets = append(content.Buckets, wire.Image{Limiter: "api", Key: fmt.Sprint("new-", i), Set: r.Set, Levels: []float64{5}})
 	}
-	a.add(tab.build(7, &content, rules, 0))
+	a.add(tab.Build(7, &content, rules, 0))
 	p := &tab.partitions[7]
 	p.replace(&a)
 	require.EqualValues(t, 2000, tab.keys.Load())

@@ -1,10 +1,10 @@
-package peerlimit
+package store
 
 import "sync/atomic"
 
-// holds counts, in tests, what is gone over while a partition's lock is held: buckets, each of which may have to be fetched
+// Probe counts, in tests, what is gone over while a partition's lock is held: buckets, each of which may have to be fetched
 // from memory. What a take does to its own bucket does not count.
-var holds holdProbe
+var Probe holdProbe
 
 // holdProbe is off unless a test has turned it on.
 type holdProbe struct {
@@ -16,17 +16,17 @@ type holdProbe struct {
 // movesPerBucket is how many slots are moved in the time that it takes to go over a bucket: they lie one after the other.
 const movesPerBucket = 8
 
-// start counts until end, from zero.
-func (p *holdProbe) start() {
+// Start counts until end, from zero.
+func (p *holdProbe) Start() {
 	p.now.Store(0)
 	p.greatest.Store(0)
 	p.on.Store(true)
 }
 
-func (p *holdProbe) end() { p.on.Store(false) }
+func (p *holdProbe) End() { p.on.Store(false) }
 
-// most returns the most that was gone over under one hold, since start.
-func (p *holdProbe) most() int64 { return p.greatest.Load() }
+// Most returns the most that was gone over under one hold, since start.
+func (p *holdProbe) Most() int64 { return p.greatest.Load() }
 
 // touch counts buckets that are gone over.
 func (p *holdProbe) touch(n int) {
@@ -38,8 +38,8 @@ func (p *holdProbe) touch(n int) {
 // move counts slots that are moved.
 func (p *holdProbe) move(n int) { p.touch((n + movesPerBucket - 1) / movesPerBucket) }
 
-// released notes that the lock was.
-func (p *holdProbe) released() {
+// Released notes that the lock was.
+func (p *holdProbe) Released() {
 	if p.on.Load() {
 		p.now.Store(0)
 		if p.onReleased != nil {

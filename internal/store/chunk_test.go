@@ -1,4 +1,4 @@
-package peerlimit
+package store
 
 import (
 	"fmt"

@@ -1,4 +1,4 @@
-package peerlimit
+package store
 
 import (
 	"fmt"
@@ -15,7 +15,7 @@ import (
 
 // What arrives in pieces of replicas is bounded, whatever a member sends, and passes.
 func TestArrivingPiecesAreBounded(t *testing.T) {
-	known, tab := rule.New(), newTable(tableConfig{maxKeys: 1000})
+	known, tab := rule.New(), New(Config{MaxKeys: 1000})
 	set := mustFind(t, known, "api", []limit.Limit{perHour(10)}).Set
 	send := func(part uint16, count int, first, last bool, now int64) wire.ReplicaStatus {
 		piece := wire.ReplicaPart{Part: part, Version: wire.Version{Ballot: wire.Ballot{Number: 1, By: "b"}, Holder: "b", Seq: 1}, Full: true, First: first, Last: last}
@@ -23,7 +23,7 @@ func TestArrivingPiecesAreBounded(t *testing.T) {
 			key := strings.Repeat("x", 1000) + fmt.Sprint(i)
 			piece.Content.Buckets = append(piece.Content.Buckets, wire.Image{Limiter: "api", Key: key, Set: set, Levels: []float64{5}})
 		}
-		ack, _ := tab.takeReplica(&piece, true, known, now)
+		ack, _ := tab.AcceptReplica(&piece, true, known, now)
 		return ack.Status
 	}
 	refused := 0
@@ -36,9 +36,9 @@ func TestArrivingPiecesAreBounded(t *testing.T) {
 	require.Greater(t, refused, ring.Partitions/2)
 	require.Equal(t, wire.ReplicaTaken, send(4000, 100, true, true, 0), "one in a piece needs no room")
 
-	later := int64(arrivalTime + time.Second)
+	later := int64(ArrivalTime + time.Second)
 	for part := range uint16(ring.Partitions) {
-		tab.dropArrived(part, later)
+		tab.DropArrived(part, later)
 	}
 	require.Zero(t, tab.arrivingSize.Load())
 	require.Equal(t, wire.ReplicaTaken, send(9, 100, true, false, later))
@@ -46,14 +46,14 @@ func TestArrivingPiecesAreBounded(t *testing.T) {
 
 // A name stays as long as there is a bucket under it, also where a partition has so many that they lie in several chunks.
 func TestNamesOfAllBucketsAreMarked(t *testing.T) {
-	known, tab := rule.New(), newTable(tableConfig{maxKeys: 1 << 20})
+	known, tab := rule.New(), New(Config{MaxKeys: 1 << 20})
 	want := map[rule.LimiterID]bool{}
 	for i := range 3000 {
 		r := mustFind(t, known, fmt.Sprint("limiter-", i), []limit.Limit{perHour(10)})
-		tab.decide(7, rule.BucketKey{Key: "k", Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 1}, 0)
+		tab.Decide(7, rule.BucketKey{Key: "k", Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 1}, 0)
 		want[r.ID] = true
 	}
 	got := map[rule.LimiterID]bool{}
-	tab.markNames(func(id rule.LimiterID) { got[id] = true })
+	tab.MarkNames(func(id rule.LimiterID) { got[id] = true })
 	require.Equal(t, want, got)
 }

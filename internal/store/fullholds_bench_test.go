@@ -1,6 +1,7 @@
-package peerlimit
+package store
 
 import (
+	"flag"
 	"fmt"
 	"runtime"
 	"testing"
@@ -11,6 +12,8 @@ import (
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"golang.org/x/sys/unix"
 )
+
+var fullKeys = flag.Int("full.keys", 1_000_000, "`number` of keys in the partition of BenchmarkFullPartitionHolds")
 
 // BenchmarkFullPartitionHolds reports the longest that a partition's lock is held for what is done to one with a million
 // keys, in milliseconds of processor time, so that it means something on a busy machine as well.
@@ -31,11 +34,11 @@ func benchmarkHolds(b *testing.B, keys int) {
 		longest = max(longest, now-began)
 		began = threadTime(b)
 	}
-	holds.onReleased = boundary
-	holds.on.Store(true)
+	Probe.onReleased = boundary
+	Probe.on.Store(true)
 	defer func() {
-		holds.on.Store(false)
-		holds.onReleased = nil
+		Probe.on.Store(false)
+		Probe.onReleased = nil
 	}()
 	measure := func(what string, do func()) {
 		runtime.GC()
@@ -53,18 +56,18 @@ func benchmarkHolds(b *testing.B, keys int) {
 	}
 	takeAll := func() {
 		for _, key := range names {
-			r.holder.decide(rigPart, rule.BucketKey{Key: key, Limiter: r.rule.ID}, &limit.Request{Set: r.rule.Set, Cost: 1}, 0)
+			r.holder.Decide(rigPart, rule.BucketKey{Key: key, Limiter: r.rule.ID}, &limit.Request{Set: r.rule.Set, Cost: 1}, 0)
 			boundary()
 		}
 	}
 	measure("take", takeAll)
-	measure("sweep", func() { r.holder.sweep(rigPart, 0) })
-	measure("forget", func() { r.part().forgetChanges(); boundary(); r.holder.sweep(rigPart, 0) })
+	measure("sweep", func() { r.holder.Sweep(rigPart, 0) })
+	measure("forget", func() { r.part().forgetChanges(); boundary(); r.holder.Sweep(rigPart, 0) })
 	measure("pack", func() { shipAll(b, r, boundary, &began) })
 	measure("changes", func() { takeAll(); shipAll(b, r, boundary, &began) })
 	measure("again", func() {
-		r.part().holding.Replication.ResendAll = true
-		r.holder.markChanged(rigPart)
+		r.part().Holding.Replication.ResendAll = true
+		r.holder.MarkChanged(rigPart)
 		shipAll(b, r, boundary, &began)
 	})
 	measure("answer", func() {
@@ -73,41 +76,41 @@ func benchmarkHolds(b *testing.B, keys int) {
 		}
 	})
 	measure("drop", func() {
-		idle, _ := standby.idleCopy(rigPart)
-		standby.dropCopy(idle)
+		idle, _ := standby.IdleCopy(rigPart)
+		standby.DropCopy(idle)
 		boundary()
 		standby.tidy(rigPart, 0)
 	})
-	measure("drained", func() { r.holder.sweep(rigPart, int64(2*time.Hour)) })
+	measure("drained", func() { r.holder.Sweep(rigPart, int64(2*time.Hour)) })
 }
 
 // shipAll sends the rig's standby all that it lacks.
 func shipAll(b *testing.B, r *replicaRig, boundary func(), began *time.Duration) {
 	standby := r.standbys["standby"]
-	var rest *transfer
+	var rest *Whole
 	for more := true; more; {
-		s := newShipment()
+		s := NewShipment()
 		if rest != nil {
-			if !r.holder.packNext(s, rest, "standby", r.rules, 0) {
+			if !r.holder.PackNext(s, rest, "standby", r.rules, 0) {
 				rest = nil
 			}
 		} else {
 			more = false
-			r.holder.markChanged(rigPart)
-			r.holder.takeChanged(func(part uint16) { _, rest = r.holder.pack(s, part, "standby", r.rules, 0) })
+			r.holder.MarkChanged(rigPart)
+			r.holder.EachChanged(func(part uint16) { _, rest = r.holder.Pack(s, part, "standby", r.rules, 0) })
 		}
-		if s.empty() {
+		if s.Empty() {
 			continue
 		}
 		more = true
-		q, err := (&wire.ReplicaMemory{Message: wire.AppendReplicaRequest(nil, &s.request)}).Decode(standby.rules.PlainSet)
+		q, err := (&wire.ReplicaMemory{Message: wire.AppendReplicaRequest(nil, &s.Request)}).Decode(standby.rules.PlainSet)
 		if err != nil {
 			b.Fatal(err)
 		}
 		*began = threadTime(b) // no lock was held
-		ack, _ := standby.table.takeReplica(&q.Parts[0], true, standby.rules, 0)
+		ack, _ := standby.table.AcceptReplica(&q.Parts[0], true, standby.rules, 0)
 		standby.table.tidy(rigPart, 0)
-		r.holder.delivered(s, 0, "standby", ack, false, 0)
+		r.holder.Delivered(s, 0, "standby", ack, false, 0)
 		boundary()
 	}
 }

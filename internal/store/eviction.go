@@ -1,4 +1,4 @@
-package peerlimit
+package store
 
 import (
 	"math"
@@ -60,7 +60,7 @@ type evictionEntry struct {
 const notPlaced = -1
 
 // admit makes room for a bucket just inserted into p, and counts it. The caller holds p.mu.
-func (t *table) admit(p *partition, b *bucket, now int64) {
+func (t *Table) admit(p *Partition, b *bucket, now int64) {
 	o := &t.order
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -72,7 +72,7 @@ func (t *table) admit(p *partition, b *bucket, now int64) {
 }
 
 // admitLate puts a bucket of p into the order that was counted already, unless it is there. The caller holds p.mu.
-func (t *table) admitLate(p *partition, b *bucket, now int64) {
+func (t *Table) admitLate(p *Partition, b *bucket, now int64) {
 	o := &t.order
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -84,7 +84,7 @@ func (t *table) admitLate(p *partition, b *bucket, now int64) {
 }
 
 // makeRoom evicts while there are more than that many keys, but only some. The caller holds own.mu and order.mu.
-func (t *table) makeRoom(own *partition, most int64, now int64) {
+func (t *Table) makeRoom(own *Partition, most int64, now int64) {
 	for i := 0; i < evictionsAtOnce && t.keys.Load() > most; i++ {
 		if !t.evict(own, now) {
 			break // the bound gives way
@@ -93,10 +93,10 @@ func (t *table) makeRoom(own *partition, most int64, now int64) {
 }
 
 // homeOf returns the partition that a bucket is in.
-func (t *table) homeOf(b *bucket) *partition { return &t.partitions[b.home] }
+func (t *Table) homeOf(b *bucket) *Partition { return &t.partitions[b.home] }
 
 // discount takes a bucket out of the order that is about to be dropped or was. The caller holds its partition's mu.
-func (t *table) discount(b *bucket) {
+func (t *Table) discount(b *bucket) {
 	t.order.mu.Lock()
 	t.order.remove(b)
 	t.order.mu.Unlock()
@@ -105,7 +105,7 @@ func (t *table) discount(b *bucket) {
 
 // forget takes a bucket out of the order that is not in its partition any more, and not counted. The caller holds its
 // partition's mu.
-func (t *table) forget(b *bucket) {
+func (t *Table) forget(b *bucket) {
 	t.order.mu.Lock()
 	t.order.remove(b)
 	t.order.mu.Unlock()
@@ -114,7 +114,7 @@ func (t *table) forget(b *bucket) {
 
 // placeNewest puts the bucket inserted last into the heap. One that is still being taken from is put at the top, to be
 // looked at again. The caller holds own.mu and order.mu.
-func (t *table) placeNewest(own *partition, now int64) {
+func (t *Table) placeNewest(own *Partition, now int64) {
 	o := &t.order
 	b := o.newest
 	if b == nil {
@@ -130,7 +130,7 @@ func (t *table) placeNewest(own *partition, now int64) {
 }
 
 // evict drops a bucket, and reports whether it could. The caller holds own.mu and order.mu.
-func (t *table) evict(own *partition, now int64) bool {
+func (t *Table) evict(own *Partition, now int64) bool {
 	b := t.chooseVictim(own, now)
 	if b == nil || !own.tryLockToo(t.homeOf(b)) {
 		return false
@@ -147,7 +147,7 @@ func (t *table) evict(own *partition, now int64) bool {
 }
 
 // chooseVictim returns the bucket to drop, or nil when none may be.
-func (t *table) chooseVictim(own *partition, now int64) *bucket {
+func (t *Table) chooseVictim(own *Partition, now int64) *bucket {
 	var (
 		o       = &t.order
 		victim  *bucket
@@ -198,7 +198,7 @@ func (t *table) chooseVictim(own *partition, now int64) *bucket {
 
 // forgotten takes a bucket out of the order that is not in its partition any more, because the partition's buckets were
 // replaced; see tidy. It reports whether that was so. The caller holds own.mu and order.mu.
-func (t *table) forgotten(own *partition, b *bucket) bool {
+func (t *Table) forgotten(own *Partition, b *bucket) bool {
 	home := t.homeOf(b)
 	if !own.tryLockToo(home) {
 		return false // then it may not go anyway
@@ -216,7 +216,7 @@ func (t *table) forgotten(own *partition, b *bucket) bool {
 }
 
 // look returns in what time a bucket is full; not ok says that it may not go.
-func (t *table) look(own *partition, b *bucket, now int64) (fullIn time.Duration, ok bool) {
+func (t *Table) look(own *Partition, b *bucket, now int64) (fullIn time.Duration, ok bool) {
 	if !own.tryLockToo(t.homeOf(b)) {
 		return 0, false
 	}
@@ -230,9 +230,9 @@ func (t *table) look(own *partition, b *bucket, now int64) (fullIn time.Duration
 
 // tryLockToo locks another partition if that can be done at once: no order of locking is agreed between partitions. The
 // caller holds p.mu, which other may be, too.
-func (p *partition) tryLockToo(other *partition) bool { return p == other || other.mu.TryLock() }
+func (p *Partition) tryLockToo(other *Partition) bool { return p == other || other.mu.TryLock() }
 
-func (p *partition) unlockToo(other *partition) {
+func (p *Partition) unlockToo(other *Partition) {
 	if p != other {
 		other.mu.Unlock()
 	}

@@ -1,4 +1,4 @@
-package peerlimit
+package store
 
 import (
 	"github.com/peerlimit/peerlimit/internal/limit"
@@ -36,21 +36,21 @@ const (
 	freezeTime = 5 * time.Second
 )
 
-// addCopy adds the copy that this node has to an answer, as much of it as budget allows, from a place on, and returns about
+// AddCopy adds the copy that this node has to an answer, as much of it as budget allows, from a place on, and returns about
 // how long that is. What is not held does not change, so it can be read in steps. If something becomes of it even so, the
 // asker is told that there is more: it asks on, and hears of another version. The caller holds p.mu, and does again
 // afterwards.
-func (p *partition) addCopy(a *wire.PartitionReply, from uint32, rules *rule.Rules, budget int, now int64) (size int) {
-	copied := p.holding.Copy
+func (p *Partition) AddCopy(a *wire.PartitionReply, from uint32, rules *rule.Rules, budget int, now int64) (size int) {
+	copied := p.Holding.Copy
 	c := newCollector(p.table, rules, budget, now)
-	for reporter, seq := range p.holding.DebtMarks {
+	for reporter, seq := range p.Holding.DebtMarks {
 		c.content.Marks = append(c.content.Marks, wire.DebtMark{Member: reporter, Seq: seq})
 	}
 	a.Next = c.step(p, from)
 	for a.Next != 0 && !c.full {
 		p.frozenUntil = now + int64(freezeTime)
 		p.giveWay()
-		if p.holding.Holds || p.holding.Copy != copied {
+		if p.Holding.Holds || p.Holding.Copy != copied {
 			break
 		}
 		a.Next = c.step(p, a.Next)
@@ -68,7 +68,7 @@ func (p *partition) addCopy(a *wire.PartitionReply, from uint32, rules *rule.Rul
 // collector puts together what is in a partition, as much of it as takes up so many bytes when encoded but always some.
 // Drained buckets are left out.
 type collector struct {
-	table   *table
+	table   *Table
 	now     int64
 	room    int  // in bytes
 	full    bool // there is no room for the next one
@@ -77,12 +77,12 @@ type collector struct {
 	names   nameOf
 }
 
-func newCollector(t *table, rules *rule.Rules, maxBytes int, now int64) *collector {
+func newCollector(t *Table, rules *rule.Rules, maxBytes int, now int64) *collector {
 	return &collector{table: t, now: now, room: maxBytes, sets: make(map[*limit.Set]bool), names: nameOf{rules: rules}}
 }
 
 // step goes on with a partition at a place, and returns where to go on after that, 0 at the end. The caller holds p.mu.
-func (c *collector) step(p *partition, from uint32) (next uint32) {
+func (c *collector) step(p *Partition, from uint32) (next uint32) {
 	looks := 0
 	return p.buckets.inOrder(from, func(_ uint64, b *bucket) bool {
 		if looks++; looks > stepLooks {
@@ -112,17 +112,17 @@ func (c *collector) add(b *bucket) bool {
 	return true
 }
 
-// built is what a node has made of the content of a partition that another has sent.
-type built struct {
+// Built is what a node has made of the content of a partition that another has sent.
+type Built struct {
 	content *wire.Content
 	slots   []slot
 }
 
-// build makes a bucket of each image that is not full of tokens, as of now: what takes long of taking over a partition,
+// Build makes a bucket of each image that is not full of tokens, as of now: what takes long of taking over a partition,
 // and needs no lock. It leaves out those whose limiter's name is one too many for this node.
-func (t *table) build(part uint16, c *wire.Content, rules *rule.Rules, now int64) *built {
+func (t *Table) Build(part uint16, c *wire.Content, rules *rule.Rules, now int64) *Built {
 	names := idsOf{rules: rules}
-	made := &built{content: c, slots: make([]slot, 0, len(c.Buckets))}
+	made := &Built{content: c, slots: make([]slot, 0, len(c.Buckets))}
 	for i := range c.Buckets {
 		image := &c.Buckets[i]
 		id, ok := names.of(image.Limiter)
@@ -173,16 +173,16 @@ func (n *idsOf) of(name string) (id rule.LimiterID, ok bool) {
 	return id, true
 }
 
-// arrival is all of a partition on its way into it: pieces of another node's copy, to replace what is there when the last
+// Arrival is all of a partition on its way into it: pieces of another node's copy, to replace what is there when the last
 // one has come.
-type arrival struct {
+type Arrival struct {
 	buckets buckets
 	images  int // how many have come
 	marks   []wire.DebtMark
 }
 
 // add adds a piece. What comes twice counts as it came last.
-func (a *arrival) add(piece *built) {
+func (a *Arrival) add(piece *Built) {
 	for _, content := range piece.slots {
 		if b := a.buckets.find(content.hash, content.bucket.name()); b != nil {
 			b.State = content.bucket.State
@@ -190,7 +190,7 @@ func (a *arrival) add(piece *built) {
 		}
 		a.buckets.add(content)
 	}
-	holds.move(len(piece.slots))
+	Probe.move(len(piece.slots))
 	a.images += len(piece.content.Buckets)
 	if len(piece.content.Marks) > 0 {
 		a.marks = piece.content.Marks
@@ -199,10 +199,10 @@ func (a *arrival) add(piece *built) {
 
 // store makes each image's state the state of its bucket as of now, whatever that was. It returns how many it had to
 // ignore because their limiter's name is one too many for this node. The caller holds p.mu.
-func (p *partition) store(t *table, images []wire.Image, rules *rule.Rules, now int64) (ignored int) {
+func (p *Partition) store(t *Table, images []wire.Image, rules *rule.Rules, now int64) (ignored int) {
 	names := idsOf{rules: rules}
 	for i := range images {
-		holds.touch(1)
+		Probe.touch(1)
 		image := &images[i]
 		id, ok := names.of(image.Limiter)
 		if !ok {
@@ -228,16 +228,16 @@ func (p *partition) store(t *table, images []wire.Image, rules *rule.Rules, now 
 	return ignored
 }
 
-// stagePiece takes in a piece of a peer's copy, of which made was made, and returns all of it when that was the last. The
+// StagePiece takes in a piece of a peer's copy, of which made was made, and returns all of it when that was the last. The
 // caller holds p.mu, and there is an attempt to acquire p.
-func (p *partition) stagePiece(peer int, from uint32, piece *wire.PartitionReply, made *built) (whole *arrival) {
-	s, last := p.holding.Attempt.Stage(peer, from, piece)
+func (p *Partition) StagePiece(peer int, from uint32, piece *wire.PartitionReply, made *Built) (whole *Arrival) {
+	s, last := p.Holding.Attempt.Stage(peer, from, piece)
 	if s == nil {
 		return nil
 	}
-	whole, _ = s.Content.(*arrival)
+	whole, _ = s.Content.(*Arrival)
 	if whole == nil {
-		whole = new(arrival)
+		whole = new(Arrival)
 		s.Content = whole
 	}
 	if whole.add(made); !last {
@@ -246,27 +246,27 @@ func (p *partition) stagePiece(peer int, from uint32, piece *wire.PartitionReply
 	return whole
 }
 
-// adopt makes what has come of a peer's copy the copy of a partition. The caller holds p.mu.
-func (p *partition) adopt(whole *arrival, v wire.Version) {
+// Adopt makes what has come of a peer's copy the copy of a partition. The caller holds p.mu.
+func (p *Partition) Adopt(whole *Arrival, v wire.Version) {
 	p.replace(whole)
-	p.holding.Attempt.Charged = 0
-	p.holding.Copy = v
+	p.Holding.Attempt.Charged = 0
+	p.Holding.Copy = v
 }
 
 // replace makes an arrival the whole of a partition: a copy that was acquired, or a replica. The caller holds p.mu.
-func (p *partition) replace(a *arrival) {
+func (p *Partition) replace(a *Arrival) {
 	p.table.exchange(p, a.buckets)
-	p.holding.SetMarks(a.marks)
+	p.Holding.SetMarks(a.marks)
 }
 
-// visit calls see with the image of each bucket of a partition as of a time, and returns the version of the copy. It looks at all
+// Visit calls see with the image of each bucket of a partition as of a time, and returns the version of the copy. It looks at all
 // of them with the lock held: only tests do that.
-func (t *table) visit(part uint16, rules *rule.Rules, at int64, see func(wire.Image)) wire.Version {
-	p := t.lock(part)
-	defer p.unlock()
+func (t *Table) Visit(part uint16, rules *rule.Rules, at int64, see func(wire.Image)) wire.Version {
+	p := t.Lock(part)
+	defer p.Unlock()
 	p.buckets.inOrder(0, func(_ uint64, b *bucket) bool {
 		see(b.image(rules.Name(b.limiter), make([]float64, b.Levels()), at))
 		return true
 	})
-	return p.holding.Copy
+	return p.Holding.Copy
 }

@@ -1,4 +1,4 @@
-package peerlimit
+package store
 
 import (
 	"github.com/peerlimit/peerlimit/internal/ring"
@@ -17,14 +17,14 @@ const (
 	stepLooks   = 512
 	stepChanges = 64
 
-	// stepCharges bounds the charges of one step, but for those of a single report.
-	stepCharges = 128
+	// StepCharges bounds the charges of one step, but for those of a single report.
+	StepCharges = 128
 )
 
-// inSteps does something to a partition in steps, with its lock held in each of them and not in between. Others may do
+// InSteps does something to a partition in steps, with its lock held in each of them and not in between. Others may do
 // anything to the partition then: a step has to look anew whether it is still wanted.
-func (t *table) inSteps(part uint16, step func(p *partition) (more bool)) {
-	p := t.lock(part)
+func (t *Table) InSteps(part uint16, step func(p *Partition) (more bool)) {
+	p := t.Lock(part)
 	steps := 0
 	for ; step(p); steps++ {
 		if steps == 0 {
@@ -32,19 +32,19 @@ func (t *table) inSteps(part uint16, step func(p *partition) (more bool)) {
 		}
 		p.giveWay()
 	}
-	p.unlock()
+	p.Unlock()
 	if steps > 0 {
 		t.inWork[part/64].And(^uint64(1 << (part % 64))) // should another goroutine be at it, too, somebody waits for a step
 	}
 }
 
-// isInWork reports whether something is being done to a partition in steps. Who answers one request after the other, also
+// IsInWork reports whether something is being done to a partition in steps. Who answers one request after the other, also
 // about other partitions, then does better than to wait for its lock.
-func (t *table) isInWork(part uint16) bool { return t.inWork[part/64].Load()>>(part%64)&1 == 1 }
+func (t *Table) IsInWork(part uint16) bool { return t.inWork[part/64].Load()>>(part%64)&1 == 1 }
 
 // giveWay lets those pass who wait for p.mu, which the caller holds before and after it.
-func (p *partition) giveWay() {
-	p.unlock()
+func (p *Partition) giveWay() {
+	p.Unlock()
 	runtime.Gosched()
 	p.mu.Lock()
 }
@@ -69,7 +69,7 @@ type underway struct {
 }
 
 // start returns what is under way, which the partition has from now on. The caller holds p.mu.
-func (p *partition) start() *underway {
+func (p *Partition) start() *underway {
 	if p.underway == nil {
 		p.underway = new(underway)
 	}
@@ -77,7 +77,7 @@ func (p *partition) start() *underway {
 }
 
 // ended notes that something is not under way any more. The caller holds p.mu.
-func (p *partition) ended() {
+func (p *Partition) ended() {
 	if u := p.underway; len(u.old) == 0 && !u.place && u.stale == nil && u.arriving == nil && u.storing == nil {
 		p.underway = nil
 	}
@@ -85,7 +85,7 @@ func (p *partition) ended() {
 
 // exchange makes others the buckets of a partition. The rest is done by the sweeper, so that nobody waits for it. The caller
 // holds p.mu.
-func (t *table) exchange(p *partition, others buckets) {
+func (t *Table) exchange(p *Partition, others buckets) {
 	u := p.start()
 	if p.buckets.used > 0 {
 		u.old = append(u.old, p.buckets)
@@ -93,7 +93,7 @@ func (t *table) exchange(p *partition, others buckets) {
 	t.keys.Add(int64(others.used) - int64(p.buckets.used))
 	p.buckets = others
 	u.place, u.next = others.used > 0, 0
-	p.dirty, u.stale, p.holding.Unlisted = nil, nil, false // the new ones are not in them
+	p.dirty, u.stale, p.Holding.Unlisted = nil, nil, false // the new ones are not in them
 	u.storing = nil
 	if p.ended(); p.underway != nil {
 		t.untidy[p.number/64].Or(1 << (p.number % 64))
@@ -102,7 +102,7 @@ func (t *table) exchange(p *partition, others buckets) {
 }
 
 // tidyAll does what is left to do in all partitions.
-func (t *table) tidyAll(clock func() int64) {
+func (t *Table) tidyAll(clock func() int64) {
 	for i := range t.untidy {
 		for word := t.untidy[i].Swap(0); word != 0; word &= word - 1 {
 			t.tidy(uint16(64*i+bits.TrailingZeros64(word)), clock())
@@ -111,12 +111,12 @@ func (t *table) tidyAll(clock func() int64) {
 }
 
 // tidy does what is left to do since the buckets of a partition were replaced.
-func (t *table) tidy(part uint16, now int64) {
-	t.inSteps(part, func(p *partition) (more bool) { return t.tidyUp(p, now) })
+func (t *Table) tidy(part uint16, now int64) {
+	t.InSteps(part, func(p *Partition) (more bool) { return t.tidyUp(p, now) })
 }
 
 // tidyUp is a step of tidy, and reports whether there is more to do. The caller holds p.mu.
-func (t *table) tidyUp(p *partition, now int64) (more bool) {
+func (t *Table) tidyUp(p *Partition, now int64) (more bool) {
 	u := p.underway
 	if u == nil {
 		return false
@@ -151,11 +151,11 @@ func (t *table) tidyUp(p *partition, now int64) (more bool) {
 	return more
 }
 
-// markNames calls mark for the limiter of each bucket.
-func (t *table) markNames(mark func(rule.LimiterID)) {
+// MarkNames calls mark for the limiter of each bucket.
+func (t *Table) MarkNames(mark func(rule.LimiterID)) {
 	for part := range uint16(ring.Partitions) {
 		var from uint32
-		t.inSteps(part, func(p *partition) (more bool) {
+		t.InSteps(part, func(p *Partition) (more bool) {
 			looks := 0
 			from = p.buckets.inOrder(from, func(_ uint64, b *bucket) bool {
 				if looks++; looks > stepLooks {

@@ -1,4 +1,4 @@
-package peerlimit
+package store
 
 import (
 	"github.com/peerlimit/peerlimit/internal/limit"
@@ -6,8 +6,8 @@ import (
 	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
-// answer does what m asks of a bucket of this table, and reports whether this node decides about it.
-func (t *table) answer(r *rule.Rule, part uint16, m *wire.Message, now int64) (a wire.Response, ok bool) {
+// Answer does what m asks of a bucket of this table, and reports whether this node decides about it.
+func (t *Table) Answer(r *rule.Rule, part uint16, m *wire.Message, now int64) (a wire.Response, ok bool) {
 	id := rule.BucketKey{Key: m.Key, Limiter: r.ID}
 	a.Status = wire.StatusDecided
 	switch m.Kind {
@@ -17,16 +17,16 @@ func (t *table) answer(r *rule.Rule, part uint16, m *wire.Message, now int64) (a
 		turn := limit.Request{Set: r.Set, Cost: m.Cost, Total: m.Total, Reserve: true, MaxDelay: min(m.MaxDelay, t.longestTurn)}
 		a.Decision, a.Undo, ok = t.reserve(part, id, &turn, now)
 	case wire.KindPeek:
-		a.Decision, ok = t.peek(part, id, r.Set, now)
+		a.Decision, ok = t.Peek(part, id, r.Set, now)
 	case wire.KindCancel:
 		a.Status = wire.StatusDone
-		_, ok = t.cancel(part, id, *m.Undo, now)
+		_, ok = t.Cancel(part, id, *m.Undo, now)
 	case wire.KindRefund:
 		a.Status, ok = wire.StatusDone, t.refund(part, id, r.Set, m.Cost, now)
 	case wire.KindReset:
-		a.Status, ok = wire.StatusDone, t.reset(part, id, now)
+		a.Status, ok = wire.StatusDone, t.Reset(part, id, now)
 	case wire.KindReturn:
-		a.Status, ok = wire.StatusDone, t.giveBack(part, id, m.Borrow.Returned, now)
+		a.Status, ok = wire.StatusDone, t.ReturnLeases(part, id, m.Borrow.Returned, now)
 	default:
 		return wire.Response{Status: wire.StatusRefused}, true
 	}

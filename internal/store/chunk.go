@@ -1,4 +1,4 @@
-package peerlimit
+package store
 
 import (
 	"github.com/peerlimit/peerlimit/internal/rule"
@@ -68,7 +68,7 @@ func (c *chunk) place(content slot) {
 
 // resize moves everything to another number of slots.
 func (c *chunk) resize(slots int) {
-	holds.move(int(c.used))
+	Probe.move(int(c.used))
 	old := c.slots
 	c.slots = make([]slot, slots)
 	for _, content := range old {
@@ -149,7 +149,7 @@ func show(run []slot, visit func(hash uint64, b *bucket) bool) (next uint32, no 
 		if !visit(content.hash, content.bucket) {
 			return uint32(content.hash >> 32), true
 		}
-		holds.touch(1)
+		Probe.touch(1)
 	}
 	return 0, false
 }
@@ -222,7 +222,7 @@ func (s *buckets) split(c *chunk, hash uint64) {
 	if c.depth == d.depth {
 		d.double()
 	}
-	holds.move(int(c.used))
+	Probe.move(int(c.used))
 	var halves [2]*chunk
 	for i := range halves {
 		halves[i] = &chunk{depth: c.depth + 1}
@@ -260,7 +260,7 @@ func (s *buckets) merge(hash uint64) bool {
 	if other.depth != c.depth || c.used+other.used > fullChunk/4 {
 		return false
 	}
-	holds.move(int(c.used + other.used))
+	Probe.move(int(c.used + other.used))
 	both := &chunk{used: c.used + other.used, depth: c.depth - 1}
 	both.slots = make([]slot, max(minSlots, 2*int(both.used)))
 	for _, from := range []*chunk{c, other} {

@@ -1,4 +1,4 @@
-package peerlimit
+package store
 
 import (
 	"github.com/peerlimit/peerlimit/internal/limit"
@@ -36,7 +36,7 @@ func (c *leaseCounts) sums() (granted, expired uint64, leased, used, returned fl
 }
 
 // leased charges what has ended of a bucket's leases and returns what is set aside. The caller holds the partition's mu.
-func (t *table) leased(b *bucket, now int64) limit.LeasedOut {
+func (t *Table) leased(b *bucket, now int64) limit.LeasedOut {
 	if ended, tokens := b.Expire(now); ended > 0 {
 		t.leases.add(0, uint64(ended), 0, tokens, 0)
 	}
@@ -44,7 +44,7 @@ func (t *table) leased(b *bucket, now int64) limit.LeasedOut {
 }
 
 // decideLending is decide for a caller that can use leases.
-func (t *table) decideLending(part uint16, id rule.BucketKey, a *limit.Request, asked *wire.Borrowing, now int64) (d limit.Decision, g wire.Grant, ok bool) {
+func (t *Table) decideLending(part uint16, id rule.BucketKey, a *limit.Request, asked *wire.Borrowing, now int64) (d limit.Decision, g wire.Grant, ok bool) {
 	hash := id.Hash(t.seed)
 	p := t.enter(part, now)
 	if p == nil {
@@ -76,7 +76,7 @@ func (t *table) decideLending(part uint16, id rule.BucketKey, a *limit.Request, 
 }
 
 // takeBack ends leases of a bucket and reports whether any was still out.
-func (t *table) takeBack(b *bucket, returned []wire.LeaseReturn, now int64) (any bool) {
+func (t *Table) takeBack(b *bucket, returned []wire.LeaseReturn, now int64) (any bool) {
 	for _, r := range returned {
 		if used, ok := b.GiveBack(r.ID, r.Unused, now); ok {
 			t.leases.add(0, 0, 0, used, r.Unused)
@@ -87,6 +87,6 @@ func (t *table) takeBack(b *bucket, returned []wire.LeaseReturn, now int64) (any
 }
 
 // GiveBack ends leases of a bucket whose caller takes nothing more.
-func (t *table) giveBack(part uint16, id rule.BucketKey, returned []wire.LeaseReturn, now int64) bool {
+func (t *Table) ReturnLeases(part uint16, id rule.BucketKey, returned []wire.LeaseReturn, now int64) bool {
 	return t.change(part, id, now, func(b *bucket) { t.takeBack(b, returned, now) })
 }
