@@ -376,9 +376,12 @@ func (h *hotKeys) lend(k *hotKey) {
 	h.wakeUp.Send()
 }
 
+// returner tells the holder of a key's partition which leases of the key this node is done with.
+type returner = func(part uint16, key string, r *rule.Rule, returned []wire.LeaseReturn)
+
 // run gives back what is not used, and forgets keys that are not asked about any more, until ctx ends. GiveBack tells
 // the holder.
-func (h *hotKeys) run(ctx context.Context, clock func() int64, giveBack func(*hotKey, *rule.Rule, []wire.LeaseReturn)) {
+func (h *hotKeys) run(ctx context.Context, clock func() int64, giveBack returner) {
 	forget := time.NewTicker(forgetInterval)
 	defer forget.Stop()
 	look := time.NewTimer(returnInterval)
@@ -400,7 +403,7 @@ func (h *hotKeys) run(ctx context.Context, clock func() int64, giveBack func(*ho
 }
 
 // giveBackEnded gives back the leases that have ended, and reports whether there are others.
-func (h *hotKeys) giveBackEnded(now int64, giveBack func(*hotKey, *rule.Rule, []wire.LeaseReturn)) (more bool) {
+func (h *hotKeys) giveBackEnded(now int64, giveBack returner) (more bool) {
 	h.mu.Lock()
 	lent := make([]*hotKey, 0, len(h.lent))
 	for k := range h.lent {
@@ -416,7 +419,7 @@ func (h *hotKeys) giveBackEnded(now int64, giveBack func(*hotKey, *rule.Rule, []
 		done := k.lease.Load() == nil && len(k.returned) == 0
 		k.mu.Unlock()
 		if len(returned) > 0 {
-			giveBack(k, rule, returned)
+			giveBack(k.part, k.Key, rule, returned)
 		}
 		if done {
 			h.mu.Lock()

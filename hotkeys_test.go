@@ -98,7 +98,7 @@ func TestALeaseThatComesTooLateIsGivenBack(t *testing.T) {
 	_, ok := c.decide(c.rule.Set, 1, 5*ms+int64(limit.LeaseTime))
 	assert.False(t, ok)
 	var returned []wire.LeaseReturn
-	more := c.giveBackEnded(16*ms, func(_ *hotKey, _ *rule.Rule, back []wire.LeaseReturn) { returned = append(returned, back...) })
+	more := c.giveBackEnded(16*ms, func(_ uint16, _ string, _ *rule.Rule, back []wire.LeaseReturn) { returned = append(returned, back...) })
 	assert.Equal(t, []wire.LeaseReturn{{ID: 7, Unused: 100}}, returned)
 	assert.False(t, more)
 }

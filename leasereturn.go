@@ -5,18 +5,18 @@ import (
 	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
-// GiveBack tells the holder which leases of a key this node is done with. It is sent once: what does not arrive counts as
+// returnLeases tells the holder which leases of a key this node is done with. It is sent once: what does not arrive counts as
 // used, which is the safe side.
-func (n *Node) giveBack(k *hotKey, r *rule.Rule, returned []wire.LeaseReturn) {
-	id := rule.BucketKey{Key: k.Key, Limiter: r.ID}
-	if n.table.ReturnLeases(k.part, id, returned, n.now()) {
+func (n *Node) returnLeases(part uint16, key string, r *rule.Rule, returned []wire.LeaseReturn) {
+	id := rule.BucketKey{Key: key, Limiter: r.ID}
+	if n.table.ReturnLeases(part, id, returned, n.now()) {
 		return
 	}
-	owner := n.route.Load().owner(k.part)
+	owner := n.route.Load().owner(part)
 	if owner == nil {
 		return
 	}
-	m := wire.Message{Kind: wire.KindReturn, Rule: r.Encoded, Key: k.Key, Borrow: wire.Borrowing{Returned: returned}}
+	m := wire.Message{Kind: wire.KindReturn, Rule: r.Encoded, Key: key, Borrow: wire.Borrowing{Returned: returned}}
 	if err := n.client.Post(owner.Peer, wire.AppendMessage(nil, &m)); err != nil {
 		n.log.Debug("a lease was not given back", "owner", owner.Name, "error", err)
 	}

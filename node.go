@@ -134,7 +134,7 @@ func (n *Node) startGoroutines() {
 	n.running.Go(func() { n.reportSpent(ctx) })
 	n.running.Go(func() { n.forgetNames(ctx) })
 	if n.hot != nil {
-		n.running.Go(func() { n.hot.run(ctx, n.now, n.giveBack) })
+		n.running.Go(func() { n.hot.run(ctx, n.now, n.returnLeases) })
 	}
 	for _, t := range []*store.Table{n.table, n.alone} {
 		n.running.Go(func() { t.SweepForever(n.stop, n.now) })
