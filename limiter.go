@@ -57,16 +57,16 @@ func (l *Limiter) Take(ctx context.Context, key string, cost float64) (Decision,
 	part, id, now := r.Hash.Partition(key), rule.BucketKey{Key: key, Limiter: r.ID}, n.now()
 	d, ok := n.table.Decide(part, id, &limit.Request{Set: r.Set, Cost: cost}, now)
 	if !ok {
-		ok = n.hot.take(id, r.Set, cost, now, &d)
+		ok = n.hot.Take(id, r.Set, cost, now, &d)
 	}
 	if ok {
 		l.decided(key, cost, &d)
 		return decisionOf(&d), nil
 	}
 	m := &wire.Message{Kind: wire.KindTake, Rule: r.Encoded, Key: key, Cost: cost}
-	hot := n.hot.asking(id, r, part, m, now)
+	hot := n.hot.Asking(id, r, part, m, now)
 	rep, err := l.ask(ctx, r, part, m, now)
-	n.hot.answered(hot, m, r, &rep.Response, err, now, n.now)
+	n.hot.Answered(hot, m, r, &rep.Response, err, now, n.now)
 	return decisionOf(&rep.Decision), err
 }
 
@@ -260,9 +260,9 @@ func (l *Limiter) send(ctx context.Context, r *rule.Rule, m *wire.Message) (repl
 	switch m.Kind {
 	case wire.KindReset:
 		n.alone.Reset(part, rule.BucketKey{Key: m.Key, Limiter: r.ID}, n.now())
-		defer n.hot.forget(rule.BucketKey{Key: m.Key, Limiter: r.ID})
+		defer n.hot.Forget(rule.BucketKey{Key: m.Key, Limiter: r.ID})
 	case wire.KindRefund:
-		defer n.hot.forget(rule.BucketKey{Key: m.Key, Limiter: r.ID})
+		defer n.hot.Forget(rule.BucketKey{Key: m.Key, Limiter: r.ID})
 	}
 	now := n.now()
 	if ans, ok := n.table.Answer(r, part, m, now); ok {

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/hotkeys"
 	"github.com/peerlimit/peerlimit/internal/membership"
 	"github.com/peerlimit/peerlimit/internal/quorum"
 	"github.com/peerlimit/peerlimit/internal/ring"
@@ -31,9 +32,9 @@ type Node struct {
 	began    time.Time // the monotonic clock counts from here
 	closed   atomic.Bool
 
-	table    *store.Table // copies of partitions; where this node holds, it decides by them for the cluster
-	alone    *store.Table // buckets for deciding alone
-	hot      *hotKeys     // of other holders; nil when leases and remembered denials are both off
+	table    *store.Table   // copies of partitions; where this node holds, it decides by them for the cluster
+	alone    *store.Table   // buckets for deciding alone
+	hot      *hotkeys.Cache // of other holders; nil when leases and remembered denials are both off
 	rules    *rule.Rules
 	counters counters
 	events   *events
@@ -103,7 +104,7 @@ func Start(cfg Config) (*Node, error) {
 	n.table = store.New(store.Config{
 		MaxKeys: s.MaxKeys, FullUntil: &n.reach.FullUntil, Replicates: s.ReplicaInterval > 0, LongestTurn: s.MaxWait, Piece: s.pieces.replica,
 	})
-	n.hot = newHotKeys(!s.NoLeases, !s.NoDenialCache)
+	n.hot = hotkeys.New(!s.NoLeases, !s.NoDenialCache)
 	n.keeper, n.replicator, n.reporter = newKeeper(n), newReplicator(n), newReporter(s.identity)
 	n.evidence = quorum.NewProber(n.reach, n.witnessing(), func() { n.membership.Renotify() })
 	n.route.Store(&route{ring: n.rings.Build(nil)})
@@ -134,7 +135,7 @@ func (n *Node) startGoroutines() {
 	n.running.Go(func() { n.reportSpent(ctx) })
 	n.running.Go(func() { n.forgetNames(ctx) })
 	if n.hot != nil {
-		n.running.Go(func() { n.hot.run(ctx, n.now, n.returnLeases) })
+		n.running.Go(func() { n.hot.Run(ctx, n.now, n.returnLeases) })
 	}
 	for _, t := range []*store.Table{n.table, n.alone} {
 		n.running.Go(func() { t.SweepForever(n.stop, n.now) })

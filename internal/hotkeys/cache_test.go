@@ -1,4 +1,4 @@
-package peerlimit
+package hotkeys
 
 import (
 	"fmt"
@@ -16,7 +16,7 @@ import (
 
 // hotCaller is a caller's side with nobody to ask: tests say what the holder answers.
 type hotCaller struct {
-	*hotKeys
+	*Cache
 	rule *rule.Rule
 	id   rule.BucketKey
 }
@@ -25,21 +25,21 @@ func newHotCaller(t *testing.T, limits ...limit.Limit) *hotCaller {
 	t.Helper()
 	r, err := rule.New().Find(wire.AppendRule(nil, "api", limits))
 	require.NoError(t, err)
-	return &hotCaller{newHotKeys(true, true), r, rule.BucketKey{Key: "k", Limiter: r.ID}}
+	return &hotCaller{New(true, true), r, rule.BucketKey{Key: "k", Limiter: r.ID}}
 }
 
 // decide decides a take as the node does.
 func (c *hotCaller) decide(set *limit.Set, cost float64, now int64) (d limit.Decision, ok bool) {
-	ok = c.take(c.id, set, cost, now, &d)
+	ok = c.Take(c.id, set, cost, now, &d)
 	return d, ok
 }
 
 // ask asks for a token, gets that answer, and returns the question.
 func (c *hotCaller) ask(ans wire.Response, sent, now int64) *wire.Message {
 	m := &wire.Message{Kind: wire.KindTake, Rule: c.rule.Encoded, Key: c.id.Key, Cost: 1}
-	k := c.asking(c.id, c.rule, 0, m, sent)
+	k := c.Asking(c.id, c.rule, 0, m, sent)
 	ans.Decision.Origin = limit.OriginRemote
-	c.answered(k, m, c.rule, &ans, nil, sent, func() int64 { return now })
+	c.Answered(k, m, c.rule, &ans, nil, sent, func() int64 { return now })
 	return m
 }
 
@@ -172,7 +172,7 @@ func TestADenialIsRemembered(t *testing.T) {
 	assert.False(t, ok, "it is over")
 
 	c.ask(denied, 130*ms, 130*ms)
-	c.forget(c.id)
+	c.Forget(c.id)
 	_, ok = c.decide(c.rule.Set, 1, 131*ms)
 	assert.False(t, ok)
 }
@@ -181,7 +181,7 @@ func TestDenialsByOthersThanTheHolderAreNotRemembered(t *testing.T) {
 	c := newHotCaller(t, perSecond(10))
 	m := &wire.Message{Kind: wire.KindTake, Rule: c.rule.Encoded, Key: "k", Cost: 1}
 	share := wire.Response{Status: wire.StatusDecided, Decision: limit.Decision{RetryAfter: time.Second, Origin: limit.OriginStandby}, Grant: wire.Grant{Stands: time.Second}}
-	c.answered(nil, m, c.rule, &share, nil, 0, func() int64 { return 0 })
+	c.Answered(nil, m, c.rule, &share, nil, 0, func() int64 { return 0 })
 	assert.Nil(t, c.find(c.id.Hash(c.seed), c.id))
 }
 

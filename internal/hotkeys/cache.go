@@ -1,4 +1,4 @@
-package peerlimit
+package hotkeys
 
 import (
 	"context"
@@ -44,22 +44,22 @@ const (
 	forgetTime     = 20 * time.Second
 )
 
-// hotKeys are the keys of other holders that this node remembers.
-type hotKeys struct {
+// Cache are the keys of other holders that this node remembers.
+type Cache struct {
 	seed            maphash.Seed // of the hashes of keys
 	leases, denials bool         // which of the two are in use
 
-	sets [hotSets][hotWays]atomic.Pointer[hotKey]
+	sets [hotSets][hotWays]atomic.Pointer[entry]
 	seen [hotSets]atomic.Uint64 // hashes of keys that were asked about once
 
 	// mu guards lent and makes adding a key one step. It is held for that only.
 	mu     sync.Mutex
-	lent   map[*hotKey]struct{} // that may have a lease, or something to give back
-	wakeUp signal.Signal        // capacity 1: there is one in lent
+	lent   map[*entry]struct{} // that may have a lease, or something to give back
+	wakeUp signal.Signal       // capacity 1: there is one in lent
 }
 
-// hotKey is what this node remembers of one key.
-type hotKey struct {
+// entry is what this node remembers of one key.
+type entry struct {
 	rule.BucketKey
 	hash uint64
 	part uint16
@@ -104,18 +104,18 @@ type denial struct {
 	asking   atomic.Bool // somebody is asking whether it still stands
 }
 
-func newHotKeys(leases, denials bool) *hotKeys {
+func New(leases, denials bool) *Cache {
 	if !leases && !denials {
 		return nil
 	}
-	return &hotKeys{
+	return &Cache{
 		seed: maphash.MakeSeed(), leases: leases, denials: denials,
-		lent: make(map[*hotKey]struct{}), wakeUp: signal.New(),
+		lent: make(map[*entry]struct{}), wakeUp: signal.New(),
 	}
 }
 
-// take decides a take here if it can: because a denial stands, or from a lease. When it cannot, d is left as it is.
-func (h *hotKeys) take(id rule.BucketKey, set *limit.Set, cost float64, now int64, d *limit.Decision) bool {
+// Take decides a take here if it can: because a denial stands, or from a lease. When it cannot, d is left as it is.
+func (h *Cache) Take(id rule.BucketKey, set *limit.Set, cost float64, now int64, d *limit.Decision) bool {
 	if h == nil {
 		return false
 	}
@@ -133,7 +133,7 @@ func (h *hotKeys) take(id rule.BucketKey, set *limit.Set, cost float64, now int6
 }
 
 // find returns what is remembered of a key, or nil.
-func (h *hotKeys) find(hash uint64, id rule.BucketKey) *hotKey {
+func (h *Cache) find(hash uint64, id rule.BucketKey) *entry {
 	set := &h.sets[hash%hotSets]
 	for i := range set {
 		if k := set[i].Load(); k != nil && k.hash == hash && k.BucketKey == id {
@@ -188,9 +188,9 @@ func (d *denial) answer(cost float64, now int64, again *limit.Decision) bool {
 	return true
 }
 
-// asking notes that the holder is about to be asked for a take and adds to the question what is to be said and asked about
+// Asking notes that the holder is about to be asked for a take and adds to the question what is to be said and asked about
 // leases. It returns what is remembered of the key, or nil.
-func (h *hotKeys) asking(id rule.BucketKey, r *rule.Rule, part uint16, m *wire.Message, now int64) *hotKey {
+func (h *Cache) Asking(id rule.BucketKey, r *rule.Rule, part uint16, m *wire.Message, now int64) *entry {
 	if h == nil {
 		return nil
 	}
@@ -218,7 +218,7 @@ func (h *hotKeys) asking(id rule.BucketKey, r *rule.Rule, part uint16, m *wire.M
 }
 
 // used returns what was used of the lease since it was asked last. One that has ended is to be returned.
-func (k *hotKey) used(now int64) float64 {
+func (k *entry) used(now int64) float64 {
 	l := k.lease.Load()
 	if l == nil {
 		return 0
@@ -237,7 +237,7 @@ func (k *hotKey) used(now int64) float64 {
 }
 
 // takeReturned takes what one message can return.
-func (k *hotKey) takeReturned() []wire.LeaseReturn {
+func (k *entry) takeReturned() []wire.LeaseReturn {
 	n := min(len(k.returned), wire.MaxReturns)
 	some := slices.Clone(k.returned[:n])
 	k.returned = slices.Delete(k.returned, 0, n)
@@ -271,9 +271,9 @@ func (d *demand) note(cost, used float64, now int64) (want float64) {
 	return d.rate * float64(limit.LeaseTime) * 1.5
 }
 
-// answered takes in the holder's answer to a take that asking has prepared, sent at that time. Most keys are not hot: for
+// Answered takes in the holder's answer to a take that asking has prepared, sent at that time. Most keys are not hot: for
 // those nothing is looked at, the clock neither.
-func (h *hotKeys) answered(k *hotKey, m *wire.Message, r *rule.Rule, ans *wire.Response, err error, sent int64, clock func() int64) {
+func (h *Cache) Answered(k *entry, m *wire.Message, r *rule.Rule, ans *wire.Response, err error, sent int64, clock func() int64) {
 	if h == nil {
 		return
 	}
@@ -305,7 +305,7 @@ func (h *hotKeys) answered(k *hotKey, m *wire.Message, r *rule.Rule, ans *wire.R
 }
 
 // noteDenial remembers a denial for as long as it stands, or forgets the one before.
-func (k *hotKey) noteDenial(cost float64, set *limit.Set, ans *wire.Response, now int64) {
+func (k *entry) noteDenial(cost float64, set *limit.Set, ans *wire.Response, now int64) {
 	stands := min(ans.Grant.Stands, maxDenialTime)
 	if ans.Decision.Allowed || stands <= 0 {
 		if k.denial.Load() != nil {
@@ -319,7 +319,7 @@ func (k *hotKey) noteDenial(cost float64, set *limit.Set, ans *wire.Response, no
 }
 
 // replaceLease begins to use a lease that was just granted. The one before is to be returned. The caller holds k.mu.
-func (k *hotKey) replaceLease(set *limit.Set, ans *wire.Response, sent, now int64) {
+func (k *entry) replaceLease(set *limit.Set, ans *wire.Response, sent, now int64) {
 	k.used(now)
 	if old := k.lease.Load(); old != nil {
 		k.returned = append(k.returned, wire.LeaseReturn{ID: old.id, Unused: old.close()})
@@ -334,7 +334,7 @@ func (k *hotKey) replaceLease(set *limit.Set, ans *wire.Response, sent, now int6
 }
 
 // add makes a key one that is remembered, in the place of another if need be.
-func (h *hotKeys) add(hash uint64, id rule.BucketKey, part uint16) *hotKey {
+func (h *Cache) add(hash uint64, id rule.BucketKey, part uint16) *entry {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if k := h.find(hash, id); k != nil {
@@ -352,14 +352,14 @@ func (h *hotKeys) add(hash uint64, id rule.BucketKey, part uint16) *hotKey {
 			oldest = i
 		}
 	}
-	k := &hotKey{BucketKey: id, hash: hash, part: part}
+	k := &entry{BucketKey: id, hash: hash, part: part}
 	k.Key = string([]byte(id.Key)) // the caller's may be part of something large
 	set[oldest].Store(k)
 	return k
 }
 
-// forget drops a denial: tokens have come back.
-func (h *hotKeys) forget(id rule.BucketKey) {
+// Forget drops a denial: tokens have come back.
+func (h *Cache) Forget(id rule.BucketKey) {
 	if h == nil {
 		return
 	}
@@ -369,7 +369,7 @@ func (h *hotKeys) forget(id rule.BucketKey) {
 }
 
 // lend has a key looked after until its lease has ended.
-func (h *hotKeys) lend(k *hotKey) {
+func (h *Cache) lend(k *entry) {
 	h.mu.Lock()
 	h.lent[k] = struct{}{}
 	h.mu.Unlock()
@@ -379,9 +379,9 @@ func (h *hotKeys) lend(k *hotKey) {
 // returner tells the holder of a key's partition which leases of the key this node is done with.
 type returner = func(part uint16, key string, r *rule.Rule, returned []wire.LeaseReturn)
 
-// run gives back what is not used, and forgets keys that are not asked about any more, until ctx ends. GiveBack tells
+// Run gives back what is not used, and forgets keys that are not asked about any more, until ctx ends. GiveBack tells
 // the holder.
-func (h *hotKeys) run(ctx context.Context, clock func() int64, giveBack returner) {
+func (h *Cache) Run(ctx context.Context, clock func() int64, giveBack returner) {
 	forget := time.NewTicker(forgetInterval)
 	defer forget.Stop()
 	look := time.NewTimer(returnInterval)
@@ -403,9 +403,9 @@ func (h *hotKeys) run(ctx context.Context, clock func() int64, giveBack returner
 }
 
 // giveBackEnded gives back the leases that have ended, and reports whether there are others.
-func (h *hotKeys) giveBackEnded(now int64, giveBack returner) (more bool) {
+func (h *Cache) giveBackEnded(now int64, giveBack returner) (more bool) {
 	h.mu.Lock()
-	lent := make([]*hotKey, 0, len(h.lent))
+	lent := make([]*entry, 0, len(h.lent))
 	for k := range h.lent {
 		lent = append(lent, k)
 	}
@@ -435,7 +435,7 @@ func (h *hotKeys) giveBackEnded(now int64, giveBack returner) (more bool) {
 }
 
 // forgetIdle forgets keys that have not been asked about for some time.
-func (h *hotKeys) forgetIdle(now int64) {
+func (h *Cache) forgetIdle(now int64) {
 	for i := range h.sets {
 		for j := range h.sets[i] {
 			if k := h.sets[i][j].Load(); k != nil && now-k.asked.Load() > int64(forgetTime) {
