@@ -148,3 +148,17 @@ func (n *Node) share(policy fallback.Policy, r *rule.Rule, key string, sharing i
 	}
 	return all / holders
 }
+
+// shareCanceller takes back a reservation that a share made.
+type shareCanceller struct {
+	localCanceller
+	rule *rule.Rule // under the whole limit: what is reported
+	cost float64
+}
+
+func (c shareCanceller) cancel(m wire.Message) {
+	n := c.node
+	if exact, _ := c.table.Cancel(c.part, rule.BucketKey{Key: m.Key, Limiter: c.rule.ID}, *m.Undo, n.now()); exact {
+		n.reporter.takeBack(c.part, c.rule, m.Key, c.cost)
+	}
+}

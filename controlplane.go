@@ -74,7 +74,8 @@ func (n *Node) answerControl(ctx context.Context, from string, request []byte) (
 		if err != nil {
 			return nil, err
 		}
-		ans := n.onReport(&q)
+		n.reach.Check(n.now())
+		ans := n.reporter.charge(&q)
 		return wire.AppendResponse(nil, &ans), nil
 	case wire.KindRelay:
 		r, err := wire.DecodeRelay(request)

@@ -3,7 +3,6 @@ package peerlimit
 import (
 	"context"
 	"fmt"
-	"github.com/peerlimit/peerlimit/internal/holding"
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/rule"
@@ -18,58 +17,9 @@ import (
 
 // A partition that somebody has filled on purpose, in nodes.
 
-// What has to be charged before a node begins to hold is charged in steps, and each spending once, also when the copy is
-// replaced half-way. As long as the node does not hold, its copy seems to be no newer than it is.
-func TestManyReportsAreChargedInSteps(t *testing.T) {
-	store.Probe.Start()
-	defer store.Probe.End()
-	n := reportNode("self")
-	r, err := n.rules.Find(wire.AppendRule(nil, "api", []limit.Limit{perHour(1e6)}))
-	require.NoError(t, err)
-	const part, reporters, reports, charges = 7, 3, 100, 30
-	p := unlocked(n.table, part)
-	p.Holding.Copy = wire.Version{Seq: 5}
-	p.Holding.Attempt = &holding.Attempt{}
-	for reporter := range reporters {
-		for seq := range reports {
-			q := wire.Debt{Member: fmt.Sprint("other-", reporter), Part: part, Seq: uint64(seq + 1)}
-			for i := range charges {
-				q.Charges = append(q.Charges, wire.Charge{Rule: r.Encoded, Key: fmt.Sprint("key-", (seq*charges+i)%1000), Cost: 1})
-			}
-			p.Holding.Attempt.KeepDebts([]wire.Debt{q})
-		}
-	}
-	for i := range 2000 {
-		n.reporter.note(part, r, fmt.Sprint("key-", i), 1)
-	}
-	steps := 0
-	for n.chargeSome(part, p, 0) {
-		store.Probe.Released()
-		if steps++; steps == 10 { // another copy has come
-			p.Adopt(new(store.Arrival), p.Holding.Copy)
-		}
-	}
-	require.Greater(t, steps, 50)
-	require.EqualValues(t, 5, p.Holding.Copy.Seq)
-	require.EqualValues(t, 2000, n.reporter.count.Load(), "it may have been for nothing")
-	store.Probe.Released()
-	p.Holding.Hold(wire.Version{Seq: 5})
-	n.chargeAll(part, p, 0)
-	store.Probe.Released()
-	require.LessOrEqual(t, store.Probe.Most(), int64(1000), "charges under one hold of the lock: as many as are in a few reports")
-	require.Zero(t, n.reporter.count.Load())
-	for i := range 2000 {
-		want := 1.0
-		if i < 1000 {
-			want += reporters * reports * charges / 1000
-		}
-		require.Equal(t, want, n.levelOf(part, r, fmt.Sprint("key-", i)), "%d", i)
-	}
-}
-
 // Who asks about a partition that something is being done to waits, and nobody behind it on the connection does.
 func TestAPartitionInWorkHoldsUpNoOther(t *testing.T) {
-	n := reportNode("self")
+	n := &Node{table: store.New(store.Config{MaxKeys: 1 << 20}), rules: rule.New(), began: time.Now()}
 	r, err := n.rules.Find(wire.AppendRule(nil, "api", []limit.Limit{perHour(10)}))
 	require.NoError(t, err)
 	ask := func(key string) (reply []byte, later func(context.Context) []byte) {

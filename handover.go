@@ -50,14 +50,14 @@ var errUncountable = errors.New("peerlimit: an election that no member has come 
 // answerPart answers for one partition; size is about how long the answer is. gave says that this node held until now.
 func (n *Node) answerPart(asked *wire.AskedPartition, round wire.Ballot, budget int) (a wire.PartitionReply, size int, gave bool) {
 	if n.table.Holds(asked.Part) {
-		n.chargeOwn(asked.Part) // so that there is little left of it to do with the lock held
+		n.reporter.chargeOwn(asked.Part) // so that there is little left of it to do with the lock held
 	}
 	p := n.table.Lock(asked.Part)
 	defer p.Unlock()
 	h, now := &p.Holding, n.now()
 	held, tried, given := h.Holds, h.Attempt != nil, h.Transfer.To != ""
 	if held && p.Decides(now) {
-		n.chargeAll(asked.Part, p, now)
+		n.reporter.chargeAll(asked.Part, p, now)
 	}
 	a = h.Answer(round, n.reach.IsFull(now))
 	a.Part = asked.Part

@@ -44,7 +44,6 @@ type Node struct {
 	server     *transport.Server
 	client     *transport.Client
 	membership *membership.Membership
-	counts     func(name string) bool // whether limits are divided by that member
 	route      atomic.Pointer[route]
 	samplers   atomic.Pointer[[]*sampler] // nil when nobody samples; changed with mu held
 
@@ -99,13 +98,12 @@ func Start(cfg Config) (*Node, error) {
 		changed: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 	n.refusedRequests, n.refusedConnections = seldom.New(n.log), seldom.New(n.log)
-	n.counts = func(name string) bool { return n.membership.Roster().Has(name) }
 	n.reach = quorum.New(s.identity, n.lapse)
 	n.table = store.New(store.Config{
 		MaxKeys: s.MaxKeys, FullUntil: &n.reach.FullUntil, Replicates: s.ReplicaInterval > 0, LongestTurn: s.MaxWait, Piece: s.pieces.replica,
 	})
 	n.hot = hotkeys.New(!s.NoLeases, !s.NoDenialCache)
-	n.keeper, n.replicator, n.reporter = newKeeper(n), newReplicator(n), newReporter(s.identity)
+	n.keeper, n.replicator, n.reporter = newKeeper(n), newReplicator(n), newReporter(s.identity, n.table, n.rules, n.counts, n.now)
 	n.evidence = quorum.NewProber(n.reach, n.witnessing(), func() { n.membership.Renotify() })
 	n.route.Store(&route{ring: n.rings.Build(nil)})
 	n.events = startEvents(s.OnEvent)
@@ -132,7 +130,7 @@ func (n *Node) startGoroutines() {
 	n.evidence.Start()
 	n.running.Go(func() { n.keeper.run(ctx) })
 	n.running.Go(func() { n.replicator.run(ctx) })
-	n.running.Go(func() { n.reportSpent(ctx) })
+	n.running.Go(func() { n.reporter.run(ctx, others{n}) })
 	n.running.Go(func() { n.forgetNames(ctx) })
 	if n.hot != nil {
 		n.running.Go(func() { n.hot.Run(ctx, n.now, n.returnLeases) })
@@ -362,7 +360,7 @@ func (n *Node) Stats() Stats {
 		Unauthenticated: c.strangers.Load() + unauthenticated,
 		Timeouts:        c.timeouts.Load(), Unreachable: c.unreachable.Load(), Overloaded: c.overloaded.Load(),
 		RequestTimes: c.questionTimes.histogram(),
-		LostRefunds:  c.lostRefunds.Load(), DroppedDebts: n.reporter.lost.Load(), EventsDropped: n.events.dropped.Load(),
+		LostRefunds:  c.lostRefunds.Load(), DroppedDebts: n.reporter.dropped(), EventsDropped: n.events.dropped.Load(),
 		Limiters: make(map[string]LimiterStats),
 	}
 	n.countPartitions(&s, r)
@@ -390,6 +388,9 @@ func (n *Node) countPartitions(s *Stats, r *route) {
 	}
 	s.AcquiredByTransfer, s.AcquiredFromReplica, s.AcquiredEmpty = n.keeper.given.Load(), n.keeper.fromReplica.Load(), n.keeper.empty.Load()
 }
+
+// counts reports whether a member is one that limits are divided by.
+func (n *Node) counts(name string) bool { return n.membership.Roster().Has(name) }
 
 // now is the node's clock: nanoseconds on the monotonic clock since it started. No other clock decides anything.
 func (n *Node) now() int64 { return int64(time.Since(n.began)) }

@@ -45,6 +45,10 @@ func (u *unreported) size() int {
 // reporter keeps what this node has spent by shares until a holder has charged it.
 type reporter struct {
 	self   string
+	table  *store.Table
+	rules  *rule.Rules
+	counts func(name string) bool // whether a member is one that limits are divided by
+	now    func() int64
 	wakeUp signal.Signal // capacity 1: there is something to report
 
 	lost  atomic.Uint64 // charges that were dropped for want of room
@@ -74,9 +78,18 @@ const (
 	reportsAtOnce = 32
 )
 
-func newReporter(self string) *reporter {
-	return &reporter{self: self, wakeUp: signal.New(), parts: make(map[uint16]*unreported)}
+func newReporter(self string, table *store.Table, rules *rule.Rules, counts func(name string) bool, now func() int64) *reporter {
+	return &reporter{
+		self: self, table: table, rules: rules, counts: counts, now: now,
+		wakeUp: signal.New(), parts: make(map[uint16]*unreported),
+	}
 }
+
+// size returns how many charges are kept.
+func (r *reporter) size() int { return int(r.count.Load()) }
+
+// dropped returns how many charges were dropped for want of room.
+func (r *reporter) dropped() uint64 { return r.lost.Load() }
 
 // note takes in that a share of this node admitted cost.
 func (r *reporter) note(part uint16, rule *rule.Rule, key string, cost float64) {
@@ -160,8 +173,6 @@ func (r *reporter) fix(part uint16, u *unreported) {
 	clear(u.open)
 }
 
-// size is about how many bytes a charge takes up.
-
 // reports returns what is to be reported of a partition, the oldest first, as much of it as takes up maxBytes. From now
 // on it is fixed.
 func (r *reporter) reports(part uint16, maxBytes int) (some []wire.Debt, size int) {
@@ -234,38 +245,45 @@ func (r *reporter) waiting() []uint16 {
 	return parts
 }
 
-// reportSpent delivers reports until ctx ends.
-func (n *Node) reportSpent(ctx context.Context) {
+// cluster is what charging back needs of other members.
+type cluster interface {
+	// Owner returns the member that the ring names as the owner of a partition; "" is this node.
+	Owner(part uint16) string
+
+	// Tell sends a member a request, on every other try by way of another one, and returns the response.
+	Tell(ctx context.Context, to string, request []byte, timeout time.Duration, try int) ([]byte, error)
+}
+
+// run delivers reports until ctx ends.
+func (r *reporter) run(ctx context.Context, others cluster) {
 	timer := time.NewTimer(reportInterval)
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-n.reporter.wakeUp:
+		case <-r.wakeUp:
 		}
-		for n.reporter.count.Load() > 0 {
+		for r.count.Load() > 0 {
 			timer.Reset(reportInterval)
 			select {
 			case <-ctx.Done():
 				return
 			case <-timer.C:
 			}
-			n.deliverReports(ctx)
+			r.deliverAll(ctx, others)
 		}
 	}
 }
 
-// deliverReports tries once to have everything charged: here, or by the owners, all at once.
-func (n *Node) deliverReports(ctx context.Context) {
-	route := n.route.Load()
+// deliverAll tries once to have everything charged: here, or by the owners, all at once.
+func (r *reporter) deliverAll(ctx context.Context, others cluster) {
 	byOwner := make(map[string][]uint16)
-	for _, part := range n.reporter.waiting() {
-		switch owner := route.owner(part); {
-		case n.table.Holds(part):
-			n.chargeOwn(part)
-		case owner != nil:
-			byOwner[owner.Name] = append(byOwner[owner.Name], part)
+	for _, part := range r.waiting() {
+		if r.table.Holds(part) {
+			r.chargeOwn(part)
+		} else if owner := others.Owner(part); owner != "" {
+			byOwner[owner] = append(byOwner[owner], part)
 		}
 	}
 	var delivering sync.WaitGroup
@@ -273,7 +291,7 @@ func (n *Node) deliverReports(ctx context.Context) {
 		delivering.Go(func() {
 			failures := 0
 			for _, part := range parts {
-				if !n.deliver(ctx, owner, part) {
+				if !r.deliver(ctx, others, owner, part) {
 					failures++
 				}
 				if failures == reportFailures || ctx.Err() != nil {
@@ -286,49 +304,48 @@ func (n *Node) deliverReports(ctx context.Context) {
 }
 
 // deliver sends the owner what is to be reported of a partition and reports whether it has taken it.
-func (n *Node) deliver(ctx context.Context, owner string, part uint16) bool {
+func (r *reporter) deliver(ctx context.Context, others cluster, owner string, part uint16) bool {
 	for range reportsAtOnce {
-		q, try, ok := n.reporter.next(part)
+		q, try, ok := r.next(part)
 		if !ok {
 			return true
 		}
-		response, err := n.tell(ctx, owner, wire.AppendDebt(nil, &q), reportTimeout, try)
+		response, err := others.Tell(ctx, owner, wire.AppendDebt(nil, &q), reportTimeout, try)
 		if err != nil {
 			return false
 		}
 		if ans, err := wire.DecodeResponse(response); err != nil || ans.Status != wire.StatusDone {
 			return false // it does not hold, or one on the way there did not pass it on
 		}
-		n.reporter.confirmed(part, q.Seq)
+		r.confirmed(part, q.Seq)
 	}
 	return true // there may be more: it is being spent faster than it is reported
 }
 
-// onReport charges a report, if this node decides about the partition.
-func (n *Node) onReport(q *wire.Debt) wire.Response {
-	n.reach.Check(n.now())
-	p := n.table.Lock(q.Part)
+// charge charges a report, if this node decides about the partition.
+func (r *reporter) charge(q *wire.Debt) wire.Response {
+	p := r.table.Lock(q.Part)
 	defer p.Unlock()
-	now := n.now()
+	now := r.now()
 	if !p.Decides(now) {
 		return wire.Response{Status: wire.StatusElsewhere}
 	}
-	p.Charge(q, n.rules, n.counts, now)
+	p.Charge(q, r.rules, r.counts, now)
 	return wire.Response{Status: wire.StatusDone}
 }
 
 // chargeOwn charges what this node itself has spent to a partition that it holds.
-func (n *Node) chargeOwn(part uint16) {
-	if n.reporter.count.Load() == 0 {
+func (r *reporter) chargeOwn(part uint16) {
+	if r.count.Load() == 0 {
 		return // most of the time, at most nodes
 	}
-	n.table.InSteps(part, func(p *store.Partition) (more bool) {
-		now := n.now()
+	r.table.InSteps(part, func(p *store.Partition) (more bool) {
+		now := r.now()
 		if !p.Decides(now) {
 			return false
 		}
-		if more = n.chargeSome(part, p, now); !more {
-			n.chargeAll(part, p, now)
+		if more = r.chargeSome(part, p, now); !more {
+			r.chargeAll(part, p, now)
 		}
 		return more
 	})
@@ -337,7 +354,7 @@ func (n *Node) chargeOwn(part uint16) {
 // chargeSome charges some of what is to be charged before this node begins to hold, and reports whether there is more. What
 // it charges is in the copy, as its marks say; should the attempt come to nothing it is charged again wherever it has to
 // be, because nobody is told. The caller holds p.mu.
-func (n *Node) chargeSome(part uint16, p *store.Partition, now int64) (more bool) {
+func (r *reporter) chargeSome(part uint16, p *store.Partition, now int64) (more bool) {
 	charges := 0
 	fits := func(q *wire.Debt) bool {
 		charges += len(q.Charges)
@@ -349,42 +366,28 @@ func (n *Node) chargeSome(part uint16, p *store.Partition, now int64) (more bool
 			if !fits(q) {
 				return true
 			}
-			p.Charge(q, n.rules, n.counts, now)
+			p.Charge(q, r.rules, r.counts, now)
 		}
 	}
-	own, _ := n.reporter.reports(part, math.MaxInt)
+	own, _ := r.reports(part, math.MaxInt)
 	for i := range own {
-		if own[i].Seq <= p.Holding.DebtMarks[n.identity] {
+		if own[i].Seq <= p.Holding.DebtMarks[r.self] {
 			continue
 		}
 		if !fits(&own[i]) {
 			return true
 		}
-		p.Charge(&own[i], n.rules, n.counts, now)
+		p.Charge(&own[i], r.rules, r.counts, now)
 	}
 	return false
 }
 
 // chargeAll charges what this node itself has spent, what little of it chargeSome has left, to a partition that it holds,
 // and forgets it. The caller holds p.mu: nothing is decided before.
-func (n *Node) chargeAll(part uint16, p *store.Partition, now int64) {
-	own, _ := n.reporter.reports(part, math.MaxInt)
+func (r *reporter) chargeAll(part uint16, p *store.Partition, now int64) {
+	own, _ := r.reports(part, math.MaxInt)
 	for i := range own {
-		p.Charge(&own[i], n.rules, n.counts, now)
-		n.reporter.confirmed(part, own[i].Seq)
-	}
-}
-
-// shareCanceller takes back a reservation that a share made.
-type shareCanceller struct {
-	localCanceller
-	rule *rule.Rule // under the whole limit: what is reported
-	cost float64
-}
-
-func (c shareCanceller) cancel(m wire.Message) {
-	n := c.node
-	if exact, _ := c.table.Cancel(c.part, rule.BucketKey{Key: m.Key, Limiter: c.rule.ID}, *m.Undo, n.now()); exact {
-		n.reporter.takeBack(c.part, c.rule, m.Key, c.cost)
+		p.Charge(&own[i], r.rules, r.counts, now)
+		r.confirmed(part, own[i].Seq)
 	}
 }

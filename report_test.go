@@ -2,6 +2,7 @@ package peerlimit
 
 import (
 	"fmt"
+	"github.com/peerlimit/peerlimit/internal/holding"
 	"slices"
 	"testing"
 
@@ -14,15 +15,13 @@ import (
 	"pgregory.net/rapid"
 )
 
-// reportNode is as much of a node as charging needs: it holds everything and its clock is never read.
-func reportNode(known ...string) *Node {
-	return &Node{
-		identity: "self", table: store.New(store.Config{MaxKeys: 1 << 20}), rules: rule.New(), reporter: newReporter("self"),
-		counts: func(name string) bool { return slices.Contains(known, name) },
-	}
+// ledger returns a reporter of a node that decides about everything and whose clock stands still.
+func ledger(known ...string) *reporter {
+	table := store.New(store.Config{MaxKeys: 1 << 20})
+	return newReporter("self", table, rule.New(), func(name string) bool { return slices.Contains(known, name) }, func() int64 { return 0 })
 }
 
-func (n *Node) levelOf(part uint16, r *rule.Rule, key string) float64 {
+func levelOf(n *reporter, part uint16, r *rule.Rule, key string) float64 {
 	id := rule.BucketKey{Key: key, Limiter: r.ID}
 	p := n.table.Lock(part)
 	defer p.Unlock()
@@ -37,11 +36,11 @@ func (n *Node) levelOf(part uint16, r *rule.Rule, key string) float64 {
 func TestReportsAreChargedOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const part = 7
-		n := reportNode("self", "other")
+		n := ledger("self", "other")
 		r, err := n.rules.Find(wire.AppendRule(nil, "api", []limit.Limit{perHour(1e6)}))
 		require.NoError(t, err)
 		p := unlocked(n.table, part)
-		from := newReporter("other")
+		from := newReporter("other", n.table, n.rules, n.counts, n.now)
 		spent := make(map[string]float64)
 		var sent []wire.Debt // may arrive at any time, any number of times
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
@@ -78,7 +77,7 @@ func TestReportsAreChargedOnce(t *testing.T) {
 			from.confirmed(part, q.Seq)
 		}
 		for key, sum := range spent {
-			require.Equal(t, sum, n.levelOf(part, r, key), key)
+			require.Equal(t, sum, levelOf(n, part, r, key), key)
 		}
 		require.Zero(t, from.count.Load())
 		require.Empty(t, from.parts)
@@ -103,17 +102,17 @@ func TestChargesAreBounded(t *testing.T) {
 }
 
 func TestUnreportedIsBounded(t *testing.T) {
-	n := reportNode("self")
+	n := ledger("self")
 	r, err := n.rules.Find(wire.AppendRule(nil, "api", []limit.Limit{perHour(10)}))
 	require.NoError(t, err)
 	for i := range maxUnreported + 100 {
-		n.reporter.note(uint16(i/10), r, fmt.Sprint("user-", i), 1)
-		n.reporter.note(uint16(i/10), r, fmt.Sprint("user-", i), 1)
+		n.note(uint16(i/10), r, fmt.Sprint("user-", i), 1)
+		n.note(uint16(i/10), r, fmt.Sprint("user-", i), 1)
 	}
-	assert.EqualValues(t, maxUnreported, n.reporter.count.Load())
-	assert.EqualValues(t, 100, n.reporter.lost.Load())
-	assert.NotContains(t, n.reporter.parts, uint16(0), "the oldest")
-	some, _ := n.reporter.reports(20, 1<<20)
+	assert.EqualValues(t, maxUnreported, n.count.Load())
+	assert.EqualValues(t, 100, n.lost.Load())
+	assert.NotContains(t, n.parts, uint16(0), "the oldest")
+	some, _ := n.reports(20, 1<<20)
 	require.Len(t, some, 1)
 	require.Len(t, some[0].Charges, 10)
 	assert.Equal(t, 2.0, some[0].Charges[0].Cost, "one charge a key")
@@ -121,22 +120,22 @@ func TestUnreportedIsBounded(t *testing.T) {
 
 // A reservation that was taken back is not reported, unless it may have been already.
 func TestTakenBackIsNotReported(t *testing.T) {
-	n := reportNode("self")
+	n := ledger("self")
 	r, err := n.rules.Find(wire.AppendRule(nil, "api", []limit.Limit{perHour(10)}))
 	require.NoError(t, err)
-	n.reporter.note(1, r, "a", 3)
-	n.reporter.takeBack(1, r, "a", 3)
-	assert.Zero(t, n.reporter.count.Load())
-	assert.Empty(t, n.reporter.parts)
+	n.note(1, r, "a", 3)
+	n.takeBack(1, r, "a", 3)
+	assert.Zero(t, n.count.Load())
+	assert.Empty(t, n.parts)
 
-	n.reporter.note(1, r, "a", 3)
-	n.reporter.note(1, r, "a", 2)
-	n.reporter.takeBack(1, r, "a", 3)
-	some, _ := n.reporter.reports(1, 1<<20)
+	n.note(1, r, "a", 3)
+	n.note(1, r, "a", 2)
+	n.takeBack(1, r, "a", 3)
+	some, _ := n.reports(1, 1<<20)
 	require.Len(t, some, 1)
 	assert.Equal(t, 2.0, some[0].Charges[0].Cost)
-	n.reporter.takeBack(1, r, "a", 2)
-	again, _ := n.reporter.reports(1, 1<<20)
+	n.takeBack(1, r, "a", 2)
+	again, _ := n.reports(1, 1<<20)
 	assert.Equal(t, some, again, "it may be on its way")
 }
 
@@ -159,4 +158,53 @@ func unlocked(t *store.Table, part uint16) *store.Partition {
 	p := t.Lock(part)
 	p.Unlock()
 	return p
+}
+
+// What has to be charged before a node begins to hold is charged in steps, and each spending once, also when the copy is
+// replaced half-way. As long as the node does not hold, its copy seems to be no newer than it is.
+func TestManyReportsAreChargedInSteps(t *testing.T) {
+	store.Probe.Start()
+	defer store.Probe.End()
+	n := ledger("self")
+	r, err := n.rules.Find(wire.AppendRule(nil, "api", []limit.Limit{perHour(1e6)}))
+	require.NoError(t, err)
+	const part, reporters, reports, charges = 7, 3, 100, 30
+	p := unlocked(n.table, part)
+	p.Holding.Copy = wire.Version{Seq: 5}
+	p.Holding.Attempt = &holding.Attempt{}
+	for reporter := range reporters {
+		for seq := range reports {
+			q := wire.Debt{Member: fmt.Sprint("other-", reporter), Part: part, Seq: uint64(seq + 1)}
+			for i := range charges {
+				q.Charges = append(q.Charges, wire.Charge{Rule: r.Encoded, Key: fmt.Sprint("key-", (seq*charges+i)%1000), Cost: 1})
+			}
+			p.Holding.Attempt.KeepDebts([]wire.Debt{q})
+		}
+	}
+	for i := range 2000 {
+		n.note(part, r, fmt.Sprint("key-", i), 1)
+	}
+	steps := 0
+	for n.chargeSome(part, p, 0) {
+		store.Probe.Released()
+		if steps++; steps == 10 { // another copy has come
+			p.Adopt(new(store.Arrival), p.Holding.Copy)
+		}
+	}
+	require.Greater(t, steps, 50)
+	require.EqualValues(t, 5, p.Holding.Copy.Seq)
+	require.EqualValues(t, 2000, n.count.Load(), "it may have been for nothing")
+	store.Probe.Released()
+	p.Holding.Hold(wire.Version{Seq: 5})
+	n.chargeAll(part, p, 0)
+	store.Probe.Released()
+	require.LessOrEqual(t, store.Probe.Most(), int64(1000), "charges under one hold of the lock: as many as are in a few reports")
+	require.Zero(t, n.count.Load())
+	for i := range 2000 {
+		want := 1.0
+		if i < 1000 {
+			want += reporters * reports * charges / 1000
+		}
+		require.Equal(t, want, levelOf(n, part, r, fmt.Sprint("key-", i)), "%d", i)
+	}
 }

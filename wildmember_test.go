@@ -266,7 +266,9 @@ var wildest = map[string]func(c *wildCluster) [][]byte{
 		for _, n := range c.nodes {
 			for part := range uint16(ring.Partitions) {
 				if n.table.Holds(part) {
-					v := unlocked(n.table, part).Holding.Copy
+					p := n.table.Lock(part)
+					v := p.Holding.Copy
+					p.Unlock()
 					v.Seq = wire.MaxSeq
 					parts = append(parts, wire.ReplicaPart{Part: part, Version: v})
 				}
