@@ -184,7 +184,7 @@ func (k *keeper) takeOver(part uint16, p *store.Partition, r *holding.Round, gai
 		return false
 	case !given && !k.mayStart(p, r, now):
 		return false
-	case n.reporter.chargeSome(part, p, now):
+	case n.reporter.ChargeSome(part, p, now):
 		return true
 	}
 	if given {
@@ -195,7 +195,7 @@ func (k *keeper) takeOver(part uint16, p *store.Partition, r *holding.Round, gai
 		h.Start(wire.Version{Ballot: r.Ballot, Holder: n.identity, Seq: h.Copy.NextSeq()})
 	}
 	k.previous[part].Store(nil) // it has it no more; takes are not to be passed on to it after this node has given, too
-	n.reporter.chargeAll(part, p, now)
+	n.reporter.ChargeAll(part, p, now)
 	p.MarkChanged()
 	return false
 }

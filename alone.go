@@ -80,7 +80,7 @@ func (n *Node) spendShare(scaled, r *rule.Rule, part uint16, m *wire.Message, sh
 		}
 		ans = n.decideShare(scaled, r, part, m)
 		if m.Kind != wire.KindPeek && ans.Decision.Allowed {
-			n.reporter.note(part, r, m.Key, m.Cost)
+			n.reporter.Note(part, r, m.Key, m.Cost)
 		}
 	})
 	return ans, spent
@@ -159,6 +159,6 @@ type shareCanceller struct {
 func (c shareCanceller) cancel(m wire.Message) {
 	n := c.node
 	if exact, _ := c.table.Cancel(c.part, rule.BucketKey{Key: m.Key, Limiter: c.rule.ID}, *m.Undo, n.now()); exact {
-		n.reporter.takeBack(c.part, c.rule, m.Key, c.cost)
+		n.reporter.Unrecord(c.part, c.rule, m.Key, c.cost)
 	}
 }

@@ -75,7 +75,7 @@ func (n *Node) answerControl(ctx context.Context, from string, request []byte) (
 			return nil, err
 		}
 		n.reach.Check(n.now())
-		ans := n.reporter.charge(&q)
+		ans := n.reporter.Charge(&q)
 		return wire.AppendResponse(nil, &ans), nil
 	case wire.KindRelay:
 		r, err := wire.DecodeRelay(request)

@@ -50,14 +50,14 @@ var errUncountable = errors.New("peerlimit: an election that no member has come 
 // answerPart answers for one partition; size is about how long the answer is. gave says that this node held until now.
 func (n *Node) answerPart(asked *wire.AskedPartition, round wire.Ballot, budget int) (a wire.PartitionReply, size int, gave bool) {
 	if n.table.Holds(asked.Part) {
-		n.reporter.chargeOwn(asked.Part) // so that there is little left of it to do with the lock held
+		n.reporter.ChargeOwn(asked.Part) // so that there is little left of it to do with the lock held
 	}
 	p := n.table.Lock(asked.Part)
 	defer p.Unlock()
 	h, now := &p.Holding, n.now()
 	held, tried, given := h.Holds, h.Attempt != nil, h.Transfer.To != ""
 	if held && p.Decides(now) {
-		n.reporter.chargeAll(asked.Part, p, now)
+		n.reporter.ChargeAll(asked.Part, p, now)
 	}
 	a = h.Answer(round, n.reach.IsFull(now))
 	a.Part = asked.Part
@@ -68,7 +68,7 @@ func (n *Node) answerPart(asked *wire.AskedPartition, round wire.Ballot, budget 
 	size = 32
 	if a.Kind == wire.ReplyNotHolding && asked.From == 0 {
 		var more int
-		a.Debts, more = n.reporter.reports(asked.Part, budget)
+		a.Debts, more = n.reporter.Pending(asked.Part, budget)
 		size += more
 	}
 	if a.Kind == wire.ReplyTransferred || a.Kind == wire.ReplyNotHolding && asked.Have.Below(a.Version) {

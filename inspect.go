@@ -22,7 +22,7 @@ func init() {
 	inspect.Levels = func(node any, partition uint16, later time.Duration) (wire.Version, map[string][]float64) {
 		return levelsAt(node.(*Node), partition, later)
 	}
-	inspect.Unreported = func(node any) int { return node.(*Node).reporter.size() }
+	inspect.Unreported = func(node any) int { return node.(*Node).reporter.Size() }
 	inspect.Acquiring = func(node any) string { return acquiring(node.(*Node)) }
 	inspect.MoveInPieces = func(config any, answer, replica int) { config.(*Config).pieces = pieceSizes{answer, replica} }
 }

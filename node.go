@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/debt"
 	"github.com/peerlimit/peerlimit/internal/hotkeys"
 	"github.com/peerlimit/peerlimit/internal/membership"
 	"github.com/peerlimit/peerlimit/internal/quorum"
@@ -51,7 +52,7 @@ type Node struct {
 	evidence   *quorum.Prober // what keeps reach fresh
 	keeper     *keeper        // acquires partitions
 	replicator *replicator    // sends what is held to the standbys
-	reporter   *reporter      // has what was spent by shares charged where it belongs
+	reporter   *debt.Ledger   // has what was spent by shares charged where it belongs
 
 	replicaMemories sync.Pool // of *ReplicaMemory
 
@@ -103,7 +104,7 @@ func Start(cfg Config) (*Node, error) {
 		MaxKeys: s.MaxKeys, FullUntil: &n.reach.FullUntil, Replicates: s.ReplicaInterval > 0, LongestTurn: s.MaxWait, Piece: s.pieces.replica,
 	})
 	n.hot = hotkeys.New(!s.NoLeases, !s.NoDenialCache)
-	n.keeper, n.replicator, n.reporter = newKeeper(n), newReplicator(n), newReporter(s.identity, n.table, n.rules, n.counts, n.now)
+	n.keeper, n.replicator, n.reporter = newKeeper(n), newReplicator(n), debt.New(s.identity, n.table, n.rules, n.counts, n.now)
 	n.evidence = quorum.NewProber(n.reach, n.witnessing(), func() { n.membership.Renotify() })
 	n.route.Store(&route{ring: n.rings.Build(nil)})
 	n.events = startEvents(s.OnEvent)
@@ -130,7 +131,7 @@ func (n *Node) startGoroutines() {
 	n.evidence.Start()
 	n.running.Go(func() { n.keeper.run(ctx) })
 	n.running.Go(func() { n.replicator.run(ctx) })
-	n.running.Go(func() { n.reporter.run(ctx, others{n}) })
+	n.running.Go(func() { n.reporter.Run(ctx, others{n}) })
 	n.running.Go(func() { n.forgetNames(ctx) })
 	if n.hot != nil {
 		n.running.Go(func() { n.hot.Run(ctx, n.now, n.returnLeases) })
@@ -360,7 +361,7 @@ func (n *Node) Stats() Stats {
 		Unauthenticated: c.strangers.Load() + unauthenticated,
 		Timeouts:        c.timeouts.Load(), Unreachable: c.unreachable.Load(), Overloaded: c.overloaded.Load(),
 		RequestTimes: c.questionTimes.histogram(),
-		LostRefunds:  c.lostRefunds.Load(), DroppedDebts: n.reporter.dropped(), EventsDropped: n.events.dropped.Load(),
+		LostRefunds:  c.lostRefunds.Load(), DroppedDebts: n.reporter.Dropped(), EventsDropped: n.events.dropped.Load(),
 		Limiters: make(map[string]LimiterStats),
 	}
 	n.countPartitions(&s, r)

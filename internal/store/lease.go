@@ -75,7 +75,7 @@ func (t *Table) decideLending(part uint16, id rule.BucketKey, a *limit.Request, 
 	return d, g, true
 }
 
-// takeBack ends leases of a bucket and reports whether any was still out.
+// Unrecord ends leases of a bucket and reports whether any was still out.
 func (t *Table) takeBack(b *bucket, returned []wire.LeaseReturn, now int64) (any bool) {
 	for _, r := range returned {
 		if used, ok := b.GiveBack(r.ID, r.Unused, now); ok {

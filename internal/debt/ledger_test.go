@@ -1,4 +1,4 @@
-package peerlimit
+package debt
 
 import (
 	"fmt"
@@ -16,12 +16,12 @@ import (
 )
 
 // ledger returns a reporter of a node that decides about everything and whose clock stands still.
-func ledger(known ...string) *reporter {
+func ledger(known ...string) *Ledger {
 	table := store.New(store.Config{MaxKeys: 1 << 20})
-	return newReporter("self", table, rule.New(), func(name string) bool { return slices.Contains(known, name) }, func() int64 { return 0 })
+	return New("self", table, rule.New(), func(name string) bool { return slices.Contains(known, name) }, func() int64 { return 0 })
 }
 
-func levelOf(n *reporter, part uint16, r *rule.Rule, key string) float64 {
+func levelOf(n *Ledger, part uint16, r *rule.Rule, key string) float64 {
 	id := rule.BucketKey{Key: key, Limiter: r.ID}
 	p := n.table.Lock(part)
 	defer p.Unlock()
@@ -40,7 +40,7 @@ func TestReportsAreChargedOnce(t *testing.T) {
 		r, err := n.rules.Find(wire.AppendRule(nil, "api", []limit.Limit{perHour(1e6)}))
 		require.NoError(t, err)
 		p := unlocked(n.table, part)
-		from := newReporter("other", n.table, n.rules, n.counts, n.now)
+		from := New("other", n.table, n.rules, n.counts, n.now)
 		spent := make(map[string]float64)
 		var sent []wire.Debt // may arrive at any time, any number of times
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
@@ -48,10 +48,10 @@ func TestReportsAreChargedOnce(t *testing.T) {
 			case 0, 1:
 				key := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "key")
 				cost := float64(rapid.IntRange(1, 9).Draw(t, "cost"))
-				from.note(part, r, key, cost)
+				from.Note(part, r, key, cost)
 				spent[key] += cost
 			case 2: // into an answer to whoever acquires
-				some, _ := from.reports(part, 1<<20)
+				some, _ := from.Pending(part, 1<<20)
 				sent = append(sent, some...)
 			case 3:
 				if q, _, ok := from.next(part); ok {
@@ -59,7 +59,7 @@ func TestReportsAreChargedOnce(t *testing.T) {
 					if rapid.Bool().Draw(t, "arrives") {
 						p.Charge(&q, n.rules, n.counts, 0)
 						if rapid.Bool().Draw(t, "is answered") {
-							from.confirmed(part, q.Seq)
+							from.confirm(part, q.Seq)
 						}
 					}
 				}
@@ -74,7 +74,7 @@ func TestReportsAreChargedOnce(t *testing.T) {
 		}
 		for q, _, ok := from.next(part); ok; q, _, ok = from.next(part) {
 			p.Charge(&q, n.rules, n.counts, 0)
-			from.confirmed(part, q.Seq)
+			from.confirm(part, q.Seq)
 		}
 		for key, sum := range spent {
 			require.Equal(t, sum, levelOf(n, part, r, key), key)
@@ -106,13 +106,13 @@ func TestUnreportedIsBounded(t *testing.T) {
 	r, err := n.rules.Find(wire.AppendRule(nil, "api", []limit.Limit{perHour(10)}))
 	require.NoError(t, err)
 	for i := range maxUnreported + 100 {
-		n.note(uint16(i/10), r, fmt.Sprint("user-", i), 1)
-		n.note(uint16(i/10), r, fmt.Sprint("user-", i), 1)
+		n.Note(uint16(i/10), r, fmt.Sprint("user-", i), 1)
+		n.Note(uint16(i/10), r, fmt.Sprint("user-", i), 1)
 	}
 	assert.EqualValues(t, maxUnreported, n.count.Load())
 	assert.EqualValues(t, 100, n.lost.Load())
 	assert.NotContains(t, n.parts, uint16(0), "the oldest")
-	some, _ := n.reports(20, 1<<20)
+	some, _ := n.Pending(20, 1<<20)
 	require.Len(t, some, 1)
 	require.Len(t, some[0].Charges, 10)
 	assert.Equal(t, 2.0, some[0].Charges[0].Cost, "one charge a key")
@@ -123,19 +123,19 @@ func TestTakenBackIsNotReported(t *testing.T) {
 	n := ledger("self")
 	r, err := n.rules.Find(wire.AppendRule(nil, "api", []limit.Limit{perHour(10)}))
 	require.NoError(t, err)
-	n.note(1, r, "a", 3)
-	n.takeBack(1, r, "a", 3)
+	n.Note(1, r, "a", 3)
+	n.Unrecord(1, r, "a", 3)
 	assert.Zero(t, n.count.Load())
 	assert.Empty(t, n.parts)
 
-	n.note(1, r, "a", 3)
-	n.note(1, r, "a", 2)
-	n.takeBack(1, r, "a", 3)
-	some, _ := n.reports(1, 1<<20)
+	n.Note(1, r, "a", 3)
+	n.Note(1, r, "a", 2)
+	n.Unrecord(1, r, "a", 3)
+	some, _ := n.Pending(1, 1<<20)
 	require.Len(t, some, 1)
 	assert.Equal(t, 2.0, some[0].Charges[0].Cost)
-	n.takeBack(1, r, "a", 2)
-	again, _ := n.reports(1, 1<<20)
+	n.Unrecord(1, r, "a", 2)
+	again, _ := n.Pending(1, 1<<20)
 	assert.Equal(t, some, again, "it may be on its way")
 }
 
@@ -182,10 +182,10 @@ func TestManyReportsAreChargedInSteps(t *testing.T) {
 		}
 	}
 	for i := range 2000 {
-		n.note(part, r, fmt.Sprint("key-", i), 1)
+		n.Note(part, r, fmt.Sprint("key-", i), 1)
 	}
 	steps := 0
-	for n.chargeSome(part, p, 0) {
+	for n.ChargeSome(part, p, 0) {
 		store.Probe.Released()
 		if steps++; steps == 10 { // another copy has come
 			p.Adopt(new(store.Arrival), p.Holding.Copy)
@@ -196,7 +196,7 @@ func TestManyReportsAreChargedInSteps(t *testing.T) {
 	require.EqualValues(t, 2000, n.count.Load(), "it may have been for nothing")
 	store.Probe.Released()
 	p.Holding.Hold(wire.Version{Seq: 5})
-	n.chargeAll(part, p, 0)
+	n.ChargeAll(part, p, 0)
 	store.Probe.Released()
 	require.LessOrEqual(t, store.Probe.Most(), int64(1000), "charges under one hold of the lock: as many as are in a few reports")
 	require.Zero(t, n.count.Load())

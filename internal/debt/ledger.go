@@ -1,4 +1,4 @@
-package peerlimit
+package debt
 
 import (
 	"context"
@@ -42,8 +42,8 @@ func (u *unreported) size() int {
 	return size
 }
 
-// reporter keeps what this node has spent by shares until a holder has charged it.
-type reporter struct {
+// Ledger keeps what this node has spent by shares until a holder has charged it.
+type Ledger struct {
 	self   string
 	table  *store.Table
 	rules  *rule.Rules
@@ -78,21 +78,21 @@ const (
 	reportsAtOnce = 32
 )
 
-func newReporter(self string, table *store.Table, rules *rule.Rules, counts func(name string) bool, now func() int64) *reporter {
-	return &reporter{
+func New(self string, table *store.Table, rules *rule.Rules, counts func(name string) bool, now func() int64) *Ledger {
+	return &Ledger{
 		self: self, table: table, rules: rules, counts: counts, now: now,
 		wakeUp: signal.New(), parts: make(map[uint16]*unreported),
 	}
 }
 
-// size returns how many charges are kept.
-func (r *reporter) size() int { return int(r.count.Load()) }
+// Size returns how many charges are kept.
+func (r *Ledger) Size() int { return int(r.count.Load()) }
 
-// dropped returns how many charges were dropped for want of room.
-func (r *reporter) dropped() uint64 { return r.lost.Load() }
+// Dropped returns how many charges were dropped for want of room.
+func (r *Ledger) Dropped() uint64 { return r.lost.Load() }
 
-// note takes in that a share of this node admitted cost.
-func (r *reporter) note(part uint16, rule *rule.Rule, key string, cost float64) {
+// Note takes in that a share of this node admitted cost.
+func (r *Ledger) Note(part uint16, rule *rule.Rule, key string, cost float64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	u := r.parts[part]
@@ -118,8 +118,8 @@ func (r *reporter) note(part uint16, rule *rule.Rule, key string, cost float64) 
 	r.wakeUp.Send()
 }
 
-// takeBack undoes a note whose tokens went back to the share, unless it may have been reported.
-func (r *reporter) takeBack(part uint16, rule *rule.Rule, key string, cost float64) {
+// Unrecord undoes a note whose tokens went back to the share, unless it may have been reported.
+func (r *Ledger) Unrecord(part uint16, rule *rule.Rule, key string, cost float64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	u, id := r.parts[part], spending{rule, key}
@@ -143,7 +143,7 @@ func (r *reporter) takeBack(part uint16, rule *rule.Rule, key string, cost float
 const ulpsOfSum = 1e-12
 
 // dropOldest drops what is unreported of the partition that has waited longest. The caller holds mu.
-func (r *reporter) dropOldest() {
+func (r *Ledger) dropOldest() {
 	var oldest uint16
 	began := uint64(math.MaxUint64)
 	for part, u := range r.parts {
@@ -158,7 +158,7 @@ func (r *reporter) dropOldest() {
 }
 
 // fix makes reports of what is in none yet. The caller holds mu.
-func (r *reporter) fix(part uint16, u *unreported) {
+func (r *Ledger) fix(part uint16, u *unreported) {
 	size := reportBudget
 	for id, cost := range u.open {
 		c := wire.Charge{Rule: id.rule.Encoded, Key: id.key, Cost: cost}
@@ -173,9 +173,9 @@ func (r *reporter) fix(part uint16, u *unreported) {
 	clear(u.open)
 }
 
-// reports returns what is to be reported of a partition, the oldest first, as much of it as takes up maxBytes. From now
+// Pending returns what is to be reported of a partition, the oldest first, as much of it as takes up maxBytes. From now
 // on it is fixed.
-func (r *reporter) reports(part uint16, maxBytes int) (some []wire.Debt, size int) {
+func (r *Ledger) Pending(part uint16, maxBytes int) (some []wire.Debt, size int) {
 	if r.count.Load() == 0 {
 		return nil, 0 // most of the time, at most nodes
 	}
@@ -199,7 +199,7 @@ func (r *reporter) reports(part uint16, maxBytes int) (some []wire.Debt, size in
 }
 
 // next returns the first report of a partition and how often it was tried before.
-func (r *reporter) next(part uint16) (q wire.Debt, try int, ok bool) {
+func (r *Ledger) next(part uint16) (q wire.Debt, try int, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	u := r.parts[part]
@@ -213,8 +213,8 @@ func (r *reporter) next(part uint16) (q wire.Debt, try int, ok bool) {
 	return u.fixed[0], u.tries - 1, true
 }
 
-// confirmed drops the reports of a partition up to a number: a holder has charged them.
-func (r *reporter) confirmed(part uint16, seq uint64) {
+// confirm drops the reports of a partition up to a number: a holder has charged them.
+func (r *Ledger) confirm(part uint16, seq uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	u := r.parts[part]
@@ -228,14 +228,14 @@ func (r *reporter) confirmed(part uint16, seq uint64) {
 }
 
 // forgetEmpty forgets a partition of which nothing is left to report. The caller holds mu.
-func (r *reporter) forgetEmpty(part uint16, u *unreported) {
+func (r *Ledger) forgetEmpty(part uint16, u *unreported) {
 	if len(u.open)+len(u.fixed) == 0 {
 		delete(r.parts, part)
 	}
 }
 
 // waiting returns the partitions with something to report, in no order.
-func (r *reporter) waiting() []uint16 {
+func (r *Ledger) waiting() []uint16 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	parts := make([]uint16, 0, len(r.parts))
@@ -245,8 +245,8 @@ func (r *reporter) waiting() []uint16 {
 	return parts
 }
 
-// cluster is what charging back needs of other members.
-type cluster interface {
+// Others is what charging back needs of other members.
+type Others interface {
 	// Owner returns the member that the ring names as the owner of a partition; "" is this node.
 	Owner(part uint16) string
 
@@ -254,8 +254,8 @@ type cluster interface {
 	Tell(ctx context.Context, to string, request []byte, timeout time.Duration, try int) ([]byte, error)
 }
 
-// run delivers reports until ctx ends.
-func (r *reporter) run(ctx context.Context, others cluster) {
+// Run delivers reports until ctx ends.
+func (r *Ledger) Run(ctx context.Context, others Others) {
 	timer := time.NewTimer(reportInterval)
 	defer timer.Stop()
 	for {
@@ -277,11 +277,11 @@ func (r *reporter) run(ctx context.Context, others cluster) {
 }
 
 // deliverAll tries once to have everything charged: here, or by the owners, all at once.
-func (r *reporter) deliverAll(ctx context.Context, others cluster) {
+func (r *Ledger) deliverAll(ctx context.Context, others Others) {
 	byOwner := make(map[string][]uint16)
 	for _, part := range r.waiting() {
 		if r.table.Holds(part) {
-			r.chargeOwn(part)
+			r.ChargeOwn(part)
 		} else if owner := others.Owner(part); owner != "" {
 			byOwner[owner] = append(byOwner[owner], part)
 		}
@@ -304,7 +304,7 @@ func (r *reporter) deliverAll(ctx context.Context, others cluster) {
 }
 
 // deliver sends the owner what is to be reported of a partition and reports whether it has taken it.
-func (r *reporter) deliver(ctx context.Context, others cluster, owner string, part uint16) bool {
+func (r *Ledger) deliver(ctx context.Context, others Others, owner string, part uint16) bool {
 	for range reportsAtOnce {
 		q, try, ok := r.next(part)
 		if !ok {
@@ -317,13 +317,13 @@ func (r *reporter) deliver(ctx context.Context, others cluster, owner string, pa
 		if ans, err := wire.DecodeResponse(response); err != nil || ans.Status != wire.StatusDone {
 			return false // it does not hold, or one on the way there did not pass it on
 		}
-		r.confirmed(part, q.Seq)
+		r.confirm(part, q.Seq)
 	}
 	return true // there may be more: it is being spent faster than it is reported
 }
 
-// charge charges a report, if this node decides about the partition.
-func (r *reporter) charge(q *wire.Debt) wire.Response {
+// Charge charges a report, if this node decides about the partition.
+func (r *Ledger) Charge(q *wire.Debt) wire.Response {
 	p := r.table.Lock(q.Part)
 	defer p.Unlock()
 	now := r.now()
@@ -334,8 +334,8 @@ func (r *reporter) charge(q *wire.Debt) wire.Response {
 	return wire.Response{Status: wire.StatusDone}
 }
 
-// chargeOwn charges what this node itself has spent to a partition that it holds.
-func (r *reporter) chargeOwn(part uint16) {
+// ChargeOwn charges what this node itself has spent to a partition that it holds.
+func (r *Ledger) ChargeOwn(part uint16) {
 	if r.count.Load() == 0 {
 		return // most of the time, at most nodes
 	}
@@ -344,17 +344,17 @@ func (r *reporter) chargeOwn(part uint16) {
 		if !p.Decides(now) {
 			return false
 		}
-		if more = r.chargeSome(part, p, now); !more {
-			r.chargeAll(part, p, now)
+		if more = r.ChargeSome(part, p, now); !more {
+			r.ChargeAll(part, p, now)
 		}
 		return more
 	})
 }
 
-// chargeSome charges some of what is to be charged before this node begins to hold, and reports whether there is more. What
+// ChargeSome charges some of what is to be charged before this node begins to hold, and reports whether there is more. What
 // it charges is in the copy, as its marks say; should the attempt come to nothing it is charged again wherever it has to
 // be, because nobody is told. The caller holds p.mu.
-func (r *reporter) chargeSome(part uint16, p *store.Partition, now int64) (more bool) {
+func (r *Ledger) ChargeSome(part uint16, p *store.Partition, now int64) (more bool) {
 	charges := 0
 	fits := func(q *wire.Debt) bool {
 		charges += len(q.Charges)
@@ -369,7 +369,7 @@ func (r *reporter) chargeSome(part uint16, p *store.Partition, now int64) (more 
 			p.Charge(q, r.rules, r.counts, now)
 		}
 	}
-	own, _ := r.reports(part, math.MaxInt)
+	own, _ := r.Pending(part, math.MaxInt)
 	for i := range own {
 		if own[i].Seq <= p.Holding.DebtMarks[r.self] {
 			continue
@@ -382,12 +382,12 @@ func (r *reporter) chargeSome(part uint16, p *store.Partition, now int64) (more 
 	return false
 }
 
-// chargeAll charges what this node itself has spent, what little of it chargeSome has left, to a partition that it holds,
+// ChargeAll charges what this node itself has spent, what little of it ChargeSome has left, to a partition that it holds,
 // and forgets it. The caller holds p.mu: nothing is decided before.
-func (r *reporter) chargeAll(part uint16, p *store.Partition, now int64) {
-	own, _ := r.reports(part, math.MaxInt)
+func (r *Ledger) ChargeAll(part uint16, p *store.Partition, now int64) {
+	own, _ := r.Pending(part, math.MaxInt)
 	for i := range own {
 		p.Charge(&own[i], r.rules, r.counts, now)
-		r.confirmed(part, own[i].Seq)
+		r.confirm(part, own[i].Seq)
 	}
 }
