@@ -3,7 +3,6 @@ package peerlimit
 import (
 	"context"
 	"github.com/peerlimit/peerlimit/internal/holding"
-	"github.com/peerlimit/peerlimit/internal/membership"
 	"github.com/peerlimit/peerlimit/internal/store"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"math/rand/v2"
@@ -44,7 +43,7 @@ func (k *keeper) askFirst(r *holding.Round, peer string, peers []string, parts [
 func (k *keeper) open(r *holding.Round, parts []uint16) []uint16 {
 	var open []uint16
 	for _, part := range parts {
-		p := k.node.table.Lock(part)
+		p := k.table.Lock(part)
 		if p.Holding.Attempt.Of(r) {
 			open = append(open, part)
 		}
@@ -61,7 +60,7 @@ func (k *keeper) askUntilAnswered(ctx context.Context, r *holding.Round, peer st
 		if len(q.Parts) == 0 {
 			return
 		}
-		ans, err := k.node.askQuestion(ctx, peer, q, try)
+		ans, err := k.ask(ctx, peer, q, try)
 		if err == nil && k.hear(r, peer, q, ans) {
 			pause = askRetryMin
 			continue
@@ -79,11 +78,10 @@ func (k *keeper) askUntilAnswered(ctx context.Context, r *holding.Round, peer st
 // questionTo returns the question that is still to be put to a peer. It says whom this node knows [KnownInQuestions].
 func (k *keeper) questionTo(r *holding.Round, peer string, parts []uint16) *wire.AcquireRequest {
 	q := &wire.AcquireRequest{Ballot: r.Ballot}
-	known := k.node.membership.Roster()
-	q.Known, q.Hearsay = known.Told, known.Hearsay
+	q.Known, q.Hearsay = k.others.Told()
 	index := r.Index(peer)
 	for _, part := range parts {
-		p := k.node.table.Lock(part)
+		p := k.table.Lock(part)
 		h := &p.Holding
 		if a := h.Attempt; a.Of(r) && !a.HasAnswered(index) {
 			q.Parts = append(q.Parts, wire.AskedPartition{Part: part, Have: h.Copy, From: a.Continue(index)})
@@ -96,22 +94,21 @@ func (k *keeper) questionTo(r *holding.Round, peer string, parts []uint16) *wire
 // hear takes in a peer's answers to a question of a round, and reports whether there was one. They are about the first of the
 // partitions asked for, in order.
 func (k *keeper) hear(r *holding.Round, peer string, q *wire.AcquireRequest, ans *wire.AcquireResponse) (answered bool) {
-	n := k.node
-	n.reach.Hear(ans.Heard)
-	n.addHeardFrom(peer)
-	n.mergeNames(&membership.Word{Teller: peer, Names: ans.Known, Hearsay: ans.Hearsay})
+	k.reach.Hear(ans.Heard)
+	k.others.Met(peer)
+	k.others.MergeNames(peer, ans.Known, ans.Hearsay)
 	var gained gains
 	for i := range ans.Parts {
 		a := &ans.Parts[i]
 		if i >= len(q.Parts) || a.Part != q.Parts[i].Part {
 			break // not what was asked for: from which place on it is, nobody can tell
 		}
-		if !n.reach.Hear(max(a.Promised.Number, a.Version.Ballot.Number)) {
+		if !k.reach.Hear(max(a.Promised.Number, a.Version.Ballot.Number)) {
 			continue // one that nobody can have counted to is no answer: nothing is to be built on it, nor waited for
 		}
-		made := n.table.Build(a.Part, &a.Content, n.rules, n.now())
+		made := k.table.Build(a.Part, &a.Content, k.rules, k.now())
 		heard := false
-		n.table.InSteps(a.Part, func(p *store.Partition) (more bool) {
+		k.table.InSteps(a.Part, func(p *store.Partition) (more bool) {
 			if !p.Holding.Attempt.Of(r) {
 				return false
 			}
@@ -129,8 +126,8 @@ func (k *keeper) hear(r *holding.Round, peer string, q *wire.AcquireRequest, ans
 
 // hearPart takes in an answer for one partition. The caller holds p.mu, and p's attempt is one of the round.
 func (k *keeper) hearPart(p *store.Partition, r *holding.Round, peer string, asked *wire.AskedPartition, a *wire.PartitionReply, made *store.Built) {
-	n, h := k.node, &p.Holding
-	if a.TransferredTo != "" && a.TransferredTo != n.identity {
+	h := &p.Holding
+	if a.TransferredTo != "" && a.TransferredTo != k.self {
 		r.Index(a.TransferredTo) // it must be heard, too [AnswerNamesReceiver]
 		h.Attempt.LikelyHolder = a.TransferredTo
 	}
@@ -172,11 +169,11 @@ func (k *keeper) hearPart(p *store.Partition, r *holding.Round, peer string, ask
 // something to be charged before: then it is called again, with p.mu unlocked in between. The caller holds p.mu, and p's
 // attempt is one of the round.
 func (k *keeper) takeOver(part uint16, p *store.Partition, r *holding.Round, gained *gains) (more bool) {
-	n, h := k.node, &p.Holding
-	now := n.now() // under the lock: a sweep after a lapse must not have been past since
+	h := &p.Holding
+	now := k.now() // under the lock: a sweep after a lapse must not have been past since
 	given := h.Attempt.Transferred != wire.Version{}
 	switch {
-	case !n.reach.IsFull(now):
+	case !k.reach.IsFull(now):
 		h.Lapse() // a copy that was given is the highest there is, and stays a replica
 		return false
 	case given && h.Copy != h.Attempt.Transferred:
@@ -184,7 +181,7 @@ func (k *keeper) takeOver(part uint16, p *store.Partition, r *holding.Round, gai
 		return false
 	case !given && !k.mayStart(p, r, now):
 		return false
-	case n.reporter.ChargeSome(part, p, now):
+	case k.debts.ChargeSome(part, p, now):
 		return true
 	}
 	if given {
@@ -192,10 +189,10 @@ func (k *keeper) takeOver(part uint16, p *store.Partition, r *holding.Round, gai
 		gained.given++
 	} else {
 		gained.add(h.Holds, h.Copy != wire.Version{})
-		h.Start(wire.Version{Ballot: r.Ballot, Holder: n.identity, Seq: h.Copy.NextSeq()})
+		h.Start(wire.Version{Ballot: r.Ballot, Holder: k.self, Seq: h.Copy.NextSeq()})
 	}
-	k.previous[part].Store(nil) // it has it no more; takes are not to be passed on to it after this node has given, too
-	n.reporter.ChargeAll(part, p, now)
+	k.others.Acquired(part)
+	k.debts.ChargeAll(part, p, now)
 	p.MarkChanged()
 	return false
 }
@@ -203,6 +200,19 @@ func (k *keeper) takeOver(part uint16, p *store.Partition, r *holding.Round, gai
 // mayStart reports whether everyone has said "not holding" who is not gone, and whoever was counted as gone when the
 // round began still is [StillLostAtStart]. The caller holds p.mu, and p's attempt is one of the round.
 func (k *keeper) mayStart(p *store.Partition, r *holding.Round, now int64) bool {
-	n := k.node
-	return r.Complete(p.Holding.Attempt, n.membership.Roster(), func(name string) bool { return n.reach.Lost(name, now) })
+	return r.Complete(p.Holding.Attempt, k.others.Roster(), func(name string) bool { return k.reach.Lost(name, now) })
+}
+
+// ask puts a request to a member: directly, and every other time through another one, because the link may be
+// cut without this node's having noticed yet.
+func (k *keeper) ask(ctx context.Context, to string, q *wire.AcquireRequest, try int) (*wire.AcquireResponse, error) {
+	response, err := k.others.Tell(ctx, to, wire.AppendAcquireRequest(nil, q), askTimeout, try)
+	if err != nil {
+		return nil, err
+	}
+	ans, err := wire.DecodeAcquireResponse(response, k.rules.PlainSet)
+	if err != nil {
+		return nil, err
+	}
+	return &ans, nil
 }

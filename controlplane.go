@@ -56,7 +56,7 @@ func (n *Node) answerControl(ctx context.Context, from string, request []byte) (
 		if err != nil {
 			return nil, err
 		}
-		ans, err := n.onQuestion(from, &q)
+		ans, err := n.keeper.answer(from, &q)
 		if err != nil {
 			return nil, err
 		}
@@ -87,20 +87,6 @@ func (n *Node) answerControl(ctx context.Context, from string, request []byte) (
 	return nil, wire.ErrMalformed
 }
 
-// askQuestion puts a question to a member: directly, and every other time through another one, because the link may be
-// cut without this node's having noticed yet.
-func (n *Node) askQuestion(ctx context.Context, to string, q *wire.AcquireRequest, try int) (*wire.AcquireResponse, error) {
-	response, err := n.tell(ctx, to, wire.AppendAcquireRequest(nil, q), askTimeout, try)
-	if err != nil {
-		return nil, err
-	}
-	ans, err := wire.DecodeAcquireResponse(response, n.rules.PlainSet)
-	if err != nil {
-		return nil, err
-	}
-	return &ans, nil
-}
-
 // tell sends a control message to a member and returns its answer. On odd tries, and when the link is down, it goes
 // through another member.
 func (n *Node) tell(ctx context.Context, to string, request []byte, timeout time.Duration, try int) ([]byte, error) {
@@ -124,6 +110,9 @@ var (
 	errNotRelayed = errors.New("peerlimit: a relayed message for nobody in reach") // which is what relays are tried for
 )
 
+// relayTimeout bounds how long a message that was sent on is waited for: half of what the one that asks for the relay waits.
+const relayTimeout = 250 * time.Millisecond
+
 // onRelay sends a message on to the member it is for, and returns that one's answer.
 func (n *Node) onRelay(ctx context.Context, r *wire.Relay) ([]byte, error) {
 	if len(r.Request) == 0 || wire.Kind(r.Request[0]) == wire.KindRelay {
@@ -133,7 +122,7 @@ func (n *Node) onRelay(ctx context.Context, r *wire.Relay) ([]byte, error) {
 	if to == nil || !n.linked(to) {
 		return nil, errNotRelayed
 	}
-	response, err := n.client.Call(ctx, to.Peer, r.Request, askTimeout/2)
+	response, err := n.client.Call(ctx, to.Peer, r.Request, relayTimeout)
 	if err != nil {
 		n.log.Debug("not relayed", slog.String("to", r.To), slog.Any("error", err))
 		return nil, errNotRelayed

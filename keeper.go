@@ -3,8 +3,11 @@ package peerlimit
 import (
 	"context"
 	"fmt"
+	"github.com/peerlimit/peerlimit/internal/debt"
 	"github.com/peerlimit/peerlimit/internal/holding"
+	"github.com/peerlimit/peerlimit/internal/quorum"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/signal"
 	"github.com/peerlimit/peerlimit/internal/store"
 	"github.com/peerlimit/peerlimit/internal/wire"
@@ -24,17 +27,15 @@ import (
 // keeper acquires what this node should hold. Its goroutine, run, begins rounds and reviews them; for each node that is
 // asked in a round another one asks. All of them end with run.
 type keeper struct {
-	node *Node
-	log  *slog.Logger
-
-	// previous names, for each partition whose owner has changed, who owned it before: until the new one has acquired it,
-	// most probably that one holds. ringSince is when owners changed last. Both are written by reroute and read by all;
-	// previous is cleared where this node begins to hold.
-	previous  [ring.Partitions]atomic.Pointer[string]
-	ringSince atomic.Int64
-
-	// before is the ring before the last change: a new standby may not have a replica yet, which the one before has.
-	before atomic.Pointer[ring.Ring]
+	self        string
+	log         *slog.Logger
+	table       *store.Table
+	reach       *quorum.State
+	rules       *rule.Rules
+	debts       *debt.Ledger
+	others      cluster
+	now         func() int64
+	answerBytes int // what one response has of copies, at most
 
 	// leaving says that this node is going: it acquires nothing any more [LeavingAcquiresNothing], but anew what it holds.
 	leaving atomic.Bool
@@ -70,9 +71,53 @@ const (
 	behindPause = 30 * time.Millisecond
 )
 
-func newKeeper(n *Node) *keeper {
+// keeperConfig is what acquiring works on.
+type keeperConfig struct {
+	self        string // the node's name
+	log         *slog.Logger
+	table       *store.Table
+	reach       *quorum.State
+	rules       *rule.Rules
+	debts       *debt.Ledger
+	others      cluster
+	now         func() int64 // the node's clock, in nanoseconds
+	answerBytes int          // what one response has of copies, at most
+}
+
+// cluster is what acquiring needs of the node around it, and of other members.
+type cluster interface {
+	// Owns reports whether the ring names this node as the owner of a partition.
+	Owns(part uint16) bool
+
+	// PreviousOwner returns the other member that owned a partition before the ring changed, or "".
+	PreviousOwner(part uint16) string
+
+	// Acquired is called with a partition locked that this node has begun to hold.
+	Acquired(part uint16)
+
+	// Roster returns whom this node knows. Told is what it tells others: names, and those of them that it only heard of.
+	Roster() holding.Roster
+	Told() (names, hearsay []string)
+	Departed() map[string]bool
+
+	// Met takes in that a member has said something itself, and MergeNames whom it has named.
+	Met(member string)
+	MergeNames(teller string, names, hearsay []string)
+
+	// Tell sends a member a request, on every other try by way of another one, and returns the response.
+	Tell(ctx context.Context, to string, request []byte, timeout time.Duration, try int) ([]byte, error)
+
+	// HasQuorum is called when quorum was found fresh, HoldingChanged when this node has begun or ceased to hold something, and
+	// Gained with what it has begun to hold that nobody else did.
+	HasQuorum()
+	HoldingChanged()
+	Gained(byTransfer, fromReplica, empty int)
+}
+
+func newKeeper(c keeperConfig) *keeper {
 	return &keeper{
-		node: n, log: n.log.With(slog.String("component", "keeper")),
+		self: c.self, log: c.log.With(slog.String("component", "keeper")), table: c.table, reach: c.reach, rules: c.rules,
+		debts: c.debts, others: c.others, now: c.now, answerBytes: c.answerBytes,
 		wakeUp: signal.New(), change: make(chan struct{}),
 	}
 }
@@ -118,12 +163,12 @@ func (k *keeper) run(ctx context.Context) {
 
 // step does all there is to do now and returns when to look again at the latest.
 func (k *keeper) step(ctx context.Context) time.Duration {
-	now := k.node.now()
-	full := k.node.reach.Check(now)
+	now := k.now()
+	full := k.reach.Check(now)
 	k.review(now)
 	again := evidencePoll
 	if full {
-		k.node.quorumFull()
+		k.others.HasQuorum()
 		var wanted []uint16
 		if wanted, again = k.wanted(now); len(wanted) > 0 {
 			k.begin(ctx, wanted, now)
@@ -138,13 +183,13 @@ func (k *keeper) step(ctx context.Context) time.Duration {
 // wanted returns the partitions to acquire now, and after what time there may be others.
 func (k *keeper) wanted(now int64) (parts []uint16, again time.Duration) {
 	again = idleInterval
-	route, leaving := k.node.route.Load(), k.leaving.Load()
+	leaving := k.leaving.Load()
 	for part := range uint16(ring.Partitions) {
-		owner := route.owner(part) == nil && !leaving
-		if t := k.node.table; !t.IsChallenged(part) && (!owner || t.Holds(part)) {
+		owner := k.others.Owns(part) && !leaving
+		if t := k.table; !t.IsChallenged(part) && (!owner || t.Holds(part)) {
 			continue // as most are, most of the time: no need to lock them
 		}
-		p := k.node.table.Lock(part)
+		p := k.table.Lock(part)
 		want := k.wants(&p.Holding, owner)
 		p.Unlock()
 		switch wait := k.notBefore[part].Load() - now; {
@@ -167,26 +212,24 @@ func (k *keeper) wants(h *holding.Holding, owner bool) bool {
 
 // newRound returns a round of all that this node knows, with an election above all that it has heard of.
 func (k *keeper) newRound(ctx context.Context, known holding.Roster, now int64) *holding.Round {
-	n := k.node
-	ballot := wire.Ballot{Number: n.reach.Heard.Load() + 1, By: n.identity}
-	r := holding.NewRound(ctx, ballot, known, n.membership.Departed(), func(name string) bool { return n.reach.Lost(name, now) })
-	n.reach.Hear(r.Ballot.Number)
+	ballot := wire.Ballot{Number: k.reach.Heard.Load() + 1, By: k.self}
+	r := holding.NewRound(ctx, ballot, known, k.others.Departed(), func(name string) bool { return k.reach.Lost(name, now) })
+	k.reach.Hear(r.Ballot.Number)
 	return r
 }
 
 // begin starts a round for the partitions that are still wanted.
 func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
-	n := k.node
-	known, route := n.membership.Roster(), n.route.Load()
+	known := k.others.Roster()
 	r := k.newRound(ctx, known, now)
 	first := make(map[string][]uint16) // by whom to ask first
 	var gained gains                   // of what nobody has to be asked about
 	for _, part := range parts {
 		began := false
-		n.table.InSteps(part, func(p *store.Partition) (more bool) {
+		k.table.InSteps(part, func(p *store.Partition) (more bool) {
 			h := &p.Holding
 			if !began {
-				if !k.wants(h, route.owner(part) == nil && !k.leaving.Load()) || !h.Promised.Below(r.Ballot) {
+				if !k.wants(h, k.others.Owns(part) && !k.leaving.Load()) || !h.Promised.Below(r.Ballot) {
 					return false
 				}
 				began = true
@@ -194,7 +237,7 @@ func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
 				r.Parts = append(r.Parts, part)
 			}
 			if more = h.Attempt.Of(r) && k.takeOver(part, p, r, &gained); !more && h.Attempt.Of(r) {
-				askee := k.previousOwner(part)
+				askee := k.others.PreviousOwner(part)
 				if h.Holds || r.Gone[askee] || !known.IsAsked(askee) {
 					askee = "" // or it was on a ring by mistake
 				}
@@ -212,23 +255,13 @@ func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
 	k.report(&gained)
 }
 
-// previousOwner returns the other node that owned a partition before, or "". While one ring follows another, what is noted
-// may already be of the next: there it is this node that owned before, which must not ask itself and wait for the answer.
-func (k *keeper) previousOwner(part uint16) string {
-	if name := k.previous[part].Load(); name != nil && *name != k.node.identity {
-		return *name
-	}
-	return ""
-}
-
 // review looks after the running rounds: it drops what has ended, asks members that have become known or were named by an
 // answer, and begins again what depends on somebody who has gone or come back since the round began.
 func (k *keeper) review(now int64) {
-	n := k.node
-	known, route := n.membership.Roster(), n.route.Load()
+	known := k.others.Roster()
 	k.rounds = slices.DeleteFunc(k.rounds, func(r *holding.Round) bool {
-		news, changed := r.Refresh(known, n.identity, func(name string) bool { return n.reach.Lost(name, now) })
-		r.Parts = k.reviewParts(r, changed, route)
+		news, changed := r.Refresh(known, k.self, func(name string) bool { return k.reach.Lost(name, now) })
+		r.Parts = k.reviewParts(r, changed)
 		for _, peer := range news {
 			parts := r.Parts
 			k.asking.Go(func() { k.askUntilAnswered(r.Ctx, r, peer, parts) })
@@ -243,16 +276,16 @@ func (k *keeper) review(now int64) {
 
 // reviewParts abandons the attempts that cannot succeed any more and returns the partitions of the others. Those that
 // are complete start: a verdict may have been all that was missing.
-func (k *keeper) reviewParts(r *holding.Round, changed []int, route *route) (open []uint16) {
+func (k *keeper) reviewParts(r *holding.Round, changed []int) (open []uint16) {
 	var gained gains
 	for _, part := range r.Parts {
-		k.node.table.InSteps(part, func(p *store.Partition) (more bool) {
+		k.table.InSteps(part, func(p *store.Partition) (more bool) {
 			h := &p.Holding
 			a := h.Attempt
 			if !a.Of(r) {
 				return false
 			}
-			owner := route.owner(part) == nil && !k.leaving.Load()
+			owner := k.others.Owns(part) && !k.leaving.Load()
 			depends := slices.ContainsFunc(changed, func(i int) bool { return !a.HasAnswered(i) })
 			if depends || !owner && !h.Holds {
 				h.Abandon()
@@ -294,37 +327,11 @@ func (k *keeper) report(g *gains) {
 	k.fromReplica.Add(uint64(g.fromReplica))
 	k.empty.Add(uint64(g.empty))
 	k.announce()
-	k.node.holdingChanged()
+	k.others.HoldingChanged()
 	if total == 0 {
 		return
 	}
-	k.node.events.emit(EventAcquired, "", fmt.Sprintf("%d partitions: %d given, %d from replicas, %d empty",
-		total, g.given, g.fromReplica, g.empty))
-}
-
-// notePrevious remembers who owned, on the ring before, what a new ring gives to others. A node that joins had none before:
-// there it is who would own without it.
-func (k *keeper) notePrevious(old, next *ring.Ring) {
-	self := k.node.identity
-	if joining := len(old.Members()) <= 1 && !k.node.table.HoldsAny(); joining {
-		old = next.Without(self)
-	}
-	names := old.Members()
-	for part := range uint16(ring.Partitions) {
-		if i := old.OwnerIndex(part); i >= 0 && names[i] != next.Owner(part) {
-			k.previous[part].Store(&names[i]) // names never change
-		}
-	}
-	k.before.Store(old)
-	k.ringSince.Store(k.node.now())
-}
-
-// ringBefore returns the ring before the last change, if that was a moment ago, or nil.
-func (k *keeper) ringBefore() *ring.Ring {
-	if k.node.now()-k.ringSince.Load() < int64(previousMemory) {
-		return k.before.Load()
-	}
-	return nil
+	k.others.Gained(g.given, g.fromReplica, g.empty)
 }
 
 // postpone lets somebody with a higher election go first. It is called before, or under the same lock as, what makes this
@@ -333,7 +340,7 @@ func (k *keeper) ringBefore() *ring.Ring {
 // What is postponed at about the same time is tried again at the same moment, and so in one round: hundreds of partitions
 // that are contended for would otherwise be as many rounds, each of which asks everyone.
 func (k *keeper) postpone(part uint16) {
-	now := k.node.now()
+	now := k.now()
 	at := k.nextTry.Load()
 	if at < now+int64(behindPause/2) {
 		at = now + int64(behindPause/2+rand.N(behindPause/2)) // #nosec G404 -- only spreads rounds
@@ -345,7 +352,7 @@ func (k *keeper) postpone(part uint16) {
 
 // describe says what keeps this node from holding a partition, for people.
 func (k *keeper) describe(part uint16, now int64) string {
-	p := k.node.table.Lock(part)
+	p := k.table.Lock(part)
 	defer p.Unlock()
 	h := &p.Holding
 	var b strings.Builder
@@ -357,7 +364,18 @@ func (k *keeper) describe(part uint16, now int64) string {
 	}
 	fmt.Fprintf(&b, "ballot %v, probably held by %q:", a.Round.Ballot, a.LikelyHolder)
 	for i, name := range a.Round.Peers() {
-		fmt.Fprintf(&b, " %s answered=%v gone=%v lost=%v", name, a.HasAnswered(i), a.Round.Gone[name], k.node.reach.Lost(name, now))
+		fmt.Fprintf(&b, " %s answered=%v gone=%v lost=%v", name, a.HasAnswered(i), a.Round.Gone[name], k.reach.Lost(name, now))
 	}
 	return b.String()
+}
+
+// gained returns how many partitions this node has begun to hold so far: by transfer, from replicas, and empty.
+func (k *keeper) gained() (byTransfer, fromReplica, empty uint64) {
+	return k.given.Load(), k.fromReplica.Load(), k.empty.Load()
+}
+
+// leave ends acquiring what is not held, for good: the node is going.
+func (k *keeper) leave() {
+	k.leaving.Store(true)
+	k.wake()
 }

@@ -26,7 +26,7 @@ func TestARoundDoesNotAskTheNodeItself(t *testing.T) {
 			if n.table.Holds(part) {
 				p := n.table.Lock(part)
 				p.Holding.Lapse()
-				n.keeper.previous[part].Store(&n.identity)
+				n.history.previous[part].Store(&n.identity)
 				p.Unlock()
 			}
 		}

@@ -50,6 +50,7 @@ type Node struct {
 
 	reach      *quorum.State  // whether this node may decide in full, and who is lost
 	evidence   *quorum.Prober // what keeps reach fresh
+	history    *ringHistory   // who owned what before
 	keeper     *keeper        // acquires partitions
 	replicator *replicator    // sends what is held to the standbys
 	reporter   *debt.Ledger   // has what was spent by shares charged where it belongs
@@ -104,7 +105,13 @@ func Start(cfg Config) (*Node, error) {
 		MaxKeys: s.MaxKeys, FullUntil: &n.reach.FullUntil, Replicates: s.ReplicaInterval > 0, LongestTurn: s.MaxWait, Piece: s.pieces.replica,
 	})
 	n.hot = hotkeys.New(!s.NoLeases, !s.NoDenialCache)
-	n.keeper, n.replicator, n.reporter = newKeeper(n), newReplicator(n), debt.New(s.identity, n.table, n.rules, n.counts, n.now)
+	n.history = &ringHistory{self: s.identity, now: n.now}
+	n.reporter = debt.New(s.identity, n.table, n.rules, n.counts, n.now)
+	n.keeper = newKeeper(keeperConfig{
+		self: s.identity, log: n.log, table: n.table, reach: n.reach, rules: n.rules, debts: n.reporter, others: others{n},
+		now: n.now, answerBytes: s.pieces.answer,
+	})
+	n.replicator = newReplicator(n)
 	n.evidence = quorum.NewProber(n.reach, n.witnessing(), func() { n.membership.Renotify() })
 	n.route.Store(&route{ring: n.rings.Build(nil)})
 	n.events = startEvents(s.OnEvent)
@@ -387,7 +394,7 @@ func (n *Node) countPartitions(s *Stats, r *route) {
 			s.PartitionsHeld++
 		}
 	}
-	s.AcquiredByTransfer, s.AcquiredFromReplica, s.AcquiredEmpty = n.keeper.given.Load(), n.keeper.fromReplica.Load(), n.keeper.empty.Load()
+	s.AcquiredByTransfer, s.AcquiredFromReplica, s.AcquiredEmpty = n.keeper.gained()
 }
 
 // counts reports whether a member is one that limits are divided by.
@@ -513,7 +520,7 @@ func (n *Node) reroute(view *membership.View) {
 		if wrong := next.ring.Disagreements(); wrong > 0 {
 			n.log.Error("the ring's library places members in another way than this version expects", slog.Int("partitions", wrong))
 		}
-		n.keeper.notePrevious(old.ring, next.ring)
+		n.history.note(old.ring, next.ring, n.table.HoldsAny())
 	}
 	for i, name := range names {
 		next.peers[i] = n.peers[name] // nil for this node
@@ -615,8 +622,7 @@ func (n *Node) retire(ctx context.Context) error {
 		return nil // nobody to tell
 	}
 	began := time.Now()
-	n.keeper.leaving.Store(true)
-	n.keeper.wake()
+	n.keeper.leave()
 	announced := membershipError(n.membership.AnnounceLeaving(ctx))
 	ticker := time.NewTicker(leaveInterval)
 	defer ticker.Stop()
@@ -666,7 +672,7 @@ func (n *Node) Close() error {
 		return n.endErr
 	}
 	defer close(n.ended)
-	n.keeper.leaving.Store(true)
+	n.keeper.leave()
 	n.evidence.Parting.Store(true)
 	var errs []error
 	if err := membershipError(n.membership.Leave(announceTimeout)); err != nil {

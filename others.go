@@ -2,6 +2,9 @@ package peerlimit
 
 import (
 	"context"
+	"fmt"
+	"github.com/peerlimit/peerlimit/internal/holding"
+	"github.com/peerlimit/peerlimit/internal/membership"
 	"time"
 )
 
@@ -19,4 +22,45 @@ func (o others) Owner(part uint16) string {
 // Tell sends a member a request, on every other try by way of another one, and returns the response.
 func (o others) Tell(ctx context.Context, to string, request []byte, timeout time.Duration, try int) ([]byte, error) {
 	return o.node.tell(ctx, to, request, timeout, try)
+}
+
+// Owns reports whether the ring names this node as the owner of a partition.
+func (o others) Owns(part uint16) bool { return o.node.route.Load().owner(part) == nil }
+
+// PreviousOwner returns the other member that owned a partition before the ring changed, or "".
+func (o others) PreviousOwner(part uint16) string { return o.node.history.previousOwner(part) }
+
+// Acquired forgets who owned a partition before.
+func (o others) Acquired(part uint16) { o.node.history.acquired(part) }
+
+// Roster returns whom this node knows.
+func (o others) Roster() holding.Roster { return o.node.membership.Roster() }
+
+// Told returns whom this node tells others of, and which of those it only heard of.
+func (o others) Told() (names, hearsay []string) {
+	roster := o.node.membership.Roster()
+	return roster.Told, roster.Hearsay
+}
+
+// Departed returns the members that have left, or are forgotten.
+func (o others) Departed() map[string]bool { return o.node.membership.Departed() }
+
+// Met takes in that a member has said something itself.
+func (o others) Met(member string) { o.node.addHeardFrom(member) }
+
+// MergeNames takes in whom a member has named.
+func (o others) MergeNames(teller string, names, hearsay []string) {
+	o.node.mergeNames(&membership.Word{Teller: teller, Names: names, Hearsay: hearsay})
+}
+
+// HasQuorum tells of quorum that was lost and is there again.
+func (o others) HasQuorum() { o.node.quorumFull() }
+
+// HoldingChanged wakes what waits for partitions to be held, or sends what is held.
+func (o others) HoldingChanged() { o.node.holdingChanged() }
+
+// Gained tells of partitions that this node has begun to hold.
+func (o others) Gained(byTransfer, fromReplica, empty int) {
+	o.node.events.emit(EventAcquired, "", fmt.Sprintf("%d partitions: %d given, %d from replicas, %d empty",
+		byTransfer+fromReplica+empty, byTransfer, fromReplica, empty))
 }

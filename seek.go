@@ -122,7 +122,7 @@ func (n *Node) nextHop(part uint16, from string) prospect {
 	route, full := n.route.Load(), n.reach.IsFull(n.now())
 	owner := route.owner(part)
 	c := n.table.Clues(part)
-	guesses := [...]string{c.LikelyHolder, c.TransferredTo, "", n.keeper.previousOwner(part), c.Holder, c.PromisedTo}
+	guesses := [...]string{c.LikelyHolder, c.TransferredTo, "", n.history.previousOwner(part), c.Holder, c.PromisedTo}
 	if owner != nil {
 		guesses[2] = owner.Name
 	}

@@ -79,7 +79,7 @@ func (n *Node) standbysInReach(route *route, part uint16) (standbys []*peer) {
 // standbyBefore returns the standby on the ring before, if that has just changed and it can be reached, or nil. It may be
 // leaving, and has the replica until somebody else has.
 func (n *Node) standbyBefore(route *route, part uint16) *peer {
-	before := n.keeper.ringBefore()
+	before := n.history.ringBefore()
 	if before == nil {
 		return nil
 	}
@@ -93,8 +93,8 @@ func (n *Node) standbyBefore(route *route, part uint16) *peer {
 // acquired it, that one holds.
 func (n *Node) askPrevious(ctx context.Context, part uint16, m *wire.Message, patience time.Duration) (reply, error) {
 	route := n.route.Load()
-	owner, previous := route.owner(part), route.others[n.keeper.previousOwner(part)]
-	if n.keeper.ringBefore() == nil || owner == nil || previous == nil || previous == owner || !n.linked(previous) {
+	owner, previous := route.owner(part), route.others[n.history.previousOwner(part)]
+	if n.history.ringBefore() == nil || owner == nil || previous == nil || previous == owner || !n.linked(previous) {
 		return reply{}, errNoStandby
 	}
 	passed := *m
@@ -105,9 +105,6 @@ func (n *Node) askPrevious(ctx context.Context, part uint16, m *wire.Message, pa
 	}
 	return n.replyOf(m, ans, previous), nil
 }
-
-// previousMemory is how long after a change of the ring the previous owner of a partition is worth asking.
-const previousMemory = 5 * time.Second
 
 var errNoStandby = errors.New("peerlimit: no other member keeps a replica of the key")
 

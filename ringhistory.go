@@ -1,0 +1,63 @@
+package peerlimit
+
+import (
+	"github.com/peerlimit/peerlimit/internal/ring"
+	"sync/atomic"
+	"time"
+)
+
+// ringHistory remembers, while one ring follows another, who owned what before: that one probably still holds.
+type ringHistory struct {
+	self string
+	now  func() int64
+
+	// previous names, for each partition whose owner has changed, who owned it before: until the new one has acquired it,
+	// most probably that one holds. ringSince is when owners changed last. Both are written by reroute and read by all;
+	// previous is cleared where this node begins to hold.
+	previous  [ring.Partitions]atomic.Pointer[string]
+	ringSince atomic.Int64
+
+	// before is the ring before the last change: a new standby may not have a replica yet, which the one before has.
+	before atomic.Pointer[ring.Ring]
+}
+
+// previousMemory is how long after a change of the ring the previous owner of a partition is worth asking.
+const previousMemory = 5 * time.Second
+
+// previousOwner returns the other node that owned a partition before, or "". While one ring follows another, what is noted
+// may already be of the next: there it is this node that owned before, which must not ask itself and wait for the answer.
+func (h *ringHistory) previousOwner(part uint16) string {
+	if name := h.previous[part].Load(); name != nil && *name != h.self {
+		return *name
+	}
+	return ""
+}
+
+// note remembers who owned, on the ring before, what a new ring gives to others. A node that joins had none before:
+// there it is who would own without it.
+func (h *ringHistory) note(old, next *ring.Ring, holdsAny bool) {
+	self := h.self
+	if joining := len(old.Members()) <= 1 && !holdsAny; joining {
+		old = next.Without(self)
+	}
+	names := old.Members()
+	for part := range uint16(ring.Partitions) {
+		if i := old.OwnerIndex(part); i >= 0 && names[i] != next.Owner(part) {
+			h.previous[part].Store(&names[i]) // names never change
+		}
+	}
+	h.before.Store(old)
+	h.ringSince.Store(h.now())
+}
+
+// ringBefore returns the ring before the last change, if that was a moment ago, or nil.
+func (h *ringHistory) ringBefore() *ring.Ring {
+	if h.now()-h.ringSince.Load() < int64(previousMemory) {
+		return h.before.Load()
+	}
+	return nil
+}
+
+// acquired forgets who owned a partition before: this node holds it, and takes are not to be passed on to that one once it has
+// been given away again.
+func (h *ringHistory) acquired(part uint16) { h.previous[part].Store(nil) }
