@@ -56,7 +56,7 @@ func (n *Node) answerControl(ctx context.Context, from string, request []byte) (
 		if err != nil {
 			return nil, err
 		}
-		ans, err := n.keeper.answer(from, &q)
+		ans, err := n.keeper.Answer(from, &q)
 		if err != nil {
 			return nil, err
 		}

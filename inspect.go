@@ -47,7 +47,7 @@ func acquiring(n *Node) string {
 			continue
 		}
 		shown++
-		fmt.Fprintf(&b, "  partition %d: %s\n", part, n.keeper.describe(part, now))
+		fmt.Fprintf(&b, "  partition %d: %s\n", part, n.keeper.Describe(part, now))
 	}
 	return b.String()
 }

@@ -30,7 +30,7 @@ func TestARoundDoesNotAskTheNodeItself(t *testing.T) {
 				p.Unlock()
 			}
 		}
-		n.keeper.wake()
+		n.keeper.Wake()
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		require.NoError(t, n.WaitReady(ctx, 3), "it acquires again what is its own")

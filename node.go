@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/acquire"
 	"github.com/peerlimit/peerlimit/internal/debt"
 	"github.com/peerlimit/peerlimit/internal/hotkeys"
 	"github.com/peerlimit/peerlimit/internal/membership"
@@ -48,12 +49,12 @@ type Node struct {
 	route      atomic.Pointer[route]
 	samplers   atomic.Pointer[[]*sampler] // nil when nobody samples; changed with mu held
 
-	reach      *quorum.State  // whether this node may decide in full, and who is lost
-	evidence   *quorum.Prober // what keeps reach fresh
-	history    *ringHistory   // who owned what before
-	keeper     *keeper        // acquires partitions
-	replicator *replicator    // sends what is held to the standbys
-	reporter   *debt.Ledger   // has what was spent by shares charged where it belongs
+	reach      *quorum.State   // whether this node may decide in full, and who is lost
+	evidence   *quorum.Prober  // what keeps reach fresh
+	history    *ringHistory    // who owned what before
+	keeper     *acquire.Keeper // acquires partitions
+	replicator *replicator     // sends what is held to the standbys
+	reporter   *debt.Ledger    // has what was spent by shares charged where it belongs
 
 	replicaMemories sync.Pool // of *ReplicaMemory
 
@@ -107,9 +108,9 @@ func Start(cfg Config) (*Node, error) {
 	n.hot = hotkeys.New(!s.NoLeases, !s.NoDenialCache)
 	n.history = &ringHistory{self: s.identity, now: n.now}
 	n.reporter = debt.New(s.identity, n.table, n.rules, n.counts, n.now)
-	n.keeper = newKeeper(keeperConfig{
-		self: s.identity, log: n.log, table: n.table, reach: n.reach, rules: n.rules, debts: n.reporter, others: others{n},
-		now: n.now, answerBytes: s.pieces.answer,
+	n.keeper = acquire.New(acquire.Config{
+		Self: s.identity, Log: n.log, Table: n.table, Reach: n.reach, Rules: n.rules, Debts: n.reporter, Others: others{n},
+		Now: n.now, AnswerBytes: s.pieces.answer,
 	})
 	n.replicator = newReplicator(n)
 	n.evidence = quorum.NewProber(n.reach, n.witnessing(), func() { n.membership.Renotify() })
@@ -134,9 +135,9 @@ func Start(cfg Config) (*Node, error) {
 func (n *Node) startGoroutines() {
 	ctx, halt := context.WithCancel(context.Background())
 	n.halt = halt
-	n.keeper.step(ctx) // a node that is alone holds everything before Start returns
+	n.keeper.Step(ctx) // a node that is alone holds everything before Start returns
 	n.evidence.Start()
-	n.running.Go(func() { n.keeper.run(ctx) })
+	n.running.Go(func() { n.keeper.Run(ctx) })
 	n.running.Go(func() { n.replicator.run(ctx) })
 	n.running.Go(func() { n.reporter.Run(ctx, others{n}) })
 	n.running.Go(func() { n.forgetNames(ctx) })
@@ -157,7 +158,7 @@ func (n *Node) lapse() {
 		n.quorumLost.Store(true)
 		n.events.emit(EventQuorumLost, "", fmt.Sprintf("%d partitions are decided by shares", ended))
 	}
-	n.keeper.wake()
+	n.keeper.Wake()
 }
 
 // quorumFull notes that this node's evidence is fresh.
@@ -394,7 +395,7 @@ func (n *Node) countPartitions(s *Stats, r *route) {
 			s.PartitionsHeld++
 		}
 	}
-	s.AcquiredByTransfer, s.AcquiredFromReplica, s.AcquiredEmpty = n.keeper.gained()
+	s.AcquiredByTransfer, s.AcquiredFromReplica, s.AcquiredEmpty = n.keeper.Gained()
 }
 
 // counts reports whether a member is one that limits are divided by.
@@ -438,7 +439,7 @@ func (n *Node) rebuild(view *membership.View) {
 		n.disconnect(unproved[i].Name)
 	}
 	n.evidence.LookAgain() // there are routes to them now
-	n.keeper.wake()
+	n.keeper.Wake()
 	n.replicator.lookAgain()
 	n.wakeWaiters()
 }
@@ -467,7 +468,7 @@ func (n *Node) applyRoster(known *membership.Roster) {
 	}
 	n.rosterMu.Unlock()
 	n.evidence.LookAgain()
-	n.keeper.wake()
+	n.keeper.Wake()
 }
 
 // disconnect ends the link to a name that is neither a peer nor to prove itself.
@@ -577,14 +578,14 @@ func (n *Node) linkChanged(change transport.LinkChange) {
 		n.addHeardFrom(change.Peer.Name)
 		n.events.emit(EventLinkUp, change.Peer.Name, change.Peer.Addr)
 		n.evidence.LookAgain()
-		n.keeper.wake()
+		n.keeper.Wake()
 	default:
 		detail := change.State.String()
 		if change.Err != nil {
 			detail = change.Err.Error()
 		}
 		n.events.emit(EventLinkDown, change.Peer.Name, detail)
-		n.keeper.wake()
+		n.keeper.Wake()
 	}
 	n.wakeWaiters()
 }
@@ -622,7 +623,7 @@ func (n *Node) retire(ctx context.Context) error {
 		return nil // nobody to tell
 	}
 	began := time.Now()
-	n.keeper.leave()
+	n.keeper.Leave()
 	announced := membershipError(n.membership.AnnounceLeaving(ctx))
 	ticker := time.NewTicker(leaveInterval)
 	defer ticker.Stop()
@@ -672,7 +673,7 @@ func (n *Node) Close() error {
 		return n.endErr
 	}
 	defer close(n.ended)
-	n.keeper.leave()
+	n.keeper.Leave()
 	n.evidence.Parting.Store(true)
 	var errs []error
 	if err := membershipError(n.membership.Leave(announceTimeout)); err != nil {

@@ -348,17 +348,17 @@ func (r *replicator) deliver(ctx context.Context, standby string, s *store.Shipm
 			}
 		}
 		if ack.Status == wire.ReplicaRefused && ack.Promised.By == standby {
-			n.keeper.postpone(part) // the standby is acquiring itself: its question is on the way, and this node will give
+			n.keeper.Postpone(part) // the standby is acquiring itself: its question is on the way, and this node will give
 		}
 		owner := route.owner(part)
 		refused, yielded := n.table.Delivered(s, i, standby, ack, owner != nil && owner.Name == standby, now)
 		anyRefused, anyYielded = anyRefused || refused, anyYielded || yielded
 	}
 	if anyRefused {
-		n.keeper.wake()
+		n.keeper.Wake()
 	}
 	if anyYielded {
-		n.keeper.announce()
+		n.keeper.Announce()
 		n.holdingChanged()
 	}
 	return err == nil

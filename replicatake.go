@@ -56,7 +56,7 @@ func (n *Node) onReplica(q *wire.ReplicaRequest) *wire.ReplicaResponse {
 		ended = ended || over
 	}
 	if ended {
-		n.keeper.wake()
+		n.keeper.Wake()
 	}
 	return ans
 }

@@ -56,7 +56,7 @@ func (n *Node) seek(ctx context.Context, r *rule.Rule, part uint16, m *wire.Mess
 	timer := time.NewTimer(seekInterval)
 	defer timer.Stop()
 	for {
-		changed := n.keeper.changed() // before looking
+		changed := n.keeper.Changed() // before looking
 		if ans, ok := n.table.Answer(r, part, m, n.now()); ok {
 			return reply{ans, localCanceller{n.table, r, part, n}}, nil
 		}

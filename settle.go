@@ -137,7 +137,7 @@ func (n *Node) onSettle(q *wire.SettleRequest) *wire.SettleResponse {
 		newer = newer || challenged
 	}
 	if newer {
-		n.keeper.wake()
+		n.keeper.Wake()
 	}
 	return ans
 }

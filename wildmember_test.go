@@ -173,7 +173,7 @@ func (c *wildCluster) requireAsBefore() {
 			p.Unlock()
 		}
 	}
-	n.keeper.wake()
+	n.keeper.Wake()
 	c.requireReady(2 * time.Second)
 	c.requireExhausted()
 

@@ -1,4 +1,4 @@
-package peerlimit
+package acquire
 
 import (
 	"context"
@@ -24,16 +24,16 @@ import (
 // asks the others in a round, first the node that probably holds, then everyone, and begins to hold when it is given
 // the holder's copy, or when everyone who is not gone has said "not holding". A timeout never makes a holder.
 
-// keeper acquires what this node should hold. Its goroutine, run, begins rounds and reviews them; for each node that is
+// Keeper acquires what this node should hold. Its goroutine, run, begins rounds and reviews them; for each node that is
 // asked in a round another one asks. All of them end with run.
-type keeper struct {
+type Keeper struct {
 	self        string
 	log         *slog.Logger
 	table       *store.Table
 	reach       *quorum.State
 	rules       *rule.Rules
 	debts       *debt.Ledger
-	others      cluster
+	others      Cluster
 	now         func() int64
 	answerBytes int // what one response has of copies, at most
 
@@ -71,21 +71,21 @@ const (
 	behindPause = 30 * time.Millisecond
 )
 
-// keeperConfig is what acquiring works on.
-type keeperConfig struct {
-	self        string // the node's name
-	log         *slog.Logger
-	table       *store.Table
-	reach       *quorum.State
-	rules       *rule.Rules
-	debts       *debt.Ledger
-	others      cluster
-	now         func() int64 // the node's clock, in nanoseconds
-	answerBytes int          // what one response has of copies, at most
+// Config is what acquiring works on.
+type Config struct {
+	Self        string // the node's name
+	Log         *slog.Logger
+	Table       *store.Table
+	Reach       *quorum.State
+	Rules       *rule.Rules
+	Debts       *debt.Ledger
+	Others      Cluster
+	Now         func() int64 // the node's clock, in nanoseconds
+	AnswerBytes int          // what one response has of copies, at most
 }
 
-// cluster is what acquiring needs of the node around it, and of other members.
-type cluster interface {
+// Cluster is what acquiring needs of the node around it, and of other members.
+type Cluster interface {
 	// Owns reports whether the ring names this node as the owner of a partition.
 	Owns(part uint16) bool
 
@@ -114,38 +114,38 @@ type cluster interface {
 	Gained(byTransfer, fromReplica, empty int)
 }
 
-func newKeeper(c keeperConfig) *keeper {
-	return &keeper{
-		self: c.self, log: c.log.With(slog.String("component", "keeper")), table: c.table, reach: c.reach, rules: c.rules,
-		debts: c.debts, others: c.others, now: c.now, answerBytes: c.answerBytes,
+func New(c Config) *Keeper {
+	return &Keeper{
+		self: c.Self, log: c.Log.With(slog.String("component", "keeper")), table: c.Table, reach: c.Reach, rules: c.Rules,
+		debts: c.Debts, others: c.Others, now: c.Now, answerBytes: c.AnswerBytes,
 		wakeUp: signal.New(), change: make(chan struct{}),
 	}
 }
 
-// wake asks for a look at what there is to do. It does not wait.
-func (k *keeper) wake() {
+// Wake asks for a look at what there is to do. It does not wait.
+func (k *Keeper) Wake() {
 	k.wakeUp.Send()
 }
 
-// changed returns a channel that is closed when this node has begun or ceased to hold something after the call.
-func (k *keeper) changed() <-chan struct{} {
+// Changed returns a channel that is closed when this node has begun or ceased to hold something after the call.
+func (k *Keeper) Changed() <-chan struct{} {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.change
 }
 
-// announce wakes all who wait for changed.
-func (k *keeper) announce() {
+// Announce wakes all who wait for changed.
+func (k *Keeper) Announce() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	close(k.change)
 	k.change = make(chan struct{})
 }
 
-// run acquires until ctx ends.
-func (k *keeper) run(ctx context.Context) {
+// Run acquires until ctx ends.
+func (k *Keeper) Run(ctx context.Context) {
 	defer k.asking.Wait()
-	timer := time.NewTimer(k.step(ctx))
+	timer := time.NewTimer(k.Step(ctx))
 	defer timer.Stop()
 	for {
 		select {
@@ -157,12 +157,12 @@ func (k *keeper) run(ctx context.Context) {
 		case <-k.wakeUp:
 		case <-timer.C:
 		}
-		timer.Reset(k.step(ctx))
+		timer.Reset(k.Step(ctx))
 	}
 }
 
-// step does all there is to do now and returns when to look again at the latest.
-func (k *keeper) step(ctx context.Context) time.Duration {
+// Step does all there is to do now and returns when to look again at the latest.
+func (k *Keeper) Step(ctx context.Context) time.Duration {
 	now := k.now()
 	full := k.reach.Check(now)
 	k.review(now)
@@ -181,7 +181,7 @@ func (k *keeper) step(ctx context.Context) time.Duration {
 }
 
 // wanted returns the partitions to acquire now, and after what time there may be others.
-func (k *keeper) wanted(now int64) (parts []uint16, again time.Duration) {
+func (k *Keeper) wanted(now int64) (parts []uint16, again time.Duration) {
 	again = idleInterval
 	leaving := k.leaving.Load()
 	for part := range uint16(ring.Partitions) {
@@ -206,12 +206,12 @@ func (k *keeper) wanted(now int64) (parts []uint16, again time.Duration) {
 // wants reports whether a round should be begun: the ring names this node and it does not hold, or its standby has refused
 // a replica. The latter also when this node is leaving, which otherwise acquires nothing: it could not hand over. The model
 // has such a leaver go on replicating instead, its RefusedLeaverReplicates; either way it meets whoever else holds.
-func (k *keeper) wants(h *holding.Holding, owner bool) bool {
+func (k *Keeper) wants(h *holding.Holding, owner bool) bool {
 	return h.Attempt == nil && (h.Challenged || owner && !h.Holds)
 }
 
 // newRound returns a round of all that this node knows, with an election above all that it has heard of.
-func (k *keeper) newRound(ctx context.Context, known holding.Roster, now int64) *holding.Round {
+func (k *Keeper) newRound(ctx context.Context, known holding.Roster, now int64) *holding.Round {
 	ballot := wire.Ballot{Number: k.reach.Heard.Load() + 1, By: k.self}
 	r := holding.NewRound(ctx, ballot, known, k.others.Departed(), func(name string) bool { return k.reach.Lost(name, now) })
 	k.reach.Hear(r.Ballot.Number)
@@ -219,7 +219,7 @@ func (k *keeper) newRound(ctx context.Context, known holding.Roster, now int64) 
 }
 
 // begin starts a round for the partitions that are still wanted.
-func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
+func (k *Keeper) begin(ctx context.Context, parts []uint16, now int64) {
 	known := k.others.Roster()
 	r := k.newRound(ctx, known, now)
 	first := make(map[string][]uint16) // by whom to ask first
@@ -257,7 +257,7 @@ func (k *keeper) begin(ctx context.Context, parts []uint16, now int64) {
 
 // review looks after the running rounds: it drops what has ended, asks members that have become known or were named by an
 // answer, and begins again what depends on somebody who has gone or come back since the round began.
-func (k *keeper) review(now int64) {
+func (k *Keeper) review(now int64) {
 	known := k.others.Roster()
 	k.rounds = slices.DeleteFunc(k.rounds, func(r *holding.Round) bool {
 		news, changed := r.Refresh(known, k.self, func(name string) bool { return k.reach.Lost(name, now) })
@@ -276,7 +276,7 @@ func (k *keeper) review(now int64) {
 
 // reviewParts abandons the attempts that cannot succeed any more and returns the partitions of the others. Those that
 // are complete start: a verdict may have been all that was missing.
-func (k *keeper) reviewParts(r *holding.Round, changed []int) (open []uint16) {
+func (k *Keeper) reviewParts(r *holding.Round, changed []int) (open []uint16) {
 	var gained gains
 	for _, part := range r.Parts {
 		k.table.InSteps(part, func(p *store.Partition) (more bool) {
@@ -318,7 +318,7 @@ func (g *gains) add(held, hadCopy bool) {
 }
 
 // report counts what was gained and wakes who waits for it.
-func (k *keeper) report(g *gains) {
+func (k *Keeper) report(g *gains) {
 	total := g.given + g.fromReplica + g.empty
 	if total+g.renewed == 0 {
 		return
@@ -326,7 +326,7 @@ func (k *keeper) report(g *gains) {
 	k.given.Add(uint64(g.given))
 	k.fromReplica.Add(uint64(g.fromReplica))
 	k.empty.Add(uint64(g.empty))
-	k.announce()
+	k.Announce()
 	k.others.HoldingChanged()
 	if total == 0 {
 		return
@@ -334,12 +334,12 @@ func (k *keeper) report(g *gains) {
 	k.others.Gained(g.given, g.fromReplica, g.empty)
 }
 
-// postpone lets somebody with a higher election go first. It is called before, or under the same lock as, what makes this
+// Postpone lets somebody with a higher election go first. It is called before, or under the same lock as, what makes this
 // node want to acquire: the keeper must not see that there is something to acquire before it sees that it is to wait.
 //
 // What is postponed at about the same time is tried again at the same moment, and so in one round: hundreds of partitions
 // that are contended for would otherwise be as many rounds, each of which asks everyone.
-func (k *keeper) postpone(part uint16) {
+func (k *Keeper) Postpone(part uint16) {
 	now := k.now()
 	at := k.nextTry.Load()
 	if at < now+int64(behindPause/2) {
@@ -347,11 +347,11 @@ func (k *keeper) postpone(part uint16) {
 		k.nextTry.Store(at)                                   // should another moment be chosen meanwhile, both are tried
 	}
 	k.notBefore[part].Store(at)
-	k.wake()
+	k.Wake()
 }
 
-// describe says what keeps this node from holding a partition, for people.
-func (k *keeper) describe(part uint16, now int64) string {
+// Describe says what keeps this node from holding a partition, for people.
+func (k *Keeper) Describe(part uint16, now int64) string {
 	p := k.table.Lock(part)
 	defer p.Unlock()
 	h := &p.Holding
@@ -369,13 +369,13 @@ func (k *keeper) describe(part uint16, now int64) string {
 	return b.String()
 }
 
-// gained returns how many partitions this node has begun to hold so far: by transfer, from replicas, and empty.
-func (k *keeper) gained() (byTransfer, fromReplica, empty uint64) {
+// Gained returns how many partitions this node has begun to hold so far: by transfer, from replicas, and empty.
+func (k *Keeper) Gained() (byTransfer, fromReplica, empty uint64) {
 	return k.given.Load(), k.fromReplica.Load(), k.empty.Load()
 }
 
-// leave ends acquiring what is not held, for good: the node is going.
-func (k *keeper) leave() {
+// Leave ends acquiring what is not held, for good: the node is going.
+func (k *Keeper) Leave() {
 	k.leaving.Store(true)
-	k.wake()
+	k.Wake()
 }

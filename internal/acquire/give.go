@@ -1,4 +1,4 @@
-package peerlimit
+package acquire
 
 import (
 	"errors"
@@ -8,11 +8,11 @@ import (
 // Answering those who acquire. A node answers every question at once, partition by partition; what it gives it has
 // stopped deciding about before the answer leaves.
 
-// answer answers a question, for as many partitions as fit. Whom the asker knows counts here before the answer, which
+// Answer answers a question, for as many partitions as fit. Whom the asker knows counts here before the answer, which
 // says in turn whom this node knows [KnownInQuestions].
 //
 // A round of an election that nobody can have counted to is refused: what is promised to it could never be outbid.
-func (k *keeper) answer(from string, q *wire.AcquireRequest) (*wire.AcquireResponse, error) {
+func (k *Keeper) Answer(from string, q *wire.AcquireRequest) (*wire.AcquireResponse, error) {
 	if q.Ballot.By == "" || !k.reach.Hear(q.Ballot.Number) {
 		return nil, errUncountable
 	}
@@ -37,7 +37,7 @@ func (k *keeper) answer(from string, q *wire.AcquireRequest) (*wire.AcquireRespo
 	ans.Heard = k.reach.Heard.Load()
 	ans.Known, ans.Hearsay = k.others.Told()
 	if changed {
-		k.announce()
+		k.Announce()
 		k.others.HoldingChanged()
 	}
 	return ans, nil
@@ -47,7 +47,7 @@ func (k *keeper) answer(from string, q *wire.AcquireRequest) (*wire.AcquireRespo
 var errUncountable = errors.New("peerlimit: an election that no member has come to by counting")
 
 // answerPart answers for one partition; size is about how long the answer is. gave says that this node held until now.
-func (k *keeper) answerPart(asked *wire.AskedPartition, round wire.Ballot, budget int) (a wire.PartitionReply, size int, gave bool) {
+func (k *Keeper) answerPart(asked *wire.AskedPartition, round wire.Ballot, budget int) (a wire.PartitionReply, size int, gave bool) {
 	if k.table.Holds(asked.Part) {
 		k.debts.ChargeOwn(asked.Part) // so that there is little left of it to do with the lock held
 	}
@@ -62,7 +62,7 @@ func (k *keeper) answerPart(asked *wire.AskedPartition, round wire.Ballot, budge
 	a.Part = asked.Part
 	gave = held && !h.Holds
 	if gave || tried && h.Attempt == nil || given && h.Transfer.To == "" {
-		k.postpone(asked.Part) // where the ring still names this node, it acquires again, but not at once
+		k.Postpone(asked.Part) // where the ring still names this node, it acquires again, but not at once
 	}
 	size = 32
 	if a.Kind == wire.ReplyNotHolding && asked.From == 0 {

@@ -1,4 +1,4 @@
-package peerlimit
+package acquire
 
 import (
 	"context"
@@ -25,7 +25,7 @@ const (
 )
 
 // askFirst asks the node that probably holds, if there is one, and after a moment all of peers.
-func (k *keeper) askFirst(r *holding.Round, peer string, peers []string, parts []uint16) {
+func (k *Keeper) askFirst(r *holding.Round, peer string, peers []string, parts []uint16) {
 	if peer != "" {
 		ctx, cancel := context.WithTimeout(r.Ctx, firstPatience)
 		k.askUntilAnswered(ctx, r, peer, parts)
@@ -40,7 +40,7 @@ func (k *keeper) askFirst(r *holding.Round, peer string, peers []string, parts [
 }
 
 // open returns those of parts that are still to be acquired in the round.
-func (k *keeper) open(r *holding.Round, parts []uint16) []uint16 {
+func (k *Keeper) open(r *holding.Round, parts []uint16) []uint16 {
 	var open []uint16
 	for _, part := range parts {
 		p := k.table.Lock(part)
@@ -53,7 +53,7 @@ func (k *keeper) open(r *holding.Round, parts []uint16) []uint16 {
 }
 
 // askUntilAnswered asks one peer again and again until it has answered for all of parts that are still open.
-func (k *keeper) askUntilAnswered(ctx context.Context, r *holding.Round, peer string, parts []uint16) {
+func (k *Keeper) askUntilAnswered(ctx context.Context, r *holding.Round, peer string, parts []uint16) {
 	pause := askRetryMin
 	for try := 0; ctx.Err() == nil; try++ {
 		q := k.questionTo(r, peer, parts)
@@ -76,7 +76,7 @@ func (k *keeper) askUntilAnswered(ctx context.Context, r *holding.Round, peer st
 }
 
 // questionTo returns the question that is still to be put to a peer. It says whom this node knows [KnownInQuestions].
-func (k *keeper) questionTo(r *holding.Round, peer string, parts []uint16) *wire.AcquireRequest {
+func (k *Keeper) questionTo(r *holding.Round, peer string, parts []uint16) *wire.AcquireRequest {
 	q := &wire.AcquireRequest{Ballot: r.Ballot}
 	q.Known, q.Hearsay = k.others.Told()
 	index := r.Index(peer)
@@ -93,7 +93,7 @@ func (k *keeper) questionTo(r *holding.Round, peer string, parts []uint16) *wire
 
 // hear takes in a peer's answers to a question of a round, and reports whether there was one. They are about the first of the
 // partitions asked for, in order.
-func (k *keeper) hear(r *holding.Round, peer string, q *wire.AcquireRequest, ans *wire.AcquireResponse) (answered bool) {
+func (k *Keeper) hear(r *holding.Round, peer string, q *wire.AcquireRequest, ans *wire.AcquireResponse) (answered bool) {
 	k.reach.Hear(ans.Heard)
 	k.others.Met(peer)
 	k.others.MergeNames(peer, ans.Known, ans.Hearsay)
@@ -125,7 +125,7 @@ func (k *keeper) hear(r *holding.Round, peer string, q *wire.AcquireRequest, ans
 }
 
 // hearPart takes in an answer for one partition. The caller holds p.mu, and p's attempt is one of the round.
-func (k *keeper) hearPart(p *store.Partition, r *holding.Round, peer string, asked *wire.AskedPartition, a *wire.PartitionReply, made *store.Built) {
+func (k *Keeper) hearPart(p *store.Partition, r *holding.Round, peer string, asked *wire.AskedPartition, a *wire.PartitionReply, made *store.Built) {
 	h := &p.Holding
 	if a.TransferredTo != "" && a.TransferredTo != k.self {
 		r.Index(a.TransferredTo) // it must be heard, too [AnswerNamesReceiver]
@@ -135,7 +135,7 @@ func (k *keeper) hearPart(p *store.Partition, r *holding.Round, peer string, ask
 	case wire.ReplyBehind:
 		h.Promise(a.Promised)
 		h.Abandon()
-		k.postpone(a.Part)
+		k.Postpone(a.Part)
 		return
 	case wire.ReplyTransferred:
 		if h.Holds {
@@ -168,7 +168,7 @@ func (k *keeper) hearPart(p *store.Partition, r *holding.Round, peer string, ask
 // answers, which hearPart has put in place, or else on an empty one; and counts it. It reports whether there is still
 // something to be charged before: then it is called again, with p.mu unlocked in between. The caller holds p.mu, and p's
 // attempt is one of the round.
-func (k *keeper) takeOver(part uint16, p *store.Partition, r *holding.Round, gained *gains) (more bool) {
+func (k *Keeper) takeOver(part uint16, p *store.Partition, r *holding.Round, gained *gains) (more bool) {
 	h := &p.Holding
 	now := k.now() // under the lock: a sweep after a lapse must not have been past since
 	given := h.Attempt.Transferred != wire.Version{}
@@ -199,13 +199,13 @@ func (k *keeper) takeOver(part uint16, p *store.Partition, r *holding.Round, gai
 
 // mayStart reports whether everyone has said "not holding" who is not gone, and whoever was counted as gone when the
 // round began still is [StillLostAtStart]. The caller holds p.mu, and p's attempt is one of the round.
-func (k *keeper) mayStart(p *store.Partition, r *holding.Round, now int64) bool {
+func (k *Keeper) mayStart(p *store.Partition, r *holding.Round, now int64) bool {
 	return r.Complete(p.Holding.Attempt, k.others.Roster(), func(name string) bool { return k.reach.Lost(name, now) })
 }
 
 // ask puts a request to a member: directly, and every other time through another one, because the link may be
 // cut without this node's having noticed yet.
-func (k *keeper) ask(ctx context.Context, to string, q *wire.AcquireRequest, try int) (*wire.AcquireResponse, error) {
+func (k *Keeper) ask(ctx context.Context, to string, q *wire.AcquireRequest, try int) (*wire.AcquireResponse, error) {
 	response, err := k.others.Tell(ctx, to, wire.AppendAcquireRequest(nil, q), askTimeout, try)
 	if err != nil {
 		return nil, err
