@@ -56,8 +56,6 @@ type Node struct {
 	replicator *replicator     // sends what is held to the standbys
 	reporter   *debt.Ledger    // has what was spent by shares charged where it belongs
 
-	replicaMemories sync.Pool // of *ReplicaMemory
-
 	// mu guards the fields below; it is held for a look-up or an update of them, and nothing else.
 	mu       sync.Mutex
 	limiters map[string]*Limiter
@@ -112,7 +110,9 @@ func Start(cfg Config) (*Node, error) {
 		Self: s.identity, Log: n.log, Table: n.table, Reach: n.reach, Rules: n.rules, Debts: n.reporter, Others: others{n},
 		Now: n.now, AnswerBytes: s.pieces.answer,
 	})
-	n.replicator = newReplicator(n)
+	n.replicator = newReplicator(replicatorConfig{
+		self: s.identity, log: n.log, table: n.table, reach: n.reach, rules: n.rules, others: others{n}, now: n.now, interval: s.ReplicaInterval,
+	})
 	n.evidence = quorum.NewProber(n.reach, n.witnessing(), func() { n.membership.Renotify() })
 	n.route.Store(&route{ring: n.rings.Build(nil)})
 	n.events = startEvents(s.OnEvent)
@@ -658,7 +658,7 @@ func leaveError(cause, announced error, held, kept int) error {
 // safe elsewhere.
 func (n *Node) notHandedOver(ctx context.Context) (held, kept int) {
 	held = n.table.HeldCount()
-	return held, n.settleCopies(ctx)
+	return held, n.replicator.settleCopies(ctx)
 }
 
 // announceTimeout bounds how long Close tells others that the node is going: gossip needs about a second for a thousand.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"github.com/peerlimit/peerlimit/internal/holding"
 	"github.com/peerlimit/peerlimit/internal/membership"
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"time"
 )
 
@@ -63,4 +64,19 @@ func (o others) HoldingChanged() { o.node.holdingChanged() }
 func (o others) Gained(byTransfer, fromReplica, empty int) {
 	o.node.events.emit(EventAcquired, "", fmt.Sprintf("%d partitions: %d given, %d from replicas, %d empty",
 		byTransfer+fromReplica+empty, byTransfer, fromReplica, empty))
+}
+
+// Ring returns the ring as it is now.
+func (o others) Ring() *ring.Ring { return o.node.route.Load().ring }
+
+// Postpone lets somebody else who is acquiring a partition go first.
+func (o others) Postpone(part uint16) { o.node.keeper.Postpone(part) }
+
+// Challenged has this node look at once at what it is to acquire.
+func (o others) Challenged() { o.node.keeper.Wake() }
+
+// Yielded tells those who wait that this node holds less.
+func (o others) Yielded() {
+	o.node.keeper.Announce()
+	o.node.holdingChanged()
 }

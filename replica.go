@@ -2,7 +2,9 @@ package peerlimit
 
 import (
 	"context"
+	"github.com/peerlimit/peerlimit/internal/quorum"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/signal"
 	"github.com/peerlimit/peerlimit/internal/store"
 	"github.com/peerlimit/peerlimit/internal/wire"
@@ -40,8 +42,13 @@ const (
 // replicator sends what this node holds to the standbys. Its goroutine, run, sees what there is to send; for each standby that
 // something is sent to another one does so.
 type replicator struct {
-	node     *Node
+	self     string
 	log      *slog.Logger
+	table    *store.Table
+	reach    *quorum.State
+	rules    *rule.Rules
+	others   cluster
+	now      func() int64
 	interval time.Duration // negative: changes are not noted, and not sent
 
 	wakeUp  signal.Signal // capacity 1: there may be something to send
@@ -49,10 +56,13 @@ type replicator struct {
 
 	survey atomic.Bool // standbys are to be looked at anew
 
-	shipments sync.Pool // of *shipment: memory for messages
+	shipments sync.Pool // of *store.Shipment: memory for messages
+	memories  sync.Pool // of *wire.ReplicaMemory: memory for messages of others
 
 	ring  *ring.Ring   // when they were looked at last; of run alone
 	since atomic.Int64 // since when that was the ring
+
+	graceEnds *time.Timer // when standbys are to be looked at again; of run alone
 
 	// mu guards standbys. It is held for a look-up or an update only.
 	mu       sync.Mutex
@@ -67,9 +77,39 @@ type standbyState struct {
 	since     int64 // it has not acknowledged what it was sent then, or nothing since
 }
 
-func newReplicator(n *Node) *replicator {
+// replicatorConfig is what replicating works on.
+type replicatorConfig struct {
+	self     string // the node's name
+	log      *slog.Logger
+	table    *store.Table
+	reach    *quorum.State
+	rules    *rule.Rules
+	others   cluster
+	now      func() int64  // the node's clock, in nanoseconds
+	interval time.Duration // between changes and their sending; negative for never
+}
+
+// cluster is what replicating needs of the node around it, and of other members.
+type cluster interface {
+	// Ring returns the ring as it is now.
+	Ring() *ring.Ring
+
+	// Tell sends a member a request, on every other try by way of another one, and returns the response.
+	Tell(ctx context.Context, to string, request []byte, timeout time.Duration, try int) ([]byte, error)
+
+	// Postpone lets a standby that is acquiring a partition itself go first. It is called with no lock held.
+	Postpone(part uint16)
+
+	// Challenged is called when a partition that this node holds is to be acquired again, or may be acquired now, and Yielded
+	// when this node has ceased to hold one in favour of its owner.
+	Challenged()
+	Yielded()
+}
+
+func newReplicator(c replicatorConfig) *replicator {
 	r := &replicator{
-		node: n, log: n.log.With(slog.String("component", "replicator")), interval: n.settings.ReplicaInterval,
+		self: c.self, log: c.log.With(slog.String("component", "replicator")), table: c.table, reach: c.reach, rules: c.rules,
+		others: c.others, now: c.now, interval: c.interval,
 		wakeUp: signal.New(), standbys: make(map[string]*standbyState),
 	}
 	r.survey.Store(true)
@@ -91,11 +131,13 @@ func (r *replicator) wake() {
 // run replicates until ctx ends.
 func (r *replicator) run(ctx context.Context) {
 	defer r.working.Wait()
-	r.working.Go(func() { r.node.tidyCopies(ctx) })
+	r.working.Go(func() { r.tidyCopies(ctx) })
 	interval := r.interval
 	if interval < 0 {
 		interval = handoverGrace
 	}
+	r.graceEnds = time.NewTimer(handoverGrace)
+	defer r.graceEnds.Stop()
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
@@ -104,6 +146,8 @@ func (r *replicator) run(ctx context.Context) {
 			return
 		case <-r.wakeUp:
 		case <-ticker.C:
+		case <-r.graceEnds.C:
+			r.survey.Store(true)
 		}
 		r.step(ctx)
 	}
@@ -111,7 +155,7 @@ func (r *replicator) run(ctx context.Context) {
 
 // standbys says who the standbys are on a ring, at one moment.
 type standbys struct {
-	route *route
+	ring  *ring.Ring
 	self  string
 	table *store.Table
 	off   bool // replication is
@@ -120,10 +164,10 @@ type standbys struct {
 	grace bool
 }
 
-func (r *replicator) standbysOn(route *route) *standbys {
+func (r *replicator) standbysOn(current *ring.Ring) *standbys {
 	return &standbys{
-		route: route, self: r.node.identity, table: r.node.table, off: r.interval < 0,
-		grace: r.node.now()-r.since.Load() < int64(handoverGrace),
+		ring: current, self: r.self, table: r.table, off: r.interval < 0,
+		grace: r.now()-r.since.Load() < int64(handoverGrace),
 	}
 }
 
@@ -131,63 +175,65 @@ func (r *replicator) standbysOn(route *route) *standbys {
 // that the ring names, when it is another node: it takes the replica over, or says that it holds as well, and one of the
 // two must yield.
 func (h *standbys) of(part uint16) string {
-	if h.off && h.route.owner(part) == nil {
+	if h.off && !h.ownedByOther(part) {
 		return ""
 	}
-	standby := h.route.ring.OwnerWithout(part, h.self)
+	standby := h.ring.OwnerWithout(part, h.self)
 	if !h.inGrace(part) {
 		return standby
 	}
-	if last := h.table.StandbySoFar(part); last != "" && h.route.ring.Contains(last) {
+	if last := h.table.StandbySoFar(part); last != "" && h.ring.Contains(last) {
 		return last
 	}
 	return standby
 }
 
+// ownedByOther reports whether the ring names another node as the owner.
+func (h *standbys) ownedByOther(part uint16) bool { return h.ring.Owner(part) != h.self }
+
 // inGrace reports whether the owner that the ring names, another node, may not have had the time to acquire.
-func (h *standbys) inGrace(part uint16) bool { return h.grace && h.route.owner(part) != nil }
+func (h *standbys) inGrace(part uint16) bool { return h.grace && h.ownedByOther(part) }
 
 // step sends what there is to send to every standby that is not busy.
 func (r *replicator) step(ctx context.Context) {
-	n := r.node
-	now, route := n.now(), n.route.Load()
-	if route.ring != r.ring {
-		r.ring = route.ring
+	now, current := r.now(), r.others.Ring()
+	if current != r.ring {
+		r.ring = current
 		r.since.Store(now)
 		r.survey.Store(true)
-		time.AfterFunc(handoverGrace, r.lookAgain)
+		r.graceEnds.Reset(handoverGrace)
 	}
-	standbys := r.standbysOn(route)
+	standbys := r.standbysOn(current)
 	if r.survey.Swap(false) {
 		r.lookAtStandbys(standbys)
 	}
 	work := make(map[string][]uint16)
-	n.table.EachChanged(func(part uint16) {
+	r.table.EachChanged(func(part uint16) {
 		standby := standbys.of(part)
 		switch {
 		case standby == "":
-			n.table.NobodyToSendTo(part)
-		case standbys.inGrace(part) && n.table.StandbySoFar(part) != standby:
-			n.table.MarkChanged(part)
+			r.table.NobodyToSendTo(part)
+		case standbys.inGrace(part) && r.table.StandbySoFar(part) != standby:
+			r.table.MarkChanged(part)
 		default:
 			work[standby] = append(work[standby], part)
 		}
 	})
 	for standby, parts := range work {
-		if n.reach.IsFull(now) && r.take(standby, now) {
+		if r.reach.IsFull(now) && r.take(standby, now) {
 			r.working.Go(func() { r.send(ctx, standby, parts) })
 			continue
 		}
 		for _, part := range parts {
-			n.table.BoundChanges(part)
-			n.table.MarkChanged(part)
+			r.table.BoundChanges(part)
+			r.table.MarkChanged(part)
 		}
 	}
 }
 
 // lookAtStandbys marks what is held and not all with its standby.
 func (r *replicator) lookAtStandbys(standbys *standbys) {
-	t := r.node.table
+	t := r.table
 	for part := range uint16(ring.Partitions) {
 		if !t.Holds(part) {
 			continue
@@ -223,7 +269,7 @@ func (r *replicator) take(standby string, now int64) bool {
 // release is what follows take, when sending has ended: so many changed buckets since began. A standby that is not there any
 // more is not remembered, and one that needs no rest is not either.
 func (r *replicator) release(standby string, began int64, changed int) {
-	now, there := r.node.now(), r.node.route.Load().others[standby] != nil
+	now, there := r.now(), r.others.Ring().Contains(standby)
 	rest := min(began+int64(changed)*int64(bucketPace)-now, int64(restMax))
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -242,7 +288,7 @@ func (r *replicator) release(standby string, began int64, changed int) {
 
 // answered notes whether the standby has answered, and returns how often it has not.
 func (r *replicator) answered(standby string, ok bool) {
-	now := r.node.now()
+	now := r.now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	state := r.standbys[standby]
@@ -277,7 +323,7 @@ func (r *replicator) tries(standby string) int {
 
 // send sends a standby what it lacks of some partitions, message by message, until that is done or it does not answer.
 func (r *replicator) send(ctx context.Context, standby string, parts []uint16) {
-	began, changed := r.node.now(), 0
+	began, changed := r.now(), 0
 	defer func() { r.release(standby, began, changed) }()
 	s := r.shipments.Get().(*store.Shipment)
 	defer r.shipments.Put(s)
@@ -291,7 +337,7 @@ func (r *replicator) send(ctx context.Context, standby string, parts []uint16) {
 		}
 	}
 	for _, part := range parts { // another message will have them
-		r.node.table.MarkChanged(part)
+		r.table.MarkChanged(part)
 	}
 	s.Reset()
 }
@@ -299,21 +345,20 @@ func (r *replicator) send(ctx context.Context, standby string, parts []uint16) {
 // fill fills a shipment with a piece of what is under way, if something is, or else with what fits of some partitions. It
 // returns what remains.
 func (r *replicator) fill(s *store.Shipment, standby string, parts []uint16, rest *store.Whole) ([]uint16, *store.Whole) {
-	n := r.node
 	if rest != nil {
-		if !n.table.PackNext(s, rest, standby, n.rules, n.now()) {
+		if !r.table.PackNext(s, rest, standby, r.rules, r.now()) {
 			rest = nil
 		}
 		return parts, rest
 	}
-	standbys := r.standbysOn(n.route.Load())
+	standbys := r.standbysOn(r.others.Ring())
 	for len(parts) > 0 {
 		if standbys.of(parts[0]) != standby { // no longer
-			n.table.MarkChanged(parts[0])
+			r.table.MarkChanged(parts[0])
 			parts = parts[1:]
 			continue
 		}
-		result, first := n.table.Pack(s, parts[0], standby, n.rules, n.now())
+		result, first := r.table.Pack(s, parts[0], standby, r.rules, r.now())
 		if result == store.PackedLater {
 			break
 		}
@@ -330,44 +375,41 @@ func (r *replicator) fill(s *store.Shipment, standby string, parts []uint16, res
 
 // deliver sends a shipment and works in the answer. It reports whether there was one.
 func (r *replicator) deliver(ctx context.Context, standby string, s *store.Shipment) bool {
-	n := r.node
-	answer, err := n.askReplica(ctx, standby, s, r.tries(standby))
+	answer, err := r.ask(ctx, standby, s, r.tries(standby))
 	r.answered(standby, err == nil)
 	if err != nil {
 		r.log.Debug("a replica was not taken", slog.String("standby", standby), slog.Any("error", err))
 	}
-	now, route := n.now(), n.route.Load()
+	now, current := r.now(), r.others.Ring()
 	anyRefused, anyYielded := false, false
 	for i := range s.Request.Parts {
 		part := s.Request.Parts[i].Part
 		ack := wire.ReplicaAck{Part: part}
 		if err == nil {
 			ack = answer.Parts[i]
-			if !n.reach.Hear(ack.Promised.Number) {
+			if !r.reach.Hear(ack.Promised.Number) {
 				ack = wire.ReplicaAck{Part: part} // no answer
 			}
 		}
 		if ack.Status == wire.ReplicaRefused && ack.Promised.By == standby {
-			n.keeper.Postpone(part) // the standby is acquiring itself: its question is on the way, and this node will give
+			r.others.Postpone(part) // the standby is acquiring itself: its question is on the way, and this node will give
 		}
-		owner := route.owner(part)
-		refused, yielded := n.table.Delivered(s, i, standby, ack, owner != nil && owner.Name == standby, now)
+		refused, yielded := r.table.Delivered(s, i, standby, ack, current.Owner(part) == standby, now)
 		anyRefused, anyYielded = anyRefused || refused, anyYielded || yielded
 	}
 	if anyRefused {
-		n.keeper.Wake()
+		r.others.Challenged()
 	}
 	if anyYielded {
-		n.keeper.Announce()
-		n.holdingChanged()
+		r.others.Yielded()
 	}
 	return err == nil
 }
 
-// askReplica sends a shipment and returns an answer that has an ack for each of its parts.
-func (n *Node) askReplica(ctx context.Context, standby string, s *store.Shipment, try int) (*wire.ReplicaResponse, error) {
+// ask sends a shipment and returns an answer that has an ack for each of its parts.
+func (r *replicator) ask(ctx context.Context, standby string, s *store.Shipment, try int) (*wire.ReplicaResponse, error) {
 	s.Message = wire.AppendReplicaRequest(s.Message[:0], &s.Request)
-	response, err := n.tell(ctx, standby, s.Message, replicaTimeout, try)
+	response, err := r.others.Tell(ctx, standby, s.Message, replicaTimeout, try)
 	if err != nil {
 		return nil, err
 	}

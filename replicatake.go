@@ -1,7 +1,6 @@
 package peerlimit
 
 import (
-	"context"
 	"github.com/peerlimit/peerlimit/internal/store"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"slices"
@@ -10,53 +9,53 @@ import (
 // Taking replicas, as the standby. Who sends them is in their version: a request may have come through another member, so
 // the link it came by says nothing.
 
-// replicaLater returns what takes a replica that has just come, in memory that is used again.
-func (n *Node) replicaLater(from string, request []byte) func(context.Context) []byte {
-	m, _ := n.replicaMemories.Get().(*wire.ReplicaMemory)
+// later returns what takes a replica that has just come, in memory that is used again.
+func (r *replicator) later(request []byte, refuse func(error) []byte) func() []byte {
+	m, _ := r.memories.Get().(*wire.ReplicaMemory)
 	if m == nil {
 		m = new(wire.ReplicaMemory)
 	}
 	m.Message = append(m.Message[:0], request...)
-	return func(context.Context) []byte {
-		response, err := n.answerReplica(m)
+	return func() []byte {
+		response, err := r.answerMessage(m)
 		if err != nil {
-			return n.refuse(nil, from, err)
+			return refuse(err)
 		}
 		kept := slices.ContainsFunc(m.Parts, func(p wire.ReplicaPart) bool { return p.Full }) // as pieces, see arriving
 		if !kept && cap(m.Message) <= 2*store.ShipmentBudget {
-			n.replicaMemories.Put(m)
+			r.memories.Put(m)
 		}
 		return response
 	}
 }
 
-// answerReplica takes the replicas of a message, or says why not.
-func (n *Node) answerReplica(m *wire.ReplicaMemory) ([]byte, error) {
-	q, err := m.Decode(n.rules.PlainSet)
+// answerMessage takes the replicas of a message, or says why not.
+func (r *replicator) answerMessage(m *wire.ReplicaMemory) ([]byte, error) {
+	q, err := m.Decode(r.rules.PlainSet)
 	if err != nil {
 		return nil, err
 	}
-	return wire.AppendReplicaResponse(nil, n.onReplica(&q)), nil
+	return wire.AppendReplicaResponse(nil, r.answer(&q)), nil
 }
 
-// onReplica takes replicas, or says why not.
-func (n *Node) onReplica(q *wire.ReplicaRequest) *wire.ReplicaResponse {
-	n.reach.Check(n.now())
+// answer takes replicas, or says why not.
+func (r *replicator) answer(q *wire.ReplicaRequest) *wire.ReplicaResponse {
+	r.reach.Check(r.now())
 	ans := &wire.ReplicaResponse{Parts: make([]wire.ReplicaAck, 0, len(q.Parts))}
 	ended := false
 	for i := range q.Parts {
 		part := &q.Parts[i]
-		if !n.reach.Hear(part.Version.Ballot.Number) {
+		if !r.reach.Hear(part.Version.Ballot.Number) {
 			ans.Parts = append(ans.Parts, wire.ReplicaAck{Part: part.Part, Status: wire.ReplicaRefused})
 			continue // whoever held by that version would be outbid by nobody: it is to acquire by another
 		}
-		now := n.now()
-		ack, over := n.table.AcceptReplica(part, n.reach.IsFull(now), n.rules, now)
+		now := r.now()
+		ack, over := r.table.AcceptReplica(part, r.reach.IsFull(now), r.rules, now)
 		ans.Parts = append(ans.Parts, ack)
 		ended = ended || over
 	}
 	if ended {
-		n.keeper.Wake()
+		r.others.Challenged()
 	}
 	return ans
 }

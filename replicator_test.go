@@ -3,7 +3,9 @@ package peerlimit
 import "testing/synctest"
 
 import (
+	"context"
 	"fmt"
+	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/stretchr/testify/require"
 	"log/slog"
 	"testing"
@@ -15,20 +17,33 @@ func TestManyChangesRest(t *testing.T) {
 	for changed, rest := range map[int]time.Duration{0: 0, 100: 2 * time.Millisecond, 1000: 20 * time.Millisecond, 1_000_000: restMax} {
 		t.Run(fmt.Sprint(changed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				n := &Node{began: time.Now(), log: slog.New(slog.DiscardHandler), settings: new(settings)}
-				n.route.Store(&route{others: map[string]*peer{"standby": {}}})
-				r := newReplicator(n)
-				require.True(t, r.take("standby", n.now()))
-				r.release("standby", n.now(), changed)
+				began := time.Now()
+				now := func() int64 { return int64(time.Since(began)) }
+				r := newReplicator(replicatorConfig{
+					self: "self", log: slog.New(slog.DiscardHandler), others: onRing{ring.New([]string{"self", "standby"})}, now: now,
+				})
+				require.True(t, r.take("standby", now()))
+				r.release("standby", now(), changed)
 				time.Sleep(rest)
-				require.Zero(t, r.lag(n.now()), "it has everything")
+				require.Zero(t, r.lag(now()), "it has everything")
 				if rest > 0 {
-					require.False(t, r.take("standby", n.now()-1), "it rests")
+					require.False(t, r.take("standby", now()-1), "it rests")
 				}
-				require.True(t, r.take("standby", n.now()))
+				require.True(t, r.take("standby", now()))
 				time.Sleep(time.Second)
-				require.Equal(t, time.Second, r.lag(n.now()), "since it was sent something")
+				require.Equal(t, time.Second, r.lag(now()), "since it was sent something")
 			})
 		})
 	}
+}
+
+// onRing is a cluster of which only the ring is known.
+type onRing struct{ ring *ring.Ring }
+
+func (o onRing) Ring() *ring.Ring { return o.ring }
+func (o onRing) Postpone(uint16)  {}
+func (o onRing) Challenged()      {}
+func (o onRing) Yielded()         {}
+func (o onRing) Tell(context.Context, string, []byte, time.Duration, int) ([]byte, error) {
+	return nil, context.DeadlineExceeded
 }

@@ -24,7 +24,7 @@ const (
 
 // tidyCopies drops, from time to time until ctx ends, what this node need not keep: copies of partitions of which it is
 // neither the owner nor the standby, and pieces of replicas of which no more have come.
-func (n *Node) tidyCopies(ctx context.Context) {
+func (r *replicator) tidyCopies(ctx context.Context) {
 	ticker := time.NewTicker(tidyInterval)
 	defer ticker.Stop()
 	for {
@@ -33,17 +33,16 @@ func (n *Node) tidyCopies(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		now, route := n.now(), n.route.Load()
-		standbys := n.replicator.standbysOn(route)
+		now, current := r.now(), r.others.Ring()
+		standbys := r.standbysOn(current)
 		for part := range uint16(ring.Partitions) {
-			n.table.DropArrived(part, now)
-			if n.table.Holds(part) && route.owner(part) != nil && !standbys.inGrace(part) {
-				n.table.RepeatReplica(part)
+			r.table.DropArrived(part, now)
+			if r.table.Holds(part) && standbys.ownedByOther(part) && !standbys.inGrace(part) {
+				r.table.RepeatReplica(part)
 			}
 		}
-		n.settle(ctx, func(part uint16) bool {
-			standby, known := route.standby(part) // nil for this node
-			return !known || standby != nil
+		r.settle(ctx, func(part uint16) bool {
+			return current.Successor(part, 1) != r.self
 		})
 	}
 }
@@ -51,22 +50,22 @@ func (n *Node) tidyCopies(ctx context.Context) {
 // settleCopies asks about all copies that this node keeps without holding by them, be it what it gave away
 // [LeaveWaitsForStandby] or a replica [LeaverKeepsReplicas], and returns how many it still has to keep: a leaver goes when
 // there are none.
-func (n *Node) settleCopies(ctx context.Context) (kept int) {
-	return n.settle(ctx, func(uint16) bool { return true })
+func (r *replicator) settleCopies(ctx context.Context) (kept int) {
+	return r.settle(ctx, func(uint16) bool { return true })
 }
 
 // settle asks the owners about the copies of the partitions that are wanted gone [SettleByAsking], by their versions
 // [SettleNamesVersion], drops those that are safe elsewhere, and returns how many of them are left.
-func (n *Node) settle(ctx context.Context, wanted func(part uint16) bool) (kept int) {
-	route := n.route.Load()
-	questions := make(map[*peer][]store.IdleCopy)
+func (r *replicator) settle(ctx context.Context, wanted func(part uint16) bool) (kept int) {
+	current := r.others.Ring()
+	questions := make(map[string][]store.IdleCopy)
 	for part := range uint16(ring.Partitions) {
-		idle, any := n.table.IdleCopy(part)
+		idle, any := r.table.IdleCopy(part)
 		if !any || !wanted(part) {
 			continue
 		}
 		kept++
-		if owner := route.owner(part); owner != nil {
+		if owner := current.Owner(part); owner != r.self {
 			questions[owner] = append(questions[owner], idle)
 		}
 	}
@@ -80,7 +79,7 @@ func (n *Node) settle(ctx context.Context, wanted func(part uint16) bool) (kept 
 			free <- struct{}{}
 			asking.Go(func() {
 				defer func() { <-free }()
-				dropped := n.settleWith(ctx, owner.Name, piece)
+				dropped := r.settleWith(ctx, owner, piece)
 				mu.Lock()
 				defer mu.Unlock()
 				kept -= dropped
@@ -93,14 +92,14 @@ func (n *Node) settle(ctx context.Context, wanted func(part uint16) bool) (kept 
 
 // settleWith asks one owner, a second time by another way if it does not answer, and returns how many copies were
 // dropped.
-func (n *Node) settleWith(ctx context.Context, owner string, copies []store.IdleCopy) (dropped int) {
+func (r *replicator) settleWith(ctx context.Context, owner string, copies []store.IdleCopy) (dropped int) {
 	parts := make([]wire.SettlePart, len(copies))
 	for i := range copies {
 		parts[i] = copies[i].SettlePart
 	}
-	request := wire.AppendSettleRequest(nil, &wire.SettleRequest{By: n.identity, Parts: parts})
+	request := wire.AppendSettleRequest(nil, &wire.SettleRequest{By: r.self, Parts: parts})
 	for try := range 2 {
-		response, err := n.tell(ctx, owner, request, settleTimeout, try)
+		response, err := r.others.Tell(ctx, owner, request, settleTimeout, try)
 		if err != nil {
 			continue
 		}
@@ -109,7 +108,7 @@ func (n *Node) settleWith(ctx context.Context, owner string, copies []store.Idle
 			return 0
 		}
 		for _, idle := range copies {
-			if slices.Contains(ans.Settled, idle.Part) && n.table.DropCopy(idle) {
+			if slices.Contains(ans.Settled, idle.Part) && r.table.DropCopy(idle) {
 				dropped++
 			}
 		}
@@ -118,26 +117,26 @@ func (n *Node) settleWith(ctx context.Context, owner string, copies []store.Idle
 	return 0
 }
 
-// onSettle says which copies are not needed. One that is newer than what this node holds makes it acquire anew, above
+// answerSettle says which copies are not needed. One that is newer than what this node holds makes it acquire anew, above
 // that one [NewerCopyOffered].
-func (n *Node) onSettle(q *wire.SettleRequest) *wire.SettleResponse {
-	n.reach.Check(n.now())
-	standbys := n.replicator.standbysOn(n.route.Load())
+func (r *replicator) answerSettle(q *wire.SettleRequest) *wire.SettleResponse {
+	r.reach.Check(r.now())
+	standbys := r.standbysOn(r.others.Ring())
 	ans := &wire.SettleResponse{}
 	newer := false
 	for _, asked := range q.Parts {
-		if !n.reach.Hear(asked.Version.Ballot.Number) {
+		if !r.reach.Hear(asked.Version.Ballot.Number) {
 			continue // there is no such copy
 		}
 		standby := standbys.of(asked.Part)
-		safe, challenged := n.table.MayDrop(asked, standby, n.now())
+		safe, challenged := r.table.MayDrop(asked, standby, r.now())
 		if safe && standby != q.By {
 			ans.Settled = append(ans.Settled, asked.Part)
 		}
 		newer = newer || challenged
 	}
 	if newer {
-		n.keeper.Wake()
+		r.others.Challenged()
 	}
 	return ans
 }
