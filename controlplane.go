@@ -33,7 +33,7 @@ func (n *Node) handleControl(from string, request, response []byte) (reply []byt
 		return wire.AppendVerdict(response, &v), nil
 	}
 	if wire.Kind(request[0]) == wire.KindReplica {
-		take := n.replicator.later(request, func(err error) []byte { return n.refuse(nil, from, err) })
+		take := n.replicator.Later(request, func(err error) []byte { return n.refuse(nil, from, err) })
 		return nil, func(context.Context) []byte { return take() }
 	}
 	request = append([]byte(nil), request...) // its buffer is reused
@@ -63,13 +63,13 @@ func (n *Node) answerControl(ctx context.Context, from string, request []byte) (
 		}
 		return wire.AppendAcquireResponse(nil, ans), nil
 	case wire.KindReplica:
-		return n.replicator.answerMessage(&wire.ReplicaMemory{Message: request})
+		return n.replicator.Answer(&wire.ReplicaMemory{Message: request})
 	case wire.KindSettle:
 		q, err := wire.DecodeSettleRequest(request)
 		if err != nil {
 			return nil, err
 		}
-		return wire.AppendSettleResponse(nil, n.replicator.answerSettle(&q)), nil
+		return wire.AppendSettleResponse(nil, n.replicator.AnswerSettle(&q)), nil
 	case wire.KindDebt:
 		q, err := wire.DecodeDebt(request)
 		if err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/peerlimit/peerlimit/internal/hotkeys"
 	"github.com/peerlimit/peerlimit/internal/membership"
 	"github.com/peerlimit/peerlimit/internal/quorum"
+	"github.com/peerlimit/peerlimit/internal/replicate"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/seldom"
@@ -49,12 +50,12 @@ type Node struct {
 	route      atomic.Pointer[route]
 	samplers   atomic.Pointer[[]*sampler] // nil when nobody samples; changed with mu held
 
-	reach      *quorum.State   // whether this node may decide in full, and who is lost
-	evidence   *quorum.Prober  // what keeps reach fresh
-	history    *ringHistory    // who owned what before
-	keeper     *acquire.Keeper // acquires partitions
-	replicator *replicator     // sends what is held to the standbys
-	reporter   *debt.Ledger    // has what was spent by shares charged where it belongs
+	reach      *quorum.State         // whether this node may decide in full, and who is lost
+	evidence   *quorum.Prober        // what keeps reach fresh
+	history    *ringHistory          // who owned what before
+	keeper     *acquire.Keeper       // acquires partitions
+	replicator *replicate.Replicator // sends what is held to the standbys
+	reporter   *debt.Ledger          // has what was spent by shares charged where it belongs
 
 	// mu guards the fields below; it is held for a look-up or an update of them, and nothing else.
 	mu       sync.Mutex
@@ -110,8 +111,8 @@ func Start(cfg Config) (*Node, error) {
 		Self: s.identity, Log: n.log, Table: n.table, Reach: n.reach, Rules: n.rules, Debts: n.reporter, Others: others{n},
 		Now: n.now, AnswerBytes: s.pieces.answer,
 	})
-	n.replicator = newReplicator(replicatorConfig{
-		self: s.identity, log: n.log, table: n.table, reach: n.reach, rules: n.rules, others: others{n}, now: n.now, interval: s.ReplicaInterval,
+	n.replicator = replicate.New(replicate.Config{
+		Self: s.identity, Log: n.log, Table: n.table, Reach: n.reach, Rules: n.rules, Others: others{n}, Now: n.now, Interval: s.ReplicaInterval,
 	})
 	n.evidence = quorum.NewProber(n.reach, n.witnessing(), func() { n.membership.Renotify() })
 	n.route.Store(&route{ring: n.rings.Build(nil)})
@@ -138,7 +139,7 @@ func (n *Node) startGoroutines() {
 	n.keeper.Step(ctx) // a node that is alone holds everything before Start returns
 	n.evidence.Start()
 	n.running.Go(func() { n.keeper.Run(ctx) })
-	n.running.Go(func() { n.replicator.run(ctx) })
+	n.running.Go(func() { n.replicator.Run(ctx) })
 	n.running.Go(func() { n.reporter.Run(ctx, others{n}) })
 	n.running.Go(func() { n.forgetNames(ctx) })
 	if n.hot != nil {
@@ -170,7 +171,7 @@ func (n *Node) quorumFull() {
 
 // holdingChanged is called when this node has begun or ceased to hold something.
 func (n *Node) holdingChanged() {
-	n.replicator.wake()
+	n.replicator.Wake()
 	n.wakeWaiters()
 }
 
@@ -361,7 +362,7 @@ func (n *Node) Stats() Stats {
 	s := Stats{
 		Members: len(r.peers), Known: view.Divisor, Reachable: view.Reachable,
 		RingChanges: c.ringChanges.Load(),
-		ReplicaLag:  n.replicator.lag(n.now()),
+		ReplicaLag:  n.replicator.Lag(n.now()),
 		HasQuorum:   n.reach.IsFull(n.now()), QuorumLosses: c.quorumLosses.Load(), Degraded: c.degraded.Load(),
 		MaxKeys: n.settings.MaxKeys, Keys: held.Keys, DegradedKeys: n.alone.Counts().Keys, Evicted: held.Evicted,
 		Served: c.served.Load(), PassedOn: c.passedOn.Load(),
@@ -440,7 +441,7 @@ func (n *Node) rebuild(view *membership.View) {
 	}
 	n.evidence.LookAgain() // there are routes to them now
 	n.keeper.Wake()
-	n.replicator.lookAgain()
+	n.replicator.LookAgain()
 	n.wakeWaiters()
 }
 
@@ -658,7 +659,7 @@ func leaveError(cause, announced error, held, kept int) error {
 // safe elsewhere.
 func (n *Node) notHandedOver(ctx context.Context) (held, kept int) {
 	held = n.table.HeldCount()
-	return held, n.replicator.settleCopies(ctx)
+	return held, n.replicator.ReleaseCopies(ctx)
 }
 
 // announceTimeout bounds how long Close tells others that the node is going: gossip needs about a second for a thousand.

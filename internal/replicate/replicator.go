@@ -1,4 +1,4 @@
-package peerlimit
+package replicate
 
 import (
 	"context"
@@ -39,15 +39,15 @@ const (
 	handoverGrace = 200 * time.Millisecond
 )
 
-// replicator sends what this node holds to the standbys. Its goroutine, run, sees what there is to send; for each standby that
+// Replicator sends what this node holds to the standbys. Its goroutine, run, sees what there is to send; for each standby that
 // something is sent to another one does so.
-type replicator struct {
+type Replicator struct {
 	self     string
 	log      *slog.Logger
 	table    *store.Table
 	reach    *quorum.State
 	rules    *rule.Rules
-	others   cluster
+	others   Cluster
 	now      func() int64
 	interval time.Duration // negative: changes are not noted, and not sent
 
@@ -77,20 +77,20 @@ type standbyState struct {
 	since     int64 // it has not acknowledged what it was sent then, or nothing since
 }
 
-// replicatorConfig is what replicating works on.
-type replicatorConfig struct {
-	self     string // the node's name
-	log      *slog.Logger
-	table    *store.Table
-	reach    *quorum.State
-	rules    *rule.Rules
-	others   cluster
-	now      func() int64  // the node's clock, in nanoseconds
-	interval time.Duration // between changes and their sending; negative for never
+// Config is what replicating works on.
+type Config struct {
+	Self     string // the node's name
+	Log      *slog.Logger
+	Table    *store.Table
+	Reach    *quorum.State
+	Rules    *rule.Rules
+	Others   Cluster
+	Now      func() int64  // the node's clock, in nanoseconds
+	Interval time.Duration // between changes and their sending; negative for never
 }
 
-// cluster is what replicating needs of the node around it, and of other members.
-type cluster interface {
+// Cluster is what replicating needs of the node around it, and of other members.
+type Cluster interface {
 	// Ring returns the ring as it is now.
 	Ring() *ring.Ring
 
@@ -106,10 +106,10 @@ type cluster interface {
 	Yielded()
 }
 
-func newReplicator(c replicatorConfig) *replicator {
-	r := &replicator{
-		self: c.self, log: c.log.With(slog.String("component", "replicator")), table: c.table, reach: c.reach, rules: c.rules,
-		others: c.others, now: c.now, interval: c.interval,
+func New(c Config) *Replicator {
+	r := &Replicator{
+		self: c.Self, log: c.Log.With(slog.String("component", "replicator")), table: c.Table, reach: c.Reach, rules: c.Rules,
+		others: c.Others, now: c.Now, interval: c.Interval,
 		wakeUp: signal.New(), standbys: make(map[string]*standbyState),
 	}
 	r.survey.Store(true)
@@ -117,19 +117,19 @@ func newReplicator(c replicatorConfig) *replicator {
 	return r
 }
 
-// lookAgain has the standbys looked at anew, because members have changed. It does not wait.
-func (r *replicator) lookAgain() {
+// LookAgain has the standbys looked at anew, because members have changed. It does not wait.
+func (r *Replicator) LookAgain() {
 	r.survey.Store(true)
-	r.wake()
+	r.Wake()
 }
 
-// wake has what has changed sent at once: what this node has begun to hold is marked as changed. It does not wait.
-func (r *replicator) wake() {
+// Wake has what has changed sent at once: what this node has begun to hold is marked as changed. It does not wait.
+func (r *Replicator) Wake() {
 	r.wakeUp.Send()
 }
 
-// run replicates until ctx ends.
-func (r *replicator) run(ctx context.Context) {
+// Run replicates until ctx ends.
+func (r *Replicator) Run(ctx context.Context) {
 	defer r.working.Wait()
 	r.working.Go(func() { r.tidyCopies(ctx) })
 	interval := r.interval
@@ -164,7 +164,7 @@ type standbys struct {
 	grace bool
 }
 
-func (r *replicator) standbysOn(current *ring.Ring) *standbys {
+func (r *Replicator) standbysOn(current *ring.Ring) *standbys {
 	return &standbys{
 		ring: current, self: r.self, table: r.table, off: r.interval < 0,
 		grace: r.now()-r.since.Load() < int64(handoverGrace),
@@ -195,7 +195,7 @@ func (h *standbys) ownedByOther(part uint16) bool { return h.ring.Owner(part) !=
 func (h *standbys) inGrace(part uint16) bool { return h.grace && h.ownedByOther(part) }
 
 // step sends what there is to send to every standby that is not busy.
-func (r *replicator) step(ctx context.Context) {
+func (r *Replicator) step(ctx context.Context) {
 	now, current := r.now(), r.others.Ring()
 	if current != r.ring {
 		r.ring = current
@@ -220,7 +220,7 @@ func (r *replicator) step(ctx context.Context) {
 		}
 	})
 	for standby, parts := range work {
-		if r.reach.IsFull(now) && r.take(standby, now) {
+		if r.reach.IsFull(now) && r.tryStartSend(standby, now) {
 			r.working.Go(func() { r.send(ctx, standby, parts) })
 			continue
 		}
@@ -232,7 +232,7 @@ func (r *replicator) step(ctx context.Context) {
 }
 
 // lookAtStandbys marks what is held and not all with its standby.
-func (r *replicator) lookAtStandbys(standbys *standbys) {
+func (r *Replicator) lookAtStandbys(standbys *standbys) {
 	t := r.table
 	for part := range uint16(ring.Partitions) {
 		if !t.Holds(part) {
@@ -247,8 +247,8 @@ func (r *replicator) lookAtStandbys(standbys *standbys) {
 	}
 }
 
-// take makes the standby a busy one, unless it is or has just failed to answer.
-func (r *replicator) take(standby string, now int64) bool {
+// tryStartSend makes the standby a busy one, unless it is or has just failed to answer.
+func (r *Replicator) tryStartSend(standby string, now int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	state := r.standbys[standby]
@@ -266,9 +266,9 @@ func (r *replicator) take(standby string, now int64) bool {
 	return true
 }
 
-// release is what follows take, when sending has ended: so many changed buckets since began. A standby that is not there any
+// finishSend is what follows take, when sending has ended: so many changed buckets since began. A standby that is not there any
 // more is not remembered, and one that needs no rest is not either.
-func (r *replicator) release(standby string, began int64, changed int) {
+func (r *Replicator) finishSend(standby string, began int64, changed int) {
 	now, there := r.now(), r.others.Ring().Contains(standby)
 	rest := min(began+int64(changed)*int64(bucketPace)-now, int64(restMax))
 	r.mu.Lock()
@@ -287,7 +287,7 @@ func (r *replicator) release(standby string, began int64, changed int) {
 }
 
 // answered notes whether the standby has answered, and returns how often it has not.
-func (r *replicator) answered(standby string, ok bool) {
+func (r *Replicator) answered(standby string, ok bool) {
 	now := r.now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -301,8 +301,8 @@ func (r *replicator) answered(standby string, ok bool) {
 	state.notBefore = now + int64(pause)
 }
 
-// lag returns for how long the standby that is furthest behind has acknowledged nothing of what it was sent.
-func (r *replicator) lag(now int64) (longest time.Duration) {
+// Lag returns for how long the standby that is furthest behind has acknowledged nothing of what it was sent.
+func (r *Replicator) Lag(now int64) (longest time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, state := range r.standbys {
@@ -315,16 +315,16 @@ func (r *replicator) lag(now int64) (longest time.Duration) {
 }
 
 // tries returns how often in a row the standby has not answered.
-func (r *replicator) tries(standby string) int {
+func (r *Replicator) tries(standby string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.standbys[standby].failures
 }
 
 // send sends a standby what it lacks of some partitions, message by message, until that is done or it does not answer.
-func (r *replicator) send(ctx context.Context, standby string, parts []uint16) {
+func (r *Replicator) send(ctx context.Context, standby string, parts []uint16) {
 	began, changed := r.now(), 0
-	defer func() { r.release(standby, began, changed) }()
+	defer func() { r.finishSend(standby, began, changed) }()
 	s := r.shipments.Get().(*store.Shipment)
 	defer r.shipments.Put(s)
 	var rest *store.Whole
@@ -344,7 +344,7 @@ func (r *replicator) send(ctx context.Context, standby string, parts []uint16) {
 
 // fill fills a shipment with a piece of what is under way, if something is, or else with what fits of some partitions. It
 // returns what remains.
-func (r *replicator) fill(s *store.Shipment, standby string, parts []uint16, rest *store.Whole) ([]uint16, *store.Whole) {
+func (r *Replicator) fill(s *store.Shipment, standby string, parts []uint16, rest *store.Whole) ([]uint16, *store.Whole) {
 	if rest != nil {
 		if !r.table.PackNext(s, rest, standby, r.rules, r.now()) {
 			rest = nil
@@ -374,7 +374,7 @@ func (r *replicator) fill(s *store.Shipment, standby string, parts []uint16, res
 }
 
 // deliver sends a shipment and works in the answer. It reports whether there was one.
-func (r *replicator) deliver(ctx context.Context, standby string, s *store.Shipment) bool {
+func (r *Replicator) deliver(ctx context.Context, standby string, s *store.Shipment) bool {
 	answer, err := r.ask(ctx, standby, s, r.tries(standby))
 	r.answered(standby, err == nil)
 	if err != nil {
@@ -407,7 +407,7 @@ func (r *replicator) deliver(ctx context.Context, standby string, s *store.Shipm
 }
 
 // ask sends a shipment and returns an answer that has an ack for each of its parts.
-func (r *replicator) ask(ctx context.Context, standby string, s *store.Shipment, try int) (*wire.ReplicaResponse, error) {
+func (r *Replicator) ask(ctx context.Context, standby string, s *store.Shipment, try int) (*wire.ReplicaResponse, error) {
 	s.Message = wire.AppendReplicaRequest(s.Message[:0], &s.Request)
 	response, err := r.others.Tell(ctx, standby, s.Message, replicaTimeout, try)
 	if err != nil {

@@ -1,4 +1,4 @@
-package peerlimit
+package replicate
 
 import "testing/synctest"
 
@@ -19,19 +19,19 @@ func TestManyChangesRest(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began := time.Now()
 				now := func() int64 { return int64(time.Since(began)) }
-				r := newReplicator(replicatorConfig{
-					self: "self", log: slog.New(slog.DiscardHandler), others: onRing{ring.New([]string{"self", "standby"})}, now: now,
+				r := New(Config{
+					Self: "self", Log: slog.New(slog.DiscardHandler), Others: onRing{ring.New([]string{"self", "standby"})}, Now: now,
 				})
-				require.True(t, r.take("standby", now()))
-				r.release("standby", now(), changed)
+				require.True(t, r.tryStartSend("standby", now()))
+				r.finishSend("standby", now(), changed)
 				time.Sleep(rest)
-				require.Zero(t, r.lag(now()), "it has everything")
+				require.Zero(t, r.Lag(now()), "it has everything")
 				if rest > 0 {
-					require.False(t, r.take("standby", now()-1), "it rests")
+					require.False(t, r.tryStartSend("standby", now()-1), "it rests")
 				}
-				require.True(t, r.take("standby", now()))
+				require.True(t, r.tryStartSend("standby", now()))
 				time.Sleep(time.Second)
-				require.Equal(t, time.Second, r.lag(now()), "since it was sent something")
+				require.Equal(t, time.Second, r.Lag(now()), "since it was sent something")
 			})
 		})
 	}

@@ -1,4 +1,4 @@
-package peerlimit
+package replicate
 
 import (
 	"context"
@@ -24,7 +24,7 @@ const (
 
 // tidyCopies drops, from time to time until ctx ends, what this node need not keep: copies of partitions of which it is
 // neither the owner nor the standby, and pieces of replicas of which no more have come.
-func (r *replicator) tidyCopies(ctx context.Context) {
+func (r *Replicator) tidyCopies(ctx context.Context) {
 	ticker := time.NewTicker(tidyInterval)
 	defer ticker.Stop()
 	for {
@@ -47,16 +47,16 @@ func (r *replicator) tidyCopies(ctx context.Context) {
 	}
 }
 
-// settleCopies asks about all copies that this node keeps without holding by them, be it what it gave away
+// ReleaseCopies asks about all copies that this node keeps without holding by them, be it what it gave away
 // [LeaveWaitsForStandby] or a replica [LeaverKeepsReplicas], and returns how many it still has to keep: a leaver goes when
 // there are none.
-func (r *replicator) settleCopies(ctx context.Context) (kept int) {
+func (r *Replicator) ReleaseCopies(ctx context.Context) (kept int) {
 	return r.settle(ctx, func(uint16) bool { return true })
 }
 
 // settle asks the owners about the copies of the partitions that are wanted gone [SettleByAsking], by their versions
 // [SettleNamesVersion], drops those that are safe elsewhere, and returns how many of them are left.
-func (r *replicator) settle(ctx context.Context, wanted func(part uint16) bool) (kept int) {
+func (r *Replicator) settle(ctx context.Context, wanted func(part uint16) bool) (kept int) {
 	current := r.others.Ring()
 	questions := make(map[string][]store.IdleCopy)
 	for part := range uint16(ring.Partitions) {
@@ -92,7 +92,7 @@ func (r *replicator) settle(ctx context.Context, wanted func(part uint16) bool) 
 
 // settleWith asks one owner, a second time by another way if it does not answer, and returns how many copies were
 // dropped.
-func (r *replicator) settleWith(ctx context.Context, owner string, copies []store.IdleCopy) (dropped int) {
+func (r *Replicator) settleWith(ctx context.Context, owner string, copies []store.IdleCopy) (dropped int) {
 	parts := make([]wire.SettlePart, len(copies))
 	for i := range copies {
 		parts[i] = copies[i].SettlePart
@@ -117,9 +117,9 @@ func (r *replicator) settleWith(ctx context.Context, owner string, copies []stor
 	return 0
 }
 
-// answerSettle says which copies are not needed. One that is newer than what this node holds makes it acquire anew, above
+// AnswerSettle says which copies are not needed. One that is newer than what this node holds makes it acquire anew, above
 // that one [NewerCopyOffered].
-func (r *replicator) answerSettle(q *wire.SettleRequest) *wire.SettleResponse {
+func (r *Replicator) AnswerSettle(q *wire.SettleRequest) *wire.SettleResponse {
 	r.reach.Check(r.now())
 	standbys := r.standbysOn(r.others.Ring())
 	ans := &wire.SettleResponse{}

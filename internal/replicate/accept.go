@@ -1,4 +1,4 @@
-package peerlimit
+package replicate
 
 import (
 	"github.com/peerlimit/peerlimit/internal/store"
@@ -9,15 +9,15 @@ import (
 // Taking replicas, as the standby. Who sends them is in their version: a request may have come through another member, so
 // the link it came by says nothing.
 
-// later returns what takes a replica that has just come, in memory that is used again.
-func (r *replicator) later(request []byte, refuse func(error) []byte) func() []byte {
+// Later returns what takes a replica that has just come, in memory that is used again.
+func (r *Replicator) Later(request []byte, refuse func(error) []byte) func() []byte {
 	m, _ := r.memories.Get().(*wire.ReplicaMemory)
 	if m == nil {
 		m = new(wire.ReplicaMemory)
 	}
 	m.Message = append(m.Message[:0], request...)
 	return func() []byte {
-		response, err := r.answerMessage(m)
+		response, err := r.Answer(m)
 		if err != nil {
 			return refuse(err)
 		}
@@ -29,17 +29,17 @@ func (r *replicator) later(request []byte, refuse func(error) []byte) func() []b
 	}
 }
 
-// answerMessage takes the replicas of a message, or says why not.
-func (r *replicator) answerMessage(m *wire.ReplicaMemory) ([]byte, error) {
+// Answer takes the replicas of a message, or says why not.
+func (r *Replicator) Answer(m *wire.ReplicaMemory) ([]byte, error) {
 	q, err := m.Decode(r.rules.PlainSet)
 	if err != nil {
 		return nil, err
 	}
-	return wire.AppendReplicaResponse(nil, r.answer(&q)), nil
+	return wire.AppendReplicaResponse(nil, r.accept(&q)), nil
 }
 
-// answer takes replicas, or says why not.
-func (r *replicator) answer(q *wire.ReplicaRequest) *wire.ReplicaResponse {
+// accept takes replicas, or says why not.
+func (r *Replicator) accept(q *wire.ReplicaRequest) *wire.ReplicaResponse {
 	r.reach.Check(r.now())
 	ans := &wire.ReplicaResponse{Parts: make([]wire.ReplicaAck, 0, len(q.Parts))}
 	ended := false
