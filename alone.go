@@ -20,8 +20,8 @@ import (
 
 // decideAlone answers m without its holder: owner could not be reached because of cause. It is nil when it is this node, which
 // does not hold.
-func (l *Limiter) decideAlone(r *rule.Rule, part uint16, m *wire.Message, owner *peer, cause error) (reply, error) {
-	n := l.node
+func (l *Limiter) decideAlone(q *query, owner *peer, cause error) (reply, error) {
+	n, m := l.node, q.message
 	switch m.Kind {
 	case wire.KindRefund:
 		n.counters.lostRefunds.Add(1)
@@ -29,14 +29,15 @@ func (l *Limiter) decideAlone(r *rule.Rule, part uint16, m *wire.Message, owner 
 	case wire.KindReset:
 		return reply{}, fmt.Errorf("%w: %w", ErrUnreachable, cause)
 	}
-	rep := n.decideByShare(l.policy, r, part, m)
+	rep := q.decideByShare(l.policy)
 	n.noteAnswer(owner, &rep, cause)
 	l.answered(m, &rep.Response)
 	return rep, nil
 }
 
 // decideByShare answers m from this node's bucket of the share that the policy grants it.
-func (n *Node) decideByShare(policy fallback.Policy, r *rule.Rule, part uint16, m *wire.Message) reply {
+func (q *query) decideByShare(policy fallback.Policy) reply {
+	n, r, part, m := q.node, q.rule, q.part, q.message
 	origin, sharing := limit.OriginFallback, 1
 	copied, wasHolder := n.table.HasCopy(part)
 	if copied {
@@ -57,12 +58,12 @@ func (n *Node) decideByShare(policy fallback.Policy, r *rule.Rule, part uint16, 
 		rep.Decision = r.Set.Refusal(m.Cost)
 	default:
 		scaled := r.Scaled(share)
-		ans, spent := n.spendShare(scaled, r, part, m, share, copied)
+		ans, spent := q.spendShare(scaled, share, copied)
 		if !spent {
-			if ans, ok := n.table.Answer(r, part, m, n.now()); ok {
-				return reply{ans, localCanceller{n.table, r, part, n}}
+			if rep, ok := q.here(); ok {
+				return rep
 			}
-			return n.decideByShare(policy, r, part, m) // it holds no more: that was as short as can be
+			return q.decideByShare(policy) // it holds no more: that was as short as can be
 		}
 		rep = reply{ans, shareCanceller{localCanceller{n.alone, scaled, part, n}, r, m.Cost}}
 	}
@@ -73,12 +74,13 @@ func (n *Node) decideByShare(policy fallback.Policy, r *rule.Rule, part uint16, 
 // spendShare answers m from the bucket of a share and notes what it spends, unless this node has come to hold the partition
 // meanwhile. All of that is one step to whoever begins to hold and charges what was noted: what is noted a moment later
 // would be charged later than the first take.
-func (n *Node) spendShare(scaled, r *rule.Rule, part uint16, m *wire.Message, share float64, copied bool) (ans wire.Response, spent bool) {
+func (q *query) spendShare(scaled *rule.Rule, share float64, copied bool) (ans wire.Response, spent bool) {
+	n, r, part, m := q.node, q.rule, q.part, q.message
 	spent = n.table.UnlessDeciding(part, n.now(), func(p *store.Partition) {
 		if copied {
 			n.seedShare(p, scaled, part, rule.BucketKey{Key: m.Key, Limiter: r.ID}, share)
 		}
-		ans = n.decideShare(scaled, r, part, m)
+		ans = q.decideShare(scaled)
 		if m.Kind != wire.KindPeek && ans.Decision.Allowed {
 			n.reporter.Note(part, r, m.Key, m.Cost)
 		}
@@ -96,7 +98,8 @@ func (n *Node) seedShare(p *store.Partition, scaled *rule.Rule, part uint16, id 
 }
 
 // decideShare answers m from this node's bucket of a share of r.
-func (n *Node) decideShare(scaled, r *rule.Rule, part uint16, m *wire.Message) wire.Response {
+func (q *query) decideShare(scaled *rule.Rule) wire.Response {
+	n, r, part, m := q.node, q.rule, q.part, q.message
 	if m.Kind != wire.KindPeek && !scaled.Set.Fits(m.Cost) {
 		return wire.Response{Status: wire.StatusDecided, Decision: r.Set.Refusal(m.Cost)}
 	}

@@ -2,7 +2,6 @@ package peerlimit
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -11,9 +10,7 @@ import (
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/rule"
-	"github.com/peerlimit/peerlimit/internal/store"
 	"github.com/peerlimit/peerlimit/internal/wire"
-	"github.com/peerlimit/peerlimit/transport"
 )
 
 // Limiter enforces limits on keys across the cluster: all nodes that have a limiter of this name share its buckets. Get
@@ -64,8 +61,9 @@ func (l *Limiter) Take(ctx context.Context, key string, cost float64) (Decision,
 		return decisionOf(&d), nil
 	}
 	m := &wire.Message{Kind: wire.KindTake, Rule: r.Encoded, Key: key, Cost: cost}
+	q := &query{node: n, rule: r, part: part, message: m, began: now}
 	hot := n.hot.Asking(id, r, part, m, now)
-	rep, err := l.ask(ctx, r, part, m, now)
+	rep, err := l.ask(ctx, q)
 	n.hot.Answered(hot, m, r, &rep.Response, err, now, n.now)
 	return decisionOf(&rep.Decision), err
 }
@@ -243,15 +241,6 @@ func (l *Limiter) prepare(ctx context.Context, key string) (*rule.Rule, error) {
 	return l.node.rules.Find(encoded)
 }
 
-// reply is an answer and who gave it.
-type reply struct {
-	wire.Response
-	at canceller
-}
-
-// canceller takes a reservation back where it was made.
-type canceller interface{ cancel(m wire.Message) }
-
 // send sends a question the way of every take: to this node's own table when it holds the key, otherwise to the holder,
 // and to the fallback when that cannot be reached.
 func (l *Limiter) send(ctx context.Context, r *rule.Rule, m *wire.Message) (reply, error) {
@@ -269,78 +258,5 @@ func (l *Limiter) send(ctx context.Context, r *rule.Rule, m *wire.Message) (repl
 		l.answered(m, &ans)
 		return reply{ans, localCanceller{n.table, r, part, n}}, nil
 	}
-	return l.ask(ctx, r, part, m, now)
-}
-
-// ask asks those who may decide about a key that this node does not hold: the owner, by whom the question gets to the
-// holder if that is another; when it cannot be reached its standby; and when neither can, this node decides alone.
-func (l *Limiter) ask(ctx context.Context, r *rule.Rule, part uint16, m *wire.Message, began int64) (reply, error) {
-	n := l.node
-	patience := n.patience(ctx)
-	rep, owner, err := n.askHolder(ctx, r, part, m, began, patience)
-	var cause error // why it was not the owner that answered
-	again := errors.Is(err, errElsewhere)
-	if err != nil && ctx.Err() == nil {
-		if neverSent(err) {
-			if earlier, previousErr := n.askPrevious(ctx, part, m, patience); previousErr == nil {
-				l.answered(m, &earlier.Response)
-				return earlier, nil
-			}
-		}
-		standbysReply, standbysErr := n.askStandby(ctx, l, r, part, m, err, n.patience(ctx))
-		if standbysErr == nil {
-			rep, cause, err = standbysReply, err, nil
-		}
-		again = again || errors.Is(err, transport.ErrTimeout) && standbysErr == errNoStandby
-	}
-	if err != nil && again && ctx.Err() == nil {
-		// Nobody failed: it is on its way from one node to another, and will be decided in full when it has arrived. Or the owner
-		// is slow and has no standby in reach: then the standby's time is for the previous owner, which may still hold, and for
-		// the owner. If the owner has spent the tokens already they are spent twice, the safe side.
-		if earlier, previousErr := n.askPrevious(ctx, part, m, patience); previousErr == nil {
-			l.answered(m, &earlier.Response)
-			return earlier, nil
-		}
-		now := n.now()
-		if left := n.patience(ctx) + patience - time.Duration(now-began); left > 0 {
-			rep, owner, err = n.askHolder(ctx, r, part, m, now, left)
-		}
-	}
-	switch {
-	case err == nil:
-		n.noteAnswer(owner, &rep, cause)
-		if m.Kind == wire.KindTake && !rep.Decision.Allowed {
-			l.rememberDenial(r, part, m.Key)
-		}
-		l.answered(m, &rep.Response)
-		return rep, nil
-	case ctx.Err() == context.Canceled:
-		return reply{}, ctx.Err()
-	case n.closed.Load():
-		return reply{}, ErrClosed
-	}
-	return l.decideAlone(r, part, m, owner, err)
-}
-
-// localCanceller takes back a reservation that a table of this node made.
-type localCanceller struct {
-	table *store.Table
-	rule  *rule.Rule
-	part  uint16
-	node  *Node
-}
-
-func (c localCanceller) cancel(m wire.Message) { c.table.Answer(c.rule, c.part, &m, c.node.now()) }
-
-// remoteCanceller takes back a reservation that another node made: by one message, sent at most once.
-type remoteCanceller struct {
-	node  *Node
-	owner *peer
-}
-
-func (c remoteCanceller) cancel(m wire.Message) {
-	request := wire.AppendMessage(nil, &m)
-	if err := c.node.client.Post(c.owner.Peer, request); err != nil {
-		c.node.counters.lostRefunds.Add(1)
-	}
+	return l.ask(ctx, &query{node: n, rule: r, part: part, message: m, began: now})
 }

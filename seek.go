@@ -3,7 +3,6 @@ package peerlimit
 import (
 	"context"
 	"errors"
-	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"time"
 )
@@ -26,22 +25,24 @@ func (n *Node) patience(ctx context.Context) time.Duration {
 
 // askHolder asks the owner, or seeks the holder when that is this node, which does not hold, or the owner does not know.
 // owner is who the ring names when it is another node. It may take patience from began on.
-func (n *Node) askHolder(ctx context.Context, r *rule.Rule, part uint16, m *wire.Message, began int64, patience time.Duration) (rep reply, owner *peer, err error) {
+func (q *query) askHolder(ctx context.Context, began int64, patience time.Duration) (rep reply, owner *peer, err error) {
+	n, part, m := q.node, q.part, q.message
 	owner = n.route.Load().owner(part)
 	if owner == nil {
-		rep, err = n.seek(ctx, r, part, m, "", patience)
+		rep, err = q.seek(ctx, "", patience)
 		return rep, nil, err
 	}
 	ans, err := n.call(ctx, owner, m, began, patience)
 	if errors.Is(err, errElsewhere) {
-		rep, err = n.seek(ctx, r, part, m, "", patience-time.Duration(n.now()-began))
+		rep, err = q.seek(ctx, "", patience-time.Duration(n.now()-began))
 		return rep, owner, err
 	}
-	return n.replyOf(m, ans, owner), owner, err
+	return q.replyOf(ans, owner), owner, err
 }
 
 // replyOf returns an answer of p's with what cancels it there. Most are takes: they need not pay for that.
-func (n *Node) replyOf(m *wire.Message, ans wire.Response, p *peer) reply {
+func (q *query) replyOf(ans wire.Response, p *peer) reply {
+	n, m := q.node, q.message
 	if m.Kind != wire.KindReserve {
 		return reply{Response: ans}
 	}
@@ -51,14 +52,15 @@ func (n *Node) replyOf(m *wire.Message, ans wire.Response, p *peer) reply {
 // seek answers a question about a key that this node did not hold a moment ago: as soon as it does, or by passing the
 // question on to the node that probably holds; never back to where it came from. It gives up after some time, and at once
 // where nobody here can know: then whoever has a copy decides by a share.
-func (n *Node) seek(ctx context.Context, r *rule.Rule, part uint16, m *wire.Message, from string, patience time.Duration) (reply, error) {
+func (q *query) seek(ctx context.Context, from string, patience time.Duration) (reply, error) {
+	n, part, m := q.node, q.part, q.message
 	end := n.now() + int64(patience)
 	timer := time.NewTimer(seekInterval)
 	defer timer.Stop()
 	for {
 		changed := n.keeper.Changed() // before looking
-		if ans, ok := n.table.Answer(r, part, m, n.now()); ok {
-			return reply{ans, localCanceller{n.table, r, part, n}}, nil
+		if rep, ok := q.here(); ok {
+			return rep, nil
 		}
 		where := n.nextHop(part, from)
 		switch {
@@ -73,7 +75,7 @@ func (n *Node) seek(ctx context.Context, r *rule.Rule, part uint16, m *wire.Mess
 			passed.Hops++
 			ans, err := n.call(ctx, next, &passed, n.now(), left)
 			if err == nil {
-				return n.replyOf(m, ans, next), nil
+				return q.replyOf(ans, next), nil
 			}
 			if !errors.Is(err, errElsewhere) && !errors.Is(err, errNoEvidence) && !neverSent(err) {
 				return reply{}, err // it may have been acted upon

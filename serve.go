@@ -47,29 +47,31 @@ func (n *Node) answerLater(from string, r *rule.Rule, part uint16, m wire.Messag
 			n.counters.served.Add(1)
 			return wire.AppendResponse(nil, &ans)
 		}
-		ans := n.answerElsewhere(ctx, from, r, part, &m)
+		q := &query{node: n, rule: r, part: part, message: &m, began: n.now()}
+		ans := q.answerElsewhere(ctx, from)
 		return wire.AppendResponse(nil, &ans)
 	}
 }
 
 // answerElsewhere answers another node's question about a key that this node does not hold.
-func (n *Node) answerElsewhere(ctx context.Context, from string, r *rule.Rule, part uint16, m *wire.Message) wire.Response {
+func (q *query) answerElsewhere(ctx context.Context, from string) wire.Response {
+	n, part, m := q.node, q.part, q.message
 	var rep reply
 	var err error
 	// The caller waits for one RPC timeout. It is better told before that nobody was found.
 	patience := n.settings.RPCTimeout * 3 / 4
 	if m.ToStandby {
-		rep, err = n.decideAsStandby(ctx, r, part, m, from, patience)
+		rep, err = q.decideAsStandby(ctx, from, patience)
 	} else {
 		n.counters.passedOn.Add(1)
-		rep, err = n.seek(ctx, r, part, m, from, patience)
+		rep, err = q.seek(ctx, from, patience)
 	}
 	switch {
 	case err == nil:
 		return rep.Response
 	case errors.Is(err, errNoEvidence):
 		if copied, _ := n.table.HasCopy(part); copied {
-			ans := n.decideByShare(n.settings.Fallback, r, part, m).Response
+			ans := q.decideByShare(n.settings.Fallback).Response
 			ans.Undo = nil // a cancellation would go to the holder; what a share has granted others stays spent
 			return ans
 		}

@@ -3,7 +3,6 @@ package peerlimit
 import (
 	"context"
 	"errors"
-	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"slices"
 	"time"
@@ -16,7 +15,8 @@ import (
 // askStandby asks the standby of a partition, because the owner has not decided for that cause. One that has no replica, because
 // it has become the standby a moment ago, is passed over for the one after it. A limiter with a policy of its own is not
 // decided for by the standby's: for it this node does what the standby would, and has the owner decide or nobody.
-func (n *Node) askStandby(ctx context.Context, l *Limiter, r *rule.Rule, part uint16, m *wire.Message, cause error, patience time.Duration) (reply, error) {
+func (q *query) askStandby(ctx context.Context, l *Limiter, cause error, patience time.Duration) (reply, error) {
+	n, part, m := q.node, q.part, q.message
 	route := n.route.Load()
 	passed := *m
 	passed.ToStandby, passed.Hops = true, 0
@@ -28,11 +28,11 @@ func (n *Node) askStandby(ctx context.Context, l *Limiter, r *rule.Rule, part ui
 		case asStandby && ownerHeard:
 			err = errNoEvidence
 		case asStandby:
-			rep, err = n.decideAsStandby(ctx, r, part, &passed, "", patience/2)
+			rep, err = q.with(&passed).decideAsStandby(ctx, "", patience/2)
 		default:
 			var ans wire.Response
 			ans, err = n.call(ctx, standby, &passed, n.now(), patience/2)
-			rep = n.replyOf(m, ans, standby)
+			rep = q.replyOf(ans, standby)
 		}
 		if copied, _ := n.table.HasCopy(part); err == nil || l.ownPolicy || standby == nil && copied || !errors.Is(err, errNoEvidence) {
 			return rep, err
@@ -91,7 +91,8 @@ func (n *Node) standbyBefore(route *route, part uint16) *peer {
 
 // askPrevious asks who owned a partition until a moment ago, because the owner cannot be reached: before the owner has
 // acquired it, that one holds.
-func (n *Node) askPrevious(ctx context.Context, part uint16, m *wire.Message, patience time.Duration) (reply, error) {
+func (q *query) askPrevious(ctx context.Context, patience time.Duration) (reply, error) {
+	n, part, m := q.node, q.part, q.message
 	route := n.route.Load()
 	owner, previous := route.owner(part), route.others[n.history.previousOwner(part)]
 	if n.history.ringBefore() == nil || owner == nil || previous == nil || previous == owner || !n.linked(previous) {
@@ -103,20 +104,21 @@ func (n *Node) askPrevious(ctx context.Context, part uint16, m *wire.Message, pa
 	if err != nil {
 		return reply{}, err
 	}
-	return n.replyOf(m, ans, previous), nil
+	return q.replyOf(ans, previous), nil
 }
 
 var errNoStandby = errors.New("peerlimit: no other member keeps a replica of the key")
 
 // decideAsStandby answers a question about a key whose owner the caller does not reach.
-func (n *Node) decideAsStandby(ctx context.Context, r *rule.Rule, part uint16, m *wire.Message, from string, patience time.Duration) (reply, error) {
-	if ans, ok := n.table.Answer(r, part, m, n.now()); ok {
-		return reply{ans, localCanceller{n.table, r, part, n}}, nil
+func (q *query) decideAsStandby(ctx context.Context, from string, patience time.Duration) (reply, error) {
+	n, part, m := q.node, q.part, q.message
+	if rep, ok := q.here(); ok {
+		return rep, nil
 	}
 	route := n.route.Load()
 	owner := route.owner(part)
 	if owner == nil { // it is this node's own by now
-		return n.seek(ctx, r, part, m, from, patience)
+		return q.seek(ctx, from, patience)
 	}
 	if owner.Name == from {
 		return reply{}, errNoEvidence // the owner is acquiring, and asks who has a replica
@@ -126,7 +128,7 @@ func (n *Node) decideAsStandby(ctx context.Context, r *rule.Rule, part uint16, m
 	if n.linked(owner) {
 		ans, err := n.call(ctx, owner, &passed, n.now(), patience/3)
 		if err == nil {
-			return n.replyOf(m, ans, owner), nil
+			return q.replyOf(ans, owner), nil
 		}
 		if errors.Is(err, errElsewhere) || errors.Is(err, errNoEvidence) {
 			return reply{}, errNoEvidence // it was reached, and does not hold: another way there leads to the same
@@ -134,7 +136,7 @@ func (n *Node) decideAsStandby(ctx context.Context, r *rule.Rule, part uint16, m
 	}
 	if through := n.neighbour(route, owner.Name, from); through != nil {
 		if ans, err := n.callThrough(ctx, through, owner.Name, &passed, patience/3); err == nil {
-			return n.replyOf(m, ans, owner), nil
+			return q.replyOf(ans, owner), nil
 		}
 	}
 	// A question that got no answer may have been acted upon even so. Then it is spent twice, which is the safe side.
