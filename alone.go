@@ -30,7 +30,7 @@ func (l *Limiter) decideAlone(q *query, owner *peer, cause error) (reply, error)
 		return reply{}, fmt.Errorf("%w: %w", ErrUnreachable, cause)
 	}
 	rep := q.decideByShare(l.policy)
-	n.noteAnswer(owner, &rep, cause)
+	n.others.noteAnswer(owner, &rep, cause)
 	l.answered(m, &rep.Response)
 	return rep, nil
 }

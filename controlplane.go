@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit/internal/wire"
-	"github.com/peerlimit/peerlimit/transport"
 )
 
 // The messages of the control plane, on their way: each kind's handler, and how a member is told something when the link
@@ -15,42 +14,44 @@ import (
 
 // handleControl answers a message of another node that is not about a key. Evidence is answered on the connection's own
 // goroutine, because it is about time; all else later, because it can take long.
-func (n *Node) handleControl(from string, request, response []byte) (reply []byte, later func(context.Context) []byte) {
+func (s server) handleControl(from string, request, response []byte) (reply []byte, later func(context.Context) []byte) {
+	n := s.node
 	switch wire.Kind(request[0]) {
 	case wire.KindPing:
 		p, err := wire.DecodePing(request)
 		if err != nil {
-			return n.refuse(response, from, err), nil
+			return s.refuse(response, from, err), nil
 		}
 		pong := n.evidence.OnPing(from, p)
 		return wire.AppendPong(response, &pong), nil
 	case wire.KindVerdict:
 		q, err := wire.DecodeVerdictRequest(request)
 		if err != nil {
-			return n.refuse(response, from, err), nil
+			return s.refuse(response, from, err), nil
 		}
 		v := n.evidence.OnVerdictRequest(q)
 		return wire.AppendVerdict(response, &v), nil
 	}
 	if wire.Kind(request[0]) == wire.KindReplica {
-		take := n.replicator.Later(request, func(err error) []byte { return n.refuse(nil, from, err) })
+		take := n.replicator.Later(request, func(err error) []byte { return s.refuse(nil, from, err) })
 		return nil, func(context.Context) []byte { return take() }
 	}
 	request = append([]byte(nil), request...) // its buffer is reused
 	return nil, func(ctx context.Context) []byte {
-		response, err := n.answerControl(ctx, from, request)
+		response, err := s.answerControl(ctx, from, request)
 		switch {
 		case errors.Is(err, errNotRelayed):
 			return wire.AppendResponse(nil, &wire.Response{Status: wire.StatusRefused})
 		case err != nil:
-			return n.refuse(nil, from, err)
+			return s.refuse(nil, from, err)
 		}
 		return response
 	}
 }
 
 // answerControl answers a control message that may take a while.
-func (n *Node) answerControl(ctx context.Context, from string, request []byte) ([]byte, error) {
+func (s server) answerControl(ctx context.Context, from string, request []byte) ([]byte, error) {
+	n := s.node
 	switch wire.Kind(request[0]) {
 	case wire.KindAcquire:
 		q, err := wire.DecodeAcquireRequest(request)
@@ -83,44 +84,22 @@ func (n *Node) answerControl(ctx context.Context, from string, request []byte) (
 		if err != nil {
 			return nil, err
 		}
-		return n.onRelay(ctx, &r)
+		return s.onRelay(ctx, &r)
 	}
 	return nil, wire.ErrMalformed
 }
-
-// tell sends a control message to a member and returns its answer. On odd tries, and when the link is down, it goes
-// through another member.
-func (n *Node) tell(ctx context.Context, to string, request []byte, timeout time.Duration, try int) ([]byte, error) {
-	route := n.route.Load()
-	direct := route.others[to]
-	if direct != nil && n.linked(direct) && try%2 == 0 {
-		return n.client.Call(ctx, direct.Peer, request, timeout)
-	}
-	through := n.neighbour(route, to, n.identity)
-	if through == nil {
-		if direct == nil || !n.linked(direct) {
-			return nil, transport.ErrUnreachable
-		}
-		return n.client.Call(ctx, direct.Peer, request, timeout)
-	}
-	return n.client.Call(ctx, through.Peer, wire.AppendRelay(nil, &wire.Relay{To: to, From: n.identity, Request: request}), timeout)
-}
-
-var (
-	errBadRelay   = errors.New("peerlimit: a relayed message that is empty, or relayed twice")
-	errNotRelayed = errors.New("peerlimit: a relayed message for nobody in reach") // which is what relays are tried for
-)
 
 // relayTimeout bounds how long a message that was sent on is waited for: half of what the one that asks for the relay waits.
 const relayTimeout = 250 * time.Millisecond
 
 // onRelay sends a message on to the member it is for, and returns that one's answer.
-func (n *Node) onRelay(ctx context.Context, r *wire.Relay) ([]byte, error) {
+func (s server) onRelay(ctx context.Context, r *wire.Relay) ([]byte, error) {
+	n := s.node
 	if len(r.Request) == 0 || wire.Kind(r.Request[0]) == wire.KindRelay {
 		return nil, errBadRelay
 	}
 	to := n.route.Load().others[r.To]
-	if to == nil || !n.linked(to) {
+	if to == nil || !n.others.linked(to) {
 		return nil, errNotRelayed
 	}
 	response, err := n.client.Call(ctx, to.Peer, r.Request, relayTimeout)

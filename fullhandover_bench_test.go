@@ -149,7 +149,7 @@ func (w *waits) take(from, holder *Node) {
 			if owner == nil {
 				return
 			}
-			_, _ = from.call(context.Background(), owner, &m, from.now(), 10*time.Second)
+			_, _ = from.others.call(context.Background(), owner, &m, from.now(), 10*time.Second)
 			w.takes.note(time.Since(began))
 			time.Sleep(100 * time.Microsecond)
 		}

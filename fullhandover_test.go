@@ -24,7 +24,7 @@ func TestAPartitionInWorkHoldsUpNoOther(t *testing.T) {
 	require.NoError(t, err)
 	ask := func(key string) (reply []byte, later func(context.Context) []byte) {
 		m := wire.Message{Kind: wire.KindTake, Rule: r.Encoded, Key: key, Cost: 1}
-		return n.handle("other", wire.AppendMessage(nil, &m), nil)
+		return server{n}.handle("other", wire.AppendMessage(nil, &m), nil)
 	}
 	part := r.Hash.Partition("busy")
 	answered := make(chan []byte)

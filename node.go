@@ -52,6 +52,7 @@ type Node struct {
 
 	reach      *quorum.State         // whether this node may decide in full, and who is lost
 	evidence   *quorum.Prober        // what keeps reach fresh
+	others     others                // how the other members are spoken with
 	history    *ringHistory          // who owned what before
 	keeper     *acquire.Keeper       // acquires partitions
 	replicator *replicate.Replicator // sends what is held to the standbys
@@ -105,16 +106,17 @@ func Start(cfg Config) (*Node, error) {
 		MaxKeys: s.MaxKeys, FullUntil: &n.reach.FullUntil, Replicates: s.ReplicaInterval > 0, LongestTurn: s.MaxWait, Piece: s.pieces.replica,
 	})
 	n.hot = hotkeys.New(!s.NoLeases, !s.NoDenialCache)
+	n.others = others{n}
 	n.history = &ringHistory{self: s.identity, now: n.now}
 	n.reporter = debt.New(s.identity, n.table, n.rules, n.counts, n.now)
 	n.keeper = acquire.New(acquire.Config{
-		Self: s.identity, Log: n.log, Table: n.table, Reach: n.reach, Rules: n.rules, Debts: n.reporter, Others: others{n},
+		Self: s.identity, Log: n.log, Table: n.table, Reach: n.reach, Rules: n.rules, Debts: n.reporter, Others: n.others,
 		Now: n.now, AnswerBytes: s.pieces.answer,
 	})
 	n.replicator = replicate.New(replicate.Config{
-		Self: s.identity, Log: n.log, Table: n.table, Reach: n.reach, Rules: n.rules, Others: others{n}, Now: n.now, Interval: s.ReplicaInterval,
+		Self: s.identity, Log: n.log, Table: n.table, Reach: n.reach, Rules: n.rules, Others: n.others, Now: n.now, Interval: s.ReplicaInterval,
 	})
-	n.evidence = quorum.NewProber(n.reach, n.witnessing(), func() { n.membership.Renotify() })
+	n.evidence = quorum.NewProber(n.reach, witnesses{n}.witnessing(), func() { n.membership.Renotify() })
 	n.route.Store(&route{ring: n.rings.Build(nil)})
 	n.events = startEvents(s.OnEvent)
 	if err := n.listen(); err != nil {
@@ -140,7 +142,7 @@ func (n *Node) startGoroutines() {
 	n.evidence.Start()
 	n.running.Go(func() { n.keeper.Run(ctx) })
 	n.running.Go(func() { n.replicator.Run(ctx) })
-	n.running.Go(func() { n.reporter.Run(ctx, others{n}) })
+	n.running.Go(func() { n.reporter.Run(ctx, n.others) })
 	n.running.Go(func() { n.forgetNames(ctx) })
 	if n.hot != nil {
 		n.running.Go(func() { n.hot.Run(ctx, n.now, n.returnLeases) })
@@ -184,8 +186,8 @@ func (n *Node) listen() (err error) {
 	}
 	n.server, err = transport.Bind(transport.ServerConfig{
 		Network: network, Addr: n.settings.rpc.String(), Cluster: n.settings.Cluster, Self: n.identity,
-		MinVersion: wire.ProtocolMin, MaxVersion: wire.ProtocolMax, Handler: n.handle, Logger: n.log,
-		WrapConn: n.settings.encryption.WrapServer(), OnRefused: n.refusedConnection,
+		MinVersion: wire.ProtocolMin, MaxVersion: wire.ProtocolMax, Handler: server{n}.handle, Logger: n.log,
+		WrapConn: n.settings.encryption.WrapServer(), OnRefused: server{n}.refusedConnection,
 	})
 	if err != nil {
 		return fmt.Errorf("peerlimit: RPCAddr %s: %w", n.settings.rpc, err)
@@ -278,7 +280,7 @@ func (n *Node) WaitReady(ctx context.Context, members int) error {
 		n.mu.Lock()
 		changed := n.changed
 		n.mu.Unlock()
-		ready := n.readiness()
+		ready := readinessOf(n)
 		switch {
 		case n.closed.Load():
 			return ErrClosed
@@ -304,21 +306,21 @@ type readiness struct {
 	surplus   int // partitions that it holds and that are another's: when two clusters have met, that one may hold them as well
 }
 
-func (n *Node) readiness() (ready readiness) {
+func readinessOf(n *Node) (ready readiness) {
 	r := n.route.Load()
 	ready.members = len(r.peers)
 	for _, p := range r.peers {
-		if p == nil || n.linked(p) {
+		if p == nil || n.others.linked(p) {
 			ready.linked++
 		}
 	}
-	ready.acquiring, ready.surplus = n.acquiring(r)
+	ready.acquiring, ready.surplus = missingAndSurplus(n, r)
 	return ready
 }
 
-// acquiring returns how many partitions the ring names this node for that it does not hold, and how many it holds that the
+// missingAndSurplus returns how many partitions the ring names this node for that it does not hold, and how many it holds that the
 // ring names another one for.
-func (n *Node) acquiring(r *route) (missing, surplus int) {
+func missingAndSurplus(n *Node, r *route) (missing, surplus int) {
 	full := n.reach.IsFull(n.now())
 	for part := range uint16(ring.Partitions) {
 		switch mine, holds := r.owner(part) == nil, n.table.Holds(part); {
@@ -373,8 +375,8 @@ func (n *Node) Stats() Stats {
 		LostRefunds:  c.lostRefunds.Load(), DroppedDebts: n.reporter.Dropped(), EventsDropped: n.events.dropped.Load(),
 		Limiters: make(map[string]LimiterStats),
 	}
-	n.countPartitions(&s, r)
-	n.countLinks(&s, r)
+	countPartitions(n, &s, r)
+	countLinks(n, &s, r)
 	s.LeasesGranted, s.LeasesExpired = held.LeasesGranted, held.LeasesExpired
 	s.TokensLeased, s.TokensUsed, s.TokensReturned = held.TokensLeased, held.TokensUsed, held.TokensReturned
 	n.mu.Lock()
@@ -386,7 +388,7 @@ func (n *Node) Stats() Stats {
 }
 
 // countPartitions fills in what the node owns, holds and has gained.
-func (n *Node) countPartitions(s *Stats, r *route) {
+func countPartitions(n *Node, s *Stats, r *route) {
 	full := n.reach.IsFull(n.now())
 	for part := range uint16(ring.Partitions) {
 		if r.owner(part) == nil {
@@ -433,7 +435,7 @@ func (n *Node) rebuild(view *membership.View) {
 	for name, p := range old {
 		if n.peers[name] == nil { // and no route leads there any more
 			n.disconnect(name)
-			n.parted(p)
+			n.others.parted(p)
 		}
 	}
 	for i := range unproved {

@@ -2,10 +2,13 @@ package peerlimit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"github.com/peerlimit/peerlimit/internal/holding"
 	"github.com/peerlimit/peerlimit/internal/membership"
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/wire"
+	"github.com/peerlimit/peerlimit/transport"
 	"time"
 )
 
@@ -20,10 +23,29 @@ func (o others) Owner(part uint16) string {
 	return ""
 }
 
-// Tell sends a member a request, on every other try by way of another one, and returns the response.
+// Tell sends a control message to a member and returns its answer. On odd tries, and when the link is down, it goes
+// through another member.
 func (o others) Tell(ctx context.Context, to string, request []byte, timeout time.Duration, try int) ([]byte, error) {
-	return o.node.tell(ctx, to, request, timeout, try)
+	n := o.node
+	route := n.route.Load()
+	direct := route.others[to]
+	if direct != nil && o.linked(direct) && try%2 == 0 {
+		return n.client.Call(ctx, direct.Peer, request, timeout)
+	}
+	through := o.neighbour(route, to, n.identity)
+	if through == nil {
+		if direct == nil || !o.linked(direct) {
+			return nil, transport.ErrUnreachable
+		}
+		return n.client.Call(ctx, direct.Peer, request, timeout)
+	}
+	return n.client.Call(ctx, through.Peer, wire.AppendRelay(nil, &wire.Relay{To: to, From: n.identity, Request: request}), timeout)
 }
+
+var (
+	errBadRelay   = errors.New("peerlimit: a relayed message that is empty, or relayed twice")
+	errNotRelayed = errors.New("peerlimit: a relayed message for nobody in reach") // which is what relays are tried for
+)
 
 // Owns reports whether the ring names this node as the owner of a partition.
 func (o others) Owns(part uint16) bool { return o.node.route.Load().owner(part) == nil }

@@ -21,7 +21,7 @@ func TestRefusalsAreLoggedSeldom(t *testing.T) {
 		node := &Node{refusedConnections: seldom.New(slog.New(slog.NewTextHandler(&logs, nil)))}
 		stranger := &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 7}
 		for range 25 * 1000 { // 25 s
-			node.refusedConnection(stranger, errors.New("no TLS"))
+			server{node}.refusedConnection(stranger, errors.New("no TLS"))
 			time.Sleep(time.Millisecond)
 		}
 		lines := strings.Split(strings.TrimSpace(logs.String()), "\n")
@@ -41,6 +41,6 @@ func TestRefusalsAreLoggedSeldom(t *testing.T) {
 func TestARefusedRequestPrints(t *testing.T) {
 	var logs strings.Builder
 	node := &Node{refusedRequests: seldom.New(slog.New(slog.NewJSONHandler(&logs, nil)))}
-	node.refuse(nil, "api\u009b2J\u202e", errors.New("no such \u009b31m"))
+	server{node}.refuse(nil, "api\u009b2J\u202e", errors.New("no such \u009b31m"))
 	assert.Contains(t, logs.String(), `"from":"api\\u009b2J\\u202e","error":"no such \\u009b31m"`)
 }

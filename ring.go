@@ -50,25 +50,28 @@ func (r *route) standby(partition uint16) (standby *peer, ok bool) {
 
 // call asks a peer and waits for its answer, for at most timeout; it is about began now. An error means that there is no
 // answer; unless it is errElsewhere or neverSent, the question may still have been acted upon.
-func (n *Node) call(ctx context.Context, p *peer, m *wire.Message, began int64, timeout time.Duration) (wire.Response, error) {
+func (o others) call(ctx context.Context, p *peer, m *wire.Message, began int64, timeout time.Duration) (wire.Response, error) {
+	n := o.node
 	var question [192]byte // most fit; memory is made for others
 	var room [128]byte
 	response, err := n.client.CallAppend(ctx, p.Peer, room[:0], wire.AppendMessage(question[:0], m), timeout)
 	n.counters.questionTimes.add(time.Duration(n.now() - began))
-	return n.decided(response, err)
+	return o.decided(response, err)
 }
 
 // callThrough is call by way of another member.
-func (n *Node) callThrough(ctx context.Context, through *peer, to string, m *wire.Message, timeout time.Duration) (wire.Response, error) {
+func (o others) callThrough(ctx context.Context, through *peer, to string, m *wire.Message, timeout time.Duration) (wire.Response, error) {
+	n := o.node
 	request := wire.AppendRelay(nil, &wire.Relay{To: to, From: n.identity, Request: wire.AppendMessage(nil, m)})
 	response, err := n.client.Call(ctx, through.Peer, request, timeout)
-	return n.decided(response, err)
+	return o.decided(response, err)
 }
 
 // decided decodes the answer to a call.
-func (n *Node) decided(response []byte, err error) (wire.Response, error) {
+func (o others) decided(response []byte, err error) (wire.Response, error) {
+	n := o.node
 	if err != nil {
-		n.countFailure(err)
+		o.countFailure(err)
 		return wire.Response{}, err
 	}
 	ans, err := wire.DecodeResponse(response)
@@ -100,16 +103,21 @@ func neverSent(err error) bool {
 }
 
 // linked reports whether questions can be sent to p now.
-func (n *Node) linked(p *peer) bool { return n.client.State(p.Name) == transport.LinkUp }
+func (o others) linked(p *peer) bool {
+	n := o.node
+	return n.client.State(p.Name) == transport.LinkUp
+}
 
 // cutOff reports whether p is known to be out of reach. A link that is being made for the first time is not: calls wait
 // for it.
-func (n *Node) cutOff(p *peer) bool {
+func (o others) cutOff(p *peer) bool {
+	n := o.node
 	state := n.client.State(p.Name)
 	return state == transport.LinkDown || state == transport.LinkSuspect
 }
 
-func (n *Node) countFailure(err error) {
+func (o others) countFailure(err error) {
+	n := o.node
 	switch {
 	case errors.Is(err, transport.ErrTimeout):
 		n.counters.timeouts.Add(1)
@@ -126,17 +134,18 @@ const recoverAfter = time.Second
 
 // noteAnswer notes how a take on the keys of owner was decided, by owner itself when cause is nil. A nil owner stands for this
 // node, about which EventQuorumLost tells.
-func (n *Node) noteAnswer(owner *peer, rep *reply, cause error) {
+func (o others) noteAnswer(owner *peer, rep *reply, cause error) {
 	switch byShare := rep.Decision.Origin == limit.OriginStandby || rep.Decision.Origin == limit.OriginFallback; {
 	case byShare:
-		n.degraded(owner, cause)
+		o.degraded(owner, cause)
 	case owner != nil && cause == nil:
-		n.recovered(owner)
+		o.recovered(owner)
 	}
 }
 
 // degraded notes that a take on p's keys was decided by a share.
-func (n *Node) degraded(p *peer, cause error) {
+func (o others) degraded(p *peer, cause error) {
+	n := o.node
 	n.counters.degraded.Add(1)
 	if p == nil || p.degradedAt.Swap(max(1, n.now())) != 0 {
 		return
@@ -149,14 +158,16 @@ func (n *Node) degraded(p *peer, cause error) {
 }
 
 // recovered notes that p has answered.
-func (n *Node) recovered(p *peer) {
+func (o others) recovered(p *peer) {
+	n := o.node
 	if at := p.degradedAt.Load(); at != 0 && n.now()-at >= int64(recoverAfter) && p.degradedAt.CompareAndSwap(at, 0) {
 		n.events.emit(EventRecovered, p.Name, "")
 	}
 }
 
 // parted notes that p is gone: others own its keys by now.
-func (n *Node) parted(p *peer) {
+func (o others) parted(p *peer) {
+	n := o.node
 	if p.degradedAt.Swap(0) != 0 {
 		n.events.emit(EventRecovered, p.Name, "the member is gone; others own its keys")
 	}

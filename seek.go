@@ -16,7 +16,8 @@ const seekInterval = 10 * time.Millisecond
 
 // patience returns how long to look for an answer from another node: the RPC timeout, and at most half of what remains
 // until the deadline of ctx, so that there is time to decide without it.
-func (n *Node) patience(ctx context.Context) time.Duration {
+func (o others) patience(ctx context.Context) time.Duration {
+	n := o.node
 	if deadline, ok := ctx.Deadline(); ok {
 		return min(n.settings.RPCTimeout, time.Until(deadline)/2)
 	}
@@ -32,7 +33,7 @@ func (q *query) askHolder(ctx context.Context, began int64, patience time.Durati
 		rep, err = q.seek(ctx, "", patience)
 		return rep, nil, err
 	}
-	ans, err := n.call(ctx, owner, m, began, patience)
+	ans, err := n.others.call(ctx, owner, m, began, patience)
 	if errors.Is(err, errElsewhere) {
 		rep, err = q.seek(ctx, "", patience-time.Duration(n.now()-began))
 		return rep, owner, err
@@ -62,7 +63,7 @@ func (q *query) seek(ctx context.Context, from string, patience time.Duration) (
 		if rep, ok := q.here(); ok {
 			return rep, nil
 		}
-		where := n.nextHop(part, from)
+		where := n.others.nextHop(part, from)
 		switch {
 		case where.alone:
 			return reply{}, errNoEvidence
@@ -73,7 +74,7 @@ func (q *query) seek(ctx context.Context, from string, patience time.Duration) (
 		if next := where.next; next != nil && m.Hops < wire.MaxHops && left > 0 {
 			passed := *m
 			passed.Hops++
-			ans, err := n.call(ctx, next, &passed, n.now(), left)
+			ans, err := n.others.call(ctx, next, &passed, n.now(), left)
 			if err == nil {
 				return q.replyOf(ans, next), nil
 			}
@@ -101,9 +102,9 @@ func (q *query) seek(ctx context.Context, from string, patience time.Duration) (
 var errNoEvidence = errors.New("peerlimit: most of the other members are out of reach")
 
 // anyInReach returns a member that is not known to be out of reach, other than the one named, or nil.
-func (n *Node) anyInReach(route *route, not string) *peer {
+func (o others) anyInReach(route *route, not string) *peer {
 	for _, p := range route.others {
-		if p.Name != not && !n.cutOff(p) {
+		if p.Name != not && !o.cutOff(p) {
 			return p
 		}
 	}
@@ -120,7 +121,8 @@ type prospect struct {
 // nextHop returns where a question that came from a node, or from this one, should go next: to the node that is being
 // asked for the partition, the one it was given to, the owner, who was the owner before, whose copy this node has, or who
 // asked for it last.
-func (n *Node) nextHop(part uint16, from string) prospect {
+func (o others) nextHop(part uint16, from string) prospect {
+	n := o.node
 	route, full := n.route.Load(), n.reach.IsFull(n.now())
 	owner := route.owner(part)
 	c := n.table.Clues(part)
@@ -139,11 +141,11 @@ func (n *Node) nextHop(part uint16, from string) prospect {
 	}
 	joining := !full && n.reach.Lapses.Load() == 0
 	if owner == nil && s.next == nil && (joining || full && guesses != [len(guesses)]string{}) {
-		s.next = n.anyInReach(route, from) // somebody else may know more, or where the one is that it was given to
+		s.next = o.anyInReach(route, from) // somebody else may know more, or where the one is that it was given to
 	}
 	if full || owner != nil || joining && from != "" {
 		return s // in the last case others already see it as one of them
 	}
-	s.alone = s.next == nil || n.cutOff(s.next)
+	s.alone = s.next == nil || o.cutOff(s.next)
 	return s
 }

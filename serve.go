@@ -8,39 +8,44 @@ import (
 	"strings"
 )
 
+// server answers what other members ask of a node.
+type server struct{ node *Node }
+
 // handle answers a message from another node. It runs on the connection's own goroutine and so must not wait: what has to
 // be passed on, or takes long, is answered later.
-func (n *Node) handle(from string, request, response []byte) (reply []byte, later func(context.Context) []byte) {
+func (s server) handle(from string, request, response []byte) (reply []byte, later func(context.Context) []byte) {
+	n := s.node
 	if len(request) > 0 && wire.Kind(request[0]) >= wire.KindPing {
-		return n.handleControl(from, request, response)
+		return s.handleControl(from, request, response)
 	}
 	m, err := wire.DecodeMessage(request)
 	if err != nil {
-		return n.refuse(response, from, err), nil
+		return s.refuse(response, from, err), nil
 	}
 	r, err := n.rules.Find(m.Rule)
 	if err != nil {
-		return n.refuse(response, from, err), nil
+		return s.refuse(response, from, err), nil
 	}
 	if m.Kind == wire.KindTake || m.Kind == wire.KindReserve {
 		if err := checkSingleCost(r.Set, m.Cost); err != nil {
-			return n.refuse(response, from, err), nil
+			return s.refuse(response, from, err), nil
 		}
 	}
 	part := r.Hash.Partition(m.Key)
 	if n.table.IsInWork(part) { // what comes after this on the connection is not to wait
-		return nil, n.answerLater(from, r, part, m)
+		return nil, s.answerLater(from, r, part, m)
 	}
 	if ans, ok := n.table.Answer(r, part, &m, n.now()); ok {
 		n.counters.served.Add(1)
 		return wire.AppendResponse(response, &ans), nil
 	}
-	return nil, n.answerLater(from, r, part, m)
+	return nil, s.answerLater(from, r, part, m)
 }
 
 // answerLater returns what answers a question about a key that this node does not hold, or whose partition is in work. It is
 // a function of its own so that only such a question has to live on the heap.
-func (n *Node) answerLater(from string, r *rule.Rule, part uint16, m wire.Message) func(context.Context) []byte {
+func (s server) answerLater(from string, r *rule.Rule, part uint16, m wire.Message) func(context.Context) []byte {
+	n := s.node
 	m.Rule, m.Key = r.Encoded, strings.Clone(m.Key) // the request's buffer is reused
 	return func(ctx context.Context) []byte {
 		if ans, ok := n.table.Answer(r, part, &m, n.now()); ok {

@@ -22,7 +22,7 @@ func (q *query) askStandby(ctx context.Context, l *Limiter, cause error, patienc
 	passed.ToStandby, passed.Hops = true, 0
 	ownerHeard := errors.Is(cause, errElsewhere) || errors.Is(cause, errNoEvidence) // it need not be asked again
 	err := errNoStandby
-	for _, standby := range n.standbysInReach(route, part) {
+	for _, standby := range n.others.standbysInReach(route, part) {
 		var rep reply
 		switch asStandby := standby == nil || l.ownPolicy; {
 		case asStandby && ownerHeard:
@@ -31,7 +31,7 @@ func (q *query) askStandby(ctx context.Context, l *Limiter, cause error, patienc
 			rep, err = q.with(&passed).decideAsStandby(ctx, "", patience/2)
 		default:
 			var ans wire.Response
-			ans, err = n.call(ctx, standby, &passed, n.now(), patience/2)
+			ans, err = n.others.call(ctx, standby, &passed, n.now(), patience/2)
 			rep = q.replyOf(ans, standby)
 		}
 		if copied, _ := n.table.HasCopy(part); err == nil || l.ownPolicy || standby == nil && copied || !errors.Is(err, errNoEvidence) {
@@ -52,7 +52,8 @@ const (
 // standbysInReach returns the members that own a partition, one after the other, when its owner does not, nor those before
 // them; nil stands for this node. Who is out of reach is left out. When this node is the owner itself and acquires, they are
 // who may keep a replica of the one before it, if that one is out of reach.
-func (n *Node) standbysInReach(route *route, part uint16) (standbys []*peer) {
+func (o others) standbysInReach(route *route, part uint16) (standbys []*peer) {
+	n := o.node
 	acquiring := route.owner(part) == nil
 	for i := 1; i <= maxAway+maxStandbys && len(standbys) < maxStandbys; i++ {
 		name := route.ring.Successor(part, i)
@@ -63,14 +64,14 @@ func (n *Node) standbysInReach(route *route, part uint16) (standbys []*peer) {
 		switch {
 		case name == n.identity:
 			standbys = append(standbys, nil)
-		case p == nil || n.cutOff(p):
+		case p == nil || o.cutOff(p):
 		case acquiring && i == 1:
 			return nil // it was asked already
 		default:
 			standbys = append(standbys, p)
 		}
 	}
-	if p := n.standbyBefore(route, part); p != nil && !slices.Contains(standbys, p) {
+	if p := o.standbyBefore(route, part); p != nil && !slices.Contains(standbys, p) {
 		standbys = append(standbys, p)
 	}
 	return standbys
@@ -78,12 +79,13 @@ func (n *Node) standbysInReach(route *route, part uint16) (standbys []*peer) {
 
 // standbyBefore returns the standby on the ring before, if that has just changed and it can be reached, or nil. It may be
 // leaving, and has the replica until somebody else has.
-func (n *Node) standbyBefore(route *route, part uint16) *peer {
+func (o others) standbyBefore(route *route, part uint16) *peer {
+	n := o.node
 	before := n.history.ringBefore()
 	if before == nil {
 		return nil
 	}
-	if p := route.others[before.Successor(part, 1)]; p != nil && !n.cutOff(p) {
+	if p := route.others[before.Successor(part, 1)]; p != nil && !o.cutOff(p) {
 		return p
 	}
 	return nil
@@ -95,12 +97,12 @@ func (q *query) askPrevious(ctx context.Context, patience time.Duration) (reply,
 	n, part, m := q.node, q.part, q.message
 	route := n.route.Load()
 	owner, previous := route.owner(part), route.others[n.history.previousOwner(part)]
-	if n.history.ringBefore() == nil || owner == nil || previous == nil || previous == owner || !n.linked(previous) {
+	if n.history.ringBefore() == nil || owner == nil || previous == nil || previous == owner || !n.others.linked(previous) {
 		return reply{}, errNoStandby
 	}
 	passed := *m
 	passed.Hops = wire.MaxHops
-	ans, err := n.call(ctx, previous, &passed, n.now(), patience/2)
+	ans, err := n.others.call(ctx, previous, &passed, n.now(), patience/2)
 	if err != nil {
 		return reply{}, err
 	}
@@ -125,8 +127,8 @@ func (q *query) decideAsStandby(ctx context.Context, from string, patience time.
 	}
 	passed := *m
 	passed.ToStandby, passed.Hops = false, wire.MaxHops-1 // the owner may pass it on once more
-	if n.linked(owner) {
-		ans, err := n.call(ctx, owner, &passed, n.now(), patience/3)
+	if n.others.linked(owner) {
+		ans, err := n.others.call(ctx, owner, &passed, n.now(), patience/3)
 		if err == nil {
 			return q.replyOf(ans, owner), nil
 		}
@@ -134,8 +136,8 @@ func (q *query) decideAsStandby(ctx context.Context, from string, patience time.
 			return reply{}, errNoEvidence // it was reached, and does not hold: another way there leads to the same
 		}
 	}
-	if through := n.neighbour(route, owner.Name, from); through != nil {
-		if ans, err := n.callThrough(ctx, through, owner.Name, &passed, patience/3); err == nil {
+	if through := n.others.neighbour(route, owner.Name, from); through != nil {
+		if ans, err := n.others.callThrough(ctx, through, owner.Name, &passed, patience/3); err == nil {
 			return q.replyOf(ans, owner), nil
 		}
 	}
@@ -144,9 +146,9 @@ func (q *query) decideAsStandby(ctx context.Context, from string, patience time.
 }
 
 // neighbour returns a member in reach, other than those named.
-func (n *Node) neighbour(route *route, not ...string) *peer {
+func (o others) neighbour(route *route, not ...string) *peer {
 	for _, p := range route.peers {
-		if p != nil && p.Name != not[0] && p.Name != not[1] && n.linked(p) {
+		if p != nil && p.Name != not[0] && p.Name != not[1] && o.linked(p) {
 			return p
 		}
 	}

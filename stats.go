@@ -119,7 +119,7 @@ func (d *durations) histogram() Histogram {
 }
 
 // countLinks fills in the states of the links to other members.
-func (n *Node) countLinks(s *Stats, r *route) {
+func countLinks(n *Node, s *Stats, r *route) {
 	for name := range r.others {
 		switch n.client.State(name) {
 		case transport.LinkUp:

@@ -54,7 +54,7 @@ type canceller interface{ cancel(m wire.Message) }
 func (l *Limiter) ask(ctx context.Context, q *query) (reply, error) {
 	r, part, m, began := q.rule, q.part, q.message, q.began
 	n := l.node
-	patience := n.patience(ctx)
+	patience := n.others.patience(ctx)
 	rep, owner, err := q.askHolder(ctx, began, patience)
 	var cause error // why it was not the owner that answered
 	again := errors.Is(err, errElsewhere)
@@ -65,7 +65,7 @@ func (l *Limiter) ask(ctx context.Context, q *query) (reply, error) {
 				return earlier, nil
 			}
 		}
-		standbysReply, standbysErr := q.askStandby(ctx, l, err, n.patience(ctx))
+		standbysReply, standbysErr := q.askStandby(ctx, l, err, n.others.patience(ctx))
 		if standbysErr == nil {
 			rep, cause, err = standbysReply, err, nil
 		}
@@ -80,13 +80,13 @@ func (l *Limiter) ask(ctx context.Context, q *query) (reply, error) {
 			return earlier, nil
 		}
 		now := n.now()
-		if left := n.patience(ctx) + patience - time.Duration(now-began); left > 0 {
+		if left := n.others.patience(ctx) + patience - time.Duration(now-began); left > 0 {
 			rep, owner, err = q.askHolder(ctx, now, left)
 		}
 	}
 	switch {
 	case err == nil:
-		n.noteAnswer(owner, &rep, cause)
+		n.others.noteAnswer(owner, &rep, cause)
 		if m.Kind == wire.KindTake && !rep.Decision.Allowed {
 			l.rememberDenial(r, part, m.Key)
 		}

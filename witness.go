@@ -9,12 +9,16 @@ import (
 	"github.com/peerlimit/peerlimit/transport"
 )
 
+// witnesses asks members whether they hear this node, and what they say of others.
+type witnesses struct{ node *Node }
+
 // witnessing is how evidence talks to the other members and learns of them.
-func (n *Node) witnessing() quorum.IO {
+func (w witnesses) witnessing() quorum.IO {
+	n := w.node
 	return quorum.IO{
 		Now:   n.now,
-		Ping:  n.pingWitness,
-		Judge: n.askVerdict,
+		Ping:  w.pingWitness,
+		Judge: w.askVerdict,
 		Learn: func(witness string, p *wire.Pong) {
 			n.mergeNames(&membership.Word{Teller: witness, Names: p.Known, Hearsay: p.Hearsay, Full: p.Full})
 		},
@@ -28,8 +32,8 @@ func (n *Node) witnessing() quorum.IO {
 }
 
 // pingWitness asks a witness for evidence, over the link that takes use: it is that one's state that matters.
-func (n *Node) pingWitness(ctx context.Context, witness string, p wire.Ping) (wire.Pong, error) {
-	response, err := n.callWitness(ctx, witness, wire.AppendPing(nil, &p))
+func (w witnesses) pingWitness(ctx context.Context, witness string, p wire.Ping) (wire.Pong, error) {
+	response, err := w.callWitness(ctx, witness, wire.AppendPing(nil, &p))
 	if err != nil {
 		return wire.Pong{}, err
 	}
@@ -37,15 +41,17 @@ func (n *Node) pingWitness(ctx context.Context, witness string, p wire.Ping) (wi
 }
 
 // askVerdict asks a witness whom it hears no pings of.
-func (n *Node) askVerdict(ctx context.Context, witness string, q wire.VerdictRequest) (wire.Verdict, error) {
-	response, err := n.tell(ctx, witness, wire.AppendVerdictRequest(nil, &q), quorum.AnswerAge, 0)
+func (w witnesses) askVerdict(ctx context.Context, witness string, q wire.VerdictRequest) (wire.Verdict, error) {
+	n := w.node
+	response, err := n.others.Tell(ctx, witness, wire.AppendVerdictRequest(nil, &q), quorum.AnswerAge, 0)
 	if err != nil {
 		return wire.Verdict{}, err
 	}
 	return wire.DecodeVerdict(response)
 }
 
-func (n *Node) callWitness(ctx context.Context, witness string, request []byte) ([]byte, error) {
+func (w witnesses) callWitness(ctx context.Context, witness string, request []byte) ([]byte, error) {
+	n := w.node
 	p := n.route.Load().others[witness]
 	if p == nil {
 		return nil, transport.ErrUnreachable
