@@ -3,10 +3,11 @@ package peerlimit
 import (
 	"context"
 	"fmt"
-	"github.com/peerlimit/peerlimit/internal/limit"
 	"math"
 	"sync"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/limit"
 )
 
 // Bucket enforces one or more limits within one process, with no node and no network: for a client that paces itself, or

@@ -194,10 +194,10 @@ func (s *settings) checkNames() error {
 		s.Name = host[:min(len(host), maxLabelLen)]
 	}
 	if len(s.Name) > maxLabelLen {
-		return fmt.Errorf("Name is %d bytes long; at most %d are allowed", len(s.Name), maxLabelLen)
+		return fmt.Errorf("%s is %d bytes long; at most %d are allowed", "Name", len(s.Name), maxLabelLen)
 	}
 	if !membership.IsLabel(s.Name) {
-		return fmt.Errorf("Name is %q; it must be printable and without spaces", s.Name)
+		return fmt.Errorf("%s is %q; it must be printable and without spaces", "Name", s.Name)
 	}
 	s.identity = membership.NewIdentity(s.Name)
 	return nil

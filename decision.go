@@ -1,9 +1,10 @@
 package peerlimit
 
 import (
-	"github.com/peerlimit/peerlimit/internal/limit"
 	"strconv"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/limit"
 )
 
 // Decision is the answer to a take or a peek. The zero Decision is a denial that says nothing.

@@ -3,8 +3,9 @@ package peerlimit
 import (
 	"errors"
 	"fmt"
-	"github.com/peerlimit/peerlimit/internal/rule"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/rule"
 )
 
 // Errors say that a call was wrong, that its context ended or that the node is gone. None of them means "denied", but

@@ -3,6 +3,10 @@ package peerlimit
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/rule"
@@ -10,9 +14,6 @@ import (
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"log/slog"
-	"testing"
-	"time"
 )
 
 // A partition that somebody has filled on purpose, in nodes.

@@ -2,8 +2,9 @@ package peerlimit
 
 import (
 	"fmt"
-	"github.com/peerlimit/peerlimit/internal/limit"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/limit"
 )
 
 // MaxLimits is the greatest number of limits that one limiter or bucket may combine.

@@ -1,8 +1,9 @@
 package peerlimit
 
 import (
-	"github.com/peerlimit/peerlimit/internal/limit"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/limit"
 )
 
 func per(tokens float64, period time.Duration) limit.Limit {
@@ -11,16 +12,9 @@ func per(tokens float64, period time.Duration) limit.Limit {
 
 func perSecond(tokens float64) limit.Limit { return per(tokens, time.Second) }
 
-func perMinute(tokens float64) limit.Limit { return per(tokens, time.Minute) }
-
 func perHour(tokens float64) limit.Limit { return per(tokens, time.Hour) }
 
 func withBurst(l limit.Limit, tokens float64) limit.Limit {
 	l.Burst = tokens
-	return l
-}
-
-func leaky(l limit.Limit) limit.Limit {
-	l.Algorithm = limit.LeakyBucket
 	return l
 }

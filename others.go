@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
+
 	"github.com/peerlimit/peerlimit/internal/holding"
 	"github.com/peerlimit/peerlimit/internal/membership"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/peerlimit/peerlimit/transport"
-	"time"
 )
 
 // others is what the parts of a node need of it to speak with other members: their interfaces in one place.

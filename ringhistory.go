@@ -1,9 +1,10 @@
 package peerlimit
 
 import (
-	"github.com/peerlimit/peerlimit/internal/ring"
 	"sync/atomic"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/ring"
 )
 
 // ringHistory remembers, while one ring follows another, who owned what before: that one probably still holds.

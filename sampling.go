@@ -2,10 +2,11 @@ package peerlimit
 
 import (
 	"fmt"
-	"github.com/peerlimit/peerlimit/internal/limit"
-	"github.com/peerlimit/peerlimit/internal/wire"
 	"math/rand/v2"
 	"slices"
+
+	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
 // Sample is a take or a reservation that was decided for a caller of this node.

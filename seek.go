@@ -3,8 +3,9 @@ package peerlimit
 import (
 	"context"
 	"errors"
-	"github.com/peerlimit/peerlimit/internal/wire"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
 // The way of a question to the node that holds its key. Mostly that is the owner that the ring names, and it is asked at

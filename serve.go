@@ -3,9 +3,10 @@ package peerlimit
 import (
 	"context"
 	"errors"
+	"strings"
+
 	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
-	"strings"
 )
 
 // server answers what other members ask of a node.

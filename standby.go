@@ -3,9 +3,10 @@ package peerlimit
 import (
 	"context"
 	"errors"
-	"github.com/peerlimit/peerlimit/internal/wire"
 	"slices"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
 // Asking the standby. When a key's owner cannot be reached, the member that would own it next has a replica of it. It first

@@ -3,11 +3,12 @@ package peerlimit
 import (
 	"context"
 	"errors"
+	"time"
+
 	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/store"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/peerlimit/peerlimit/transport"
-	"time"
 )
 
 // The ways of a take. What this node holds it decides at once, see [Limiter.Take]. Everything else is a query, and goes the

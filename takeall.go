@@ -5,10 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/peerlimit/peerlimit/internal/limit"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/limit"
 )
 
 // Taking from several limiters at once: a user's limit, the tenant's and that of everyone. Their keys have different

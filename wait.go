@@ -3,9 +3,10 @@ package peerlimit
 import (
 	"context"
 	"fmt"
-	"github.com/peerlimit/peerlimit/internal/limit"
 	"sync/atomic"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/limit"
 )
 
 // Waiting. A wait is a reservation and a timer: the bucket says once how long the turn takes to come, having already

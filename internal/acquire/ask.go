@@ -2,11 +2,12 @@ package acquire
 
 import (
 	"context"
+	"math/rand/v2"
+	"time"
+
 	"github.com/peerlimit/peerlimit/internal/holding"
 	"github.com/peerlimit/peerlimit/internal/store"
 	"github.com/peerlimit/peerlimit/internal/wire"
-	"math/rand/v2"
-	"time"
 )
 
 // Asking for partitions: one goroutine for each node that is asked in a round puts the question, takes in the answers, and

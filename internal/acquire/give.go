@@ -2,6 +2,7 @@ package acquire
 
 import (
 	"errors"
+
 	"github.com/peerlimit/peerlimit/internal/wire"
 )
 

@@ -3,6 +3,14 @@ package acquire
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
 	"github.com/peerlimit/peerlimit/internal/debt"
 	"github.com/peerlimit/peerlimit/internal/holding"
 	"github.com/peerlimit/peerlimit/internal/quorum"
@@ -11,13 +19,6 @@ import (
 	"github.com/peerlimit/peerlimit/internal/signal"
 	"github.com/peerlimit/peerlimit/internal/store"
 	"github.com/peerlimit/peerlimit/internal/wire"
-	"log/slog"
-	"math/rand/v2"
-	"slices"
-	"strings"
-	"sync"
-	"sync/atomic"
-	"time"
 )
 
 // Acquiring: how a node comes to hold partitions, in every event: a join, a leave, a death, a lapse, a healed split. It

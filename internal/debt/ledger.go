@@ -2,16 +2,17 @@ package debt
 
 import (
 	"context"
-	"github.com/peerlimit/peerlimit/internal/limit"
-	"github.com/peerlimit/peerlimit/internal/rule"
-	"github.com/peerlimit/peerlimit/internal/signal"
-	"github.com/peerlimit/peerlimit/internal/store"
-	"github.com/peerlimit/peerlimit/internal/wire"
 	"math"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/rule"
+	"github.com/peerlimit/peerlimit/internal/signal"
+	"github.com/peerlimit/peerlimit/internal/store"
+	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
 // Reporting: what was spent by shares, while the holder could not be asked, is charged to the real bucket afterwards,

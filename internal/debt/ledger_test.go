@@ -2,10 +2,10 @@ package debt
 
 import (
 	"fmt"
-	"github.com/peerlimit/peerlimit/internal/holding"
 	"slices"
 	"testing"
 
+	"github.com/peerlimit/peerlimit/internal/holding"
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/store"

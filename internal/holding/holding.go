@@ -1,8 +1,9 @@
 package holding
 
 import (
-	"github.com/peerlimit/peerlimit/internal/wire"
 	"math"
+
+	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
 // A node holds a partition while its copy is the authoritative one; at most one node

@@ -2,9 +2,10 @@ package holding
 
 import (
 	"context"
-	"github.com/peerlimit/peerlimit/internal/wire"
 	"slices"
 	"sync"
+
+	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
 // Round is one attempt of this node to acquire partitions, under an election of its own [AnswersOfThisRoundOnly].
@@ -30,7 +31,7 @@ type Round struct {
 // and lost says which of the others are lost; the round keeps departed.
 func NewRound(ctx context.Context, ballot wire.Ballot, known Roster, departed map[string]bool, lost func(string) bool) *Round {
 	r := &Round{Ballot: ballot, Gone: departed, RosterSeen: known.Generation()}
-	r.Ctx, r.End = context.WithCancel(ctx)
+	r.Ctx, r.End = context.WithCancel(ctx) // #nosec G118 -- whoever begins the round ends it
 	for _, name := range known.Asked() {
 		if name != ballot.By {
 			r.peers = append(r.peers, name)

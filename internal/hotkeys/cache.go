@@ -2,16 +2,17 @@ package hotkeys
 
 import (
 	"context"
-	"github.com/peerlimit/peerlimit/internal/limit"
-	"github.com/peerlimit/peerlimit/internal/rule"
-	"github.com/peerlimit/peerlimit/internal/signal"
-	"github.com/peerlimit/peerlimit/internal/wire"
 	"hash/maphash"
 	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/rule"
+	"github.com/peerlimit/peerlimit/internal/signal"
+	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
 // Hot keys, at the callers. For keys that other nodes hold, and that are taken from often, this node has leases: tokens

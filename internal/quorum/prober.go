@@ -2,12 +2,13 @@ package quorum
 
 import (
 	"context"
-	"github.com/peerlimit/peerlimit/internal/signal"
-	"github.com/peerlimit/peerlimit/internal/wire"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/signal"
+	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
 const (

@@ -1,9 +1,10 @@
 package replicate
 
 import (
+	"slices"
+
 	"github.com/peerlimit/peerlimit/internal/store"
 	"github.com/peerlimit/peerlimit/internal/wire"
-	"slices"
 )
 
 // Taking replicas, as the standby. Who sends them is in their version: a request may have come through another member, so

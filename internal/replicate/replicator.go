@@ -2,16 +2,17 @@ package replicate
 
 import (
 	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
 	"github.com/peerlimit/peerlimit/internal/quorum"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/signal"
 	"github.com/peerlimit/peerlimit/internal/store"
 	"github.com/peerlimit/peerlimit/internal/wire"
-	"log/slog"
-	"sync"
-	"sync/atomic"
-	"time"
 )
 
 // Replication: what a node holds is kept by a standby as well, which is the owner in the ring without the holder. Every

@@ -1,15 +1,15 @@
 package replicate
 
-import "testing/synctest"
-
 import (
 	"context"
 	"fmt"
-	"github.com/peerlimit/peerlimit/internal/ring"
-	"github.com/stretchr/testify/require"
 	"log/slog"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/stretchr/testify/require"
 )
 
 // Where more changes than a standby should get, each bucket is sent less often; where little does, nothing rests.

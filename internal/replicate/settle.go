@@ -2,12 +2,13 @@ package replicate
 
 import (
 	"context"
-	"github.com/peerlimit/peerlimit/internal/ring"
-	"github.com/peerlimit/peerlimit/internal/store"
-	"github.com/peerlimit/peerlimit/internal/wire"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/store"
+	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
 // Settling: a copy that a node does not hold by is dropped only when the holder has said that its present standby, which is

@@ -1,10 +1,11 @@
 package rule
 
 import (
+	"time"
+
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/require"
-	"time"
 )
 
 func per(tokens float64, period time.Duration) limit.Limit {

@@ -3,13 +3,14 @@ package rule
 import (
 	"errors"
 	"fmt"
-	"github.com/peerlimit/peerlimit/internal/limit"
-	"github.com/peerlimit/peerlimit/internal/ring"
-	"github.com/peerlimit/peerlimit/internal/wire"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
 // ErrName means that the name of a limiter is empty, too long, or one more than a node remembers.

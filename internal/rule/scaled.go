@@ -1,9 +1,10 @@
 package rule
 
 import (
-	"github.com/peerlimit/peerlimit/internal/limit"
 	"hash/maphash"
 	"math"
+
+	"github.com/peerlimit/peerlimit/internal/limit"
 )
 
 // Scaled returns the rule with all rates and bursts multiplied by share. The last one is kept: shares change only when

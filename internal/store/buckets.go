@@ -1,11 +1,12 @@
 package store
 
 import (
+	"math"
+	"unsafe"
+
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/rule"
-	"math"
-	"unsafe"
 )
 
 // buckets is the set of buckets of one partition: hash tables with linear probing. A Go map would do the same with three

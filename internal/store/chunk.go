@@ -1,8 +1,9 @@
 package store
 
 import (
-	"github.com/peerlimit/peerlimit/internal/rule"
 	"math/bits"
+
+	"github.com/peerlimit/peerlimit/internal/rule"
 )
 
 // chunk is a hash table with linear probing, for hashes that have their first bits in common.

@@ -1,10 +1,11 @@
 package store
 
 import (
+	"time"
+
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
-	"time"
 )
 
 // Moving buckets. A bucket travels as an image: its levels at the moment of sending, which are those at the moment of

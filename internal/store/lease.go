@@ -1,11 +1,12 @@
 package store
 
 import (
+	"math"
+	"sync"
+
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
-	"math"
-	"sync"
 )
 
 // The table's part: under a partition's lock.

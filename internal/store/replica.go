@@ -1,11 +1,12 @@
 package store
 
 import (
+	"maps"
+
 	"github.com/peerlimit/peerlimit/internal/holding"
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
-	"maps"
 )
 
 // What a holder sends its standby, as plain state of the table: no I/O. A shipment is filled with what the standby lacks of one

@@ -1,10 +1,11 @@
 package store
 
 import (
-	"github.com/peerlimit/peerlimit/internal/ring"
-	"github.com/peerlimit/peerlimit/internal/rule"
 	"math/bits"
 	"runtime"
+
+	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/rule"
 )
 
 // Steps: what is done to many buckets of a partition is done to some at a time, so that whoever wants to decide about one

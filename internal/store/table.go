@@ -2,12 +2,6 @@ package store
 
 import (
 	"cmp"
-	"github.com/peerlimit/peerlimit/internal/holding"
-	"github.com/peerlimit/peerlimit/internal/limit"
-	"github.com/peerlimit/peerlimit/internal/ring"
-	"github.com/peerlimit/peerlimit/internal/rule"
-	"github.com/peerlimit/peerlimit/internal/signal"
-	"github.com/peerlimit/peerlimit/internal/wire"
 	"hash/maphash"
 	"math/bits"
 	"math/rand/v2"
@@ -15,6 +9,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/holding"
+	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/rule"
+	"github.com/peerlimit/peerlimit/internal/signal"
+	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
 // Table keeps buckets by partition: the partition is the unit of ownership, of locking and of moving.

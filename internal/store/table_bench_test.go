@@ -2,10 +2,11 @@ package store
 
 import (
 	"fmt"
-	"github.com/peerlimit/peerlimit/internal/limit"
-	"github.com/peerlimit/peerlimit/internal/rule"
 	"runtime"
 	"testing"
+
+	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/rule"
 )
 
 // BenchmarkTableMemory fills a table with keys of one limit and reports what a key takes on the heap, its own bytes

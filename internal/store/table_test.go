@@ -2,7 +2,6 @@ package store
 
 import (
 	"fmt"
-	"github.com/stretchr/testify/assert"
 	"runtime"
 	"strings"
 	"testing"
@@ -12,6 +11,7 @@ import (
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 )

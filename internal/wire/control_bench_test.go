@@ -2,8 +2,9 @@ package wire
 
 import (
 	"fmt"
-	"github.com/peerlimit/peerlimit/internal/limit"
 	"testing"
+
+	"github.com/peerlimit/peerlimit/internal/limit"
 )
 
 func benchmarkReplica() (ReplicaRequest, setsOf) {

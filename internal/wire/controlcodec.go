@@ -1,10 +1,11 @@
 package wire
 
 import (
-	"github.com/peerlimit/peerlimit/internal/limit"
-	"github.com/peerlimit/peerlimit/internal/ring"
 	"math"
 	"slices"
+
+	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/ring"
 )
 
 // The messages of control.go as bytes; wirefields.go says what they are made of. Answers begin with StatusDone, or are

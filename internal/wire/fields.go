@@ -3,11 +3,12 @@ package wire
 import (
 	"encoding/binary"
 	"fmt"
-	"github.com/peerlimit/peerlimit/internal/limit"
-	"github.com/peerlimit/peerlimit/internal/ring"
 	"math"
 	"slices"
 	"unsafe"
+
+	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/ring"
 )
 
 // What control messages are made of. Each is

@@ -1,8 +1,9 @@
 package wire
 
 import (
-	"github.com/peerlimit/peerlimit/internal/limit"
 	"time"
+
+	"github.com/peerlimit/peerlimit/internal/limit"
 )
 
 func per(tokens float64, period time.Duration) limit.Limit {

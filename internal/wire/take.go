@@ -4,10 +4,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"github.com/peerlimit/peerlimit/internal/limit"
 	"math"
 	"time"
 	"unsafe"
+
+	"github.com/peerlimit/peerlimit/internal/limit"
 )
 
 // What nodes say to each other about takes. Package transport moves these messages and knows nothing of them; its

@@ -1,8 +1,9 @@
 package wire
 
 import (
-	"github.com/peerlimit/peerlimit/internal/limit"
 	"testing"
+
+	"github.com/peerlimit/peerlimit/internal/limit"
 )
 
 // BenchmarkWire is what a caller and an owner do for the bytes of one take, with a key of 20 bytes.
