@@ -133,3 +133,58 @@ func TestLinksLeadSomewhere(t *testing.T) {
 	}
 	assert.Greater(t, links, 20)
 }
+
+// commands are those that documents say measure or test something, with what they name and where.
+var commands = regexp.MustCompile("(?:cd ([\\w/.-]+) && )?go test ([^`\n]*?-(?:bench|run|fuzz) [^`\n]*)")
+
+// A command that stands beside a figure, or tells how to run a test, names something that is there.
+func TestCommandsNameWhatIsThere(t *testing.T) {
+	isDocument := func(name string) bool {
+		return path.Ext(name) == ".md" && name != "CHANGELOG.md" && !strings.Contains(name, "node_modules")
+	}
+	checked := 0
+	for _, name := range files(t, isDocument) {
+		for _, found := range commands.FindAllStringSubmatch(text(t, name), -1) {
+			folder := found[1]
+			patterns, packages := named(found[2])
+			for _, each := range packages {
+				each = path.Join(folder, each)
+				for _, pattern := range patterns {
+					checked++
+					assert.True(t, has(t, each, pattern), "%s: %s has no function %s: %s", name, each, pattern, found[0])
+				}
+			}
+		}
+	}
+	require.Greater(t, checked, 20)
+}
+
+// named returns the patterns that the arguments of a command name functions by, and the packages.
+func named(arguments string) (patterns, packages []string) {
+	fields := strings.Fields(strings.NewReplacer("'", "", `\|`, "|").Replace(arguments))
+	for i, field := range fields {
+		switch {
+		case slices.Contains([]string{"-bench", "-run", "-fuzz"}, field) && i+1 < len(fields):
+			if pattern := fields[i+1]; pattern != "^$" && pattern != "." {
+				patterns = append(patterns, strings.Split(strings.Split(pattern, "/")[0], "|")...)
+			}
+		case field == "." || strings.HasPrefix(field, "./"):
+			if !strings.HasSuffix(field, "/...") {
+				packages = append(packages, field)
+			}
+		}
+	}
+	return patterns, packages
+}
+
+// has reports whether a test file of a folder has a test, benchmark, fuzz target or example that a pattern names.
+func has(t *testing.T, folder, pattern string) bool {
+	t.Helper()
+	functions := regexp.MustCompile(`(?m)^func ((?:Test|Benchmark|Fuzz|Example)\w*)`)
+	wanted := regexp.MustCompile(pattern)
+	return slices.ContainsFunc(files(t, func(name string) bool {
+		return path.Dir(name) == path.Clean(folder) && strings.HasSuffix(name, "_test.go")
+	}), func(name string) bool {
+		return slices.ContainsFunc(functions.FindAllStringSubmatch(text(t, name), -1), func(f []string) bool { return wanted.MatchString(f[1]) })
+	})
+}

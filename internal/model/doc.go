@@ -60,7 +60,7 @@
 // GoodbyeAfterSilence, RefusedLeaverReplicates, UnnamedHolderRepeats, ForgottenLearnedAgain, ReplicaVoidsSettling and
 // GoodbyeNamesKnown came out of searches of this model. The code lets a refused leaver acquire anew, repeats an unnamed
 // holder's replica, and answers no ping once it says goodbye, but does not wait half a second before that;
-// docs/architecture.md says why. GoodbyeAfterSilence stands for half a second in which a leaver answers no ping: its last
+// docs/internals/architecture.md says why. GoodbyeAfterSilence stands for half a second in which a leaver answers no ping: its last
 // step takes away all its answers.
 //
 // The code does not look at ForgetOnlyLost and takes gossip's word for ForgetOnlyWithMajority; after 60 times the memory of
