@@ -8,6 +8,6 @@ temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT
 
 go build -o "$temporary/scale" ./scale
-(cd .. && go test -run '^$' -bench 'Build|Change' -benchmem ./internal/ring) >"$temporary/rings"
+(cd .. && go test -run '^$' -bench 'RingBuild|RingChange' -benchmem ./internal/ring) >"$temporary/rings"
 machine="Go $(go version | cut -d' ' -f3 | sed s/^go//), $(nproc) cores of $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1), Linux $(uname -r)"
 "$temporary/scale" -rings "$temporary/rings" -machine "$machine" "$@"

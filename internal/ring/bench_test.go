@@ -47,8 +47,8 @@ func BenchmarkOwner(b *testing.B) {
 	_ = bytes
 }
 
-// BenchmarkBuild builds from nothing, as a process does when it meets its cluster.
-func BenchmarkBuild(b *testing.B) {
+// BenchmarkRingBuild builds from nothing, as a process does when it meets its cluster.
+func BenchmarkRingBuild(b *testing.B) {
 	for _, members := range []int{3, 10, 100, 300, 1000} {
 		b.Run(fmt.Sprint(members), func(b *testing.B) {
 			names := testNames(rand.New(rand.NewPCG(1, uint64(members))), members)
@@ -61,9 +61,9 @@ func BenchmarkBuild(b *testing.B) {
 	}
 }
 
-// BenchmarkChange is what one join or leave costs a node: the new ring, and the one without the node itself, which names
+// BenchmarkRingChange is what one join or leave costs a node: the new ring, and the one without the node itself, which names
 // its standbys. The rings that a process remembers, in case that a member comes back, are forgotten before.
-func BenchmarkChange(b *testing.B) {
+func BenchmarkRingChange(b *testing.B) {
 	for _, members := range []int{3, 10, 100, 300, 1000} {
 		b.Run(fmt.Sprint(members), func(b *testing.B) {
 			names := testNames(rand.New(rand.NewPCG(1, uint64(members))), members+1)
