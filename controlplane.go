@@ -12,7 +12,7 @@ import (
 // The messages of the control plane, on their way: each kind's handler, and how a member is told something when the link
 // to it is cut.
 
-// handleControl answers a message of another node that is not about a key. Evidence is answered on the connection's own
+// handleControl answers a message of another node that is not about a key. Quorum is answered on the connection's own
 // goroutine, because it is about time; all else later, because it can take long.
 func (s server) handleControl(from string, request, response []byte) (reply []byte, later func(context.Context) []byte) {
 	n := s.node
@@ -22,14 +22,14 @@ func (s server) handleControl(from string, request, response []byte) (reply []by
 		if err != nil {
 			return s.refuse(response, from, err), nil
 		}
-		pong := n.evidence.OnPing(from, p)
+		pong := n.prober.OnPing(from, p)
 		return wire.AppendPong(response, &pong), nil
 	case wire.KindVerdict:
 		q, err := wire.DecodeVerdictRequest(request)
 		if err != nil {
 			return s.refuse(response, from, err), nil
 		}
-		v := n.evidence.OnVerdictRequest(q)
+		v := n.prober.OnVerdictRequest(q)
 		return wire.AppendVerdict(response, &v), nil
 	}
 	if wire.Kind(request[0]) == wire.KindReplica {

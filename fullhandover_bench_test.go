@@ -52,7 +52,7 @@ func benchmarkFullPartition(b *testing.B) {
 		awaitReplica(b, holder, part)
 	})
 	w.phase("lapse", func() {
-		holder.reach.Lapsing.Lock() // as when evidence lapses
+		holder.reach.Lapsing.Lock() // as when quorum lapses
 		holder.lapse()
 		holder.reach.Lapsing.Unlock()
 		require.NoError(b, holder.WaitReady(b.Context(), 2))

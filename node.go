@@ -51,7 +51,7 @@ type Node struct {
 	samplers   atomic.Pointer[[]*sampler] // nil when nobody samples; changed with mu held
 
 	reach      *quorum.State         // whether this node may decide in full, and who is lost
-	evidence   *quorum.Prober        // what keeps reach fresh
+	prober     *quorum.Prober        // what keeps reach fresh
 	others     others                // how the other members are spoken with
 	history    *ringHistory          // who owned what before
 	keeper     *acquire.Keeper       // acquires partitions
@@ -116,7 +116,7 @@ func Start(cfg Config) (*Node, error) {
 	n.replicator = replicate.New(replicate.Config{
 		Self: s.identity, Log: n.log, Table: n.table, Reach: n.reach, Rules: n.rules, Others: n.others, Now: n.now, Interval: s.ReplicaInterval,
 	})
-	n.evidence = quorum.NewProber(n.reach, witnesses{n}.witnessing(), func() { n.membership.Renotify() })
+	n.prober = quorum.NewProber(n.reach, witnesses{n}.witnessing(), func() { n.membership.Renotify() })
 	n.route.Store(&route{ring: n.rings.Build(nil)})
 	n.events = startEvents(s.OnEvent)
 	if err := n.listen(); err != nil {
@@ -139,7 +139,7 @@ func (n *Node) startGoroutines() {
 	ctx, halt := context.WithCancel(context.Background())
 	n.halt = halt
 	n.keeper.Step(ctx) // a node that is alone holds everything before Start returns
-	n.evidence.Start()
+	n.prober.Start()
 	n.running.Go(func() { n.keeper.Run(ctx) })
 	n.running.Go(func() { n.replicator.Run(ctx) })
 	n.running.Go(func() { n.reporter.Run(ctx, n.others) })
@@ -152,8 +152,8 @@ func (n *Node) startGoroutines() {
 	}
 }
 
-// lapse ends all that needs fresh evidence. reach calls it before evidence can count again, so that no take is decided
-// with new evidence and an old holding.
+// lapse ends all that needs fresh quorum. reach calls it before quorum can count again, so that no take is decided
+// with new quorum and an old holding.
 func (n *Node) lapse() {
 	ended := n.table.LapseAll()
 	if ended > 0 {
@@ -164,7 +164,7 @@ func (n *Node) lapse() {
 	n.keeper.Wake()
 }
 
-// quorumFull notes that this node's evidence is fresh.
+// quorumFull notes that this node's quorum is fresh.
 func (n *Node) quorumFull() {
 	if n.quorumLost.Load() && n.quorumLost.CompareAndSwap(true, false) {
 		n.events.emit(EventQuorumRegained, "", "it acquires again what it owns")
@@ -441,13 +441,13 @@ func (n *Node) rebuild(view *membership.View) {
 	for i := range unproved {
 		n.disconnect(unproved[i].Name)
 	}
-	n.evidence.LookAgain() // there are routes to them now
+	n.prober.LookAgain() // there are routes to them now
 	n.keeper.Wake()
 	n.replicator.LookAgain()
 	n.wakeWaiters()
 }
 
-// mergeNames takes in a member's word for names. When it returns, evidence, verdicts and rounds reckon with it.
+// mergeNames takes in a member's word for names. When it returns, quorum, verdicts and rounds reckon with it.
 func (n *Node) mergeNames(w *membership.Word) {
 	if n.membership.MergeNames(w, n.reach.IsFull(n.now())) {
 		n.applyRoster(n.membership.Roster())
@@ -461,7 +461,7 @@ func (n *Node) addHeardFrom(name string) {
 	}
 }
 
-// applyRoster makes a known set the one that evidence is judged by, unless a newer one is.
+// applyRoster makes a known set the one that quorum is judged by, unless a newer one is.
 func (n *Node) applyRoster(known *membership.Roster) {
 	n.rosterMu.Lock()
 	if known.Generation() > n.rosterGeneration {
@@ -470,7 +470,7 @@ func (n *Node) applyRoster(known *membership.Roster) {
 		n.reach.SetDoubted(known.Doubted, n.now())
 	}
 	n.rosterMu.Unlock()
-	n.evidence.LookAgain()
+	n.prober.LookAgain()
 	n.keeper.Wake()
 }
 
@@ -580,7 +580,7 @@ func (n *Node) linkChanged(change transport.LinkChange) {
 	case transport.LinkUp:
 		n.addHeardFrom(change.Peer.Name)
 		n.events.emit(EventLinkUp, change.Peer.Name, change.Peer.Addr)
-		n.evidence.LookAgain()
+		n.prober.LookAgain()
 		n.keeper.Wake()
 	default:
 		detail := change.State.String()
@@ -677,7 +677,7 @@ func (n *Node) Close() error {
 	}
 	defer close(n.ended)
 	n.keeper.Leave()
-	n.evidence.Parting.Store(true)
+	n.prober.Parting.Store(true)
 	var errs []error
 	if err := membershipError(n.membership.Leave(announceTimeout)); err != nil {
 		errs = append(errs, fmt.Errorf("peerlimit: the end was not announced to all: %w", err))
@@ -689,7 +689,7 @@ func (n *Node) Close() error {
 // shutDown ends whatever was started, in the order in which parts depend on each other.
 func (n *Node) shutDown() error {
 	var errs []error
-	n.evidence.Close()
+	n.prober.Close()
 	if n.membership != nil {
 		errs = append(errs, n.membership.Close())
 	}

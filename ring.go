@@ -85,7 +85,7 @@ func (o others) decided(response []byte, err error) (wire.Response, error) {
 	case wire.StatusElsewhere:
 		return wire.Response{}, errElsewhere
 	case wire.StatusNoQuorum:
-		return wire.Response{}, errNoEvidence
+		return wire.Response{}, errNoQuorum
 	}
 	if ans.Decision.Origin == limit.OriginLocal {
 		ans.Decision.Origin = limit.OriginRemote // local to the node that answered

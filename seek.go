@@ -67,7 +67,7 @@ func (q *query) seek(ctx context.Context, from string, patience time.Duration) (
 		where := n.others.nextHop(part, from)
 		switch {
 		case where.alone:
-			return reply{}, errNoEvidence
+			return reply{}, errNoQuorum
 		case !where.coming && from != "" && (where.next == nil || m.Hops >= wire.MaxHops):
 			return reply{}, errElsewhere // who asks knows better
 		}
@@ -79,7 +79,7 @@ func (q *query) seek(ctx context.Context, from string, patience time.Duration) (
 			if err == nil {
 				return q.replyOf(ans, next), nil
 			}
-			if !errors.Is(err, errElsewhere) && !errors.Is(err, errNoEvidence) && !neverSent(err) {
+			if !errors.Is(err, errElsewhere) && !errors.Is(err, errNoQuorum) && !neverSent(err) {
 				return reply{}, err // it may have been acted upon
 			}
 			left = time.Duration(end - n.now())
@@ -99,8 +99,8 @@ func (q *query) seek(ctx context.Context, from string, patience time.Duration) (
 	}
 }
 
-// errNoEvidence is why a node that has a copy does not decide in full.
-var errNoEvidence = errors.New("peerlimit: most of the other members are out of reach")
+// errNoQuorum is why a node that has a copy does not decide in full.
+var errNoQuorum = errors.New("peerlimit: most of the other members are out of reach")
 
 // anyInReach returns a member that is not known to be out of reach, other than the one named, or nil.
 func (o others) anyInReach(route *route, not string) *peer {
@@ -116,7 +116,7 @@ func (o others) anyInReach(route *route, not string) *peer {
 type prospect struct {
 	next   *peer // who probably holds it, or knows who does; nil when that is where the question comes from, or nobody
 	coming bool  // it is on its way here
-	alone  bool  // and will not come, nor be found, before this node's evidence is fresh again
+	alone  bool  // and will not come, nor be found, before this node's quorum is fresh again
 }
 
 // nextHop returns where a question that came from a node, or from this one, should go next: to the node that is being

@@ -75,7 +75,7 @@ func (q *query) answerElsewhere(ctx context.Context, from string) wire.Response 
 	switch {
 	case err == nil:
 		return rep.Response
-	case errors.Is(err, errNoEvidence):
+	case errors.Is(err, errNoQuorum):
 		if copied, _ := n.table.HasCopy(part); copied {
 			ans := q.decideByShare(n.settings.Fallback).Response
 			ans.Undo = nil // a cancellation would go to the holder; what a share has granted others stays spent

@@ -21,13 +21,13 @@ func (q *query) askStandby(ctx context.Context, l *Limiter, cause error, patienc
 	route := n.route.Load()
 	passed := *m
 	passed.ToStandby, passed.Hops = true, 0
-	ownerHeard := errors.Is(cause, errElsewhere) || errors.Is(cause, errNoEvidence) // it need not be asked again
+	ownerHeard := errors.Is(cause, errElsewhere) || errors.Is(cause, errNoQuorum) // it need not be asked again
 	err := errNoStandby
 	for _, standby := range n.others.standbysInReach(route, part) {
 		var rep reply
 		switch asStandby := standby == nil || l.ownPolicy; {
 		case asStandby && ownerHeard:
-			err = errNoEvidence
+			err = errNoQuorum
 		case asStandby:
 			rep, err = q.with(&passed).decideAsStandby(ctx, "", patience/2)
 		default:
@@ -35,7 +35,7 @@ func (q *query) askStandby(ctx context.Context, l *Limiter, cause error, patienc
 			ans, err = n.others.call(ctx, standby, &passed, n.now(), patience/2)
 			rep = q.replyOf(ans, standby)
 		}
-		if copied, _ := n.table.HasCopy(part); err == nil || l.ownPolicy || standby == nil && copied || !errors.Is(err, errNoEvidence) {
+		if copied, _ := n.table.HasCopy(part); err == nil || l.ownPolicy || standby == nil && copied || !errors.Is(err, errNoQuorum) {
 			return rep, err
 		}
 	}
@@ -124,7 +124,7 @@ func (q *query) decideAsStandby(ctx context.Context, from string, patience time.
 		return q.seek(ctx, from, patience)
 	}
 	if owner.Name == from {
-		return reply{}, errNoEvidence // the owner is acquiring, and asks who has a replica
+		return reply{}, errNoQuorum // the owner is acquiring, and asks who has a replica
 	}
 	passed := *m
 	passed.ToStandby, passed.Hops = false, wire.MaxHops-1 // the owner may pass it on once more
@@ -133,8 +133,8 @@ func (q *query) decideAsStandby(ctx context.Context, from string, patience time.
 		if err == nil {
 			return q.replyOf(ans, owner), nil
 		}
-		if errors.Is(err, errElsewhere) || errors.Is(err, errNoEvidence) {
-			return reply{}, errNoEvidence // it was reached, and does not hold: another way there leads to the same
+		if errors.Is(err, errElsewhere) || errors.Is(err, errNoQuorum) {
+			return reply{}, errNoQuorum // it was reached, and does not hold: another way there leads to the same
 		}
 	}
 	if through := n.others.neighbour(route, owner.Name, from); through != nil {
@@ -143,7 +143,7 @@ func (q *query) decideAsStandby(ctx context.Context, from string, patience time.
 		}
 	}
 	// A question that got no answer may have been acted upon even so. Then it is spent twice, which is the safe side.
-	return reply{}, errNoEvidence
+	return reply{}, errNoQuorum
 }
 
 // neighbour returns a member in reach, other than those named.

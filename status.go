@@ -36,7 +36,7 @@ type MemberStatus struct {
 	// Link is the state of the connection to it; [transport.LinkUnknown] for this node itself.
 	Link transport.LinkState
 
-	// Witness says that this node pings it for evidence that it is heard, and Evidence how long ago the last ping was sent
+	// Witness says that this node pings it for quorum that it is heard, and Quorum how long ago the last ping was sent
 	// that it has answered: a tenth of a second as a rule; after half a second it does not count. It is -1 when there was none.
 	Witness  bool
 	Evidence time.Duration

@@ -326,7 +326,7 @@ func (s *wildSpeaker) uint() uint64 {
 	return some[s.IntN(len(some))]
 }
 
-// uncountable is an election that nobody has counted to, or none.
+// uncountable is a ballot that nobody has counted to, or none.
 func (s *wildSpeaker) uncountable() uint64 {
 	return [...]uint64{0, 1 << 50, 1 << 63, math.MaxUint64 - 1, math.MaxUint64}[s.IntN(5)]
 }
@@ -421,7 +421,7 @@ func FuzzAMemberThatSaysAnything(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Add(uint64(268))
-	f.Add(uint64(248)) // one member believed an election that the others did not
+	f.Add(uint64(248)) // one member believed a ballot that the others did not
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		inWildCluster(t, func(c *wildCluster) {
 			goroutines := runtime.NumGoroutine()

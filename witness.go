@@ -12,7 +12,7 @@ import (
 // witnesses asks members whether they hear this node, and what they say of others.
 type witnesses struct{ node *Node }
 
-// witnessing is how evidence talks to the other members and learns of them.
+// witnessing is how quorum talks to the other members and learns of them.
 func (w witnesses) witnessing() quorum.IO {
 	n := w.node
 	return quorum.IO{
@@ -31,7 +31,7 @@ func (w witnesses) witnessing() quorum.IO {
 	}
 }
 
-// pingWitness asks a witness for evidence, over the link that takes use: it is that one's state that matters.
+// pingWitness asks a witness for quorum, over the link that takes use: it is that one's state that matters.
 func (w witnesses) pingWitness(ctx context.Context, witness string, p wire.Ping) (wire.Pong, error) {
 	response, err := w.callWitness(ctx, witness, wire.AppendPing(nil, &p))
 	if err != nil {

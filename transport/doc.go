@@ -26,7 +26,7 @@
 //	                too long: calls fail at once, the link redials on its own
 //
 // The link pings only while something has been sent and nothing has come back
-// since. An idle link sends nothing, a link with traffic is its own evidence, and
+// since. An idle link sends nothing, a link with traffic is its own quorum, and
 // a peer whose handlers are slow answers pings and so is not mistaken for a peer
 // that is cut off.
 //

@@ -76,7 +76,7 @@ func (k *Keeper) askUntilAnswered(ctx context.Context, r *holding.Round, peer st
 	}
 }
 
-// questionTo returns the question that is still to be put to a peer. It says whom this node knows [KnownInQuestions].
+// questionTo returns the question that is still to be put to a peer. It says whom this node knows [NamesInRequests].
 func (k *Keeper) questionTo(r *holding.Round, peer string, parts []uint16) *wire.AcquireRequest {
 	q := &wire.AcquireRequest{Ballot: r.Ballot}
 	q.Known, q.Hearsay = k.others.Told()
@@ -129,7 +129,7 @@ func (k *Keeper) hear(r *holding.Round, peer string, q *wire.AcquireRequest, ans
 func (k *Keeper) hearPart(p *store.Partition, r *holding.Round, peer string, asked *wire.AskedPartition, a *wire.PartitionReply, made *store.Built) {
 	h := &p.Holding
 	if a.TransferredTo != "" && a.TransferredTo != k.self {
-		r.Index(a.TransferredTo) // it must be heard, too [AnswerNamesReceiver]
+		r.Index(a.TransferredTo) // it must be heard, too [ResponseNamesReceiver]
 		h.Attempt.LikelyHolder = a.TransferredTo
 	}
 	switch a.Kind {
@@ -140,7 +140,7 @@ func (k *Keeper) hearPart(p *store.Partition, r *holding.Round, peer string, ask
 		return
 	case wire.ReplyTransferred:
 		if h.Holds {
-			break // it acquires anew: who has just given up had no right to hold, and does not any more [GiftTellsNotHolding]
+			break // it acquires anew: who has just given up had no right to hold, and does not any more [TransferTellsNotHolding]
 		}
 		if whole := p.StagePiece(r.Index(peer), asked.From, a, made); whole != nil {
 			p.Adopt(whole, a.Version)

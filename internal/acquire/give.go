@@ -10,9 +10,9 @@ import (
 // stopped deciding about before the answer leaves.
 
 // Answer answers a question, for as many partitions as fit. Whom the asker knows counts here before the answer, which
-// says in turn whom this node knows [KnownInQuestions].
+// says in turn whom this node knows [NamesInRequests].
 //
-// A round of an election that nobody can have counted to is refused: what is promised to it could never be outbid.
+// A round of a ballot that nobody can have counted to is refused: what is promised to it could never be outbid.
 func (k *Keeper) Answer(from string, q *wire.AcquireRequest) (*wire.AcquireResponse, error) {
 	if q.Ballot.By == "" || !k.reach.Hear(q.Ballot.Number) {
 		return nil, errUncountable

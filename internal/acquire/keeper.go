@@ -51,7 +51,7 @@ type Keeper struct {
 	mu     sync.Mutex
 	change chan struct{} // closed and replaced when this node has begun or ceased to hold something
 
-	notBefore [ring.Partitions]atomic.Int64 // when to try again where somebody else has a higher election
+	notBefore [ring.Partitions]atomic.Int64 // when to try again where somebody else has a higher ballot
 	nextTry   atomic.Int64                  // the last of these moments that was chosen
 
 	rounds []*holding.Round // of run alone
@@ -61,13 +61,13 @@ const (
 	// idleInterval is how often a node looks whether something is to be acquired even if nothing tells it to.
 	idleInterval = 500 * time.Millisecond
 
-	// evidencePoll is how often a node whose evidence is not fresh looks whether it is.
+	// evidencePoll is how often a node whose quorum is not fresh looks whether it is.
 	evidencePoll = 10 * time.Millisecond
 
 	// reviewInterval is how often running rounds are looked at when nothing else happens: verdicts appear and expire.
 	reviewInterval = 20 * time.Millisecond
 
-	// behindPause is the longest pause, after being told of a higher election; half of it is the shortest. Of two nodes
+	// behindPause is the longest pause, after being told of a higher ballot; half of it is the shortest. Of two nodes
 	// that outbid each other one must come through.
 	behindPause = 30 * time.Millisecond
 )
@@ -211,7 +211,7 @@ func (k *Keeper) wants(h *holding.Holding, owner bool) bool {
 	return h.Attempt == nil && (h.Challenged || owner && !h.Holds)
 }
 
-// newRound returns a round of all that this node knows, with an election above all that it has heard of.
+// newRound returns a round of all that this node knows, with a ballot above all that it has heard of.
 func (k *Keeper) newRound(ctx context.Context, known holding.Roster, now int64) *holding.Round {
 	ballot := wire.Ballot{Number: k.reach.Heard.Load() + 1, By: k.self}
 	r := holding.NewRound(ctx, ballot, known, k.others.Departed(), func(name string) bool { return k.reach.Lost(name, now) })
@@ -335,7 +335,7 @@ func (k *Keeper) report(g *gains) {
 	k.others.Gained(g.given, g.fromReplica, g.empty)
 }
 
-// Postpone lets somebody with a higher election go first. It is called before, or under the same lock as, what makes this
+// Postpone lets somebody with a higher ballot go first. It is called before, or under the same lock as, what makes this
 // node want to acquire: the keeper must not see that there is something to acquire before it sees that it is to wait.
 //
 // What is postponed at about the same time is tried again at the same moment, and so in one round: hundreds of partitions

@@ -16,11 +16,11 @@ import (
 // Holding is what one node knows of one partition. It is guarded by the partition's mu. The zero value is that of a node
 // that has never had to do with it.
 type Holding struct {
-	// Holds says that this node's copy is the authoritative one. It decides in full while its evidence is fresh as well;
+	// Holds says that this node's copy is the authoritative one. It decides in full while its quorum is fresh as well;
 	// when that lapses it holds no more [LapsedIsNotHolding].
 	Holds bool
 
-	// Lapsed says that this node was the last to hold, as far as it knows, and lost it only for want of evidence. Until
+	// Lapsed says that this node was the last to hold, as far as it knows, and lost it only for want of quorum. Until
 	// somebody else acquires, it decides for those in its reach by their share.
 	Lapsed bool
 
@@ -40,12 +40,12 @@ type Holding struct {
 	// Replication is what the standby has; of use while holds.
 	Replication Replication
 
-	// Promised is the highest election that this node has answered with "not holding", or begun itself. It answers
+	// Promised is the highest ballot that this node has answered with "not holding", or begun itself. It answers
 	// "behind" to lower ones [Promise] and refuses their replicas [ReplicaPromise].
 	Promised wire.Ballot
 
 	// Transfer is to whom the copy was given last, and in which of its rounds. It is sent again to a question of that round
-	// only [GiftForOneRound], because the answer may have been lost.
+	// only [TransferForOneRound], because the answer may have been lost.
 	Transfer Transfer
 
 	// Attempt is this node's part of a round for the partition; nil when none is under way.
@@ -64,12 +64,12 @@ type Transfer struct {
 	Ballot wire.Ballot
 }
 
-// Answer answers a question of a round, at once, in one of three ways. full says that this node's evidence is fresh.
+// Answer answers a question of a round, at once, in one of three ways. full says that this node's quorum is fresh.
 //
-// Whoever holds gives: it stops first [GivingStopsHolding], and the copy it sends has one more gift in its term
-// [GiftRaisesTerm], so that the stale copy it keeps can never pass for it. Whoever does not hold promises the round,
-// unless it has promised a higher one; that ends its own attempt and voids a gift [GiftVoidOnAnswer], of whose receiver
-// it tells [AnswerNamesReceiver].
+// Whoever holds gives: it stops first [GivingStopsHolding], and the copy it sends has one more transfer in its term
+// [TransferRaisesTerm], so that the stale copy it keeps can never pass for it. Whoever does not hold promises the round,
+// unless it has promised a higher one; that ends its own attempt and voids a transfer [TransferVoidOnResponse], of whose receiver
+// it tells [ResponseNamesReceiver].
 func (h *Holding) Answer(round wire.Ballot, full bool) wire.PartitionReply {
 	if !full {
 		h.Lapse()
@@ -101,7 +101,7 @@ func (h *Holding) given() wire.PartitionReply {
 	return wire.PartitionReply{Kind: wire.ReplyTransferred, Version: v}
 }
 
-// Promise remembers an election that was answered or begun.
+// Promise remembers a ballot that was answered or begun.
 func (h *Holding) Promise(e wire.Ballot) {
 	if h.Promised.Below(e) {
 		h.Promised = e
@@ -114,8 +114,8 @@ func (h *Holding) stop() {
 	h.Replicate(Replication{})
 }
 
-// Lapse is what missing evidence does: it ends holding [LapsedIsNotHolding], attempts [AcquireNeedsEvidence] and gifts
-// [GiftVoidOnLapse]. It reports whether anything ended.
+// Lapse is what missing quorum does: it ends holding [LapsedIsNotHolding], attempts [AcquireNeedsQuorum] and transfers
+// [TransferVoidOnLapse]. It reports whether anything ended.
 func (h *Holding) Lapse() (ended bool) {
 	ended = h.Holds || h.Attempt != nil || h.Transfer.To != ""
 	if h.Holds {
@@ -126,7 +126,7 @@ func (h *Holding) Lapse() (ended bool) {
 	return ended
 }
 
-// Begin starts an attempt in a round, whose election is above all this node has heard of. Its own gift is void from now
+// Begin starts an attempt in a round, whose ballot is above all this node has heard of. Its own transfer is void from now
 // on, and its receiver is to be asked like all others.
 func (h *Holding) Begin(r *Round) {
 	h.Challenged = false
@@ -170,7 +170,7 @@ func (h *Holding) Abandon() {
 }
 
 // CheckReplica says whether a replica is taken, or why not: a node that holds takes none; nor does one that has promised a
-// higher election to somebody else [ReplicaPromise], or has a version of a higher term [StaleReplicaRefused]. since is
+// higher ballot to somebody else [ReplicaPromise], or has a version of a higher term [StaleReplicaRefused]. since is
 // what the content builds on, when it is not all. To have more than that in the same term is as good, because the content
 // has everything that has changed after it; but a message that was overtaken is no use, and then everything is asked for.
 func (h *Holding) CheckReplica(v wire.Version, full bool, since uint64) wire.ReplicaStatus {
@@ -224,7 +224,7 @@ func (h *Holding) Replicate(from Replication) {
 // noted.
 var NoStandby = Replication{Complete: true, Acked: math.MaxUint64}
 
-// ReacquireAbove has a holder acquire anew, with an election above one that another node has promised or has a copy of
+// ReacquireAbove has a holder acquire anew, with a ballot above one that another node has promised or has a copy of
 // [RefusedHolderReacquires].
 func (h *Holding) ReacquireAbove(e wire.Ballot) {
 	h.Promise(e)
@@ -251,7 +251,7 @@ func (h *Holding) Yield() {
 }
 
 // Drop forgets the copy, which is safe with others. To whom it was given is remembered, to be named in answers
-// [AnswerNamesReceiver], but it cannot be given again.
+// [ResponseNamesReceiver], but it cannot be given again.
 func (h *Holding) Drop() {
 	h.Copy, h.DebtMarks, h.Lapsed = wire.Version{}, nil, false
 	h.Transfer.Ballot = wire.Ballot{}

@@ -8,7 +8,7 @@ import (
 	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
-// Round is one attempt of this node to acquire partitions, under an election of its own [AnswersOfThisRoundOnly].
+// Round is one attempt of this node to acquire partitions, under a ballot of its own [ResponsesOfThisRoundOnly].
 type Round struct {
 	Ballot wire.Ballot
 	Ctx    context.Context // ends with the round

@@ -44,7 +44,7 @@ const (
 // few exceeds it, so a name in doubt stays.
 //
 // A name counts for good when its bearer has proved itself to this node: by a link, a ping, a question or an answer, on the
-// authenticated connection. A member's word that it proved itself there counts as well, but not against evidence: a node
+// authenticated connection. A member's word that it proved itself there counts as well, but not against quorum: a node
 // that has a majority without a name goes on having it until the name proves itself, or a second member vouches for it.
 // Until then the name is doubted, which means that it must answer in rounds like those that count [DoubtedAreAsked].
 // Gossip's word does not count: who records it can say it again. Only a node that has not met its cluster yet counts by it
@@ -64,7 +64,7 @@ type rosterSet struct {
 	seeds int
 	met   bool
 
-	// young says that this node has seeds, and has not met its cluster: it has had no evidence with another, nor heard from
+	// young says that this node has seeds, and has not met its cluster: it has had no quorum with another, nor heard from
 	// a member that has. youngUntil is when that ends, once gossip has told of anybody.
 	young      bool
 	youngUntil time.Time
@@ -142,7 +142,7 @@ type Word struct {
 	Full    bool     // it decides in full, and these are all that count there
 }
 
-// mergeNames takes in a member's word, and reports whether there was news. full says that this node has evidence.
+// mergeNames takes in a member's word, and reports whether there was news. full says that this node has quorum.
 func (k *rosterSet) mergeNames(w *Word, full bool, now time.Time) (news bool) {
 	for _, name := range w.Names {
 		_, second := slices.BinarySearch(w.Hearsay, name)
@@ -261,7 +261,7 @@ func (k *rosterSet) drop(name string) {
 	}
 }
 
-// noteQuorum takes in that this node has evidence with others: its cluster is whom that was with, and whom those know.
+// noteQuorum takes in that this node has quorum with others: its cluster is whom that was with, and whom those know.
 func (k *rosterSet) noteQuorum(now time.Time) {
 	if k.young {
 		k.young = false
@@ -296,7 +296,7 @@ func (k *rosterSet) countsByGossip(name string, now time.Time) bool {
 }
 
 // bequeath takes in whom a member knew that has left. They count whatever this node knows: with the one that has left its
-// majority becomes smaller, and they may have one that is without this node [GoodbyeNamesKnown].
+// majority becomes smaller, and they may have one that is without this node [GoodbyeNamesRoster].
 func (k *rosterSet) bequeath(leaver string, names []string, now time.Time) (news bool) {
 	added := 0
 	for _, name := range names {

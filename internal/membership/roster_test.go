@@ -81,7 +81,7 @@ func TestKnownForgetsALostMemberAfterSplitMemoryWithAMajority(t *testing.T) {
 	assert.False(t, ok)
 }
 
-// told takes in a member's word, of what has proved itself there. full says that this node has evidence.
+// told takes in a member's word, of what has proved itself there. full says that this node has quorum.
 func (s *knownScript) told(teller string, full bool, names ...string) bool {
 	return s.mergeNames(&Word{Teller: teller, Names: names}, full, s.now)
 }
@@ -176,7 +176,7 @@ func TestKnownCountsByGossipForSecondsWhileYoung(t *testing.T) {
 	}
 }
 
-// Evidence with others, and the word of a member that has it, settle who counts.
+// Quorum with others, and the word of a member that has it, settle who counts.
 func TestKnownIsSettled(t *testing.T) {
 	s := newKnownScript(0, 1)
 	s.gossip(0, "xyz")
@@ -197,7 +197,7 @@ func TestKnownIsSettled(t *testing.T) {
 	require.Equal(t, []string{"v", "w"}, s.doubted())
 }
 
-// One member's word does not count against evidence; a second one's does, and its bearer's.
+// One member's word does not count against quorum; a second one's does, and its bearer's.
 func TestKnownDoubtsOneWordAgainstEvidence(t *testing.T) {
 	s := newKnownScript(0, 0)
 	s.alive(0, "abc")

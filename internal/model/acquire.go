@@ -6,7 +6,7 @@ func (m *machine) mayBegin(s *State, n node) bool {
 	switch {
 	case q.round.running() || q.leaving && m.Rules.LeavingAcquiresNothing:
 		return false
-	case m.Rules.AcquireNeedsEvidence && !s.evidence(n):
+	case m.Rules.AcquireNeedsQuorum && !s.evidence(n):
 		return false
 	case q.holding && !q.lapsed:
 		return q.refused
@@ -14,7 +14,7 @@ func (m *machine) mayBegin(s *State, n node) bool {
 	return m.owners.owner(q.ring) == n
 }
 
-// begin starts a round above all elections heard and fixes who is gone.
+// begin starts a round above all ballots heard and fixes who is gone.
 func (m *machine) begin(s *State, n node) {
 	q := &s.members[n]
 	if q.lapsed {
@@ -27,7 +27,7 @@ func (m *machine) begin(s *State, n node) {
 		gone:     s.gone(n),
 	}
 	q.promise.raise(promise{q.round.election, n})
-	if q.gift != (gift{}) { // its own gift is void once it bids above it
+	if q.gift != (gift{}) { // its own transfer is void once it bids above it
 		q.round.must.add(q.gift.to)
 		q.gift = gift{}
 	}
@@ -141,7 +141,7 @@ func (m *machine) question(s *State, n, of node) message {
 
 // spokenKnown is the known set a question or an answer of n carries.
 func (m *machine) spokenKnown(s *State, n node) nodes {
-	if !m.Rules.KnownInQuestions {
+	if !m.Rules.NamesInRequests {
 		return 0
 	}
 	return s.witnesses(n)

@@ -3,7 +3,7 @@ package model
 // hearQuestion answers a question at once, in one of three ways: the copy, "not holding" with a promise, or "behind".
 func (m *machine) hearQuestion(s *State, q message) {
 	n := &s.members[q.to]
-	if m.Rules.KnownInQuestions {
+	if m.Rules.NamesInRequests {
 		if s.linked(q.from, q.to) {
 			m.learn(s, q.to, only(q.from))
 		} // else it came through another member, and is that one's word
@@ -26,13 +26,13 @@ func (m *machine) hearQuestion(s *State, q message) {
 		n.promise.raise(promise{q.round, q.from})
 		n.round = round{}
 		answer.kind, answer.copy, answer.gaveTo = notHolding, n.copy, n.receiver()
-		if m.Rules.GiftVoidOnAnswer {
+		if m.Rules.TransferVoidOnResponse {
 			n.gift = gift{}
 		}
 	default:
 		answer.kind, answer.promise, answer.gaveTo = behind, n.promise, n.receiver()
 	}
-	if !m.Rules.AnswerNamesReceiver {
+	if !m.Rules.ResponseNamesReceiver {
 		answer.gaveTo = 0
 	}
 	s.send(answer)
@@ -43,14 +43,14 @@ func (m *machine) givenTo(n *member, q message) bool {
 	if n.gift == (gift{}) || n.gift.spent || n.gift.to != q.from {
 		return false
 	}
-	return n.gift.round == q.round || !m.Rules.GiftForOneRound
+	return n.gift.round == q.round || !m.Rules.TransferForOneRound
 }
 
-// give writes n's copy into the answer, one gift higher.
+// give writes n's copy into the answer, one transfer higher.
 func (m *machine) give(n *member, answer *message) {
 	answer.kind, answer.copy = theCopy, n.copy
 	answer.copy.holder = answer.to
-	if m.Rules.GiftRaisesTerm {
+	if m.Rules.TransferRaisesTerm {
 		answer.copy.gifts++
 	}
 }
@@ -68,7 +68,7 @@ func (m *machine) hearAnswer(s *State, a message) error {
 	n := &s.members[a.to]
 	m.learn(s, a.to, only(a.from))
 	m.told(s, a.to, a.known)
-	if !n.round.running() || a.round != n.round.election && m.Rules.AnswersOfThisRoundOnly {
+	if !n.round.running() || a.round != n.round.election && m.Rules.ResponsesOfThisRoundOnly {
 		return nil
 	}
 	n.round.must |= a.gaveTo.without(a.to)
@@ -93,7 +93,7 @@ func (m *machine) hearAnswer(s *State, a message) error {
 			return nil
 		}
 		// It acquires anew, and whoever has just given up had no right to hold.
-		if m.Rules.GiftTellsNotHolding {
+		if m.Rules.TransferTellsNotHolding {
 			n.round.answered.add(a.from)
 		}
 	case behind:

@@ -14,7 +14,7 @@ type Config struct {
 	Silence  bool     // gossip tells nobody of anybody: names are learned from pings, questions and answers only
 	Tidy     bool     // nodes drop copies they have no use for, and not only those that leave
 	Pieces   bool     // a copy of two takes or more travels in two pieces
-	Bare     bool     // a joiner knows the highest election as a number only, and has promised nothing
+	Bare     bool     // a joiner knows the highest ballot as a number only, and has promised nothing
 	Events   Events
 	Rules    Rules
 }
@@ -63,7 +63,7 @@ type machine struct {
 func newMachine(c Config) *machine { return &machine{Config: c, owners: newOwners(c.Ring)} }
 
 // initial is a formed cluster at rest, with the owner holding an empty partition; or two such clusters that have not met,
-// each with one take the other does not have. The first has the higher election: in the ring that names the highest
+// each with one take the other does not have. The first has the higher ballot: in the ring that names the highest
 // number, its copy is not the owner's.
 func (m *machine) initial() State {
 	var s State

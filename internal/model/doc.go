@@ -35,8 +35,8 @@
 // two pieces that does not change its version, replicas in pieces, a close without leaving (which says goodbye at once), shares,
 // fallback buckets and reports. A forgotten name is learned again from hearsay always or, without ForgottenLearnedAgain,
 // never: how long hearsay is refused, so that a dead name does not go from node to node for ever, is not modelled. A joiner
-// learns the highest election from its seed, as a promise or ([Config].Bare) as a mere number; only walks were made of the
-// latter. That an acknowledgement counts only while evidence is fresh cannot be switched off: a lapsed node is not holding,
+// learns the highest ballot from its seed, as a promise or ([Config].Bare) as a mere number; only walks were made of the
+// latter. That an acknowledgement counts only while quorum is fresh cannot be switched off: a lapsed node is not holding,
 // and so counts none.
 //
 // # Searches
@@ -49,16 +49,16 @@
 // makes other walks of the same seeds, and so may need other seeds. The others are found from a scripted beginning: a few
 // legal steps, then every continuation, which with all rules on is seen to be harmless as far as the search goes.
 //
-// Removing one of these rules is not noticed by any search made so far: GiftVoidOnLapse, GiftVoidOnAnswer,
-// AnswerNamesReceiver, LeavingAcquiresNothing. Of the first three it can be argued that others imply them: a gift is for one
-// round, and whoever a later round does without has none under way; the receiver of a gift is known to its giver by its
+// Removing one of these rules is not noticed by any search made so far: TransferVoidOnLapse, TransferVoidOnResponse,
+// ResponseNamesReceiver, LeavingAcquiresNothing. Of the first three it can be argued that others imply them: a transfer is for one
+// round, and whoever a later round does without has none under way; the receiver of a transfer is known to its giver by its
 // question. Without the last a copy comes back to the leaver: an endless race, which no search here sees. Scripted
 // beginnings for them were thought about and not found, which is no proof.
 //
 // # Where the code differs
 //
 // GoodbyeAfterSilence, RefusedLeaverReplicates, UnnamedHolderRepeats, ForgottenLearnedAgain, ReplicaVoidsSettling and
-// GoodbyeNamesKnown came out of searches of this model. The code lets a refused leaver acquire anew, repeats an unnamed
+// GoodbyeNamesRoster came out of searches of this model. The code lets a refused leaver acquire anew, repeats an unnamed
 // holder's replica, and answers no ping once it says goodbye, but does not wait half a second before that;
 // docs/internals/architecture.md says why. GoodbyeAfterSilence stands for half a second in which a leaver answers no ping: its last
 // step takes away all its answers.
@@ -69,7 +69,7 @@
 // name as many as a packet holds.
 //
 // Gossip alone makes nobody known in the code; "learns by gossip" stands for the link that comes up then. A joiner of the
-// model knows whom its seed knows; the code counts them by gossip's word, but only for some seconds, or until it has evidence
+// model knows whom its seed knows; the code counts them by gossip's word, but only for some seconds, or until it has quorum
 // or hears from a member that has. The code ends a doubt when a second member vouches for the name, too, and a doubted name
 // goes after 30 s when it is lost.
 //

@@ -16,7 +16,7 @@ func (m *machine) leave(s *State, n node) {
 		}
 	}
 	s.members[n].life = left
-	if !m.Rules.GoodbyeNamesKnown {
+	if !m.Rules.GoodbyeNamesRoster {
 		s.members[n].known = 0
 	}
 }

@@ -43,7 +43,7 @@ func (m *machine) learn(s *State, n node, names nodes) {
 	q.hear(names)
 }
 
-// told takes in names that a question or an answer tells n of. They are no proof: where n has evidence without them, they
+// told takes in names that a question or an answer tells n of. They are no proof: where n has quorum without them, they
 // do not count among its witnesses, and under DoubtedAreAsked must answer its rounds.
 func (m *machine) told(s *State, n node, names nodes) {
 	q := &s.members[n]
@@ -67,10 +67,10 @@ func (m *machine) asked(s *State, n node) nodes {
 	return s.witnesses(n) | s.members[n].doubted
 }
 
-// answerPing makes the witness's answer fresh evidence at pinger.
+// answerPing makes the witness's answer fresh quorum at pinger.
 func (m *machine) answerPing(s *State, witness, pinger node) {
 	s.members[pinger].fresh.add(witness)
-	if m.Rules.PingMakesKnown {
+	if m.Rules.PingAddsToRoster {
 		m.learn(s, witness, only(pinger))
 	}
 }
@@ -81,14 +81,14 @@ func (m *machine) mayAnswerPing(s *State, witness, pinger node) bool {
 	if w.life != up || p.life != up || !s.linked(witness, pinger) || !p.known.has(witness) {
 		return false
 	}
-	if w.forgotten.has(pinger) && m.Rules.PingMakesKnown && !m.Rules.ForgottenLearnedAgain {
+	if w.forgotten.has(pinger) && m.Rules.PingAddsToRoster && !m.Rules.ForgottenLearnedAgain {
 		return false
 	}
 	return !w.silent.has(pinger) || !m.Rules.SilentAfterNoPing
 }
 
 // mayAccuse tells whether witness may say "no ping" of n: half a second without a ping is longer than an answer stays
-// fresh, so n's evidence from this witness has lapsed before.
+// fresh, so n's quorum from this witness has lapsed before.
 func (m *machine) mayAccuse(s *State, witness, n node) bool {
 	w, o := &s.members[witness], &s.members[n]
 	switch {
@@ -97,12 +97,12 @@ func (m *machine) mayAccuse(s *State, witness, n node) bool {
 	case o.alive() && o.fresh.has(witness):
 		return false
 	}
-	return (w.known | w.doubted).has(n) || m.Rules.WitnessSpeaksOfStrangers
+	return (w.known | w.doubted).has(n) || m.Rules.WitnessSpeaksOfUnknown
 }
 
 // bury records the tombstone of a node that has left, and whom that node knew.
 func (m *machine) bury(s *State, n, gone node) {
-	if m.Rules.GoodbyeNamesKnown {
+	if m.Rules.GoodbyeNamesRoster {
 		m.learn(s, n, s.members[gone].known)
 	}
 	s.members[n].bury(gone)
@@ -117,7 +117,7 @@ func (m *member) bury(gone node) {
 	m.silent.remove(gone)
 }
 
-// lapse applies what missing evidence does, at the instant it is missing.
+// lapse applies what missing quorum does, at the instant it is missing.
 func (m *machine) lapse(s *State, n node) {
 	q := &s.members[n]
 	if s.evidence(n) {
@@ -128,10 +128,10 @@ func (m *machine) lapse(s *State, n node) {
 	} else if q.holding {
 		q.lapsed = true
 	}
-	if m.Rules.GiftVoidOnLapse {
+	if m.Rules.TransferVoidOnLapse {
 		q.gift = gift{}
 	}
-	if m.Rules.AcquireNeedsEvidence {
+	if m.Rules.AcquireNeedsQuorum {
 		q.round = round{}
 	}
 }

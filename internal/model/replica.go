@@ -45,7 +45,7 @@ func (m *machine) refuses(n *member, r message) bool {
 		m.Rules.StaleReplicaRefused && r.copy.less(n.copy)
 }
 
-// hearAck counts an acknowledgement. What it covers is safe from then on, so it counts only while evidence is fresh;
+// hearAck counts an acknowledgement. What it covers is safe from then on, so it counts only while quorum is fresh;
 // under LapsedIsNotHolding that is as long as the node holds.
 func (m *machine) hearAck(s *State, a message) {
 	n := &s.members[a.to]

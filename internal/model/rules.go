@@ -9,40 +9,40 @@ import (
 // all of them off; AllRules has all of them on. Each comment says what the rule is there to prevent. For which rules a
 // search has shown it, and for which none has yet, is kept in the tests as removals and unmissed.
 type Rules struct {
-	// Promise: a node remembers the highest election it has answered and answers "behind" to a lower one, so of two rounds
+	// Promise: a node remembers the highest ballot it has answered and answers "behind" to a lower one, so of two rounds
 	// at once only the later can collect every answer. Without it two askers both hear "not holding" from everyone.
 	Promise bool
-	// AnswersOfThisRoundOnly: an asker ignores answers to its earlier rounds. Without it a "not holding" said before the
+	// ResponsesOfThisRoundOnly: an asker ignores answers to its earlier rounds. Without it a "not holding" said before the
 	// answerer became the holder still counts.
-	AnswersOfThisRoundOnly bool
-	// AcquireNeedsEvidence: a round begins only with fresh evidence and ends when the evidence lapses. Without it a node
+	ResponsesOfThisRoundOnly bool
+	// AcquireNeedsQuorum: a round begins only with fresh quorum and ends when the quorum lapses. Without it a node
 	// that has slept goes on with verdicts that were true before its sleep.
-	AcquireNeedsEvidence bool
-	// LapsedIsNotHolding: a holder whose evidence has lapsed keeps its copy only as a replica and answers as such. Without
+	AcquireNeedsQuorum bool
+	// LapsedIsNotHolding: a holder whose quorum has lapsed keeps its copy only as a replica and answers as such. Without
 	// it a holder that others have replaced gives its old copy away as the authoritative one.
 	LapsedIsNotHolding bool
 
 	// GivingStopsHolding: a holder that is asked stops before it sends its copy. Without it giver and receiver both decide.
 	GivingStopsHolding bool
-	// GiftRaisesTerm: a given copy carries one more gift in its term. Without it the giver's own stale copy can be taken
+	// TransferRaisesTerm: a given copy carries one more transfer in its term. Without it the giver's own stale copy can be taken
 	// for the same version as the receiver's.
-	GiftRaisesTerm bool
-	// GiftForOneRound: a given copy is sent again only to a question of the same round. Without it a receiver that has
+	TransferRaisesTerm bool
+	// TransferForOneRound: a given copy is sent again only to a question of the same round. Without it a receiver that has
 	// since held, and lapsed, gets the old copy again as the authoritative one.
-	GiftForOneRound bool
-	// GiftVoidOnLapse: a gift is void once its giver's evidence lapses. Without it a giver that others count as lost, and
+	TransferForOneRound bool
+	// TransferVoidOnLapse: a transfer is void once its giver's quorum lapses. Without it a giver that others count as lost, and
 	// do without, still sends its copy to a receiver that asks again.
-	GiftVoidOnLapse bool
-	// GiftVoidOnAnswer: having told a later round "not holding", a giver no longer sends the copy to the earlier receiver.
-	GiftVoidOnAnswer bool
+	TransferVoidOnLapse bool
+	// TransferVoidOnResponse: having told a later round "not holding", a giver no longer sends the copy to the earlier receiver.
+	TransferVoidOnResponse bool
 	// PieceContinues: an asker keeps the pieces of each peer's copy apart, and takes one only where it continues them: asked
 	// for where they end, of the same version. Without it a piece of the standby's replica takes the place of the holder's first
 	// one, and the holder's last one passes for the whole copy.
 	PieceContinues bool
 
-	// AnswerNamesReceiver: "not holding" names the node the copy was given to, and the asker must hear from that one too.
+	// ResponseNamesReceiver: "not holding" names the node the copy was given to, and the asker must hear from that one too.
 	// Without it an asker that does not know the receiver starts beside it.
-	AnswerNamesReceiver bool
+	ResponseNamesReceiver bool
 
 	// GoneFixedForRound: a round decides at its beginning who is gone, and starts again when that changes. Without it an
 	// answerer's promise and the death of another are combined from different moments.
@@ -54,24 +54,24 @@ type Rules struct {
 	// Without it the leaver has handed over to somebody this round has asked too early.
 	TombstoneFixedForRound bool
 	// SilentAfterNoPing: a witness that has said "no ping" answers no ping of that node while its word counts. Without it
-	// the same witness serves as evidence for the holder and as evidence against it.
+	// the same witness serves as quorum for the holder and as quorum against it.
 	SilentAfterNoPing bool
-	// WitnessSpeaksOfStrangers: a witness says "no ping" also of a name it has never heard of. Without it a joiner that
+	// WitnessSpeaksOfUnknown: a witness says "no ping" also of a name it has never heard of. Without it a joiner that
 	// dies before gossip has spread it is never lost, and what it held is never acquired.
-	WitnessSpeaksOfStrangers bool
+	WitnessSpeaksOfUnknown bool
 
-	// KnownInQuestions: questions and answers carry the sender's known set. Without it an asker does not ask a joiner that
+	// NamesInRequests: questions and answers carry the sender's known set. Without it an asker does not ask a joiner that
 	// only the answerers know.
-	KnownInQuestions bool
-	// DoubtedAreAsked: a name that a question or an answer tells a node of that has evidence without it does not count among
+	NamesInRequests bool
+	// DoubtedAreAsked: a name that a question or an answer tells a node of that has quorum without it does not count among
 	// its witnesses until it has proved itself, by a ping, a question, an answer or a link; but it must answer the node's
 	// rounds like all others. Without it a joiner that only one other member knows holds beside the asker.
 	DoubtedAreAsked bool
-	// PingMakesKnown: whoever answers a node's ping takes that node into known. Without it a node counts evidence from
+	// PingAddsToRoster: whoever answers a node's ping takes that node into known. Without it a node counts quorum from
 	// witnesses that would not count it.
-	PingMakesKnown bool
+	PingAddsToRoster bool
 
-	// ForgetOnlyWithMajority: a node forgets one that has been gone for long only while its evidence is fresh, and under
+	// ForgetOnlyWithMajority: a node forgets one that has been gone for long only while its quorum is fresh, and under
 	// ForgetOnlyLost. Without it a node that is cut off forgets all others and is then a majority alone.
 	ForgetOnlyWithMajority bool
 	// ForgetOnlyLost: a node forgets only one that more than half of its witnesses miss at that moment. Without it one whom
@@ -82,7 +82,7 @@ type Rules struct {
 	// those that have not heard of it yet, even by the one that gave it the copy.
 	ForgottenLearnedAgain bool
 
-	// ReplicaPromise: a replica below the receiver's promised election is refused, and a taken one is a promise. Without
+	// ReplicaPromise: a replica below the receiver's promised ballot is refused, and a taken one is a promise. Without
 	// it a take is acknowledged by a node that has already told the next holder what it has.
 	ReplicaPromise bool
 	// StaleReplicaRefused: a replica of a lower version than the receiver's copy is refused. Without it a message that
@@ -96,9 +96,9 @@ type Rules struct {
 	// names as the owner, stops holding and keeps its copy as a replica. Without it two holders that have met go on
 	// replacing each other, and a leaving one, which cannot, never goes.
 	HolderYields bool
-	// GiftTellsNotHolding: to a holder that acquires anew, a copy means no more than "not holding". Without it the holder
+	// TransferTellsNotHolding: to a holder that acquires anew, a copy means no more than "not holding". Without it the holder
 	// waits for ever for another answer of whoever has just stopped holding for it.
-	GiftTellsNotHolding bool
+	TransferTellsNotHolding bool
 
 	// UnnamedHolderRepeats: a holder that its own ring does not name as the owner replicates to the owner again, even when
 	// everything was acknowledged. Without it one of two holders whose standby has acknowledged both, and then begun to hold
@@ -112,9 +112,9 @@ type Rules struct {
 	// Without it a holder still counts the answer of a witness that the others no longer count as one, and when it has
 	// not heard of a joiner either, they are a majority without it.
 	GoodbyeAfterSilence bool
-	// GoodbyeNamesKnown: a goodbye names whom the leaver knew. Without it a node that was cut off while others joined, and
+	// GoodbyeNamesRoster: a goodbye names whom the leaver knew. Without it a node that was cut off while others joined, and
 	// hears only the goodbye of the last one it knew, is then a majority alone.
-	GoodbyeNamesKnown bool
+	GoodbyeNamesRoster bool
 	// LeavingAcquiresNothing: a leaving node begins no round. Without it the copy comes back to the node that is going.
 	LeavingAcquiresNothing bool
 	// SettleByAsking: a node drops a copy for which it is neither the owner nor the standby only when the holder has said that

@@ -3,7 +3,7 @@ package model
 import "slices"
 
 // settle brings a changed state into its one canonical form: what happens without delay has happened, and states that
-// differ only in names of elections or in the order of messages are equal. It reports S1.
+// differ only in names of ballots or in the order of messages are equal. It reports S1.
 func (m *machine) settle(s *State) error {
 	for n := range node(m.Nodes) {
 		q := &s.members[n]
@@ -42,14 +42,14 @@ func (m *machine) settle(s *State) error {
 	return s.judgeOneDecider()
 }
 
-// More elections and gifts than a state has fields to hold them.
+// More ballots and transfers than a state has fields to hold them.
 const (
 	maxElections = 64
 	maxGifts     = 16
 )
 
-// numbering maps the elections and gifts that occur in a state to small ones in the same order, which keeps the number
-// of states finite: only the order of elections matters.
+// numbering maps the ballots and transfers that occur in a state to small ones in the same order, which keeps the number
+// of states finite: only the order of ballots matters.
 type numbering struct {
 	elections [maxElections]election
 	gifts     [maxElections][maxGifts]uint8

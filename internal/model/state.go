@@ -30,7 +30,7 @@ func (s nodes) majority(all nodes) bool { return (s&all).size()*2 > all.size() }
 // takes is a set of takes: the state of the partition. Takes are numbered in the order they were decided, by anyone.
 type takes uint8
 
-// election numbers a round. Zero is none.
+// ballot numbers a round. Zero is none.
 type election uint8
 
 // version orders copies; a higher one replaces a lower one. Its zero value is that of a node without a copy.
@@ -55,7 +55,7 @@ func (v version) less(o version) bool {
 	return v.takes < o.takes
 }
 
-// promise is the highest election a node has answered, and whose it was.
+// promise is the highest ballot a node has answered, and whose it was.
 type promise struct {
 	election election
 	to       node
@@ -67,14 +67,14 @@ func (p *promise) raise(o promise) {
 	}
 }
 
-// gift remembers to whom, and in which of its rounds, a copy was given. The zero value is no gift.
+// transfer remembers to whom, and in which of its rounds, a copy was given. The zero value is no transfer.
 type gift struct {
 	to    node
 	round election
 	spent bool // the copy has been dropped: the receiver is named, and given nothing more
 }
 
-// round is one attempt to acquire. A zero election is none.
+// round is one attempt to acquire. A zero ballot is none.
 type round struct {
 	election election
 	must     nodes   // known at the beginning, or named by an answer
@@ -102,7 +102,7 @@ type member struct {
 	leaving bool
 
 	holding bool
-	lapsed  bool // holds with lapsed evidence; never true under LapsedIsNotHolding
+	lapsed  bool // holds with lapsed quorum; never true under LapsedIsNotHolding
 	refused bool // its replica was refused: acquire anew
 	owes    bool // keeps a copy with which it does not leave
 	renewed bool // has taken a replica since it asked about its copy
@@ -110,14 +110,14 @@ type member struct {
 	ring       nodes // its view of the members
 	known      nodes
 	tombstones nodes
-	doubted    nodes // one member alone has told of it, while this node had evidence without it
+	doubted    nodes // one member alone has told of it, while this node had quorum without it
 	forgotten  nodes // was known and is no more, because it had been gone for long
 	fresh      nodes // witnesses whose answers to its pings are fresh
 	silent     nodes // nodes of which it says "no ping", and whose pings it does not answer
 
 	copy    version
 	promise promise
-	heard   election // the highest election a joiner was told of when it joined, which is no promise
+	heard   election // the highest ballot a joiner was told of when it joined, which is no promise
 	gift    gift
 	round   round
 

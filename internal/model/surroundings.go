@@ -58,7 +58,7 @@ func (x *explorer) knownChange(n, o node) {
 	}
 }
 
-// pings lists how evidence comes and goes.
+// pings lists how quorum comes and goes.
 func (x *explorer) pings() {
 	x.pairs(func(witness, n node) {
 		w, q := &x.s.members[witness], &x.s.members[n]
@@ -173,7 +173,7 @@ func (x *explorer) event(a action, first, second node, change func(*State)) {
 	})
 }
 
-// joins lists through whom n may join. A joiner learns what its seed knows, and the highest election it has heard.
+// joins lists through whom n may join. A joiner learns what its seed knows, and the highest ballot it has heard.
 func (x *explorer) joins(n node) {
 	for seed := range node(x.Nodes) {
 		if p := &x.s.members[seed]; p.life != up || p.leaving {

@@ -99,12 +99,12 @@ var removals = []removal{
 		walks: model.Walks{Seed: 1, Count: 200, Length: 100, Muted: true},
 	},
 	{
-		rule: "GiftRaisesTerm", property: model.ErrTakeLost,
+		rule: "TransferRaisesTerm", property: model.ErrTakeLost,
 		cluster: model.Config{Nodes: 3, Members: 3, Messages: 3, Takes: 2, Ring: 1, Events: model.Events{Cuts: 2, Total: 2}},
 		walks:   model.Walks{Seed: 2, Count: 400, Length: 100, LiveEvery: 40},
 	},
 	{
-		rule: "GiftForOneRound", property: model.ErrTakeLost,
+		rule: "TransferForOneRound", property: model.ErrTakeLost,
 		cluster: model.Config{Nodes: 3, Members: 2, Messages: 2, Takes: 2, Events: anything},
 		walks:   model.Walks{Seed: 1, Count: 3000, Length: 100, LiveEvery: 40, Muted: true},
 	},
@@ -138,7 +138,7 @@ var removals = []removal{
 		walks:   model.Walks{Seed: 2, Count: 300, Length: 90, Muted: true},
 	},
 	{
-		rule: "WitnessSpeaksOfStrangers", property: model.ErrNoWayBack,
+		rule: "WitnessSpeaksOfUnknown", property: model.ErrNoWayBack,
 		cluster: model.Config{
 			Nodes: 4, Members: 3, Messages: 1, Events: model.Events{Joins: 1, Crashes: 1, Cuts: 1, Pauses: 1, Total: 4},
 			Script: []string{
@@ -162,7 +162,7 @@ var removals = []removal{
 		walks:   model.Walks{Seed: 1, Count: 400, Length: 100, LiveEvery: 40},
 	},
 	{
-		rule: "AnswersOfThisRoundOnly", property: model.ErrTwoDeciders,
+		rule: "ResponsesOfThisRoundOnly", property: model.ErrTwoDeciders,
 		cluster: model.Config{
 			Nodes: 3, Members: 2, Messages: 2, Takes: 1, Ring: 1,
 			Events: model.Events{Joins: 1, Pauses: 1, Total: 2},
@@ -170,7 +170,7 @@ var removals = []removal{
 		walks: model.Walks{Seed: 11, Count: 600, Length: 90, Muted: true},
 	},
 	{
-		rule: "KnownInQuestions", property: model.ErrTwoDeciders,
+		rule: "NamesInRequests", property: model.ErrTwoDeciders,
 		cluster: model.Config{
 			Nodes: 4, Members: 2, Messages: 1, Silence: true, Events: model.Events{Joins: 2, Total: 2},
 			Script: []string{
@@ -297,7 +297,7 @@ var removals = []removal{
 		states: 50_000,
 	},
 	{
-		rule: "GoodbyeNamesKnown", property: model.ErrTwoDeciders,
+		rule: "GoodbyeNamesRoster", property: model.ErrTwoDeciders,
 		cluster: model.Config{
 			Nodes: 4, Members: 2, Messages: 1, Events: model.Events{Cuts: 1, Leaves: 1, Joins: 2, Total: 4},
 			Script: []string{
@@ -316,7 +316,7 @@ var removals = []removal{
 		states: 20_000,
 	},
 	{
-		rule: "GiftTellsNotHolding", property: model.ErrNoWayBack,
+		rule: "TransferTellsNotHolding", property: model.ErrNoWayBack,
 		cluster: model.Config{Nodes: 4, Members: 4, Apart: 2, Messages: 3, Takes: 4},
 		walks:   model.Walks{Seed: 1, Count: 400, Length: 120, LiveEvery: 20, Muted: true},
 	},
@@ -382,7 +382,7 @@ var removals = []removal{
 		states: 100_000,
 	},
 	{
-		rule: "AcquireNeedsEvidence", property: model.ErrTwoDeciders,
+		rule: "AcquireNeedsQuorum", property: model.ErrTwoDeciders,
 		cluster: model.Config{
 			Nodes: 3, Members: 3, Messages: 1, Events: model.Events{Cuts: 2, Total: 2},
 			Script: []string{
@@ -413,7 +413,7 @@ var removals = []removal{
 		states: 20_000,
 	},
 	{
-		rule: "PingMakesKnown", property: model.ErrTwoDeciders,
+		rule: "PingAddsToRoster", property: model.ErrTwoDeciders,
 		cluster: model.Config{
 			Nodes: 4, Members: 3, Messages: 1, Events: model.Events{Joins: 1, Crashes: 1, Total: 2},
 			Script: []string{
@@ -459,8 +459,8 @@ var removals = []removal{
 // unmissed are the rules whose removal no search here has noticed, in a few seconds of walks each at most, unless a line says
 // more. -model.long walks on without them.
 var unmissed = []string{
-	"GiftVoidOnLapse",        // a gift is for one round, and who is lost to another round is in none
-	"GiftVoidOnAnswer",       // the same
-	"AnswerNamesReceiver",    // the giver has learned the receiver from its question, and so names it in known as well
+	"TransferVoidOnLapse",    // a transfer is for one round, and who is lost to another round is in none
+	"TransferVoidOnResponse", // the same
+	"ResponseNamesReceiver",  // the giver has learned the receiver from its question, and so names it in known as well
 	"LeavingAcquiresNothing", // the copy would come back to the leaver again and again: an endless race
 }

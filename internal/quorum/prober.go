@@ -32,7 +32,7 @@ const (
 	hintAge = 20 * time.Millisecond
 )
 
-// IO is what evidence needs of the node. Calls must end when their context does.
+// IO is what quorum needs of the node. Calls must end when their context does.
 type IO struct {
 	Now   func() int64 // nanoseconds of the monotonic clock
 	Ping  func(ctx context.Context, witness string, p wire.Ping) (wire.Pong, error)
@@ -44,7 +44,7 @@ type IO struct {
 	// Meet takes in that a member has been heard itself [ForgottenLearnedAgain].
 	Meet func(name string)
 
-	// Settled takes in that there is evidence together with others.
+	// Settled takes in that there is quorum together with others.
 	Settled func()
 
 	Known func() Told
@@ -201,7 +201,7 @@ func (e *Prober) ping(witness string, c *callsTo) {
 	e.reach.Hear(p.Heard)
 	e.io.Meet(witness)
 	if len(p.Known) > 0 {
-		// Before the answer counts: evidence is of all that are known.
+		// Before the answer counts: quorum is of all that are known.
 		e.io.Learn(witness, &p)
 		e.lookNow()
 	}
@@ -301,7 +301,7 @@ func (e *Prober) ask(witness string, names []string, c *callsTo) {
 	e.lookNow()
 }
 
-// OnPing answers a ping. Whoever gets evidence from this node is known to it when the answer leaves [PingMakesKnown].
+// OnPing answers a ping. Whoever gets quorum from this node is known to it when the answer leaves [PingAddsToRoster].
 func (e *Prober) OnPing(from string, p wire.Ping) wire.Pong {
 	if e.Parting.Load() {
 		return wire.Pong{Refused: true, Heard: e.reach.Heard.Load(), Digest: p.Digest}

@@ -11,25 +11,25 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// Evidence and loss.
+// Quorum and loss.
 //
-// A node may decide in full while more than half of its witnesses have lately answered its pings: that is its evidence.
+// A node may decide in full while more than half of its witnesses have lately answered its pings: that is its quorum.
 // A member is lost to a node when more than half of that node's witnesses say that it sends no pings. No member is ever
 // both, at one instant, while all nodes know the same members:
 //
 //   - The witnesses are chosen by the known set alone, so all have the same ones, at most 31. "More than half" is of at
-//     least as many as there are. Two such majorities of one set have a member in common: a witness that gave evidence
+//     least as many as there are. Two such majorities of one set have a member in common: a witness that gave quorum
 //     to the suspect and also said that it is silent.
 //   - That witness said so at an instant e at which the last ping it had received was 500 ms old. A ping is sent before
-//     it is received, and evidence ages from the sending: what the witness answered before e has lapsed at e.
+//     it is received, and quorum ages from the sending: what the witness answered before e has lapsed at e.
 //   - From e on the witness refuses the suspect's pings for 1 s. What it said counts for 1 s from the sending of the
-//     question, which was before e: as long as it counts, no new evidence comes from this witness.
+//     question, which was before e: as long as it counts, no new quorum comes from this witness.
 //
 // Each of these spans is measured by one clock, so nothing depends on how clocks of two nodes compare, except that they
 // run equally fast.
 const (
 	pingInterval = 100 * time.Millisecond
-	AnswerAge    = 500 * time.Millisecond // how long an answer is evidence, from the sending of its ping
+	AnswerAge    = 500 * time.Millisecond // how long an answer is quorum, from the sending of its ping
 	silentAfter  = 500 * time.Millisecond // not less than AnswerAge: see above
 	refusalTime  = time.Second
 	verdictAge   = time.Second // not more than refusalTime: see above
@@ -60,22 +60,22 @@ const (
 // never is an instant before all others.
 const never = math.MinInt64
 
-// State is what a node knows about who reaches whom: its own evidence, and what witnesses said about others; and, as a
+// State is what a node knows about who reaches whom: its own quorum, and what witnesses said about others; and, as a
 // witness, who pinged it. It reads no clock: times are nanoseconds of the node's monotonic clock.
 type State struct {
 	self string
 
-	// FullUntil is when the evidence lapses. Only changed with lapsing held.
+	// FullUntil is when the quorum lapses. Only changed with lapsing held.
 	FullUntil atomic.Int64
 
 	// Lapses counts the lapses. It is raised before onLapse is called. Who read IsFull before taking a partition's lock
 	// can compare it with an earlier value under that lock, and so tell that no sweep has been past.
 	Lapses atomic.Uint64
 
-	// Heard is the highest election number heard of.
+	// Heard is the highest ballot number heard of.
 	Heard atomic.Uint64
 
-	// onLapse ends all holding. When it returns, nothing is held on evidence from before. It is called with lapsing held,
+	// onLapse ends all holding. When it returns, nothing is held on quorum from before. It is called with lapsing held,
 	// and must not call SetKnown, check or answered.
 	onLapse func()
 
@@ -83,7 +83,7 @@ type State struct {
 	// locked before it, because onLapse waits for partitions: who has one of those locked may still ask who is lost.
 	Lapsing    sync.Mutex
 	swept      bool  // onLapse has been called since FullUntil lapsed, or nothing was ever held; guarded by lapsing
-	graceUntil int64 // evidence that there was without new witnesses counts until then; guarded by lapsing
+	graceUntil int64 // quorum that there was without new witnesses counts until then; guarded by lapsing
 
 	mu        sync.Mutex       // guards everything below; held for a few map look-ups only
 	known     []string         // sorted, with self: who counts
@@ -115,7 +115,7 @@ func New(self string, onLapse func()) *State {
 }
 
 // SetKnown takes in the known set, sorted, with self in it. count is by how many the limit is divided: those expected and
-// never met are witnesses that do not answer. Evidence of those that stay witnesses stays.
+// never met are witnesses that do not answer. Quorum of those that stay witnesses stays.
 func (r *State) SetKnown(names []string, count int, now int64) {
 	r.Lapsing.Lock()
 	defer r.Lapsing.Unlock()
@@ -245,13 +245,13 @@ func (r *State) evidenceEnd() int64 {
 	}
 }
 
-// moveEnd makes until the end of the evidence, with lapsing held. If the evidence has lapsed, or does by this, what is
+// moveEnd makes until the end of the quorum, with lapsing held. If the quorum has lapsed, or does by this, what is
 // held on it ends first: no take can see a new end together with an old holding.
 func (r *State) moveEnd(until, now int64) {
 	until = max(until, r.graceUntil)
 	old := r.FullUntil.Load()
 	if now >= old || now >= until {
-		r.FullUntil.Store(min(old, until)) // nobody takes this for evidence, and those that look at it need not wait
+		r.FullUntil.Store(min(old, until)) // nobody takes this for quorum, and those that look at it need not wait
 		r.sweep()
 	}
 	r.FullUntil.Store(until)
@@ -270,7 +270,7 @@ func (r *State) sweep() {
 	}
 }
 
-// IsFull reports whether there is evidence. A node that knows only itself, and expects nobody, always has it.
+// IsFull reports whether there is quorum. A node that knows only itself, and expects nobody, always has it.
 func (r *State) IsFull(now int64) bool { return now < r.FullUntil.Load() }
 
 // Check is IsFull, and when it returns false, onLapse has returned for the lapse.
@@ -311,7 +311,7 @@ func (r *State) running(now int64) {
 	r.watchedAt = max(r.watchedAt, now)
 }
 
-// pinged takes in a ping, as a witness. A refused one is no evidence, but the pinger is not silent: it is refused while
+// pinged takes in a ping, as a witness. A refused one is no quorum, but the pinger is not silent: it is refused while
 // this witness's "no ping" may still count [SilentAfterNoPing].
 func (r *State) pinged(from string, now int64) (refused bool) {
 	r.mu.Lock()
@@ -329,7 +329,7 @@ func (r *State) pinged(from string, now int64) (refused bool) {
 }
 
 // silentAmong says, as a witness, which of names have not pinged for silentAfter, or never, which is said of names it has
-// not heard of as well [WitnessSpeaksOfStrangers], and refuses their pings from now on, for refusalTime
+// not heard of as well [WitnessSpeaksOfUnknown], and refuses their pings from now on, for refusalTime
 // [SilentAfterNoPing]. To say it of less is always safe.
 func (r *State) silentAmong(names []string, now int64) []string {
 	r.mu.Lock()
@@ -511,7 +511,7 @@ func (r *State) Reachable(now int64) int {
 	return max(1, fresh+self)
 }
 
-// Hear takes in an election number, and reports whether it is one that a member can have come to by counting. One that is
+// Hear takes in a ballot number, and reports whether it is one that a member can have come to by counting. One that is
 // not is heard of no further, so that it is neither outbid nor passed on. One that is not far beyond that is approached: the
 // limits of two members differ by as much as what they have heard of, so one may have believed it.
 func (r *State) Hear(election uint64) (believed bool) {

@@ -107,7 +107,7 @@ func TestLapseIsRemembered(t *testing.T) {
 	assert.Equal(t, 4, lapses)
 }
 
-// A new witness gets the time for its first answer, but not more than the evidence has that there was without it.
+// A new witness gets the time for its first answer, but not more than the quorum has that there was without it.
 func TestNewWitnessesGetGrace(t *testing.T) {
 	lapses := 0
 	r := New("a", func() { lapses++ })
@@ -133,7 +133,7 @@ func TestNewWitnessesGetGrace(t *testing.T) {
 	assert.False(t, r.IsFull(now+1), "what has lapsed gets no grace")
 }
 
-// TestNoTakeSeesNewEvidenceWithOldHolding lapses and renews evidence while others take.
+// TestNoTakeSeesNewEvidenceWithOldHolding lapses and renews quorum while others take.
 func TestNoTakeSeesNewEvidenceWithOldHolding(t *testing.T) {
 	var r *State
 	var clock, heldSince atomic.Int64 // heldSince: 0 when nothing is held
@@ -161,7 +161,7 @@ func TestNoTakeSeesNewEvidenceWithOldHolding(t *testing.T) {
 		})
 	}
 	for range 5000 {
-		now := clock.Add(testSecond) // longer than evidence lasts
+		now := clock.Add(testSecond) // longer than quorum lasts
 		r.answered("b", now, now)
 		heldSince.Store(now)
 	}

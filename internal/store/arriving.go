@@ -59,7 +59,7 @@ func (a *arriving) add(made *Built) {
 	a.arrival.add(made)
 }
 
-// AcceptReplica takes what a holder has sent of one partition, or says why not. full says that this node's evidence is
+// AcceptReplica takes what a holder has sent of one partition, or says why not. full says that this node's quorum is
 // fresh. ended reports that an attempt of this node's to acquire the partition is over.
 func (t *Table) AcceptReplica(part *wire.ReplicaPart, full bool, rules *rule.Rules, now int64) (ack wire.ReplicaAck, ended bool) {
 	s := storing{table: t, part: part, full: full, rules: rules, now: now}
@@ -75,7 +75,7 @@ type storing struct {
 	table *Table
 	part  *wire.ReplicaPart
 	made  *Built // of all of it, if that is what was sent
-	full  bool   // this node's evidence is fresh
+	full  bool   // this node's quorum is fresh
 	rules *rule.Rules
 	now   int64
 

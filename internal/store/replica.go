@@ -301,7 +301,7 @@ func (t *Table) Delivered(s *Shipment, i int, standby string, ack wire.ReplicaAc
 	}
 	status := ack.Status
 	if status == wire.ReplicaTaken && !p.Decides(now) {
-		status = 0 // it counts only while evidence is fresh
+		status = 0 // it counts only while quorum is fresh
 	}
 	switch {
 	case status == wire.ReplicaTaken:

@@ -407,7 +407,7 @@ func TestChangesAreBounded(t *testing.T) {
 	require.Equal(t, r.taken, levels(r.standbys["a"].table, r.rules))
 }
 
-// An answer that comes when evidence has lapsed makes nothing safe.
+// An answer that comes when quorum has lapsed makes nothing safe.
 func TestAnswersCountOnlyWhileEvidenceIsFresh(t *testing.T) {
 	r := newReplicaRig(t, "a")
 	r.take(t, "k")

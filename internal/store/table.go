@@ -24,7 +24,7 @@ type Table struct {
 	maxKeys    int64
 	seed       maphash.Seed
 
-	// FullUntil is until when this node's evidence is fresh, on the clock of the times passed in. From then on nothing is
+	// FullUntil is until when this node's quorum is fresh, on the clock of the times passed in. From then on nothing is
 	// decided here, and before it only what this node holds. Nil for a table that only this node uses: it decides always.
 	fullUntil *atomic.Int64
 
@@ -171,7 +171,7 @@ func setBit(words *[(ring.Partitions + 63) / 64]atomic.Uint64, part uint16, is b
 // IsChallenged reports whether a partition that this node holds is to be acquired anew.
 func (t *Table) IsChallenged(part uint16) bool { return t.refused[part/64].Load()>>(part%64)&1 == 1 }
 
-// Holds reports whether this node holds a partition; its evidence may have lapsed even so.
+// Holds reports whether this node holds a partition; its quorum may have lapsed even so.
 func (t *Table) Holds(part uint16) bool { return t.held[part/64].Load()>>(part%64)&1 == 1 }
 
 // HoldsAny reports whether this node holds anything.
@@ -530,7 +530,7 @@ func (t *Table) SweepForever(done <-chan struct{}, clock func() int64) {
 	}
 }
 
-// LapseAll ends all that needs fresh evidence, in all partitions, and returns how many of them this node held.
+// LapseAll ends all that needs fresh quorum, in all partitions, and returns how many of them this node held.
 func (t *Table) LapseAll() (held int) {
 	for part := range uint16(ring.Partitions) {
 		p := t.Lock(part)
@@ -546,7 +546,7 @@ func (t *Table) LapseAll() (held int) {
 // clues are what a node knows of where a partition is that it does not hold. Names are "" where it knows none.
 type clues struct {
 	Acquiring bool // this node is about to
-	Lapsed    bool // this node was the last to hold, and lost it for want of evidence
+	Lapsed    bool // this node was the last to hold, and lost it for want of quorum
 
 	LikelyHolder  string // who is being asked for it
 	TransferredTo string // to whom this node gave it
@@ -566,7 +566,7 @@ func (t *Table) Clues(part uint16) clues {
 	return c
 }
 
-// HasCopy reports whether this node has a copy of a partition, and whether it held it until its evidence lapsed.
+// HasCopy reports whether this node has a copy of a partition, and whether it held it until its quorum lapsed.
 func (t *Table) HasCopy(part uint16) (copied, wasHolder bool) {
 	p := t.Lock(part)
 	defer p.Unlock()

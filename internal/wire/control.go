@@ -16,21 +16,21 @@ const (
 	KindRelay
 )
 
-// Ping asks a witness for evidence that its sender is there.
+// Ping asks a witness for quorum that its sender is there.
 type Ping struct {
-	Heard  uint64 // the highest election number that the sender has heard of
+	Heard  uint64 // the highest ballot number that the sender has heard of
 	Digest uint64 // of the sender's known set
 }
 
 // Pong answers a ping.
 type Pong struct {
-	Refused bool // the witness has told somebody that it hears no pings of the sender: this is no evidence
+	Refused bool // the witness has told somebody that it hears no pings of the sender: this is no quorum
 	Heard   uint64
 	Digest  uint64
 	Known   []string // the witness's known set, when the digests differ
 	Silent  []string // members of it from which the witness has heard nothing for a while: worth a verdict, but not one
 
-	Full    bool     // known is there, and the witness has evidence
+	Full    bool     // known is there, and the witness has quorum
 	Hearsay []string // those of known that have not proved themselves to the witness, sorted
 }
 
@@ -68,7 +68,7 @@ type ReplyKind uint8
 const (
 	ReplyTransferred ReplyKind = 1 + iota // it was holding, and gives its copy to the asker
 	ReplyNotHolding                       // it is not; it has promised the round
-	ReplyBehind                           // it has promised a higher election
+	ReplyBehind                           // it has promised a higher ballot
 	replyKindEnd
 )
 
@@ -144,7 +144,7 @@ type ReplicaStatus uint8
 
 const (
 	ReplicaTaken   ReplicaStatus = 1 + iota // and is kept
-	ReplicaRefused                          // a higher election was promised, or a higher version is there
+	ReplicaRefused                          // a higher ballot was promised, or a higher version is there
 	ReplicaHeld                             // the receiver itself is holding
 	ReplicaMissing                          // it has not what the content builds on: send everything
 	replicaStatusEnd

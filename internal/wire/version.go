@@ -19,11 +19,11 @@ func (e Ballot) compare(o Ballot) int {
 
 func (e Ballot) Below(o Ballot) bool { return e.compare(o) < 0 }
 
-// String returns the election as "number of name".
+// String returns the ballot as "number of name".
 func (e Ballot) String() string { return fmt.Sprintf("%d of %s", e.Number, e.By) }
 
 // Version is the version of a copy of a partition. A copy with a higher version replaces one with a lower; nothing is
-// ever merged. Election and gifts are the term: the election under which the copy was last acquired without a holder
+// ever merged. Election and transfers are the term: the ballot under which the copy was last acquired without a holder
 // to give it, and how often it has been given since. The zero value is below all others: no copy.
 type Version struct {
 	Seq       uint64 // counts the holder's changes; the last of what is compared
