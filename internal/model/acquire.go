@@ -22,14 +22,14 @@ func (m *machine) begin(s *State, n node) {
 	}
 	q.refused = false
 	q.round = round{
-		election: max(q.heard, q.promise.election, q.copy.election, q.gift.round) + 1,
-		must:     m.asked(s, n),
-		gone:     s.gone(n),
+		ballot: max(q.heard, q.promise.ballot, q.copy.ballot, q.transfer.round) + 1,
+		must:   m.asked(s, n),
+		gone:   s.gone(n),
 	}
-	q.promise.raise(promise{q.round.election, n})
-	if q.gift != (gift{}) { // its own transfer is void once it bids above it
-		q.round.must.add(q.gift.to)
-		q.gift = gift{}
+	q.promise.raise(promise{q.round.ballot, n})
+	if q.transfer != (transfer{}) { // its own transfer is void once it bids above it
+		q.round.must.add(q.transfer.to)
+		q.transfer = transfer{}
 	}
 }
 
@@ -108,10 +108,10 @@ func (m *machine) countsAsGone(s *State, n, h node) bool {
 // starts on the highest copy seen.
 func (m *machine) start(s *State, n node) error {
 	q := &s.members[n]
-	elected := q.round.election
+	elected := q.round.ballot
 	if q.holding {
 		q.round, q.refused = round{}, false
-		q.copy = version{election: elected, holder: n, takes: q.copy.takes}
+		q.copy = version{ballot: elected, holder: n, takes: q.copy.takes}
 		q.ackedBy, q.acked = 0, 0
 		return nil
 	}
@@ -120,23 +120,23 @@ func (m *machine) start(s *State, n node) error {
 		best = q.round.best
 	}
 	missing := m.unanswered(s, n) | s.missed&^q.round.answered&^only(n)
-	return s.hold(n, version{election: elected, holder: n, takes: best.takes}, missing)
+	return s.hold(n, version{ballot: elected, holder: n, takes: best.takes}, missing)
 }
 
 // hold makes n the holder of a copy. The nodes that did not answer decide which losses are excused.
 func (s *State) hold(n node, v version, missing nodes) error {
 	q := &s.members[n]
-	q.round, q.gift = round{}, gift{}
+	q.round, q.transfer = round{}, transfer{}
 	q.holding, q.lapsed, q.refused, q.owes = true, false, false, true
 	q.copy = v
-	q.promise.raise(promise{v.election, n})
+	q.promise.raise(promise{v.ballot, n})
 	q.ackedBy, q.acked = 0, 0
 	return s.judgeStart(v.takes, missing)
 }
 
 // question is what n asks in its round.
 func (m *machine) question(s *State, n, of node) message {
-	return message{kind: ask, from: n, to: of, round: s.members[n].round.election, known: m.spokenKnown(s, n), place: m.place(&s.members[n].round, of)}
+	return message{kind: ask, from: n, to: of, round: s.members[n].round.ballot, known: m.spokenKnown(s, n), place: m.place(&s.members[n].round, of)}
 }
 
 // spokenKnown is the known set a question or an answer of n carries.

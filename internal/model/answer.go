@@ -10,14 +10,14 @@ func (m *machine) hearQuestion(s *State, q message) {
 		m.told(s, q.to, only(q.from)|q.known)
 	}
 	answer := message{from: q.to, to: q.from, round: q.round, known: m.spokenKnown(s, q.to), place: q.place}
-	later := q.round > n.promise.election || q.round == n.promise.election && n.promise.to == q.from
+	later := q.round > n.promise.ballot || q.round == n.promise.ballot && n.promise.to == q.from
 	switch {
 	case n.holding:
 		if m.Rules.GivingStopsHolding {
 			n.holding, n.lapsed = false, false
 		}
 		n.round = round{}
-		n.gift = gift{to: q.from, round: q.round}
+		n.transfer = transfer{to: q.from, round: q.round}
 		n.promise.raise(promise{q.round, q.from})
 		m.give(n, &answer)
 	case m.givenTo(n, q):
@@ -27,7 +27,7 @@ func (m *machine) hearQuestion(s *State, q message) {
 		n.round = round{}
 		answer.kind, answer.copy, answer.gaveTo = notHolding, n.copy, n.receiver()
 		if m.Rules.TransferVoidOnResponse {
-			n.gift = gift{}
+			n.transfer = transfer{}
 		}
 	default:
 		answer.kind, answer.promise, answer.gaveTo = behind, n.promise, n.receiver()
@@ -40,10 +40,10 @@ func (m *machine) hearQuestion(s *State, q message) {
 
 // TransferredTo tells whether the question comes from the one the copy was given to, so that the copy is sent again.
 func (m *machine) givenTo(n *member, q message) bool {
-	if n.gift == (gift{}) || n.gift.spent || n.gift.to != q.from {
+	if n.transfer == (transfer{}) || n.transfer.spent || n.transfer.to != q.from {
 		return false
 	}
-	return n.gift.round == q.round || !m.Rules.TransferForOneRound
+	return n.transfer.round == q.round || !m.Rules.TransferForOneRound
 }
 
 // give writes n's copy into the answer, one transfer higher.
@@ -51,16 +51,16 @@ func (m *machine) give(n *member, answer *message) {
 	answer.kind, answer.copy = theCopy, n.copy
 	answer.copy.holder = answer.to
 	if m.Rules.TransferRaisesTerm {
-		answer.copy.gifts++
+		answer.copy.transfers++
 	}
 }
 
 // receiver returns whom the copy was given to, or none.
 func (n *member) receiver() nodes {
-	if n.gift == (gift{}) {
+	if n.transfer == (transfer{}) {
 		return 0
 	}
-	return only(n.gift.to)
+	return only(n.transfer.to)
 }
 
 // hearAnswer takes an answer into the round it belongs to.
@@ -68,7 +68,7 @@ func (m *machine) hearAnswer(s *State, a message) error {
 	n := &s.members[a.to]
 	m.learn(s, a.to, only(a.from))
 	m.told(s, a.to, a.known)
-	if !n.round.running() || a.round != n.round.election && m.Rules.ResponsesOfThisRoundOnly {
+	if !n.round.running() || a.round != n.round.ballot && m.Rules.ResponsesOfThisRoundOnly {
 		return nil
 	}
 	n.round.must |= a.gaveTo.without(a.to)

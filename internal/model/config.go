@@ -72,11 +72,11 @@ func (m *machine) initial() State {
 	if m.Apart > 0 {
 		second := all &^ (1<<(m.Members-m.Apart) - 1)
 		s.apart, s.taken = true, 2
-		m.form(&s, second, version{election: 1, takes: 0b10})
-		m.form(&s, all&^second, version{election: 2, takes: 0b01})
+		m.form(&s, second, version{ballot: 1, takes: 0b10})
+		m.form(&s, all&^second, version{ballot: 2, takes: 0b01})
 		return s
 	}
-	m.form(&s, all, version{election: 1})
+	m.form(&s, all, version{ballot: 1})
 	return s
 }
 
@@ -86,7 +86,7 @@ func (m *machine) form(s *State, all nodes, v version) {
 	for n := range node(m.Members) {
 		if all.has(n) {
 			s.members[n] = member{
-				life: up, ring: all, known: all, fresh: all.without(n), promise: promise{v.election, v.holder},
+				life: up, ring: all, known: all, fresh: all.without(n), promise: promise{v.ballot, v.holder},
 			}
 		}
 	}

@@ -25,7 +25,7 @@
 //
 // The partition's state is the set of takes decided. Time is only order: an answer to a ping is fresh or not; a witness
 // says "no ping" only when its own answers are no longer fresh at the node it speaks of, which is what half a second each
-// stands for. A ring view and a known set change by gossip in any order. Elections are renumbered in every state, since
+// stands for. A ring view and a known set change by gossip in any order. Ballots are renumbered in every state, since
 // only their order matters. The messages in flight are bounded, and equal ones are one.
 //
 // # Not covered

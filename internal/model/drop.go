@@ -36,7 +36,7 @@ func (m *machine) hearSettle(s *State, q message) {
 	}
 	if m.Rules.SettleNamesVersion && n.copy.less(q.copy) {
 		if m.Rules.NewerCopyOffered {
-			n.promise.raise(promise{q.copy.election, q.copy.holder})
+			n.promise.raise(promise{q.copy.ballot, q.copy.holder})
 			n.refused = true
 		}
 		return
@@ -77,7 +77,7 @@ func (m *machine) hearSettled(s *State, a message) {
 // drop forgets the copy. To whom it was given is remembered, to be named in answers.
 func (m *member) drop() {
 	m.copy, m.owes = version{}, false
-	if m.gift != (gift{}) {
-		m.gift = gift{to: m.gift.to, spent: true}
+	if m.transfer != (transfer{}) {
+		m.transfer = transfer{to: m.transfer.to, spent: true}
 	}
 }

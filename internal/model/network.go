@@ -23,7 +23,7 @@ var kindNames = [...]string{"", "question", "not holding", "copy", "behind", "re
 type message struct {
 	kind     kind
 	from, to node
-	round    election // of the asker, in questions and answers
+	round    ballot // of the asker, in questions and answers
 	copy     version
 	promise  promise
 	known    nodes
@@ -34,8 +34,8 @@ type message struct {
 func (m message) key() (hi, lo uint64) {
 	hi = uint64(m.place)<<40 | uint64(m.kind)<<32 | uint64(m.from)<<24 | uint64(m.to)<<16 | uint64(m.round)<<8 | uint64(m.known)
 	v := m.copy
-	lo = uint64(v.election)<<48 | uint64(v.gifts)<<40 | uint64(v.holder)<<32 | uint64(v.takes)<<24 |
-		uint64(m.promise.election)<<16 | uint64(m.promise.to)<<8 | uint64(m.gaveTo)
+	lo = uint64(v.ballot)<<48 | uint64(v.transfers)<<40 | uint64(v.holder)<<32 | uint64(v.takes)<<24 |
+		uint64(m.promise.ballot)<<16 | uint64(m.promise.to)<<8 | uint64(m.gaveTo)
 	return hi, lo
 }
 

@@ -129,7 +129,7 @@ func (m *machine) lapse(s *State, n node) {
 		q.lapsed = true
 	}
 	if m.Rules.TransferVoidOnLapse {
-		q.gift = gift{}
+		q.transfer = transfer{}
 	}
 	if m.Rules.AcquireNeedsQuorum {
 		q.round = round{}

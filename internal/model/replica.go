@@ -21,17 +21,17 @@ func (m *machine) hearReplica(s *State, r message) {
 		if n.holding {
 			answer.kind = held
 		}
-		answer.promise = promise{max(n.promise.election, n.copy.election), n.promise.to}
+		answer.promise = promise{max(n.promise.ballot, n.copy.ballot), n.promise.to}
 		s.send(answer)
 		return
 	}
 	if m.Rules.ReplicaPromise {
-		n.promise.raise(promise{r.copy.election, r.from})
-		if r.copy.election >= n.round.election {
+		n.promise.raise(promise{r.copy.ballot, r.from})
+		if r.copy.ballot >= n.round.ballot {
 			n.round = round{}
 		}
 	}
-	n.copy, n.gift, n.renewed = r.copy, gift{}, true
+	n.copy, n.transfer, n.renewed = r.copy, transfer{}, true
 	if m.Rules.LeaverKeepsReplicas {
 		n.owes = true
 	}
@@ -39,7 +39,7 @@ func (m *machine) hearReplica(s *State, r message) {
 }
 
 func (m *machine) refuses(n *member, r message) bool {
-	promisedAway := r.copy.election < n.promise.election && n.promise.to != r.from
+	promisedAway := r.copy.ballot < n.promise.ballot && n.promise.to != r.from
 	return n.holding ||
 		m.Rules.ReplicaPromise && promisedAway ||
 		m.Rules.StaleReplicaRefused && r.copy.less(n.copy)
@@ -73,5 +73,5 @@ func (m *machine) hearRefusal(s *State, r message) {
 }
 
 func (n *member) sameTerm(v version) bool {
-	return n.copy.election == v.election && n.copy.gifts == v.gifts && n.copy.holder == v.holder
+	return n.copy.ballot == v.ballot && n.copy.transfers == v.transfers && n.copy.holder == v.holder
 }

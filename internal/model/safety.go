@@ -75,17 +75,17 @@ func (s *State) unite() {
 
 // isGiven tells whether a copy has been given to n's present round.
 func (s *State) isGiven(n node) bool {
-	election := s.members[n].round.election
-	if election == 0 {
+	ballot := s.members[n].round.ballot
+	if ballot == 0 {
 		return false
 	}
 	for i := range s.messages {
-		if a := &s.messages[i]; a.kind == theCopy && a.to == n && a.round == election {
+		if a := &s.messages[i]; a.kind == theCopy && a.to == n && a.round == ballot {
 			return true
 		}
 	}
 	for giver := range node(maxNodes) {
-		if s.members[giver].gift == (gift{to: n, round: election}) {
+		if s.members[giver].transfer == (transfer{to: n, round: ballot}) {
 			return true
 		}
 	}

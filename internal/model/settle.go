@@ -18,7 +18,7 @@ func (m *machine) settle(s *State) error {
 			continue
 		}
 		m.lapse(s, n)
-		if q.heard <= q.promise.election {
+		if q.heard <= q.promise.ballot {
 			q.heard = 0
 		}
 		if q.renewed && !s.asksAboutCopy(n) {
@@ -44,63 +44,63 @@ func (m *machine) settle(s *State) error {
 
 // More ballots and transfers than a state has fields to hold them.
 const (
-	maxElections = 64
-	maxGifts     = 16
+	maxBallots   = 64
+	maxTransfers = 16
 )
 
 // numbering maps the ballots and transfers that occur in a state to small ones in the same order, which keeps the number
 // of states finite: only the order of ballots matters.
 type numbering struct {
-	elections [maxElections]election
-	gifts     [maxElections][maxGifts]uint8
+	ballots   [maxBallots]ballot
+	transfers [maxBallots][maxTransfers]uint8
 }
 
 func (s *State) renumber() {
 	var used numbering
-	s.eachElection(func(e *election) { used.elections[*e] = 1 })
+	s.eachBallot(func(e *ballot) { used.ballots[*e] = 1 })
 	s.eachVersion(func(v *version) {
-		used.elections[v.election] = 1
-		used.gifts[v.election][v.gifts] = 1
+		used.ballots[v.ballot] = 1
+		used.transfers[v.ballot][v.transfers] = 1
 	})
 	to := used.compact()
-	s.eachElection(func(e *election) { *e = to.elections[*e] })
+	s.eachBallot(func(e *ballot) { *e = to.ballots[*e] })
 	s.eachVersion(func(v *version) {
-		v.election, v.gifts = to.elections[v.election], to.gifts[v.election][v.gifts]
+		v.ballot, v.transfers = to.ballots[v.ballot], to.transfers[v.ballot][v.transfers]
 	})
 }
 
-// compact turns marks into a numbering without gaps. Election 0 is none and stays so.
+// compact turns marks into a numbering without gaps. Ballot 0 is none and stays so.
 func (used *numbering) compact() *numbering {
 	var to numbering
-	var next election
-	for e := 1; e < maxElections; e++ {
-		if used.elections[e] == 0 {
+	var next ballot
+	for e := 1; e < maxBallots; e++ {
+		if used.ballots[e] == 0 {
 			continue
 		}
 		next++
-		to.elections[e] = next
-		var gifts uint8
-		for g, mark := range used.gifts[e] {
+		to.ballots[e] = next
+		var transfers uint8
+		for g, mark := range used.transfers[e] {
 			if mark != 0 {
-				to.gifts[e][g] = gifts
-				gifts++
+				to.transfers[e][g] = transfers
+				transfers++
 			}
 		}
 	}
 	return &to
 }
 
-func (s *State) eachElection(visit func(*election)) {
+func (s *State) eachBallot(visit func(*ballot)) {
 	for i := range s.members {
 		q := &s.members[i]
-		visit(&q.promise.election)
+		visit(&q.promise.ballot)
 		visit(&q.heard)
-		visit(&q.gift.round)
-		visit(&q.round.election)
+		visit(&q.transfer.round)
+		visit(&q.round.ballot)
 	}
 	for i := range s.messages {
 		visit(&s.messages[i].round)
-		visit(&s.messages[i].promise.election)
+		visit(&s.messages[i].promise.ballot)
 	}
 }
 

@@ -31,24 +31,24 @@ func (s nodes) majority(all nodes) bool { return (s&all).size()*2 > all.size() }
 type takes uint8
 
 // ballot numbers a round. Zero is none.
-type election uint8
+type ballot uint8
 
 // version orders copies; a higher one replaces a lower one. Its zero value is that of a node without a copy.
 type version struct {
-	election election
-	gifts    uint8
-	holder   node
-	takes    takes // stands for the sequence number
+	ballot    ballot
+	transfers uint8
+	holder    node
+	takes     takes // stands for the sequence number
 }
 
-func (v version) exists() bool { return v.election != 0 }
+func (v version) exists() bool { return v.ballot != 0 }
 
 func (v version) less(o version) bool {
 	switch {
-	case v.election != o.election:
-		return v.election < o.election
-	case v.gifts != o.gifts:
-		return v.gifts < o.gifts
+	case v.ballot != o.ballot:
+		return v.ballot < o.ballot
+	case v.transfers != o.transfers:
+		return v.transfers < o.transfers
 	case v.holder != o.holder:
 		return v.holder < o.holder
 	}
@@ -57,26 +57,26 @@ func (v version) less(o version) bool {
 
 // promise is the highest ballot a node has answered, and whose it was.
 type promise struct {
-	election election
-	to       node
+	ballot ballot
+	to     node
 }
 
 func (p *promise) raise(o promise) {
-	if o.election > p.election {
+	if o.ballot > p.ballot {
 		*p = o
 	}
 }
 
 // transfer remembers to whom, and in which of its rounds, a copy was given. The zero value is no transfer.
-type gift struct {
+type transfer struct {
 	to    node
-	round election
+	round ballot
 	spent bool // the copy has been dropped: the receiver is named, and given nothing more
 }
 
 // round is one attempt to acquire. A zero ballot is none.
 type round struct {
-	election election
+	ballot   ballot
 	must     nodes   // known at the beginning, or named by an answer
 	answered nodes   // said "not holding"
 	gone     nodes   // lost or tombstoned when the round began
@@ -84,7 +84,7 @@ type round struct {
 	staged   [maxNodes]stage
 }
 
-func (r round) running() bool { return r.election != 0 }
+func (r round) running() bool { return r.ballot != 0 }
 
 type life uint8
 
@@ -115,11 +115,11 @@ type member struct {
 	fresh      nodes // witnesses whose answers to its pings are fresh
 	silent     nodes // nodes of which it says "no ping", and whose pings it does not answer
 
-	copy    version
-	promise promise
-	heard   election // the highest ballot a joiner was told of when it joined, which is no promise
-	gift    gift
-	round   round
+	copy     version
+	promise  promise
+	heard    ballot // the highest ballot a joiner was told of when it joined, which is no promise
+	transfer transfer
+	round    round
 
 	ackedBy nodes // the standby that acknowledged, or none
 	acked   takes // what it acknowledged

@@ -185,7 +185,7 @@ func (x *explorer) joins(n node) {
 			p.ring.add(n)
 			q.life, q.known, q.ring, q.tombstones, q.promise = up, p.known|p.doubted, p.ring, p.tombstones, p.promise
 			if x.Bare {
-				q.promise, q.heard = promise{}, max(p.promise.election, p.heard)
+				q.promise, q.heard = promise{}, max(p.promise.ballot, p.heard)
 			}
 			t.events.Joins--
 		})

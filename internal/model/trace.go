@@ -37,7 +37,7 @@ func (s State) String() string {
 	for _, m := range s.messages {
 		if m.kind != noMessage {
 			fmt.Fprintf(&b, "   %s -> %s: %s, round %d, copy %s, promise %d to %s, known %s, gave to %s\n",
-				m.from, m.to, kindNames[m.kind], m.round, m.copy, m.promise.election, m.promise.to, m.known, m.gaveTo)
+				m.from, m.to, kindNames[m.kind], m.round, m.copy, m.promise.ballot, m.promise.to, m.known, m.gaveTo)
 		}
 	}
 	fmt.Fprintf(&b, "   %d takes, acknowledged %03b, excused %03b, cuts %s\n", s.taken, s.acked, s.excused, s.cuts)
@@ -62,12 +62,12 @@ func (m *member) String() string {
 		}
 	}
 	fmt.Fprintf(&b, "; ring %s known %s doubted %s tombstones %s forgotten %s fresh %s silent %s; copy %s, promise %d to %s",
-		m.ring, m.known, m.doubted, m.tombstones, m.forgotten, m.fresh, m.silent, m.copy, m.promise.election, m.promise.to)
-	if m.gift != (gift{}) {
-		fmt.Fprintf(&b, ", gave to %s in round %d", m.gift.to, m.gift.round)
+		m.ring, m.known, m.doubted, m.tombstones, m.forgotten, m.fresh, m.silent, m.copy, m.promise.ballot, m.promise.to)
+	if m.transfer != (transfer{}) {
+		fmt.Fprintf(&b, ", gave to %s in round %d", m.transfer.to, m.transfer.round)
 	}
 	if r := m.round; r.running() {
-		fmt.Fprintf(&b, ", round %d: must %s answered %s gone %s best %s", r.election, r.must, r.answered, r.gone, r.best)
+		fmt.Fprintf(&b, ", round %d: must %s answered %s gone %s best %s", r.ballot, r.must, r.answered, r.gone, r.best)
 	}
 	if m.ackedBy != 0 {
 		fmt.Fprintf(&b, ", acknowledged by %s: %03b", m.ackedBy, m.acked)
@@ -94,5 +94,5 @@ func (v version) String() string {
 	if !v.exists() {
 		return "none"
 	}
-	return fmt.Sprintf("%d.%d/%s/%03b", v.election, v.gifts, v.holder, v.takes)
+	return fmt.Sprintf("%d.%d/%s/%03b", v.ballot, v.transfers, v.holder, v.takes)
 }
