@@ -300,6 +300,9 @@ func (g *gains) add(held, hadCopy bool) {
 	}
 }
 
+// startGrace is how long after its start a node acquires without state as a matter of course: nobody had any.
+const startGrace = 10 * time.Second
+
 // report counts what was gained and wakes who waits for it.
 func (k *keeper) report(g *gains) {
 	total := g.given + g.fromReplica + g.empty
@@ -314,7 +317,11 @@ func (k *keeper) report(g *gains) {
 	if total == 0 {
 		return
 	}
-	k.node.events.emit(EventAcquired, "", fmt.Sprintf("%d partitions: %d given, %d from replicas, %d empty",
+	line := eventLines[EventAcquired]
+	if g.empty > 0 && time.Since(k.node.began) > startGrace {
+		line = lineAcquiredEmpty
+	}
+	k.node.events.emitAs(line, EventAcquired, "", fmt.Sprintf("%d partitions: %d given, %d from replicas, %d empty",
 		total, g.given, g.fromReplica, g.empty))
 }
 

@@ -343,13 +343,12 @@ func (m *membership) refresh() (again time.Duration) {
 	m.mu.Unlock()
 
 	for _, s := range strangers {
-		m.log.Warn("member left out: its metadata cannot be used", "member", s.Name, "addr", s.Addr, "err", s.fault)
+		m.log.Warn("ignoring member with unreadable metadata, is its version compatible?", "member", s.Name, "addr", s.Addr, "err", s.fault)
 	}
 	next := newView(members, unproved, known, reachable)
 	last := m.view()
 	if forced := m.force.Swap(false); forced || !next.equal(last) {
 		m.current.Store(next)
-		m.logChanges(last, next)
 		if slices.ContainsFunc(last.members, func(i memberInfo) bool {
 			after, ok := next.find(i.Name)
 			return !ok || after.State == MemberLost && i.State != MemberLost
@@ -385,20 +384,6 @@ func (m *membership) aliveLocked(now time.Time) (alive []memberInfo, strangers [
 		}
 	}
 	return alive, strangers, again
-}
-
-func (m *membership) logChanges(last, next *memberView) {
-	for _, i := range next.members {
-		before, ok := last.find(i.Name)
-		if !ok || before.State != i.State {
-			m.log.Info("member is "+i.State.String(), "member", i.Name, "addr", i.Addr)
-		}
-	}
-	for _, i := range last.members {
-		if _, ok := next.find(i.Name); !ok {
-			m.log.Info("member is gone", "member", i.Name, "addr", i.Addr, "was", i.State.String())
-		}
-	}
 }
 
 // memberAt reports whether gossip has a member at that address, this node included.

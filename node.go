@@ -102,7 +102,7 @@ func Start(cfg Config) (*Node, error) {
 	n.keeper, n.replicator, n.reporter = newKeeper(n), newReplicator(n), newReporter(s.identity)
 	n.evidence = quorum.NewProber(n.reach, n.witnessing(), func() { n.membership.again() })
 	n.route.Store(&route{ring: n.rings.Build(nil)})
-	n.events = startEvents(s.OnEvent)
+	n.events = startEvents(s.OnEvent, n.log)
 	if err := n.listen(); err != nil {
 		_ = n.shutDown()
 		return nil, err
@@ -187,7 +187,7 @@ func (n *Node) listen() (err error) {
 	}
 	n.client = transport.NewClient(transport.ClientConfig{
 		Network: network, Cluster: n.settings.Cluster, Self: n.identity,
-		MinVersion: wire.ProtocolMin, MaxVersion: wire.ProtocolMax, Logger: n.log, OnLink: n.linkChanged,
+		MinVersion: wire.ProtocolMin, MaxVersion: wire.ProtocolMax, OnLink: n.linkChanged,
 		WrapConn: n.settings.encryption.WrapClient(),
 	})
 	bound, err := boundAddr(n.server.Addr())
@@ -504,7 +504,7 @@ func (n *Node) reroute(view *memberView) {
 	if !sameOwners {
 		next.ring = n.rings.Build(names)
 		if wrong := next.ring.Disagreements(); wrong > 0 {
-			n.log.Error("the ring's library places members in another way than this version expects", slog.Int("partitions", wrong))
+			n.log.Error("ring library disagrees with this version, standbys may be wrong; report this", slog.Int("partitions", wrong))
 		}
 		n.keeper.notePrevious(old.ring, next.ring)
 	}
@@ -569,7 +569,11 @@ func (n *Node) linkChanged(change transport.LinkChange) {
 		if change.Err != nil {
 			detail = change.Err.Error()
 		}
-		n.events.emit(EventLinkDown, change.Peer.Name, detail)
+		line := eventLines[EventLinkDown]
+		if change.State == transport.LinkSuspect {
+			line = lineSuspect
+		}
+		n.events.emitAs(line, EventLinkDown, change.Peer.Name, detail)
 		n.keeper.wake()
 	}
 	n.wakeWaiters()

@@ -1,6 +1,7 @@
 package peerlimit
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"sync"
@@ -23,7 +24,10 @@ type refusals struct {
 	unsaid int        // since the last one that was
 }
 
-func (r *refusals) add(what string, attributes ...any) {
+func (r *refusals) add(what string, attributes ...any) { r.say(slog.LevelWarn, what, attributes...) }
+
+// say is add at another level.
+func (r *refusals) say(level slog.Level, what string, attributes ...any) {
 	now := time.Now()
 	r.mu.Lock()
 	due := !now.Before(r.next)
@@ -37,20 +41,20 @@ func (r *refusals) add(what string, attributes ...any) {
 		return
 	}
 	if unsaid > 0 {
-		attributes = append(attributes, slog.Int("unsaid", unsaid))
+		attributes = append(attributes, slog.Int("suppressed", unsaid))
 	}
-	r.log.Warn(what, attributes...)
+	r.log.Log(context.Background(), level, what, attributes...)
 }
 
 // refuse answers a message that makes no sense, and logs why. Keys do not appear in the log.
 func (n *Node) refuse(response []byte, from string, err error) []byte {
 	n.counters.refused.Add(1)
-	n.refusedRequests.add("refused a request", slog.String("from", printable.Text(from)), slog.String("error", printable.Text(err.Error())))
+	n.refusedRequests.add("rejected request from member, is it of a newer version?", slog.String("member", printable.Text(from)), slog.String("err", printable.Text(err.Error())))
 	return wire.AppendResponse(response, &wire.Response{Status: wire.StatusRefused})
 }
 
 // refusedConnection is told of somebody who has not said who it is, or is not of this cluster.
 func (n *Node) refusedConnection(remote net.Addr, err error) {
 	n.counters.strangers.Add(1)
-	n.refusedConnections.add("refused a connection", slog.Any("remote", remote), slog.String("error", printable.Text(err.Error())))
+	n.refusedConnections.add("rejected connection, does the peer have this cluster's Secret?", slog.Any("addr", remote), slog.String("err", printable.Text(err.Error())))
 }

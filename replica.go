@@ -343,7 +343,7 @@ func (r *replicator) deliver(ctx context.Context, standby string, s *shipment) b
 	answer, err := n.askReplica(ctx, standby, s, r.tries(standby))
 	r.answered(standby, err == nil)
 	if err != nil {
-		r.log.Debug("a replica was not taken", slog.String("standby", standby), slog.Any("error", err))
+		r.log.Debug("standby did not accept a replica", slog.String("member", standby), slog.Any("err", err))
 	}
 	now, route := n.now(), n.route.Load()
 	anyRefused, anyYielded := false, false
