@@ -104,7 +104,7 @@ func (s server) onRelay(ctx context.Context, r *wire.Relay) ([]byte, error) {
 	}
 	response, err := n.client.Call(ctx, to.Peer, r.Request, relayTimeout)
 	if err != nil {
-		n.log.Debug("not relayed", slog.String("to", r.To), slog.Any("error", err))
+		n.log.Debug("request not relayed", slog.String("member", r.To), slog.Any("err", err))
 		return nil, errNotRelayed
 	}
 	return response, nil

@@ -1,7 +1,10 @@
 package peerlimit
 
 import (
+	"context"
 	"fmt"
+	"github.com/peerlimit/peerlimit/internal/seldom"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -67,6 +70,101 @@ func (k EventKind) String() string {
 	return fmt.Sprintf("EventKind(%d)", uint8(k))
 }
 
+// eventLine is how an event is logged: the level says what an operator must do.
+type eventLine struct {
+	level slog.Level
+	text  string
+}
+
+// eventLines has the line of every kind. docs/operations.md lists them.
+var eventLines = map[EventKind]eventLine{
+	EventMemberJoined:    {slog.LevelInfo, "member joined"},
+	EventMemberLeaving:   {slog.LevelInfo, "member leaving"},
+	EventMemberLeft:      {slog.LevelInfo, "member left"},
+	EventMemberFailed:    {slog.LevelWarn, "member failed, limits are still divided by it"},
+	EventMemberForgotten: {slog.LevelInfo, "member forgotten, limits are divided by one fewer"},
+	EventRing:            {slog.LevelInfo, "owners of partitions changed"},
+	EventLinkUp:          {slog.LevelInfo, "connected to member"},
+	EventLinkDown:        {slog.LevelWarn, "cannot reach member, check its process, the takes port, Secret and versions"},
+	EventDegraded:        {slog.LevelWarn, "degraded, a member's keys are limited to a share"},
+	EventRecovered:       {slog.LevelInfo, "recovered, a member's keys have their whole limit again"},
+	EventQuorumLost:      {slog.LevelWarn, "quorum lost, limits are divided until it returns"},
+	EventQuorumRegained:  {slog.LevelInfo, "quorum regained"},
+	EventAcquired:        {slog.LevelInfo, "partitions acquired"},
+}
+
+// These are said in place of the kind's own line where the operator must do something else about it.
+var (
+	// lineAcquiredEmpty is for partitions without state, unless the node has just started.
+	lineAcquiredEmpty = eventLine{slog.LevelWarn, "partitions acquired without state, their keys start with a full burst"}
+	// lineSuspect is for a link that is open and silent. It may be so many times a second on a busy machine; one that stays
+	// silent is closed, and that is logged.
+	lineSuspect = eventLine{slog.LevelDebug, "member does not answer for the moment"}
+	// lineAnswers is for a link that was silent.
+	lineAnswers = eventLine{slog.LevelDebug, "member answers again"}
+)
+
+// linkLine is what a limiter of lines is for: a member's link that went up, or down.
+type linkLine struct {
+	kind   EventKind
+	member string
+}
+
+// maxLinkLines bounds how many of them a node keeps apart.
+const maxLinkLines = 1024
+
+// write logs an event. A link that goes up and down all the time is one line of each kind in refusalInterval.
+func (e *events) write(line eventLine, kind EventKind, member, detail string) {
+	if e.log == nil {
+		return
+	}
+	line = e.afterSilence(line, kind, member)
+	var attributes []any
+	if member != "" {
+		attributes = append(attributes, slog.String("member", printable.Text(member)))
+	}
+	if detail != "" {
+		attributes = append(attributes, slog.String("detail", printable.Text(detail)))
+	}
+	if line.level > slog.LevelDebug && (kind == EventLinkUp || kind == EventLinkDown) {
+		e.linkLimit(linkLine{kind, member}).Log(line.level, line.text, attributes...)
+		return
+	}
+	e.log.Log(context.Background(), line.level, line.text, attributes...)
+}
+
+// afterSilence returns line, or lineAnswers for a link that is up again after it was only silent.
+func (e *events) afterSilence(line eventLine, kind EventKind, member string) eventLine {
+	if kind != EventLinkUp && kind != EventLinkDown {
+		return line
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if kind == EventLinkUp && e.silent[member] {
+		line = lineAnswers
+	}
+	delete(e.silent, member)
+	if line == lineSuspect {
+		e.silent[member] = true
+	}
+	return line
+}
+
+// linkLimit returns what limits a line about a member's link.
+func (e *events) linkLimit(key linkLine) *seldom.Log {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	limit := e.linkLines[key]
+	if limit == nil {
+		if len(e.linkLines) >= maxLinkLines {
+			clear(e.linkLines)
+		}
+		limit = seldom.New(e.log)
+		e.linkLines[key] = limit
+	}
+	return limit
+}
+
 // maxQueuedEvents is how many events may wait for a slow receiver: a few for every member of a large cluster.
 const maxQueuedEvents = 1024
 
@@ -86,20 +184,23 @@ func (e *events) latest() []Event {
 // notices something never waits for the user.
 type events struct {
 	receive func(Event)
+	log     *slog.Logger // nil in tests only
 	dropped atomic.Uint64
 
 	// mu guards queue, closed and recent.
-	mu     sync.Mutex
-	queue  []Event
-	closed bool
-	recent []Event // the last maxRecentEvents, also when nobody receives them; the oldest first
+	mu        sync.Mutex
+	queue     []Event
+	closed    bool
+	silent    map[string]bool          // members whose link was silent when it was last heard of, guarded by mu
+	linkLines map[linkLine]*seldom.Log // what may be logged about a member's link, guarded by mu
+	recent    []Event                  // the last maxRecentEvents, also when nobody receives them; the oldest first
 
 	wake signal.Signal // capacity 1: there is something in the queue, or it was closed
 	done chan struct{} // closed when the goroutine has ended
 }
 
-func startEvents(receive func(Event)) *events {
-	e := &events{receive: receive, wake: signal.New(), done: make(chan struct{})}
+func startEvents(receive func(Event), log *slog.Logger) *events {
+	e := &events{receive: receive, log: log, linkLines: make(map[linkLine]*seldom.Log), silent: make(map[string]bool), wake: signal.New(), done: make(chan struct{})}
 	if receive == nil {
 		close(e.done)
 		return e
@@ -110,6 +211,12 @@ func startEvents(receive func(Event)) *events {
 
 // emit notes an event and queues it, or drops it when too many wait.
 func (e *events) emit(kind EventKind, member, detail string) {
+	e.emitAs(eventLines[kind], kind, member, detail)
+}
+
+// emitAs is emit with another line for the log than the kind's own.
+func (e *events) emitAs(line eventLine, kind EventKind, member, detail string) {
+	e.write(line, kind, member, detail)
 	event := Event{Time: time.Now(), Kind: kind, Member: member, Detail: detail}
 	e.mu.Lock()
 	if len(e.recent) == maxRecentEvents {

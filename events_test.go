@@ -1,6 +1,9 @@
 package peerlimit
 
 import (
+	"bytes"
+	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,7 +19,7 @@ func TestEventsAreClosedThoughTheReceiverWaitsForThat(t *testing.T) {
 		e := startEvents(func(Event) {
 			received++
 			<-closed
-		})
+		}, nil)
 		e.emit(EventRing, "", "")
 		e.emit(EventRing, "", "")
 		began := time.Now()
@@ -42,7 +45,7 @@ func TestEventsAreBounded(t *testing.T) {
 		e := startEvents(func(Event) {
 			<-gate
 			received++
-		})
+		}, nil)
 		e.emit(EventRing, "", "")
 		synctest.Wait() // it is being delivered, and no longer queued
 		for range maxQueuedEvents + 7 {
@@ -52,5 +55,47 @@ func TestEventsAreBounded(t *testing.T) {
 		close(gate)
 		e.close()
 		require.Equal(t, 1+maxQueuedEvents, received)
+	})
+}
+
+// Every kind of event has a line, and every event is logged once though nobody receives it.
+func TestEveryEventIsLogged(t *testing.T) {
+	for kind := range eventNames {
+		var logs bytes.Buffer
+		e := startEvents(nil, slog.New(slog.NewTextHandler(&logs, nil)))
+		e.emit(kind, "api\x1b-1", "why")
+		line, listed := eventLines[kind]
+		require.True(t, listed, kind)
+		require.Equal(t, 1, bytes.Count(logs.Bytes(), []byte("\n")), "%s: %s", kind, logs.String())
+		require.Contains(t, logs.String(), "level="+line.level.String()+" msg=")
+		require.Contains(t, logs.String(), line.text)
+		require.Contains(t, logs.String(), "detail=why")
+		require.NotContains(t, logs.String(), "\x1b")
+	}
+	require.Len(t, eventLines, len(eventNames))
+}
+
+// A link that falls silent and answers again many times a second is not a line an operator sees, and one that breaks as often is one
+// line of each kind in ten seconds, with the number of the others.
+func TestALinkThatFlapsIsLoggedSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var logs bytes.Buffer
+		e := startEvents(nil, slog.New(slog.NewTextHandler(&logs, nil)))
+		for range 1000 {
+			e.emitAs(lineSuspect, EventLinkDown, "b", "no answer")
+			e.emit(EventLinkUp, "b", "")
+			time.Sleep(10 * time.Millisecond)
+		}
+		require.Empty(t, logs.String())
+		for range 2500 { // 25 s
+			e.emit(EventLinkDown, "b", "broken")
+			e.emit(EventLinkUp, "b", "")
+			time.Sleep(10 * time.Millisecond)
+		}
+		require.Equal(t, 3, strings.Count(logs.String(), "level=WARN"), logs.String())
+		require.Equal(t, 3, strings.Count(logs.String(), "level=INFO"), logs.String())
+		require.Equal(t, 4, strings.Count(logs.String(), "suppressed=999"), logs.String())
+		e.emit(EventLinkDown, "c", "broken")
+		require.Contains(t, logs.String(), "member=c", "another member is another matter")
 	})
 }

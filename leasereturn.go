@@ -18,6 +18,6 @@ func (n *Node) returnLeases(part uint16, key string, r *rule.Rule, returned []wi
 	}
 	m := wire.Message{Kind: wire.KindReturn, Rule: r.Encoded, Key: key, Borrow: wire.Borrowing{Returned: returned}}
 	if err := n.client.Post(owner.Peer, wire.AppendMessage(nil, &m)); err != nil {
-		n.log.Debug("a lease was not given back", "owner", owner.Name, "error", err)
+		n.log.Debug("lease not returned", "member", owner.Name, "err", err)
 	}
 }

@@ -118,7 +118,7 @@ func Start(cfg Config) (*Node, error) {
 	})
 	n.prober = quorum.NewProber(n.reach, witnesses{n}.witnessing(), func() { n.membership.Renotify() })
 	n.route.Store(&route{ring: n.rings.Build(nil)})
-	n.events = startEvents(s.OnEvent)
+	n.events = startEvents(s.OnEvent, n.log)
 	if err := n.listen(); err != nil {
 		_ = n.shutDown()
 		return nil, err
@@ -194,7 +194,7 @@ func (n *Node) listen() (err error) {
 	}
 	n.client = transport.NewClient(transport.ClientConfig{
 		Network: network, Cluster: n.settings.Cluster, Self: n.identity,
-		MinVersion: wire.ProtocolMin, MaxVersion: wire.ProtocolMax, Logger: n.log, OnLink: n.linkChanged,
+		MinVersion: wire.ProtocolMin, MaxVersion: wire.ProtocolMax, OnLink: n.linkChanged,
 		WrapConn: n.settings.encryption.WrapClient(),
 	})
 	bound, err := boundAddr(n.server.Addr())
@@ -522,7 +522,7 @@ func (n *Node) reroute(view *membership.View) {
 	if !sameOwners {
 		next.ring = n.rings.Build(names)
 		if wrong := next.ring.Disagreements(); wrong > 0 {
-			n.log.Error("the ring's library places members in another way than this version expects", slog.Int("partitions", wrong))
+			n.log.Error("ring library disagrees with this version, standbys may be wrong; report this", slog.Int("partitions", wrong))
 		}
 		n.history.note(old.ring, next.ring, n.table.HoldsAny())
 	}
@@ -587,7 +587,11 @@ func (n *Node) linkChanged(change transport.LinkChange) {
 		if change.Err != nil {
 			detail = change.Err.Error()
 		}
-		n.events.emit(EventLinkDown, change.Peer.Name, detail)
+		line := eventLines[EventLinkDown]
+		if change.State == transport.LinkSuspect {
+			line = lineSuspect
+		}
+		n.events.emitAs(line, EventLinkDown, change.Peer.Name, detail)
 		n.keeper.Wake()
 	}
 	n.wakeWaiters()

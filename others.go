@@ -83,9 +83,16 @@ func (o others) HasQuorum() { o.node.quorumFull() }
 // HoldingChanged wakes what waits for partitions to be held, or sends what is held.
 func (o others) HoldingChanged() { o.node.holdingChanged() }
 
+// startGrace is how long after its start a node acquires without state as a matter of course: nobody had any.
+const startGrace = 10 * time.Second
+
 // Gained tells of partitions that this node has begun to hold.
 func (o others) Gained(byTransfer, fromReplica, empty int) {
-	o.node.events.emit(EventAcquired, "", fmt.Sprintf("%d partitions: %d given, %d from replicas, %d empty",
+	line := eventLines[EventAcquired]
+	if empty > 0 && time.Since(o.node.began) > startGrace {
+		line = lineAcquiredEmpty
+	}
+	o.node.events.emitAs(line, EventAcquired, "", fmt.Sprintf("%d partitions: %d by transfer, %d from replicas, %d empty",
 		byTransfer+fromReplica+empty, byTransfer, fromReplica, empty))
 }
 

@@ -12,7 +12,7 @@ import (
 func (s server) refuse(response []byte, from string, err error) []byte {
 	n := s.node
 	n.counters.refused.Add(1)
-	n.refusedRequests.Warn("refused a request", slog.String("from", printable.Text(from)), slog.String("error", printable.Text(err.Error())))
+	n.refusedRequests.Warn("rejected request from member, is it of a newer version?", slog.String("member", printable.Text(from)), slog.String("err", printable.Text(err.Error())))
 	return wire.AppendResponse(response, &wire.Response{Status: wire.StatusRefused})
 }
 
@@ -20,5 +20,5 @@ func (s server) refuse(response []byte, from string, err error) []byte {
 func (s server) refusedConnection(remote net.Addr, err error) {
 	n := s.node
 	n.counters.strangers.Add(1)
-	n.refusedConnections.Warn("refused a connection", slog.Any("remote", remote), slog.String("error", printable.Text(err.Error())))
+	n.refusedConnections.Warn("rejected connection, does the peer have this cluster's Secret?", slog.Any("addr", remote), slog.String("err", printable.Text(err.Error())))
 }

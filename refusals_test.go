@@ -31,8 +31,8 @@ func TestRefusalsAreLoggedSeldom(t *testing.T) {
 			assert.Contains(t, line, `"no TLS"`)
 			assert.Contains(t, line, "10.0.0.1:7")
 		}
-		assert.NotContains(t, lines[0], "unsaid")
-		assert.Contains(t, lines[1], "unsaid=9999")
+		assert.NotContains(t, lines[0], "suppressed")
+		assert.Contains(t, lines[1], "suppressed=9999")
 		assert.EqualValues(t, 25_000, node.counters.strangers.Load())
 	})
 }
@@ -42,5 +42,5 @@ func TestARefusedRequestPrints(t *testing.T) {
 	var logs strings.Builder
 	node := &Node{refusedRequests: seldom.New(slog.New(slog.NewJSONHandler(&logs, nil)))}
 	server{node}.refuse(nil, "api\u009b2J\u202e", errors.New("no such \u009b31m"))
-	assert.Contains(t, logs.String(), `"from":"api\\u009b2J\\u202e","error":"no such \\u009b31m"`)
+	assert.Contains(t, logs.String(), `"member":"api\\u009b2J\\u202e","err":"no such \\u009b31m"`)
 }

@@ -3,7 +3,6 @@ package peerlimit
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"math"
 	"math/rand/v2"
 	"runtime"
@@ -48,7 +47,7 @@ func inWildCluster(t *testing.T, test func(c *wildCluster)) {
 		c.nodes = startNodes(t, c.network, nil, 3)
 		c.client = transport.NewClient(transport.ClientConfig{
 			Network: c.network.Host("10.0.9.9"), Cluster: c.nodes[0].settings.Cluster, Self: wildName,
-			MinVersion: wire.ProtocolMin, MaxVersion: wire.ProtocolMax, Logger: slog.New(slog.DiscardHandler),
+			MinVersion: wire.ProtocolMin, MaxVersion: wire.ProtocolMax,
 		})
 		t.Cleanup(func() { _ = c.client.Close() })
 		for _, n := range c.nodes {

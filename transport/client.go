@@ -2,7 +2,6 @@ package transport
 
 import (
 	"context"
-	"log/slog"
 	"maps"
 	"net"
 	"sync"
@@ -49,8 +48,6 @@ type ClientConfig struct {
 	// it must not do I/O itself (tls.Client does not). The result must honour
 	// deadlines; it is not closed, what it wraps is.
 	WrapConn func(net.Conn) net.Conn
-	// Logger is told when a link changes, not about every retry. Default none.
-	Logger *slog.Logger
 	// OnLink is told about every change of a link, in order for each link, from
 	// the link's own goroutine. It must return soon, because it delays the timeouts
 	// of that link's calls, and must not call Close. Nothing is reported after
@@ -85,9 +82,6 @@ type ClientConfig struct {
 func (c ClientConfig) withDefaults() ClientConfig {
 	if c.Network == nil {
 		c.Network = TCP{}
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	setDefault(&c.MinVersion, Version)
 	setDefault(&c.MaxVersion, Version)

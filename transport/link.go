@@ -3,7 +3,6 @@ package transport
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -43,7 +42,6 @@ type link struct {
 	client *Client
 	peer   Peer
 	errs   *linkErrors
-	logger *slog.Logger
 
 	status  atomic.Pointer[linkStatus]
 	settled chan struct{} // closed when the first attempt has succeeded or failed
@@ -65,7 +63,6 @@ func newLink(c *Client, peer Peer) *link {
 		client:  c,
 		peer:    peer,
 		errs:    newLinkErrors(peer.Name),
-		logger:  c.config.Logger.With("peer", peer.Name, "addr", peer.Addr),
 		settled: make(chan struct{}),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
@@ -296,24 +293,21 @@ func (l *link) set(status *linkStatus) {
 
 func (l *link) up(s *session) {
 	l.set(&linkStatus{state: LinkUp, session: s})
-	l.logger.Info("peer connected", "version", s.version)
 	l.report(LinkChange{Peer: l.peer, State: LinkUp, Version: s.version})
 }
 
 func (l *link) setSuspect(s *session, suspect bool) {
 	if suspect {
 		l.set(&linkStatus{state: LinkSuspect, session: s, err: l.errs.suspect})
-		l.logger.Warn("peer does not answer")
 		l.report(LinkChange{Peer: l.peer, State: LinkSuspect, Version: s.version, Err: l.errs.suspect})
 		return
 	}
 	l.set(&linkStatus{state: LinkUp, session: s})
-	l.logger.Info("peer answers again")
 	l.report(LinkChange{Peer: l.peer, State: LinkUp, Version: s.version})
 }
 
 // down notes that there is no connection. Every attempt of a redial that keeps
-// failing comes here; only a change is logged and reported.
+// failing comes here; only a change is reported.
 func (l *link) down(cause error) {
 	before := l.status.Load()
 	err := &Error{Peer: l.peer.Name, Err: ErrUnreachable, Cause: cause}
@@ -321,7 +315,6 @@ func (l *link) down(cause error) {
 	if before.state == LinkDown && refusal(before.err) == refusal(err) {
 		return
 	}
-	l.logger.Warn("peer unreachable", "cause", cause)
 	l.report(LinkChange{Peer: l.peer, State: LinkDown, Err: err})
 }
 

@@ -212,7 +212,7 @@ func (s *Server) accept() {
 			if s.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 				return
 			}
-			s.config.Logger.Warn("accepting connections", "error", err)
+			s.config.Logger.Warn("cannot accept connections, check the limit of open files", "err", err)
 			if !sleep(s.ctx, retry.next()) {
 				return
 			}

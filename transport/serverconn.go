@@ -57,7 +57,7 @@ func newServerConn(s *Server, raw net.Conn) *serverConn {
 		conn:     conn,
 		greeting: greeting,
 		source:   source.Of(raw.RemoteAddr()),
-		logger:   s.config.Logger.With("remote", raw.RemoteAddr()),
+		logger:   s.config.Logger.With("addr", raw.RemoteAddr()),
 		writer:   answerWriter{conn: conn, timeout: s.config.WriteTimeout},
 		response: make([]byte, 0, firstAnswer),
 	}
@@ -72,15 +72,15 @@ func (c *serverConn) run() {
 	defer c.server.forget(c)
 	defer c.close()
 	if err := c.shakeHands(); err != nil {
-		c.logger.Debug("handshake failed", "error", err)
+		c.logger.Debug("handshake failed", "err", err)
 		if report := c.server.config.OnRefused; report != nil && !everyday(err) {
 			report(c.raw.RemoteAddr(), err)
 		}
 		return
 	}
-	c.logger = c.logger.With("peer", printable.Text(c.from)) // which is what the peer says
+	c.logger = c.logger.With("member", printable.Text(c.from)) // which is what the peer says
 	err := c.serve()
-	c.logger.Debug("connection ended", "cause", err)
+	c.logger.Debug("connection ended", "err", err)
 }
 
 // maxGreeting is how many bytes a connection may send before the handshake is
@@ -240,7 +240,7 @@ func (c *serverConn) invoke(request []byte) (answer []byte, later func(context.C
 }
 
 func (c *serverConn) panicked(value any) error {
-	c.logger.Error("handler panicked, dropping the connection", "panic", value, "stack", string(debug.Stack()))
+	c.logger.Error("handler panicked, closing the connection; report this", "panic", value, "stack", string(debug.Stack()))
 	return fmt.Errorf("%shandler panicked: %v", errPrefix, value)
 }
 

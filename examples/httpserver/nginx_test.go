@@ -36,7 +36,7 @@ func TestBehindNginx(t *testing.T) {
 		url := p.out.await(t, urlLine)
 		fmt.Fprintf(&upstream, "server %s;", strings.TrimPrefix(url, "http://"))
 		p.out.await(t, `ring changed: 3 members .*\n`)
-		p.out.await(t, `(?s)peer connected.*peer connected`)
+		p.out.await(t, `(?s)connected to member.*connected to member`)
 	}
 	front := startNginx(t, upstream.String())
 

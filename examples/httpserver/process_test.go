@@ -146,7 +146,7 @@ func testTwoShareALimit(t *testing.T, program string) {
 	second := launch(t, program, append(limit, "-join", seed)...)
 	urls := []string{first.out.await(t, urlLine), second.out.await(t, urlLine)}
 	for _, p := range []*process{first, second} {
-		p.out.await(t, `peer connected .*\n`)
+		p.out.await(t, `connected to member.*\n`)
 		p.out.await(t, `ring changed: 2 members .*\n`)
 	}
 

@@ -186,7 +186,7 @@ func (d gossipDelegate) MergeRemoteState(note []byte, _ bool) { d.takeNote(note)
 func (d gossipDelegate) takeNote(note []byte) {
 	departures, known, err := decodeNote(note)
 	if err != nil {
-		d.log.Debug("gossip note ignored", "bytes", len(note), "err", err)
+		d.log.Debug("ignoring malformed gossip note", "bytes", len(note), "err", err)
 		return
 	}
 	var news []departure

@@ -119,10 +119,10 @@ func (g *gossipGate) refuse(what string, from net.Addr, err error) {
 	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
 	case errors.Is(err, errGossipMessage):
 		g.malformed.Add(1)
-		g.refused[1].Warn("refused gossip that makes no sense", slog.String("as", what), slog.Any("remote", from), slog.Any("error", err))
+		g.refused[1].Warn("rejected malformed gossip", slog.String("as", what), slog.Any("addr", from), slog.Any("err", err))
 	default:
 		g.strangers.Add(1)
-		g.refused[0].Warn("refused gossip", slog.String("as", what), slog.Any("remote", from), slog.Any("error", err))
+		g.refused[0].Warn("rejected gossip, does the peer have this cluster's Secret?", slog.String("as", what), slog.Any("addr", from), slog.Any("err", err))
 	}
 }
 

@@ -267,7 +267,7 @@ func (j *joiner) joinFailed(ctx context.Context) (joined bool) {
 		}
 		err := j.cluster.join(lost[i])
 		answered[i] = err == nil
-		j.log.Debug("joined the address of a lost member", "addr", lost[i], "err", err)
+		j.log.Debug("tried the address of a failed member", "addr", lost[i], "err", err)
 	})
 	return slices.Contains(answered, true)
 }
@@ -276,7 +276,7 @@ func (j *joiner) joinFailed(ctx context.Context) (joined bool) {
 func (j *joiner) askMember() {
 	if addr, ok := j.cluster.someMember(); ok {
 		if err := j.cluster.join(addr); err != nil {
-			j.log.Debug("member does not answer", "addr", addr, "err", err)
+			j.log.Debug("gossip with member failed", "addr", addr, "err", err)
 		}
 	}
 }
@@ -288,7 +288,7 @@ func (j *joiner) logSeeds() {
 		failing := s.addrs == nil || slices.ContainsFunc(missing, func(m seedAddr) bool { return m.seedState == s })
 		switch {
 		case failing && !s.warned:
-			j.log.Warn("seed cannot be joined, will go on trying", "seed", s.Text, "err", s.err)
+			j.log.Warn("cannot join seed, retrying; check its address, the gossip port and Secret", "seed", s.Text, "err", s.err)
 		case !failing && s.warned:
 			j.log.Info("seed joined", "seed", s.Text)
 		}

@@ -200,7 +200,7 @@ func TestJoinerRetriesASeedForEver(t *testing.T) {
 			limit := min(joinRetryMin<<min(i-1, 20), joinRetryMax)
 			assert.True(t, limit/2 <= pause && pause <= limit, "pause %d is %v, up to %v", i, pause, limit)
 		}
-		assert.Equal(t, 1, strings.Count(logs.String(), "cannot be joined"), "logged once")
+		assert.Equal(t, 1, strings.Count(logs.String(), "cannot join seed"), "logged once")
 
 		c.respond(func(addr netip.AddrPort) error { c.meet(addr); return nil })
 		time.Sleep(joinRetryMax)
@@ -258,7 +258,7 @@ func TestJoinerFollowsNames(t *testing.T) {
 		<-j.tried
 		assert.Empty(t, c.takeJoins())
 		synctest.Wait()
-		assert.Contains(t, logs.String(), `level=WARN msg="seed cannot be joined, will go on trying" seed=api.internal:99 err="lookup api.internal: no such host"`)
+		assert.Contains(t, logs.String(), `level=WARN msg="cannot join seed, retrying; check its address, the gossip port and Secret" seed=api.internal:99 err="lookup api.internal: no such host"`)
 
 		names.set("api.internal", "10.0.0.2", "::ffff:10.0.0.3", "fd00::1")
 		names.set("also.internal", "10.0.0.1")
@@ -271,7 +271,7 @@ func TestJoinerFollowsNames(t *testing.T) {
 		}
 		assert.ElementsMatch(t, []string{"10.0.0.2:99", "10.0.0.3:99", "[fd00::1]:99"}, joined)
 		assert.Equal(t, []int{3}, c.others, "two unknown names were two seeds, now there are three others")
-		assert.Equal(t, 2, strings.Count(logs.String(), "cannot be joined"), "once for each")
+		assert.Equal(t, 2, strings.Count(logs.String(), "cannot join seed"), "once for each")
 
 		names.set("api.internal", "10.0.0.4")
 		time.Sleep(seedCheckInterval)

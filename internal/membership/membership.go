@@ -289,13 +289,12 @@ func (m *Membership) refresh() (again time.Duration) {
 	m.mu.Unlock()
 
 	for _, s := range strangers {
-		m.log.Warn("member left out: its metadata cannot be used", "member", s.Name, "addr", s.Gossip, "err", s.fault)
+		m.log.Warn("ignoring member with unreadable metadata, is its version compatible?", "member", s.Name, "addr", s.Gossip, "err", s.fault)
 	}
 	next := newView(members, unproved, known, reachable)
 	last := m.View()
 	if forced := m.forced.Swap(false); forced || !next.equal(last) {
 		m.current.Store(next)
-		m.logChanges(last, next)
 		if slices.ContainsFunc(last.Members, func(i Info) bool {
 			after, ok := next.find(i.Name)
 			return !ok || after.State == Failed && i.State != Failed
@@ -331,20 +330,6 @@ func (m *Membership) aliveLocked(now time.Time) (alive []Info, strangers []gossi
 		}
 	}
 	return alive, strangers, again
-}
-
-func (m *Membership) logChanges(last, next *View) {
-	for _, i := range next.Members {
-		before, ok := last.find(i.Name)
-		if !ok || before.State != i.State {
-			m.log.Info("member is "+i.State.String(), "member", i.Name, "addr", i.Gossip)
-		}
-	}
-	for _, i := range last.Members {
-		if _, ok := next.find(i.Name); !ok {
-			m.log.Info("member is gone", "member", i.Name, "addr", i.Gossip, "was", i.State.String())
-		}
-	}
 }
 
 // memberAt reports whether gossip has a member at that address, this node included.

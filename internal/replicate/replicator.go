@@ -379,7 +379,7 @@ func (r *Replicator) deliver(ctx context.Context, standby string, s *store.Shipm
 	answer, err := r.ask(ctx, standby, s, r.tries(standby))
 	r.answered(standby, err == nil)
 	if err != nil {
-		r.log.Debug("a replica was not taken", slog.String("standby", standby), slog.Any("error", err))
+		r.log.Debug("standby did not accept a replica", slog.String("member", standby), slog.Any("err", err))
 	}
 	now, current := r.now(), r.others.Ring()
 	anyRefused, anyYielded := false, false

@@ -3,6 +3,7 @@
 package seldom
 
 import (
+	"context"
 	"log/slog"
 	"sync"
 	"time"
@@ -24,8 +25,11 @@ type Log struct {
 func New(log *slog.Logger) *Log { return &Log{log: log} }
 
 // Warn logs a warning, unless one was logged less than Interval ago: then it logs at debug level, and the next warning says
-// as the attribute "unsaid" how many those were.
-func (l *Log) Warn(message string, attributes ...any) {
+// as the attribute "suppressed" how many those were.
+func (l *Log) Warn(message string, attributes ...any) { l.Log(slog.LevelWarn, message, attributes...) }
+
+// Log is Warn at another level.
+func (l *Log) Log(level slog.Level, message string, attributes ...any) {
 	now := time.Now()
 	l.mu.Lock()
 	due := !now.Before(l.next)
@@ -39,7 +43,7 @@ func (l *Log) Warn(message string, attributes ...any) {
 		return
 	}
 	if unsaid > 0 {
-		attributes = append(attributes, slog.Int("unsaid", unsaid))
+		attributes = append(attributes, slog.Int("suppressed", unsaid))
 	}
-	l.log.Warn(message, attributes...)
+	l.log.Log(context.Background(), level, message, attributes...)
 }

@@ -32,9 +32,9 @@ func TestWarningsAreSeldomAndCounted(t *testing.T) {
 		assert.Len(t, lines, 25_000)
 		if assert.Len(t, warnings, 3) {
 			assert.Contains(t, warnings[0], "msg=refused number=0")
-			assert.NotContains(t, warnings[0], "unsaid")
-			assert.Contains(t, warnings[1], "number=10000 unsaid=9999")
-			assert.Contains(t, warnings[2], "number=20000 unsaid=9999")
+			assert.NotContains(t, warnings[0], "suppressed")
+			assert.Contains(t, warnings[1], "number=10000 suppressed=9999")
+			assert.Contains(t, warnings[2], "number=20000 suppressed=9999")
 		}
 	})
 }
