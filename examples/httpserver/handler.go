@@ -95,5 +95,5 @@ func (s *service) respond(w http.ResponseWriter, r *http.Request, status int, a 
 // logError tells of a request about which nothing was decided, and which is answered with 503. A denial is not an error, and
 // neither is a member that cannot be reached, so what comes here is a node that was closed.
 func logError(r *http.Request, err error) {
-	slog.Error("no decision", "path", r.URL.Path, "error", err)
+	slog.Error("no decision", "path", r.URL.Path, "err", err)
 }

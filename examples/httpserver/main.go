@@ -116,7 +116,6 @@ func startNode(opts options) (*peerlimit.Node, error) {
 		Join:     opts.join,
 		Insecure: opts.insecure,
 		MaxWait:  maxWait,
-		OnEvent:  logEvent,
 
 		ExpectMembers: opts.expect,
 	}
@@ -161,17 +160,6 @@ func readSecret(name string) ([]byte, error) {
 	return append([]byte{}, bytes.TrimRight(content, "\r\n")...), nil
 }
 
-// logEvent tells how many members share the limits, and when a limit is divided because a member cannot be reached. What
-// happens to members and links the node logs by itself.
-func logEvent(e peerlimit.Event) {
-	switch e.Kind {
-	case peerlimit.EventRing:
-		slog.Info(e.String())
-	case peerlimit.EventDegraded, peerlimit.EventRecovered:
-		slog.Warn(e.String())
-	}
-}
-
 // newServer returns a server that no client can make wait for ever.
 func newServer(handler http.Handler) *http.Server {
 	return &http.Server{
@@ -190,7 +178,7 @@ func awaitReady(ctx context.Context, node *peerlimit.Node) {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	if err := node.WaitReady(ctx, 1); err != nil {
-		slog.Warn("serving before all members can be reached", "error", err)
+		slog.Warn("serving before all members can be reached", "err", err)
 	}
 }
 
@@ -200,7 +188,7 @@ func shutDown(server *http.Server, node *peerlimit.Node) error {
 	drain, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
 	if err := server.Shutdown(drain); err != nil {
-		slog.Warn("ending requests that still wait for their turn", "error", err)
+		slog.Warn("ending requests that still wait for their turn", "err", err)
 		_ = server.Close()
 	}
 	leave, cancel := context.WithTimeout(context.Background(), leaveTimeout)

@@ -35,7 +35,7 @@ func TestBehindNginx(t *testing.T) {
 	for _, p := range instances {
 		url := p.out.await(t, urlLine)
 		fmt.Fprintf(&upstream, "server %s;", strings.TrimPrefix(url, "http://"))
-		p.out.await(t, `ring changed: 3 members .*\n`)
+		p.out.await(t, `owners of partitions changed.*3 members .*\n`)
 		p.out.await(t, `(?s)connected to member.*connected to member`)
 	}
 	front := startNginx(t, upstream.String())

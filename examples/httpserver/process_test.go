@@ -147,7 +147,7 @@ func testTwoShareALimit(t *testing.T, program string) {
 	urls := []string{first.out.await(t, urlLine), second.out.await(t, urlLine)}
 	for _, p := range []*process{first, second} {
 		p.out.await(t, `connected to member.*\n`)
-		p.out.await(t, `ring changed: 2 members .*\n`)
+		p.out.await(t, `owners of partitions changed.*2 members .*\n`)
 	}
 
 	status, page, _ := fetch(t, first.out.await(t, statusLine))

@@ -128,7 +128,7 @@ func (s *service) giveBack(ctx context.Context, key string) {
 	defer cancel()
 	for _, b := range s.buckets(key, failureCost-successCost) {
 		if err := b.Limiter.Refund(ctx, b.Key, b.Cost); err != nil {
-			slog.Warn("a refund was lost", "error", err)
+			slog.Warn("a refund was lost", "err", err)
 		}
 	}
 }
