@@ -48,7 +48,7 @@ func TestLogLinesAreFound(t *testing.T) {
 		`slog.ErrorContext(ctx, "a", "addr", a)`:                     `a | ERROR | addr`,
 		`l.Log(ctx, slog.LevelInfo, "a")`:                            `a | INFO | `,
 		`slog.LogAttrs(ctx, slog.LevelDebug, "a", slog.Int("n", 1))`: `a | DEBUG | n`,
-		`g.refused[0].add("a", slog.Any("addr", x))`:                 `a | WARN | addr suppressed`,
+		`g.refused[0].Warn("a", slog.Any("addr", x))`:                `a | WARN | addr suppressed`,
 		`use(eventLine{slog.LevelWarn, "a"})`:                        `a | WARN | detail member`,
 		`n.log.Info("a"+b)`:                                          "not fixed",
 		`n.log.Info(fmt.Sprintf("a %d", 1))`:                         "not fixed",
@@ -94,7 +94,7 @@ func logLine(text, level string, keys []string) string {
 }
 
 // logWrappers are the functions that log what they are given. Their callers have the lines.
-var logWrappers = []string{"refusals.add", "refusals.say", "events.write", "gossipLog.Write"}
+var logWrappers = []string{"Log.Warn", "Log.Log", "events.write", "gossipLog.Write"}
 
 // notLibrary has the directories whose programs log for themselves.
 var notLibrary = []string{"examples", "bench", "chaos", "e2e", "testdata"}
@@ -192,6 +192,12 @@ func (l *logLines) call(call *ast.CallExpr) {
 	switch name {
 	case "Debug", "Info", "Warn", "Error":
 		level = strings.ToUpper(name)
+		if isSeldom(method.X) {
+			if _, fixed := literal(args[0]); !fixed {
+				return // memberlist's own words
+			}
+			extra = []string{"suppressed"}
+		}
 	case "DebugContext", "InfoContext", "WarnContext", "ErrorContext":
 		level, args = strings.ToUpper(strings.TrimSuffix(name, "Context")), args[1:]
 	case "Log", "LogAttrs":
@@ -199,11 +205,6 @@ func (l *logLines) call(call *ast.CallExpr) {
 			return // a logarithm
 		}
 		level, args = levelName(args[1]), args[2:]
-	case "add":
-		if _, fixed := literal(args[0]); !fixed {
-			return // a set, a sum, or memberlist's own words
-		}
-		level, extra = "WARN", []string{"suppressed"}
 	case "With":
 		if from, is := method.X.(*ast.SelectorExpr); is && strings.HasSuffix(strings.ToLower(from.Sel.Name), "log") || is && from.Sel.Name == "Logger" {
 			l.attributes(args)
@@ -230,6 +231,15 @@ func (l *logLines) call(call *ast.CallExpr) {
 		return
 	}
 	l.lines = append(l.lines, logLine(text, level, append(keys, extra...)))
+}
+
+// isSeldom reports whether what logs is a seldom.Log, which this package and package membership call refused or kinds.
+func isSeldom(e ast.Expr) bool {
+	if of, is := e.(*ast.IndexExpr); is {
+		e = of.X
+	}
+	from, is := e.(*ast.SelectorExpr)
+	return is && (strings.HasPrefix(from.Sel.Name, "refused") || from.Sel.Name == "kinds")
 }
 
 // event adds the line of an event: a level and a text.
