@@ -3,7 +3,6 @@ package peerlimit
 import (
 	"context"
 	"fmt"
-	"github.com/peerlimit/peerlimit/internal/seldom"
 	"log/slog"
 	"slices"
 	"sync"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit/internal/printable"
+	"github.com/peerlimit/peerlimit/internal/seldom"
 	"github.com/peerlimit/peerlimit/internal/signal"
 )
 
