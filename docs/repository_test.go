@@ -188,3 +188,34 @@ func has(t *testing.T, folder, pattern string) bool {
 		return slices.ContainsFunc(functions.FindAllStringSubmatch(text(t, name), -1), func(f []string) bool { return wanted.MatchString(f[1]) })
 	})
 }
+
+// What the table of packages says that each imports is what it imports, but for small helpers that know nothing of ours.
+func TestPackagesImportWhatIsSaid(t *testing.T) {
+	const module = "github.com/peerlimit/peerlimit/"
+	helpers := []string{"signal", "seldom", "source", "printable"}
+	imported := regexp.MustCompile(`(?m)^\t(?:\w+ )?"` + module + `([\w/]+)"`)
+	checked := 0
+	for _, row := range rows(t, "docs/internals/architecture.md") {
+		name, is := strings.CutPrefix(strings.Trim(row[0], "`"), "internal/")
+		if !is || len(row) != 3 {
+			continue
+		}
+		checked++
+		var imports []string
+		for _, file := range files(t, func(file string) bool {
+			return path.Dir(file) == "internal/"+name && path.Ext(file) == ".go" && !strings.HasSuffix(file, "_test.go")
+		}) {
+			for _, found := range imported.FindAllStringSubmatch(text(t, file), -1) {
+				if of := strings.TrimPrefix(found[1], "internal/"); !slices.Contains(helpers, of) && !slices.Contains(imports, of) {
+					imports = append(imports, of)
+				}
+			}
+		}
+		var said []string
+		if row[2] != "none" {
+			said = strings.Split(row[2], ", ")
+		}
+		assert.ElementsMatch(t, said, imports, "internal/%s", name)
+	}
+	require.Equal(t, 13, checked)
+}
