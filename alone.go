@@ -72,7 +72,7 @@ func (q *query) decideByShare(policy fallback.Policy) reply {
 }
 
 // spendShare answers m from the bucket of a share and notes what it spends, unless this node has come to hold the partition
-// meanwhile. All of that is one step to whoever begins to hold and charges what was noted: what is noted a moment later
+// meanwhile. All of that is one step for a node that begins to hold and charges what was noted: what is noted a moment later
 // would be charged later than the first take.
 func (q *query) spendShare(scaled *rule.Rule, share float64, copied bool) (ans wire.Response, spent bool) {
 	n, r, part, m := q.node, q.rule, q.part, q.message
@@ -141,7 +141,7 @@ func (n *Node) share(policy fallback.Policy, r *rule.Rule, key string, sharing i
 		return share
 	}
 	if len(view.Members) < view.Divisor {
-		return 0 // some are expected and have not been seen: there is no telling who comes first
+		return 0 // some are expected and have not been seen: no node can tell which members come first
 	}
 	rank := ring.NewRank(n.identity, key)
 	for i := range view.Members {

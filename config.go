@@ -89,7 +89,7 @@ type Config struct {
 	TLS *tls.Config
 
 	// Insecure is required to bind an address that is not loopback while there is no Secret: gossip, and takes without TLS,
-	// are then neither encrypted nor authenticated, and whoever reaches the ports can take, refund and reset.
+	// are then neither encrypted nor authenticated, and every peer that reaches the ports can take, refund and reset.
 	Insecure bool
 
 	// Fallback decides which share of a limit a node that reaches no owner may give out. Nil means fallback.Divided.
@@ -122,7 +122,7 @@ type Config struct {
 	// MaxKeys bounds the buckets this node keeps for the cluster, and apart from that those it keeps for deciding alone.
 	// When there is no room for another one, the one that will be full of tokens first goes: drained ones, which say
 	// nothing, then those of which little was taken, and exhausted ones last. So endless fresh keys do not make a node
-	// forget who has nothing left; only where nearly all are exhausted is one of them forgotten, and its key starts anew.
+	// forget the keys that have nothing left; only where nearly all are exhausted is one of them forgotten, and its key starts anew.
 	// Stats.Evicted counts those that still mattered. Buckets that are being handed over stay, also above the bound, for
 	// some seconds at most. Zero means 1,000,000; not negative.
 	MaxKeys int

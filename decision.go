@@ -31,7 +31,7 @@ type Decision struct {
 	// Wait, which does. For a token bucket it is 0, except in a reservation's decision: until its turn comes.
 	Delay time.Duration
 
-	// Origin says who decided.
+	// Origin says which node decided, and how.
 	Origin Origin
 }
 
@@ -51,7 +51,7 @@ func (d Decision) Err() error {
 	return &LimitedError{Decision: d}
 }
 
-// Origin says who made a decision, and so how exact it is.
+// Origin says which node made a decision, and so how exact it is.
 type Origin uint8
 
 const (

@@ -21,9 +21,9 @@
 // them or takes from none. Costs and rates may be fractions. Tokens come continuously, not at the turn of a window, so in
 // any window of length w no more than burst + rate*w tokens are admitted.
 //
-// # Who decides
+// # Which node decides
 //
-// [Decision.Origin] says who decided, and so how exact the answer is: the owner (OriginLocal, OriginRemote), or this node
+// [Decision.Origin] says which node decided, and so how exact the answer is: the owner (OriginLocal, OriginRemote), or this node
 // alone (OriginFallback), under a [fallback.Policy].
 //
 // # One process

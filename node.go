@@ -50,10 +50,10 @@ type Node struct {
 	route      atomic.Pointer[route]
 	samplers   atomic.Pointer[[]*sampler] // nil when nobody samples; changed with mu held
 
-	reach      *quorum.State         // whether this node may decide in full, and who is lost
+	reach      *quorum.State         // whether this node may decide in full, and which members are lost
 	prober     *quorum.Prober        // what keeps reach fresh
 	others     others                // how the other members are spoken with
-	history    *ringHistory          // who owned what before
+	history    *ringHistory          // which member owned what before
 	keeper     *acquire.Keeper       // acquires partitions
 	replicator *replicate.Replicator // sends what is held to the standbys
 	reporter   *debt.Ledger          // has what was spent by shares charged where it belongs
@@ -423,7 +423,7 @@ func (n *Node) memberOf(p *peer) Member {
 	return Member{Name: p.Name, RPCAddr: p.Addr, State: MemberLost} // gone since the route was made
 }
 
-// rebuild makes a new route from the whole member list, and from who is lost. membership calls it from one goroutine
+// rebuild makes a new route from the whole member list, and from the members that are lost. membership calls it from one goroutine
 // after every change.
 func (n *Node) rebuild(view *membership.View) {
 	n.tellChanges(view)
@@ -508,7 +508,7 @@ func (n *Node) connectPeers(view *membership.View) map[string]*peer {
 	return peers
 }
 
-// reroute makes a new route when the owners or those that can be asked have changed. Who is lost owns nothing, although
+// reroute makes a new route when the owners or those that can be asked have changed. A member that is lost owns nothing, although
 // gossip takes longer to give it up.
 func (n *Node) reroute(view *membership.View) {
 	now := n.now()

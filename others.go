@@ -55,13 +55,13 @@ func (o others) Owns(part uint16) bool { return o.node.route.Load().owner(part) 
 // PreviousOwner returns the other member that owned a partition before the ring changed, or "".
 func (o others) PreviousOwner(part uint16) string { return o.node.history.previousOwner(part) }
 
-// Acquired forgets who owned a partition before.
+// Acquired forgets the previous owner of a partition.
 func (o others) Acquired(part uint16) { o.node.history.acquired(part) }
 
-// Roster returns whom this node knows.
+// Roster returns the members that this node knows.
 func (o others) Roster() holding.Roster { return o.node.membership.Roster() }
 
-// Told returns whom this node tells others of, and which of those it only heard of.
+// Told returns the members that this node names to others, and those of them that it only heard of.
 func (o others) Told() (names, hearsay []string) {
 	roster := o.node.membership.Roster()
 	return roster.Told, roster.Hearsay
@@ -73,7 +73,7 @@ func (o others) Departed() map[string]bool { return o.node.membership.Departed()
 // Met takes in that a member has said something itself.
 func (o others) Met(member string) { o.node.addHeardFrom(member) }
 
-// MergeNames takes in whom a member has named.
+// MergeNames takes in the names that a member has told.
 func (o others) MergeNames(teller string, names, hearsay []string) {
 	o.node.mergeNames(&membership.Word{Teller: teller, Names: names, Hearsay: hearsay})
 }
@@ -100,13 +100,13 @@ func (o others) Gained(byTransfer, fromReplica, empty int) {
 // Ring returns the ring as it is now.
 func (o others) Ring() *ring.Ring { return o.node.route.Load().ring }
 
-// Postpone lets somebody else who is acquiring a partition go first.
+// Postpone lets another node that is acquiring a partition go first.
 func (o others) Postpone(part uint16) { o.node.keeper.Postpone(part) }
 
 // Challenged has this node look at once at what it is to acquire.
 func (o others) Challenged() { o.node.keeper.Wake() }
 
-// Yielded tells those who wait that this node holds less.
+// Yielded wakes what waits for a change of what this node holds.
 func (o others) Yielded() {
 	o.node.keeper.Announce()
 	o.node.holdingChanged()

@@ -16,7 +16,7 @@ func (s server) refuse(response []byte, from string, err error) []byte {
 	return wire.AppendResponse(response, &wire.Response{Status: wire.StatusRefused})
 }
 
-// refusedConnection is told of somebody who has not said who it is, or is not of this cluster.
+// refusedConnection is told of a peer that has not authenticated, or is not of this cluster.
 func (s server) refusedConnection(remote net.Addr, err error) {
 	n := s.node
 	n.counters.strangers.Add(1)

@@ -12,7 +12,7 @@ import (
 	"github.com/peerlimit/peerlimit/transport"
 )
 
-// route says whom to ask about a partition. It is a snapshot: a take reads it once and never sees half a change.
+// route says which member to ask about a partition. It is a snapshot: a take reads it once and never sees half a change.
 type route struct {
 	ring  *ring.Ring
 	peers []*peer // by the ring's member index; nil for this node

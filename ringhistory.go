@@ -7,12 +7,12 @@ import (
 	"github.com/peerlimit/peerlimit/internal/ring"
 )
 
-// ringHistory remembers, while one ring follows another, who owned what before: that one probably still holds.
+// ringHistory remembers the previous owners while one ring follows another: a previous owner probably still holds.
 type ringHistory struct {
 	self string
 	now  func() int64
 
-	// previous names, for each partition whose owner has changed, who owned it before: until the new one has acquired it,
+	// previous names, for each partition whose owner has changed, the previous owner: until the new one has acquired it,
 	// most probably that one holds. ringSince is when owners changed last. Both are written by reroute and read by all;
 	// previous is cleared where this node begins to hold.
 	previous  [ring.Partitions]atomic.Pointer[string]
@@ -34,8 +34,8 @@ func (h *ringHistory) previousOwner(part uint16) string {
 	return ""
 }
 
-// note remembers who owned, on the ring before, what a new ring gives to others. A node that joins had none before:
-// there it is who would own without it.
+// note remembers the owners, on the ring before, of what a new ring gives to others. A node that joins had none before:
+// there it is the member that would own without it.
 func (h *ringHistory) note(old, next *ring.Ring, holdsAny bool) {
 	self := h.self
 	if joining := len(old.Members()) <= 1 && !holdsAny; joining {
@@ -59,6 +59,6 @@ func (h *ringHistory) ringBefore() *ring.Ring {
 	return nil
 }
 
-// acquired forgets who owned a partition before: this node holds it, and takes are not to be passed on to that one once it has
+// acquired forgets the previous owner of a partition: this node holds it, and takes are not to be passed on to that one once it has
 // been given away again.
 func (h *ringHistory) acquired(part uint16) { h.previous[part].Store(nil) }

@@ -15,10 +15,10 @@ type Sample struct {
 	Key     string
 	Cost    float64 // in tokens
 	Allowed bool
-	Origin  Origin // who decided
+	Origin  Origin // which node decided
 }
 
-// sampler is somebody who sees some of the takes.
+// sampler receives some of the takes.
 type sampler struct {
 	every   uint32
 	receive func(Sample)
@@ -58,7 +58,7 @@ func (n *Node) changeSamplers(change func([]*sampler) []*sampler) {
 	n.samplers.Store(&all)
 }
 
-// decided counts a decision that a caller gets, and shows it to who samples.
+// decided counts a decision that a caller gets, and shows it to the samplers.
 func (l *Limiter) decided(key string, cost float64, d *limit.Decision) {
 	l.counts.add(d)
 	if samplers := l.node.samplers.Load(); samplers != nil {

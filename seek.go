@@ -12,7 +12,7 @@ import (
 // once. While a partition is on its way from one node to another, or nodes see different rings, the question is passed
 // on, or waits a moment where it will be answered.
 
-// seekInterval is how often a waiting question looks again even if it was not woken: who is asked may have changed.
+// seekInterval is how often a waiting question looks again even if it was not woken: the member to ask may have changed.
 const seekInterval = 10 * time.Millisecond
 
 // patience returns how long to look for an answer from another node: the RPC timeout, and at most half of what remains
@@ -26,7 +26,7 @@ func (o others) patience(ctx context.Context) time.Duration {
 }
 
 // askHolder asks the owner, or seeks the holder when that is this node, which does not hold, or the owner does not know.
-// owner is who the ring names when it is another node. It may take patience from began on.
+// owner is the member that the ring names, when it is another node. It may take patience from began on.
 func (q *query) askHolder(ctx context.Context, began int64, patience time.Duration) (rep reply, owner *peer, err error) {
 	n, part, m := q.node, q.part, q.message
 	owner = n.route.Load().owner(part)
@@ -53,7 +53,7 @@ func (q *query) replyOf(ans wire.Response, p *peer) reply {
 
 // seek answers a question about a key that this node did not hold a moment ago: as soon as it does, or by passing the
 // question on to the node that probably holds; never back to where it came from. It gives up after some time, and at once
-// where nobody here can know: then whoever has a copy decides by a share.
+// where nobody here can know: then a node that has a copy decides by a share.
 func (q *query) seek(ctx context.Context, from string, patience time.Duration) (reply, error) {
 	n, part, m := q.node, q.part, q.message
 	end := n.now() + int64(patience)
@@ -69,7 +69,7 @@ func (q *query) seek(ctx context.Context, from string, patience time.Duration) (
 		case where.alone:
 			return reply{}, errNoQuorum
 		case !where.coming && from != "" && (where.next == nil || m.Hops >= wire.MaxHops):
-			return reply{}, errElsewhere // who asks knows better
+			return reply{}, errElsewhere // the asker knows better
 		}
 		left := time.Duration(end - n.now())
 		if next := where.next; next != nil && m.Hops < wire.MaxHops && left > 0 {
@@ -114,13 +114,13 @@ func (o others) anyInReach(route *route, not string) *peer {
 
 // prospect is what a node can say about where a partition that it does not hold is.
 type prospect struct {
-	next   *peer // who probably holds it, or knows who does; nil when that is where the question comes from, or nobody
+	next   *peer // the member that probably holds it, or knows the holder; nil when that is the asker, or no member
 	coming bool  // it is on its way here
 	alone  bool  // and will not come, nor be found, before this node's quorum is fresh again
 }
 
 // nextHop returns where a question that came from a node, or from this one, should go next: to the node that is being
-// asked for the partition, the one it was given to, the owner, who was the owner before, whose copy this node has, or who
+// asked for the partition, the one it was given to, the owner, the previous owner, the holder of the copy that this node has, or the node that
 // asked for it last.
 func (o others) nextHop(part uint16, from string) prospect {
 	n := o.node

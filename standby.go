@@ -51,8 +51,8 @@ const (
 )
 
 // standbysInReach returns the members that own a partition, one after the other, when its owner does not, nor those before
-// them; nil stands for this node. Who is out of reach is left out. When this node is the owner itself and acquires, they are
-// who may keep a replica of the one before it, if that one is out of reach.
+// them; nil stands for this node. Members out of reach are left out. When this node is the owner itself and acquires, they are
+// the members that may keep a replica of the one before it, if that one is out of reach.
 func (o others) standbysInReach(route *route, part uint16) (standbys []*peer) {
 	n := o.node
 	acquiring := route.owner(part) == nil
@@ -92,7 +92,7 @@ func (o others) standbyBefore(route *route, part uint16) *peer {
 	return nil
 }
 
-// askPrevious asks who owned a partition until a moment ago, because the owner cannot be reached: before the owner has
+// askPrevious asks the previous owner of a partition, because the owner cannot be reached: before the owner has
 // acquired it, that one holds.
 func (q *query) askPrevious(ctx context.Context, patience time.Duration) (reply, error) {
 	n, part, m := q.node, q.part, q.message
@@ -124,7 +124,7 @@ func (q *query) decideAsStandby(ctx context.Context, from string, patience time.
 		return q.seek(ctx, from, patience)
 	}
 	if owner.Name == from {
-		return reply{}, errNoQuorum // the owner is acquiring, and asks who has a replica
+		return reply{}, errNoQuorum // the owner is acquiring, and looks for a replica
 	}
 	passed := *m
 	passed.ToStandby, passed.Hops = false, wire.MaxHops-1 // the owner may pass it on once more

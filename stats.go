@@ -24,8 +24,8 @@ type Stats struct {
 	PartitionsHeld  int    // that this node decides about in full
 	RingChanges     uint64 // times the owners changed
 
-	AcquiredByTransfer  uint64 // partitions acquired with all their state, from who held them
-	AcquiredFromReplica uint64 // partitions acquired from a replica, because who held them was gone
+	AcquiredByTransfer  uint64 // partitions acquired with all their state, from their holder
+	AcquiredFromReplica uint64 // partitions acquired from a replica, because their holder was gone
 	AcquiredEmpty       uint64 // partitions acquired empty, because nobody had anything of them
 
 	// ReplicaLag is for how long the standby that is furthest behind has acknowledged nothing of what it was sent. About a round
@@ -132,7 +132,7 @@ func countLinks(n *Node, s *Stats, r *route) {
 	}
 }
 
-// LimiterStats counts the decisions that one limiter gave its callers on this node, by who decided.
+// LimiterStats counts the decisions that one limiter gave its callers on this node, by their origin.
 type LimiterStats struct {
 	Allowed map[Origin]uint64
 	Denied  map[Origin]uint64

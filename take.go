@@ -12,10 +12,10 @@ import (
 )
 
 // The ways of a take. What this node holds it decides at once, see [Limiter.Take]. Everything else is a query, and goes the
-// ways that ask lists, one after the other: the owner; who owned the key until a moment ago; the standbys; and when nobody
+// ways that ask lists, one after the other: the owner; the previous owner; the standbys; and when no member
 // can be reached, this node alone, by its share.
 
-// query is one request about one key, on its way to whoever decides about it.
+// query is one request about one key, on its way to the node that decides about it.
 type query struct {
 	node    *Node
 	rule    *rule.Rule
@@ -41,7 +41,7 @@ func (q *query) here() (reply, bool) {
 	return reply{ans, localCanceller{n.table, q.rule, q.part, n}}, true
 }
 
-// reply is an answer and who gave it.
+// reply is a response and the node that gave it.
 type reply struct {
 	wire.Response
 	at canceller
@@ -50,7 +50,7 @@ type reply struct {
 // canceller takes a reservation back where it was made.
 type canceller interface{ cancel(m wire.Message) }
 
-// ask asks those who may decide about a key that this node does not hold: the owner, by whom the question gets to the
+// ask asks the nodes that may decide about a key that this node does not hold: the owner, which passes the request on to the
 // holder if that is another; when it cannot be reached its standby; and when neither can, this node decides alone.
 func (l *Limiter) ask(ctx context.Context, q *query) (reply, error) {
 	r, part, m, began := q.rule, q.part, q.message, q.began

@@ -10,7 +10,7 @@ import (
 )
 
 // Waiting. A wait is a reservation and a timer: the bucket says once how long the turn takes to come, having already
-// counted the tokens, and whoever asks later is told a later turn. First come, first served follows from that
+// counted the tokens, and a caller that asks later is told a later turn. First come, first served follows from that
 // arithmetic; there is no queue and no polling.
 
 // Reservation is a take that was granted for later. It is spent unless Cancel is called. It is safe for concurrent use.

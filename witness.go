@@ -40,7 +40,7 @@ func (w witnesses) pingWitness(ctx context.Context, witness string, p wire.Ping)
 	return wire.DecodePong(response)
 }
 
-// askVerdict asks a witness whom it hears no pings of.
+// askVerdict asks a witness which members' pings it does not hear.
 func (w witnesses) askVerdict(ctx context.Context, witness string, q wire.VerdictRequest) (wire.Verdict, error) {
 	n := w.node
 	response, err := n.others.Tell(ctx, witness, wire.AppendVerdictRequest(nil, &q), quorum.AnswerAge, 0)

@@ -76,7 +76,7 @@ func (k *Keeper) askUntilAnswered(ctx context.Context, r *holding.Round, peer st
 	}
 }
 
-// questionTo returns the question that is still to be put to a peer. It says whom this node knows [NamesInRequests].
+// questionTo returns the question that is still to be put to a peer. It names the members that this node knows [NamesInRequests].
 func (k *Keeper) questionTo(r *holding.Round, peer string, parts []uint16) *wire.AcquireRequest {
 	q := &wire.AcquireRequest{Ballot: r.Ballot}
 	q.Known, q.Hearsay = k.others.Told()
@@ -140,7 +140,7 @@ func (k *Keeper) hearPart(p *store.Partition, r *holding.Round, peer string, ask
 		return
 	case wire.ReplyTransferred:
 		if h.Holds {
-			break // it acquires anew: who has just given up had no right to hold, and does not any more [TransferTellsNotHolding]
+			break // it acquires again: the node that has just given up had no right to hold, and does not any more [TransferTellsNotHolding]
 		}
 		if whole := p.StagePiece(r.Index(peer), asked.From, a, made); whole != nil {
 			p.Adopt(whole, a.Version)
@@ -198,7 +198,7 @@ func (k *Keeper) takeOver(part uint16, p *store.Partition, r *holding.Round, gai
 	return false
 }
 
-// mayStart reports whether everyone has said "not holding" who is not gone, and whoever was counted as gone when the
+// mayStart reports whether every member has said "not holding" that is not gone, and every one that was counted as gone when the
 // round began still is [StillLostAtStart]. The caller holds p.mu, and p's attempt is one of the round.
 func (k *Keeper) mayStart(p *store.Partition, r *holding.Round, now int64) bool {
 	return r.Complete(p.Holding.Attempt, k.others.Roster(), func(name string) bool { return k.reach.Lost(name, now) })

@@ -6,11 +6,11 @@ import (
 	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
-// Answering those who acquire. A node answers every question at once, partition by partition; what it gives it has
+// Answering nodes that acquire. A node answers every request at once, partition by partition; what it gives it has
 // stopped deciding about before the answer leaves.
 
-// Answer answers a question, for as many partitions as fit. Whom the asker knows counts here before the answer, which
-// says in turn whom this node knows [NamesInRequests].
+// Answer answers a request, for as many partitions as fit. The members that the asker knows count here before the response, which
+// names in turn the members that this node knows [NamesInRequests].
 //
 // A round of a ballot that nobody can have counted to is refused: what is promised to it could never be outbid.
 func (k *Keeper) Answer(from string, q *wire.AcquireRequest) (*wire.AcquireResponse, error) {

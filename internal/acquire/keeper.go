@@ -23,7 +23,7 @@ import (
 
 // Acquiring: how a node comes to hold partitions, in every event: a join, a leave, a death, a lapse, a healed split. It
 // asks the others in a round, first the node that probably holds, then everyone, and begins to hold when it is given
-// the holder's copy, or when everyone who is not gone has said "not holding". A timeout never makes a holder.
+// the holder's copy, or when every member that is not gone has said "not holding". A timeout never makes a holder.
 
 // Keeper acquires what this node should hold. Its goroutine, run, begins rounds and reviews them; for each node that is
 // asked in a round another one asks. All of them end with run.
@@ -96,12 +96,12 @@ type Cluster interface {
 	// Acquired is called with a partition locked that this node has begun to hold.
 	Acquired(part uint16)
 
-	// Roster returns whom this node knows. Told is what it tells others: names, and those of them that it only heard of.
+	// Roster returns the members that this node knows. Told is what it tells others: names, and those of them that it only heard of.
 	Roster() holding.Roster
 	Told() (names, hearsay []string)
 	Departed() map[string]bool
 
-	// Met takes in that a member has said something itself, and MergeNames whom it has named.
+	// Met takes in that a member has said something itself, and MergeNames the names that it has told.
 	Met(member string)
 	MergeNames(teller string, names, hearsay []string)
 
@@ -135,7 +135,7 @@ func (k *Keeper) Changed() <-chan struct{} {
 	return k.change
 }
 
-// Announce wakes all who wait for changed.
+// Announce wakes all callers that wait for Changed.
 func (k *Keeper) Announce() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -206,7 +206,7 @@ func (k *Keeper) wanted(now int64) (parts []uint16, again time.Duration) {
 
 // wants reports whether a round should be begun: the ring names this node and it does not hold, or its standby has refused
 // a replica. The latter also when this node is leaving, which otherwise acquires nothing: it could not hand over. The model
-// has such a leaver go on replicating instead, its RefusedLeaverReplicates; either way it meets whoever else holds.
+// has such a leaver go on replicating instead, its RefusedLeaverReplicates; either way it meets any other holder.
 func (k *Keeper) wants(h *holding.Holding, owner bool) bool {
 	return h.Attempt == nil && (h.Challenged || owner && !h.Holds)
 }
@@ -223,7 +223,7 @@ func (k *Keeper) newRound(ctx context.Context, known holding.Roster, now int64) 
 func (k *Keeper) begin(ctx context.Context, parts []uint16, now int64) {
 	known := k.others.Roster()
 	r := k.newRound(ctx, known, now)
-	first := make(map[string][]uint16) // by whom to ask first
+	first := make(map[string][]uint16) // by the member to ask first
 	var gained gains                   // of what nobody has to be asked about
 	for _, part := range parts {
 		began := false
@@ -257,7 +257,7 @@ func (k *Keeper) begin(ctx context.Context, parts []uint16, now int64) {
 }
 
 // review looks after the running rounds: it drops what has ended, asks members that have become known or were named by an
-// answer, and begins again what depends on somebody who has gone or come back since the round began.
+// answer, and begins again what depends on a member that has gone or come back since the round began.
 func (k *Keeper) review(now int64) {
 	known := k.others.Roster()
 	k.rounds = slices.DeleteFunc(k.rounds, func(r *holding.Round) bool {
@@ -318,7 +318,7 @@ func (g *gains) add(held, hadCopy bool) {
 	}
 }
 
-// report counts what was gained and wakes who waits for it.
+// report counts what was gained and wakes what waits for it.
 func (k *Keeper) report(g *gains) {
 	total := g.given + g.fromReplica + g.empty
 	if total+g.renewed == 0 {

@@ -18,7 +18,7 @@ import (
 // Reporting: what was spent by shares, while the holder could not be asked, is charged to the real bucket afterwards,
 // each spending once. A node gathers what it spent of a partition in reports with ever higher numbers, and the partition
 // remembers, together with its buckets, up to which number of which reporter it was charged (its marks). So a report may
-// be sent as often as it takes, to one holder after the other, and also goes into answers to whoever acquires.
+// be sent as often as it takes, to one holder after the other, and also goes into responses to nodes that acquire.
 
 // spending is what a node's shares were spent on.
 type spending struct {
@@ -53,7 +53,7 @@ type Ledger struct {
 	wakeUp signal.Signal // capacity 1: there is something to report
 
 	lost  atomic.Uint64 // charges that were dropped for want of room
-	count atomic.Int64  // charges kept; changed with mu held, read without it by those who look whether there are any
+	count atomic.Int64  // charges kept; changed with mu held, read without it to see whether there are any
 
 	// mu guards the fields below. It may be taken with a partition's mu held; nothing is taken under it.
 	mu     sync.Mutex

@@ -44,7 +44,7 @@ type Holding struct {
 	// "behind" to lower ones [Promise] and refuses their replicas [ReplicaPromise].
 	Promised wire.Ballot
 
-	// Transfer is to whom the copy was given last, and in which of its rounds. It is sent again to a question of that round
+	// Transfer names the receiver of the last transfer, and its round. The copy is sent again to a request of that round
 	// only [TransferForOneRound], because the answer may have been lost.
 	Transfer Transfer
 
@@ -58,7 +58,7 @@ type Holding struct {
 	DebtMarks map[string]uint64
 }
 
-// Transfer says to whom a copy was given. The zero value stands for nobody.
+// Transfer names the receiver of a copy. The zero value names none.
 type Transfer struct {
 	To     string
 	Ballot wire.Ballot
@@ -66,8 +66,8 @@ type Transfer struct {
 
 // Answer answers a question of a round, at once, in one of three ways. full says that this node's quorum is fresh.
 //
-// Whoever holds gives: it stops first [GivingStopsHolding], and the copy it sends has one more transfer in its term
-// [TransferRaisesTerm], so that the stale copy it keeps can never pass for it. Whoever does not hold promises the round,
+// A node that holds transfers: it stops first [GivingStopsHolding], and the copy it sends has one more transfer in its term
+// [TransferRaisesTerm], so that the stale copy it keeps can never pass for it. A node that does not hold promises the round,
 // unless it has promised a higher one; that ends its own attempt and voids a transfer [TransferVoidOnResponse], of whose receiver
 // it tells [ResponseNamesReceiver].
 func (h *Holding) Answer(round wire.Ballot, full bool) wire.PartitionReply {
@@ -202,7 +202,7 @@ func (h *Holding) AcceptReplica(v wire.Version) {
 type Replication struct {
 	Acked     uint64            // the standby has everything up to this seq
 	DebtMarks map[string]uint64 // and these marks; never changed, so that it can be a copy's
-	Standby   string            // whom it is sent to; none when there is no other node, and nothing is
+	Standby   string            // the member it is sent to; none when there is no other node, and nothing is sent
 	Complete  bool              // it has had all of the partition in this term
 
 	// ResendAll says that the standby needs everything, although it has had it: it has lost it, or is too far behind.
@@ -250,7 +250,7 @@ func (h *Holding) Yield() {
 	h.Attempt = nil
 }
 
-// Drop forgets the copy, which is safe with others. To whom it was given is remembered, to be named in answers
+// Drop forgets the copy, which is safe with others. The receiver is remembered, to be named in responses
 // [ResponseNamesReceiver], but it cannot be given again.
 func (h *Holding) Drop() {
 	h.Copy, h.DebtMarks, h.Lapsed = wire.Version{}, nil, false
@@ -286,7 +286,7 @@ func (r *Replication) Acknowledged(part *wire.ReplicaPart, marks map[string]uint
 const maxMarks = 256
 
 // MarkDebt notes a report as charged and reports whether it was not. When there are too many reporters, those that are not
-// known any more are forgotten, and else whoever's report is oldest: it may be charged twice, which is the safe side.
+// known any more are forgotten, and else the one with the oldest debt: it may be charged twice, which is the safe side.
 func (h *Holding) MarkDebt(reporter string, seq uint64, known func(string) bool) bool {
 	old, ok := h.DebtMarks[reporter]
 	if ok && old >= seq {

@@ -22,7 +22,7 @@ type Round struct {
 
 	// mu guards the fields below. It is taken with a partition's mu held, and nothing is taken under it.
 	mu         sync.Mutex
-	peers      []string // who must answer: all known members, and who was named by an answer; it only grows
+	peers      []string // the members that must answer: all known ones, and those named by a response; it only grows
 	AskedUpTo  int      // so many of them are being asked; the rest refresh returns
 	RosterSeen uint64   // generation of the known set that peers has all of
 }
@@ -31,7 +31,7 @@ type Round struct {
 // and lost says which of the others are lost; the round keeps departed.
 func NewRound(ctx context.Context, ballot wire.Ballot, known Roster, departed map[string]bool, lost func(string) bool) *Round {
 	r := &Round{Ballot: ballot, Gone: departed, RosterSeen: known.Generation()}
-	r.Ctx, r.End = context.WithCancel(ctx) // #nosec G118 -- whoever begins the round ends it
+	r.Ctx, r.End = context.WithCancel(ctx) // #nosec G118 -- the keeper that begins a round ends it
 	for _, name := range known.Asked() {
 		if name != ballot.By {
 			r.peers = append(r.peers, name)
@@ -43,14 +43,14 @@ func NewRound(ctx context.Context, ballot wire.Ballot, known Roster, departed ma
 	return r
 }
 
-// Peers returns who must answer, as far as it is known.
+// Peers returns the members that must answer, as far as they are known.
 func (r *Round) Peers() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.peers)
 }
 
-// AskAll returns the peers of the round so far, who are about to be asked. refresh returns the peers that come after them.
+// AskAll returns the peers of the round so far, which are about to be asked. refresh returns the peers that come after them.
 func (r *Round) AskAll() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -62,9 +62,9 @@ func (r *Round) AskAll() []string {
 type Attempt struct {
 	Round        *Round
 	answered     []uint64       // a bit for each of the round's peers that said "not holding"
-	LikelyHolder string         // who probably holds: takes are passed on to it meanwhile
+	LikelyHolder string         // the member that probably holds: takes are passed on to it meanwhile
 	stages       map[int]*stage // copies that come in pieces, by the number of the peer that sends them
-	Debts        []wire.Debt    // what those who answered have spent by shares: to be charged before the first decision
+	Debts        []wire.Debt    // what the members that answered have spent by shares: to be charged before the first decision
 	Charged      int            // so many of them are, in the copy that is here now
 	Transferred  wire.Version   // of a copy that was given and is all here, to be held when they are charged; zero while there is none
 }
@@ -76,7 +76,7 @@ type stage struct {
 	version wire.Version
 	next    uint32 // where the next piece begins
 
-	// Content is what has been made of the pieces, by those who take them in: nil before the first.
+	// Content is what has been made of the pieces, by the package that takes them in: nil before the first.
 	Content any
 }
 
@@ -153,10 +153,10 @@ func (a *Attempt) DropOutdone(v wire.Version) {
 	}
 }
 
-// Roster is whom this node knows, at one moment.
+// Roster is the members that this node knows, at one moment.
 type Roster interface {
 	Generation() uint64       // another one for each roster
-	Asked() []string          // who must answer in a round
+	Asked() []string          // the members that must answer in a round
 	IsAsked(name string) bool // whether that one must
 }
 
@@ -180,7 +180,7 @@ func (r *Round) Complete(a *Attempt, known Roster, lost func(string) bool) bool 
 }
 
 // Refresh makes members that have become known part of the round, and returns the peers that nobody asks yet: those, and
-// who was named by an answer. It also returns the numbers of those peers of which it is no longer true what the round began
+// members named by a response. It also returns the numbers of those peers of which it is no longer true what the round began
 // with: that they were lost, or that they were not.
 func (r *Round) Refresh(known Roster, self string, lost func(string) bool) (news []string, changed []int) {
 	r.mu.Lock()

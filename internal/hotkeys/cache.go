@@ -147,7 +147,7 @@ func (h *Cache) find(hash uint64, id rule.BucketKey) *entry {
 // take takes cost from a lease. It refuses when there is too little, when the lease has ended, and to the one caller that
 // is to ask for the next one.
 //
-// The clock was read before the tokens are taken. Whoever is held up in between takes them as of then: they were there.
+// The clock was read before the tokens are taken. A caller that is held up in between takes them as of then: they were there.
 func (l *borrowed) take(cost float64, now int64, d *limit.Decision) bool {
 	if now >= l.until {
 		return false

@@ -28,7 +28,7 @@ func createGossip(c *Config, t gossipTransport, m *Membership, logger *log.Logge
 func gossipConfig(c *Config, t gossipTransport, m *Membership, logger *log.Logger) *memberlist.Config {
 	list := memberlist.DefaultLANConfig()
 
-	// Whoever hears of news sends it on RetransmitMult times, to three members at a time, and who misses it has a wrong
+	// A member that hears of news sends it on RetransmitMult times, to three members at a time, and one that misses it has a wrong
 	// ring until the next push/pull. Four times are too few for a small cluster: of six members, one sender misses a
 	// given other with a probability of 2/5 * 4/5, and all five with 0.3 %. Eight times make that 0.001 %. Twice as
 	// often, so that it takes no longer; while there is no news it costs nothing.
@@ -77,7 +77,7 @@ var (
 	_ memberlist.AliveDelegate = gossipDelegate{}
 )
 
-// NotifyAlive keeps out what would harm the others, or the terminal of who reads their logs. memberlist refuses to exchange state with a node that lists a single
+// NotifyAlive keeps out what would harm the others, or the terminal of those who read their logs. memberlist refuses to exchange state with a node that lists a single
 // member whose versions do not fit all others, so one such member would end all push/pulls of the cluster.
 func (d gossipDelegate) NotifyAlive(n *memberlist.Node) error {
 	switch {
@@ -146,7 +146,7 @@ func (d gossipDelegate) recordNode(n *memberlist.Node) {
 	case last != nil:
 		node.told = last.told
 	case d.left:
-		return // a join that was under way has come through: who has left meets nobody any more
+		return // a join that was under way has come through: a member that has left meets no other any more
 	}
 	d.nodes[n.Name] = node
 	d.wake()

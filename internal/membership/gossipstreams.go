@@ -32,7 +32,7 @@ const (
 )
 
 // gossipStreams is the set of streams that gossip has open. Closing it ends at once what waits in any of them or in a
-// dial, which memberlist's Shutdown leaves to deadlines; so nobody who closes a node waits for a peer that is silent.
+// dial, which memberlist's Shutdown leaves to deadlines; so closing a node never waits for a peer that is silent.
 type gossipStreams struct {
 	gate  *gossipGate
 	ctx   context.Context // ends when the set is closed
@@ -170,7 +170,7 @@ func (s *gossipStreams) dropLocked(stream *gossipStream) {
 	}
 }
 
-// freedLocked lets who waits for a place look again.
+// freedLocked lets streams that wait for a place look again.
 func (s *gossipStreams) freedLocked() {
 	s.freed.Send()
 }

@@ -77,7 +77,7 @@ type joiner struct {
 	seeds   []*seedState
 	others  int                          // last told to the cluster
 	warmup  int                          // rounds in which a member is still to be asked
-	aliases map[netip.AddrPort]time.Time // seeds where somebody answered who is no member there, and when
+	aliases map[netip.AddrPort]time.Time // seeds at which a peer answered that is no member there, and when
 }
 
 // seedState is one of Config.Seeds, and what has become of it.

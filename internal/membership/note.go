@@ -121,7 +121,7 @@ type goodbye struct {
 
 var _ memberlist.NamedBroadcast = (*goodbye)(nil)
 
-// newGoodbye tells of a departure, and of as many of the known names as fit into a packet [GoodbyeNamesRoster]: whoever hears
+// newGoodbye tells of a departure, and of as many of the known names as fit into a packet [GoodbyeNamesRoster]: a member that hears
 // of a departure and knows nobody else would be a majority all by itself.
 func newGoodbye(d departure, known []string, sent func()) *goodbye {
 	note, room := encodeDepartures([]departure{d}), goodbyeRoom

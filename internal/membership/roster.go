@@ -47,7 +47,7 @@ const (
 // authenticated connection. A member's word that it proved itself there counts as well, but not against quorum: a node
 // that has a majority without a name goes on having it until the name proves itself, or a second member vouches for it.
 // Until then the name is doubted, which means that it must answer in rounds like those that count [DoubtedAreAsked].
-// Gossip's word does not count: who records it can say it again. Only a node that has not met its cluster yet counts by it
+// Gossip's word does not count: a peer that records it can say it again. Only a node that has not met its cluster yet counts by it
 // for some seconds, or the first few that it meets would be a majority to it.
 //
 // It is plain data: it reads no clock, does no I/O and is not safe for concurrent use. Times passed in must not go back.
@@ -109,7 +109,7 @@ type rosterMember struct {
 
 // doubt is what is remembered of a name that is doubted.
 type doubt struct {
-	teller string // who told of it first
+	teller string // the member that told of it first
 	vouch  bool   // and that it has proved itself there
 	since  time.Time
 }
@@ -224,7 +224,7 @@ func (k *rosterSet) doubt(name string, d doubt) (news bool) {
 	return true
 }
 
-// trimTo takes in whom a member counts that decides in full: what one other alone has told of, and that one does not know,
+// trimTo takes in the names that a member counts which decides in full: what one other alone has told of, and that one does not know,
 // does not count here either; nor what gossip alone has told of.
 func (k *rosterSet) trimTo(w *Word) (news bool) {
 	k.young, news = false, k.young
@@ -261,7 +261,7 @@ func (k *rosterSet) drop(name string) {
 	}
 }
 
-// noteQuorum takes in that this node has quorum with others: its cluster is whom that was with, and whom those know.
+// noteQuorum takes in that this node has quorum with others: its cluster is the members it had quorum with, and those that they know.
 func (k *rosterSet) noteQuorum(now time.Time) {
 	if k.young {
 		k.young = false
@@ -295,7 +295,7 @@ func (k *rosterSet) countsByGossip(name string, now time.Time) bool {
 	return now.Before(k.youngUntil)
 }
 
-// bequeath takes in whom a member knew that has left. They count whatever this node knows: with the one that has left its
+// bequeath takes in the names that a member knew which has left. They count whatever this node knows: with the one that has left its
 // majority becomes smaller, and they may have one that is without this node [GoodbyeNamesRoster].
 func (k *rosterSet) bequeath(leaver string, names []string, now time.Time) (news bool) {
 	added := 0
@@ -311,7 +311,7 @@ func (k *rosterSet) bequeath(leaver string, names []string, now time.Time) (news
 	return news
 }
 
-// addHeardFrom takes in that a member has proved itself, and reports whether that changes who counts or is told of; even where its name was given up. A split can last longer than the memory
+// addHeardFrom takes in that a member has proved itself, and reports whether that changes the names that count or are told; even where its name was given up. A split can last longer than the memory
 // of it, and gossip may take longer than others to notice its end.
 func (k *rosterSet) addHeardFrom(name string, now time.Time) (news bool) {
 	if name == k.self || k.hasLeft(name, now) {

@@ -20,7 +20,7 @@ const (
 	// the verdict should not wait for askEvery when it is due.
 	eagerAsks = 4
 
-	// suspectFor is how long one is suspect whom nobody misses any more. A witness says whom it misses with every pong.
+	// suspectFor is how long a member stays suspect that no witness misses any more. A witness names those it misses in every pong.
 	suspectFor  = 500 * time.Millisecond
 	maxSuspects = 512
 
@@ -116,7 +116,7 @@ func (e *Prober) Close() {
 	e.owned.Wait()
 }
 
-// LookAgain tells that reach.SetKnown was called, or that somebody can be asked who could not: witnesses that have not
+// LookAgain tells that reach.SetKnown was called, or that a member can be asked that could not: witnesses that have not
 // answered yet need not wait for the next tick.
 func (e *Prober) LookAgain() { e.lookNow() }
 
@@ -262,7 +262,7 @@ func (e *Prober) dueSuspects(now int64) (due []string) {
 	return due
 }
 
-// askAboutSuspects asks all witnesses, itself among them when it is one, about those for whom it is time.
+// askAboutSuspects asks all witnesses, itself among them when it is one, about the suspects for which it is time.
 func (e *Prober) askAboutSuspects(now int64) {
 	names := e.dueSuspects(now)
 	if len(names) == 0 {
@@ -301,7 +301,7 @@ func (e *Prober) ask(witness string, names []string, c *callsTo) {
 	e.lookNow()
 }
 
-// OnPing answers a ping. Whoever gets quorum from this node is known to it when the answer leaves [PingAddsToRoster].
+// OnPing answers a ping. A member that gets quorum from this node is known to it when the answer leaves [PingAddsToRoster].
 func (e *Prober) OnPing(from string, p wire.Ping) wire.Pong {
 	if e.Parting.Load() {
 		return wire.Pong{Refused: true, Heard: e.reach.Heard.Load(), Digest: p.Digest}
@@ -323,7 +323,7 @@ func (e *Prober) OnPing(from string, p wire.Ping) wire.Pong {
 	return answer
 }
 
-// missedLately returns whom this witness misses, as of hintAge ago at most.
+// missedLately returns the members that this witness misses, as of hintAge ago at most.
 func (e *Prober) missedLately(now int64) []string {
 	h := e.hint.Load()
 	if h == nil || now-h.at >= int64(hintAge) || now < h.at {

@@ -60,15 +60,15 @@ const (
 // never is an instant before all others.
 const never = math.MinInt64
 
-// State is what a node knows about who reaches whom: its own quorum, and what witnesses said about others; and, as a
-// witness, who pinged it. It reads no clock: times are nanoseconds of the node's monotonic clock.
+// State is what a node knows about which members reach each other: its own quorum, and what witnesses said about others; and, as a
+// witness, the members that pinged it. It reads no clock: times are nanoseconds of the node's monotonic clock.
 type State struct {
 	self string
 
 	// FullUntil is when the quorum lapses. Only changed with lapsing held.
 	FullUntil atomic.Int64
 
-	// Lapses counts the lapses. It is raised before onLapse is called. Who read IsFull before taking a partition's lock
+	// Lapses counts the lapses. It is raised before onLapse is called. A caller that read IsFull before taking a partition's lock
 	// can compare it with an earlier value under that lock, and so tell that no sweep has been past.
 	Lapses atomic.Uint64
 
@@ -80,14 +80,14 @@ type State struct {
 	onLapse func()
 
 	// Lapsing makes taking in an answer, ending what lapsed and moving FullUntil one step. It is apart from mu, and
-	// locked before it, because onLapse waits for partitions: who has one of those locked may still ask who is lost.
+	// locked before it, because onLapse waits for partitions: a goroutine that has one of those locked may still ask which members are lost.
 	Lapsing    sync.Mutex
 	swept      bool  // onLapse has been called since FullUntil lapsed, or nothing was ever held; guarded by lapsing
 	graceUntil int64 // quorum that there was without new witnesses counts until then; guarded by lapsing
 
 	mu        sync.Mutex       // guards everything below; held for a few map look-ups only
-	known     []string         // sorted, with self: who counts
-	doubted   []string         // sorted: who does not, and is asked in rounds, so that it must be told whether it is lost
+	known     []string         // sorted, with self: the names that count
+	doubted   []string         // sorted: names that do not count and are asked in rounds, so that State must tell whether they are lost
 	majority  int              // how many witnesses are more than half
 	witnesses []string         // sorted
 	answers   []int64          // of each witness: when the last ping that it answered was sent; self: always
@@ -521,7 +521,7 @@ func (r *State) Hear(election uint64) (believed bool) {
 		switch {
 		case election <= most:
 			next = max(heard, election)
-		case heard < CountableElections: // who joins where that number has been reached finds the others there
+		case heard < CountableElections: // a member that joins where that number has been reached finds the others there
 			next = CountableElections
 		case election-heard <= CountableElections:
 			next = most

@@ -7,7 +7,7 @@ import (
 	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
-// Taking replicas, as the standby. Who sends them is in their version: a request may have come through another member, so
+// Accepting replicas, as the standby. The sender is in their version: a request may have come through another member, so
 // the link it came by says nothing.
 
 // Later returns what takes a replica that has just come, in memory that is used again.
@@ -48,7 +48,7 @@ func (r *Replicator) accept(q *wire.ReplicaRequest) *wire.ReplicaResponse {
 		part := &q.Parts[i]
 		if !r.reach.Hear(part.Version.Ballot.Number) {
 			ans.Parts = append(ans.Parts, wire.ReplicaAck{Part: part.Part, Status: wire.ReplicaRefused})
-			continue // whoever held by that version would be outbid by nobody: it is to acquire by another
+			continue // no ballot could be above such a version: its holder is to acquire by another
 		}
 		now := r.now()
 		ack, over := r.table.AcceptReplica(part, r.reach.IsFull(now), r.rules, now)

@@ -154,7 +154,7 @@ func (r *Replicator) Run(ctx context.Context) {
 	}
 }
 
-// standbys says who the standbys are on a ring, at one moment.
+// standbys says which members the standbys are on a ring, at one moment.
 type standbys struct {
 	ring  *ring.Ring
 	self  string
@@ -172,7 +172,7 @@ func (r *Replicator) standbysOn(current *ring.Ring) *standbys {
 	}
 }
 
-// of returns who is to have a replica of what this node holds, or "" for nobody. With replication off that is the owner
+// of returns the member that is to have a replica of a partition that this node holds, or "" for none. With replication off that is the owner
 // that the ring names, when it is another node: it takes the replica over, or says that it holds as well, and one of the
 // two must yield.
 func (h *standbys) of(part uint16) string {

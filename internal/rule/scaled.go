@@ -36,7 +36,7 @@ type BucketKey struct {
 	Limiter LimiterID
 }
 
-// Hash is seeded in each process: whoever chooses the keys can aim at a partition, whose formula is public, and
+// Hash is seeded in each process: a caller that chooses the keys can aim at a partition, whose formula is public, and
 // still not at a slot.
 func (k BucketKey) Hash(seed maphash.Seed) uint64 {
 	return maphash.String(seed, k.Key) + uint64(k.Limiter)*0x9E3779B97F4A7C15

@@ -27,7 +27,7 @@ import (
 // tells anything about the other or about another cluster that has the same secret.
 
 const (
-	// MinLen keeps out passwords: who records traffic can try as many as they like.
+	// MinLen keeps out passwords: a peer that records traffic can try as many as it likes.
 	MinLen = 32
 
 	// MaxAccepted bounds AcceptSecrets: a rotation needs one.

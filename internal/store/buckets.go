@@ -46,7 +46,7 @@ const (
 	nearKey  = shortKey + 64
 )
 
-// nowhere is the home of a bucket that is in no table any more. Who has kept it, as the list of changes does, can tell.
+// nowhere is the home of a bucket that is in no table any more. A list that still has it, such as that of changes, can tell.
 const nowhere = ring.Partitions
 
 // keyedApart is a bucket whose key is too long to follow it.

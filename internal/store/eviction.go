@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Eviction: which bucket goes when there are too many. Whoever sends endless fresh keys must not make a node forget the
+// Eviction: which bucket goes when there are too many. A caller that sends endless fresh keys must not make a node forget the
 // keys that are exhausted, so it is the one that is full of tokens first; a drained one is full already.
 //
 // When a bucket is full does not change as time passes, and a take only puts it off. So the order in which buckets are

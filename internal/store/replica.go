@@ -393,7 +393,7 @@ func markList(marks map[string]uint64) []wire.DebtMark {
 }
 
 // RepeatReplica has all of a partition sent to its standby again. A holder that its ring does not name does so from time to time:
-// the standby is then the owner, who should have acquired. If it holds as well, because two clusters have met, that is how
+// the standby is then the owner, which should have acquired. If it holds as well, because two clusters have met, that is how
 // they find out [UnnamedHolderRepeats].
 func (t *Table) RepeatReplica(part uint16) {
 	p := t.Lock(part)

@@ -8,8 +8,8 @@ import (
 	"github.com/peerlimit/peerlimit/internal/rule"
 )
 
-// Steps: what is done to many buckets of a partition is done to some at a time, so that whoever wants to decide about one
-// of them waits for some tenths of a millisecond, however many there are. Who chooses the keys of a million buckets may
+// Steps: what is done to many buckets of a partition is done to some at a time, so that a take of one
+// of them waits for some tenths of a millisecond, however many there are. A caller that chooses the keys of a million buckets may
 // have put all of them into one partition: which one a key belongs to is no secret.
 
 const (
@@ -39,11 +39,11 @@ func (t *Table) InSteps(part uint16, step func(p *Partition) (more bool)) {
 	}
 }
 
-// IsInWork reports whether something is being done to a partition in steps. Who answers one request after the other, also
+// IsInWork reports whether something is being done to a partition in steps. A goroutine that answers one request after the other, also
 // about other partitions, then does better than to wait for its lock.
 func (t *Table) IsInWork(part uint16) bool { return t.inWork[part/64].Load()>>(part%64)&1 == 1 }
 
-// giveWay lets those pass who wait for p.mu, which the caller holds before and after it.
+// giveWay lets goroutines pass that wait for p.mu, which the caller holds before and after it.
 func (p *Partition) giveWay() {
 	p.Unlock()
 	runtime.Gosched()

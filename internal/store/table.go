@@ -79,7 +79,7 @@ type Partition struct {
 	mu      sync.Mutex
 	buckets buckets
 
-	// Holding is what this node knows of who decides here.
+	// Holding is what this node knows about the holder.
 	Holding holding.Holding
 
 	// underway is what is being done in steps, see steps.go; nil when nothing is.
@@ -276,7 +276,7 @@ const firstChanges = 8
 // maxChanges bounds the list of changes: it is not to take long to make it longer.
 const maxChanges = 1 << 17
 
-// forgetChanges empties the list of changes: whoever is to have them is to have everything. The caller holds p.mu.
+// forgetChanges empties the list of changes: the standby is to have everything. The caller holds p.mu.
 //
 // When they are many it takes more than a step until none of them seems to be listed any more. Until then no change is, and
 // nothing is sent; see listAgain.
@@ -548,10 +548,10 @@ type clues struct {
 	Acquiring bool // this node is about to
 	Lapsed    bool // this node was the last to hold, and lost it for want of quorum
 
-	LikelyHolder  string // who is being asked for it
-	TransferredTo string // to whom this node gave it
+	LikelyHolder  string // the member that is being asked for it
+	TransferredTo string // the member that this node transferred it to
 	Holder        string // whose copy this node has
-	PromisedTo    string // who asked for it last
+	PromisedTo    string // the node that asked for it last
 }
 
 // Clues returns what this node knows of where a partition is.

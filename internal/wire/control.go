@@ -77,13 +77,13 @@ type PartitionReply struct {
 	Part          uint16
 	Kind          ReplyKind
 	Version       Version // given: what the asker holds from now on; not holding: of the copy kept, zero for none
-	TransferredTo string  // not holding: to whom the copy was given last, if it was
+	TransferredTo string  // not holding: the receiver of the last transfer, if there was one
 	Promised      Ballot  // behind
 
 	Content Content // buckets: none when the asker's version is not lower
 	Next    uint32  // there are more buckets than fit: where to go on, see AskedPartition; 0 when these were the last
 
-	Debts []Debt // not holding: what the answerer has spent by a share, to be charged by whoever begins to hold
+	Debts []Debt // not holding: what the answerer has spent by a share, to be charged by the node that begins to hold
 }
 
 // AcquireResponse answers a question, for as many of the partitions, in order, as fit into a message. The others are to
@@ -160,7 +160,7 @@ type ReplicaResponse struct{ Parts []ReplicaAck }
 
 // SettleRequest asks a holder whether copies are still needed.
 type SettleRequest struct {
-	By    string // who asks: the request may have been relayed
+	By    string // the asker: the request may have been relayed
 	Parts []SettlePart
 }
 
@@ -189,7 +189,7 @@ type Charge struct {
 // Relay asks a node to send a request on to another one, which the sender does not reach.
 type Relay struct {
 	To      string
-	From    string // who asks; the receiver answers as if it had been asked directly
+	From    string // the asker; the receiver answers as if it had been asked directly
 	Request []byte
 }
 

@@ -12,7 +12,7 @@ import (
 // StatusRefused and nothing more, which decodes to ErrRefused; any other error of a decoder matches ErrMalformed.
 //
 // What is decoded shares no memory with the bytes it was decoded from. Keys and charged rules of one message share memory
-// with each other: who keeps one keeps a copy.
+// with each other: a caller that keeps one keeps a copy.
 
 func AppendPing(b []byte, p *Ping) []byte {
 	w := beginControl(b, byte(KindPing))
@@ -193,7 +193,7 @@ type ReplicaMemory struct {
 	levels  []float64
 }
 
-// Decode decodes the message in m. Who keeps anything of it keeps m from being used again.
+// Decode decodes the message in m. A caller that keeps anything of it keeps m from being used again.
 func (m *ReplicaMemory) Decode(plain plainSet) (ReplicaRequest, error) {
 	r := readControl(m.Message, KindReplica, plain)
 	r.images, r.levels = m.images[:0], m.levels[:0]

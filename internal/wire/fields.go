@@ -510,7 +510,7 @@ func (r *controlReader) limiterSet(plain plainSet) limiterSet {
 	}
 	base, err := plain(s.limiter, limits[:active])
 	if err != nil {
-		base = limit.NewSet(limits[:active]) // of a name too many: whoever stores the bucket notices
+		base = limit.NewSet(limits[:active]) // of a name too many: the store notices
 	}
 	s.set = base
 	if count > active {

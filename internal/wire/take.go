@@ -87,7 +87,7 @@ const (
 	StatusDecided   status = 1 + iota // a decision follows
 	StatusDone                        // refunded, reset
 	StatusRefused                     // this node cannot answer: it is closing, or the message made no sense to it
-	StatusElsewhere                   // this node does not hold the key, and has not found out in time who does
+	StatusElsewhere                   // this node does not hold the key, and has not found the holder in time
 	StatusNoQuorum                    // nor will it soon: most of the other members are out of its reach
 	statusEnd
 )
@@ -134,7 +134,7 @@ func AppendMessage(b []byte, m *Message) []byte {
 	return b
 }
 
-// DecodeMessage decodes b. The rule and the key share b's memory: they are valid for as long as b is, and whoever keeps
+// DecodeMessage decodes b. The rule and the key share b's memory: they are valid for as long as b is, and a caller that keeps
 // one keeps a copy.
 func DecodeMessage(b []byte) (m Message, err error) {
 	r := reader{b: b}

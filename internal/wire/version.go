@@ -29,7 +29,7 @@ type Version struct {
 	Seq       uint64 // counts the holder's changes; the last of what is compared
 	Ballot    Ballot
 	Transfers uint32
-	Holder    string // who decided by it
+	Holder    string // the node that decides by it
 }
 
 func (v Version) compare(o Version) int {
