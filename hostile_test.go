@@ -210,7 +210,7 @@ func TestStrangersDisturbNobody(t *testing.T) {
 	assert.Eventually(t, func() bool { return peerlimit.HeapInUse() <= heap+4<<20 }, 20*time.Second, 50*time.Millisecond,
 		"%d bytes before", heap)
 	assert.Contains(t, logs.String(), "rejected connection")
-	assert.Contains(t, logs.String(), "remote=127.0.0.1:")
+	assert.Contains(t, logs.String(), "addr=127.0.0.1:")
 	assert.Less(t, strings.Count(logs.String(), "rejected connection"), 10, "one in ten seconds")
 	assert.Greater(t, nodes[0].Stats().Unauthenticated, uint64(100))
 	assert.NotContains(t, logs.String(), string(oldSecret))
