@@ -21,7 +21,7 @@ import (
 // decideAlone answers m without its holder: owner could not be reached because of cause. It is nil when it is this node, which
 // does not hold.
 func (l *Limiter) decideAlone(q *query, owner *peer, cause error) (reply, error) {
-	n, m := l.node, q.message
+	n, m := l.node, &q.message
 	switch m.Kind {
 	case wire.KindRefund:
 		n.counters.lostRefunds.Add(1)
@@ -37,7 +37,7 @@ func (l *Limiter) decideAlone(q *query, owner *peer, cause error) (reply, error)
 
 // decideByShare answers m from this node's bucket of the share that the policy grants it.
 func (q *query) decideByShare(policy fallback.Policy) reply {
-	n, r, part, m := q.node, q.rule, q.part, q.message
+	n, r, part, m := q.node, q.rule, q.part, &q.message
 	origin, sharing := limit.OriginFallback, 1
 	copied, wasHolder := n.table.HasCopy(part)
 	if copied {
@@ -75,7 +75,7 @@ func (q *query) decideByShare(policy fallback.Policy) reply {
 // meanwhile. All of that is one step for a node that begins to hold and charges what was noted: what is noted a moment later
 // would be charged later than the first take.
 func (q *query) spendShare(scaled *rule.Rule, share float64, copied bool) (ans wire.Response, spent bool) {
-	n, r, part, m := q.node, q.rule, q.part, q.message
+	n, r, part, m := q.node, q.rule, q.part, &q.message
 	spent = n.table.UnlessDeciding(part, n.now(), func(p *store.Partition) {
 		if copied {
 			n.seedShare(p, scaled, part, rule.BucketKey{Key: m.Key, Limiter: r.ID}, share)
@@ -99,7 +99,7 @@ func (n *Node) seedShare(p *store.Partition, scaled *rule.Rule, part uint16, id 
 
 // decideShare answers m from this node's bucket of a share of r.
 func (q *query) decideShare(scaled *rule.Rule) wire.Response {
-	n, r, part, m := q.node, q.rule, q.part, q.message
+	n, r, part, m := q.node, q.rule, q.part, &q.message
 	if m.Kind != wire.KindPeek && !scaled.Set.Fits(m.Cost) {
 		return wire.Response{Status: wire.StatusDecided, Decision: r.Set.Refusal(m.Cost)}
 	}

@@ -23,13 +23,13 @@ func TestAPolicyIsAskedOnlyAboutWhatGivesOut(t *testing.T) {
 		asked := 0
 		policy := func(fallback.Reach) float64 { asked++; return 1 }
 		for _, kind := range []wire.Kind{wire.KindRefund, wire.KindReset, wire.KindCancel, wire.KindReturn} {
-			q := &query{node: n, rule: r, part: 7, message: &wire.Message{Kind: kind, Key: "k", Cost: 1, Undo: &limit.Undo{}}}
+			q := &query{node: n, rule: r, part: 7, message: wire.Message{Kind: kind, Key: "k", Cost: 1, Undo: &limit.Undo{}}}
 			rep := q.decideByShare(policy)
 			require.Equal(t, wire.StatusElsewhere, rep.Status)
 		}
 		require.Zero(t, asked)
 		n.table.LapseAll() // or else it holds, and decides by no share
-		q := &query{node: n, rule: r, part: 7, message: &wire.Message{Kind: wire.KindTake, Key: "k", Cost: 1}}
+		q := &query{node: n, rule: r, part: 7, message: wire.Message{Kind: wire.KindTake, Key: "k", Cost: 1}}
 		q.decideByShare(policy)
 		require.Positive(t, asked)
 	})

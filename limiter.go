@@ -60,8 +60,8 @@ func (l *Limiter) Take(ctx context.Context, key string, cost float64) (Decision,
 		l.decided(key, cost, &d)
 		return decisionOf(&d), nil
 	}
-	m := &wire.Message{Kind: wire.KindTake, Rule: r.Encoded, Key: key, Cost: cost}
-	q := &query{node: n, rule: r, part: part, message: m, began: now}
+	q := &query{node: n, rule: r, part: part, message: wire.Message{Kind: wire.KindTake, Rule: r.Encoded, Key: key, Cost: cost}, began: now}
+	m := &q.message
 	hot := n.hot.Asking(id, r, part, m, now)
 	rep, err := l.ask(ctx, q)
 	n.hot.Answered(hot, m, r, &rep.Response, err, now, n.now)
@@ -258,5 +258,5 @@ func (l *Limiter) send(ctx context.Context, r *rule.Rule, m *wire.Message) (repl
 		l.answered(m, &ans)
 		return reply{ans, localCanceller{n.table, r, part, n}}, nil
 	}
-	return l.ask(ctx, &query{node: n, rule: r, part: part, message: m, began: now})
+	return l.ask(ctx, &query{node: n, rule: r, part: part, message: *m, began: now})
 }

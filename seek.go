@@ -28,7 +28,7 @@ func (o others) patience(ctx context.Context) time.Duration {
 // askHolder asks the owner, or seeks the holder when that is this node, which does not hold, or the owner does not know.
 // owner is the member that the ring names, when it is another node. It may take patience from began on.
 func (q *query) askHolder(ctx context.Context, began int64, patience time.Duration) (rep reply, owner *peer, err error) {
-	n, part, m := q.node, q.part, q.message
+	n, part, m := q.node, q.part, &q.message
 	owner = n.route.Load().owner(part)
 	if owner == nil {
 		rep, err = q.seek(ctx, "", patience)
@@ -44,7 +44,7 @@ func (q *query) askHolder(ctx context.Context, began int64, patience time.Durati
 
 // replyOf returns an answer of p's with what cancels it there. Most are takes: they need not pay for that.
 func (q *query) replyOf(ans wire.Response, p *peer) reply {
-	n, m := q.node, q.message
+	n, m := q.node, &q.message
 	if m.Kind != wire.KindReserve {
 		return reply{Response: ans}
 	}
@@ -55,7 +55,7 @@ func (q *query) replyOf(ans wire.Response, p *peer) reply {
 // question on to the node that probably holds; never back to where it came from. It gives up after some time, and at once
 // where nobody here can know: then a node that has a copy decides by a share.
 func (q *query) seek(ctx context.Context, from string, patience time.Duration) (reply, error) {
-	n, part, m := q.node, q.part, q.message
+	n, part, m := q.node, q.part, &q.message
 	end := n.now() + int64(patience)
 	timer := time.NewTimer(seekInterval)
 	defer timer.Stop()

@@ -53,7 +53,7 @@ func (s server) answerLater(from string, r *rule.Rule, part uint16, m wire.Messa
 			n.counters.served.Add(1)
 			return wire.AppendResponse(nil, &ans)
 		}
-		q := &query{node: n, rule: r, part: part, message: &m, began: n.now()}
+		q := &query{node: n, rule: r, part: part, message: m, began: n.now()}
 		ans := q.answerElsewhere(ctx, from)
 		return wire.AppendResponse(nil, &ans)
 	}
@@ -61,7 +61,7 @@ func (s server) answerLater(from string, r *rule.Rule, part uint16, m wire.Messa
 
 // answerElsewhere answers another node's question about a key that this node does not hold.
 func (q *query) answerElsewhere(ctx context.Context, from string) wire.Response {
-	n, part, m := q.node, q.part, q.message
+	n, part, m := q.node, q.part, &q.message
 	var rep reply
 	var err error
 	// The caller waits for one RPC timeout. It is better told before that nobody was found.

@@ -17,7 +17,7 @@ import (
 // it has become the standby a moment ago, is passed over for the one after it. A limiter with a policy of its own is not
 // decided for by the standby's: for it this node does what the standby would, and has the owner decide or nobody.
 func (q *query) askStandby(ctx context.Context, l *Limiter, cause error, patience time.Duration) (reply, error) {
-	n, part, m := q.node, q.part, q.message
+	n, part, m := q.node, q.part, &q.message
 	route := n.route.Load()
 	passed := *m
 	passed.ToStandby, passed.Hops = true, 0
@@ -95,7 +95,7 @@ func (o others) standbyBefore(route *route, part uint16) *peer {
 // askPrevious asks the previous owner of a partition, because the owner cannot be reached: before the owner has
 // acquired it, that one holds.
 func (q *query) askPrevious(ctx context.Context, patience time.Duration) (reply, error) {
-	n, part, m := q.node, q.part, q.message
+	n, part, m := q.node, q.part, &q.message
 	route := n.route.Load()
 	owner, previous := route.owner(part), route.others[n.history.previousOwner(part)]
 	if n.history.ringBefore() == nil || owner == nil || previous == nil || previous == owner || !n.others.linked(previous) {
@@ -114,7 +114,7 @@ var errNoStandby = errors.New("peerlimit: no other member keeps a replica of the
 
 // decideAsStandby answers a question about a key whose owner the caller does not reach.
 func (q *query) decideAsStandby(ctx context.Context, from string, patience time.Duration) (reply, error) {
-	n, part, m := q.node, q.part, q.message
+	n, part, m := q.node, q.part, &q.message
 	if rep, ok := q.here(); ok {
 		return rep, nil
 	}

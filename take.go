@@ -20,21 +20,21 @@ type query struct {
 	node    *Node
 	rule    *rule.Rule
 	part    uint16
-	message *wire.Message
+	message wire.Message // by value: what a canceller keeps of a query would move a message that is pointed to onto the heap
 	began   int64
 }
 
 // with returns the same query with another message.
 func (q *query) with(m *wire.Message) *query {
 	other := *q
-	other.message = m
+	other.message = *m
 	return &other
 }
 
 // here answers a query from this node's own table, and reports false when this node does not decide about its key.
 func (q *query) here() (reply, bool) {
 	n := q.node
-	ans, ok := n.table.Answer(q.rule, q.part, q.message, n.now())
+	ans, ok := n.table.Answer(q.rule, q.part, &q.message, n.now())
 	if !ok {
 		return reply{}, false
 	}
@@ -53,7 +53,7 @@ type canceller interface{ cancel(m wire.Message) }
 // ask asks the nodes that may decide about a key that this node does not hold: the owner, which passes the request on to the
 // holder if that is another; when it cannot be reached its standby; and when neither can, this node decides alone.
 func (l *Limiter) ask(ctx context.Context, q *query) (reply, error) {
-	r, part, m, began := q.rule, q.part, q.message, q.began
+	r, part, m, began := q.rule, q.part, &q.message, q.began
 	n := l.node
 	patience := n.others.patience(ctx)
 	rep, owner, err := q.askHolder(ctx, began, patience)
