@@ -31,12 +31,18 @@ func (l *Limiter) decideAlone(q *query, owner *peer, cause error) (reply, error)
 	}
 	rep := q.decideByShare(l.policy)
 	n.others.noteAnswer(owner, &rep, cause)
-	l.answered(m, &rep.Response)
 	return rep, nil
 }
 
 // decideByShare answers m from this node's bucket of the share that the policy grants it.
 func (q *query) decideByShare(policy fallback.Policy) reply {
+	if q.message.Kind == wire.KindAwait {
+		// A share has no queue, and grants nothing for later: most of those that wait are with the holder again before then, and
+		// it would be charged for turns that nobody has had.
+		turn := q.message
+		turn.Kind, turn.MaxDelay = wire.KindReserve, 0
+		q = q.with(&turn)
+	}
 	n, r, part, m := q.node, q.rule, q.part, &q.message
 	origin, sharing := limit.OriginFallback, 1
 	copied, wasHolder := n.table.HasCopy(part)
@@ -47,18 +53,18 @@ func (q *query) decideByShare(policy fallback.Policy) reply {
 		sharing = n.reach.Reachable(n.now())
 	}
 	switch m.Kind {
-	case wire.KindRefund, wire.KindReset, wire.KindCancel, wire.KindReturn:
+	case wire.KindRefund, wire.KindReset, wire.KindCancel, wire.KindReturn, wire.KindLeaveTurn:
 		return reply{Response: wire.Response{Status: wire.StatusElsewhere}} // these change what only the holder has
 	}
 	rep := reply{Response: wire.Response{Status: wire.StatusDecided}}
 	switch share := n.share(policy, r, m.Key, sharing); {
-	case math.IsInf(share, 1):
+	case math.IsInf(share.Rate, 1):
 		rep.Decision = r.Set.Unlimited()
-	case !(share > 0):
+	case !(share.Rate > 0):
 		rep.Decision = r.Set.Refusal(m.Cost)
 	default:
 		scaled := r.Scaled(share)
-		ans, spent := q.spendShare(scaled, share, copied)
+		ans, spent := q.spendShare(scaled, copied)
 		if !spent {
 			if rep, ok := q.here(); ok {
 				return rep
@@ -74,11 +80,11 @@ func (q *query) decideByShare(policy fallback.Policy) reply {
 // spendShare answers m from the bucket of a share and notes what it spends, unless this node has come to hold the partition
 // meanwhile. All of that is one step for a node that begins to hold and charges what was noted: what is noted a moment later
 // would be charged later than the first take.
-func (q *query) spendShare(scaled *rule.Rule, share float64, copied bool) (ans wire.Response, spent bool) {
+func (q *query) spendShare(scaled *rule.Rule, copied bool) (ans wire.Response, spent bool) {
 	n, r, part, m := q.node, q.rule, q.part, &q.message
 	spent = n.table.UnlessDeciding(part, n.now(), func(p *store.Partition) {
 		if copied {
-			n.seedShare(p, scaled, part, rule.BucketKey{Key: m.Key, Limiter: r.ID}, share)
+			n.seedShare(p, scaled, r, part, m.Key)
 		}
 		ans = q.decideShare(scaled)
 		if m.Kind != wire.KindPeek && ans.Decision.Allowed {
@@ -88,12 +94,12 @@ func (q *query) spendShare(scaled *rule.Rule, share float64, copied bool) (ans w
 	return ans, spent
 }
 
-// seedShare makes the bucket that is about to decide by a share start with that share of what the copy says was taken. The
-// copy is p, which is locked.
-func (n *Node) seedShare(p *store.Partition, scaled *rule.Rule, part uint16, id rule.BucketKey, share float64) {
-	now := n.now()
+// seedShare makes the bucket that is about to decide by a share of r start with as large a part of its burst taken as the copy
+// says was taken of the whole. The copy is p, which is locked.
+func (n *Node) seedShare(p *store.Partition, scaled, r *rule.Rule, part uint16, key string) {
+	id, now := r.Bucket(key), n.now()
 	if copied, there := p.StateOf(id, now); there {
-		n.alone.InsertShare(part, id, scaled.Set, &copied, share, now)
+		n.alone.InsertShare(part, id, scaled.Set, r.Set, &copied, now)
 	}
 }
 
@@ -117,39 +123,36 @@ func (q *query) decideShare(scaled *rule.Rule) wire.Response {
 // there is nothing left.
 func (l *Limiter) rememberDenial(r *rule.Rule, part uint16, key string) {
 	share := l.node.share(l.policy, r, key, 1)
-	if share > 0 && !math.IsInf(share, 1) {
+	if share.Rate > 0 && !math.IsInf(share.Rate, 1) {
 		n := l.node
 		scaled := r.Scaled(share)
-		n.alone.Exhaust(part, rule.BucketKey{Key: key, Limiter: r.ID}, scaled.Set, n.now())
+		n.alone.Exhaust(part, r.Bucket(key), scaled.Set, n.now())
 	}
 }
 
-// share returns the part of r's limits that this node may give out for key, to as many members as are sharing it.
-//
-// A share of a small limit can be less than one token, which would let nothing through anywhere. Then only as many
-// members as there are whole tokens have a bucket at all, the ones that come first for this key, with a token each; the
-// others deny. All members that know the same members choose the same ones.
-func (n *Node) share(policy fallback.Policy, r *rule.Rule, key string, sharing int) float64 {
+// share returns what this node may give out for key, to as many members as are sharing it: nothing, or without limit, or a part
+// of r's limits. Where only some members have a share, because the burst is small, all that know the same members choose the
+// same ones.
+func (n *Node) share(policy fallback.Policy, r *rule.Rule, key string, sharing int) rule.Share {
 	view := n.membership.View()
-	share := policy(fallback.Reach{Known: view.Divisor, Reachable: n.reach.Reachable(n.now()), Sharing: sharing})
-	if !(share > 0) || share >= 1 {
-		return share
+	granted := policy(fallback.Reach{Known: view.Divisor, Reachable: n.reach.Reachable(n.now()), Sharing: sharing})
+	if !(granted > 0) || math.IsInf(granted, 1) {
+		return rule.Share{Rate: granted}
 	}
-	all := share / float64(sharing) * float64(view.Divisor) // of the limit, given out by all members together
-	holders := math.Max(1, math.Floor(r.Set.SmallestBurst()*all))
-	if holders >= float64(view.Divisor) {
+	share, holders := r.Divide(granted, sharing, view.Divisor)
+	if holders >= view.Divisor {
 		return share
 	}
 	if len(view.Members) < view.Divisor {
-		return 0 // some are expected and have not been seen: no node can tell which members come first
+		return rule.Share{} // some are expected and have not been seen: no node can tell which members come first
 	}
 	rank := ring.NewRank(n.identity, key)
 	for i := range view.Members {
-		if rank.Beside(view.Members[i].Name); float64(rank.Before()) >= holders {
-			return 0 // most members find that after a few names: this is on the way of every denial from afar
+		if rank.Beside(view.Members[i].Name); rank.Before() >= holders {
+			return rule.Share{} // most members find that after a few names: this is on the way of every denial from afar
 		}
 	}
-	return all / holders
+	return share
 }
 
 // shareCanceller takes back a reservation that a share made.
@@ -161,7 +164,7 @@ type shareCanceller struct {
 
 func (c shareCanceller) cancel(m wire.Message) {
 	n := c.node
-	if exact, _ := c.table.Cancel(c.part, rule.BucketKey{Key: m.Key, Limiter: c.rule.ID}, *m.Undo, n.now()); exact {
+	if exact, _ := c.table.Cancel(c.part, c.rule.Bucket(m.Key), *m.Undo, n.now()); exact {
 		n.reporter.Unrecord(c.part, c.rule, m.Key, c.cost)
 	}
 }

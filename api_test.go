@@ -25,6 +25,7 @@ var (
 	_ interface{ Validate() error }                       = peerlimit.Limit{}
 	_ interface{ WithBurst(float64) peerlimit.Limit }     = peerlimit.Limit{}
 	_ interface{ Leaky() peerlimit.Limit }                = peerlimit.Limit{}
+	_ interface{ WithMinCost(float64) peerlimit.Limit }   = peerlimit.Limit{}
 	_ interface {
 		Delay() time.Duration
 		Cancel()
@@ -87,7 +88,7 @@ var _ = []peerlimit.Origin{
 
 var _ = []error{
 	peerlimit.ErrInvalidCost, peerlimit.ErrInvalidKey, peerlimit.ErrExceedsBurst, peerlimit.ErrInvalidLimit, peerlimit.ErrClosed,
-	peerlimit.ErrLimited,
+	peerlimit.ErrLimited, peerlimit.ErrUnheard,
 }
 
 var _ = peerlimit.Config{

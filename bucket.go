@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/signal"
 )
 
 // Bucket enforces one or more limits within one process, with no node and no network: for a client that paces itself, or
@@ -18,9 +19,10 @@ type Bucket struct {
 	base time.Time // the monotonic clock counts from here
 
 	// mu guards the fields below and is held for a few dozen instructions only, never across a sleep.
-	mu     sync.Mutex
-	state  limit.State
-	undone limit.Cancelled
+	mu      sync.Mutex
+	state   limit.State
+	waits   uint64                   // how many have waited
+	waiting map[uint64]signal.Signal // of those that do, by the number of the wait
 
 	// resets counts them: within one reading of the clock a bucket that was reset can come to look as it did before, and a
 	// reservation made before must not be undone in it.
@@ -29,11 +31,10 @@ type Bucket struct {
 
 // NewBucket returns a bucket of 1 to 8 limits. An error matches [ErrInvalidLimit].
 func NewBucket(limits ...Limit) (*Bucket, error) {
-	inner := coreLimits(nil, limits)
-	if err := validateLimits(inner); err != nil {
+	if err := validateLimits(limits); err != nil {
 		return nil, err
 	}
-	set := limit.NewSet(inner)
+	set := limit.NewSet(coreLimits(nil, limits))
 	return &Bucket{set: set, base: time.Now(), state: limit.NewState(set, 0)}, nil
 }
 
@@ -81,16 +82,29 @@ func (b *Bucket) Wait(ctx context.Context) error {
 }
 
 // WaitN takes cost tokens and returns when it is their turn, first come, first served. A cost above the burst is taken in
-// instalments of the burst; it returns after the last. When the turn, or that of the last instalment, would come after the
-// deadline of ctx, or a leaky bucket is full, it fails at once with an error that matches [ErrLimited] and has spent
-// nothing. When ctx ends while waiting it returns ctx.Err() and gives back the instalment it waited for as
-// [Reservation.Cancel] does. What earlier instalments took stays spent, also when others came in between and the next
-// would be too late. An invalid cost matches [ErrInvalidCost]; one of more instalments than can be counted matches
-// [ErrExceedsBurst].
+// instalments of the burst; it returns after the last. It fails immediately, having spent nothing, with an error that matches
+// [ErrLimited] when the turn of the last instalment would come after the deadline of ctx if nobody left the queue, or when a
+// leaky bucket is full. When 65,536 wait already, the error matches [ErrQueueFull] as well. When ctx ends while waiting it
+// returns ctx.Err(), and those behind move up: nothing is spent for a turn that has not come. What earlier instalments took stays
+// spent, also when others came in between and the next would be too late. An invalid cost matches [ErrInvalidCost]; one of more
+// instalments than can be counted matches [ErrExceedsBurst].
 func (b *Bucket) WaitN(ctx context.Context, cost float64) error {
-	return waitInTurn(ctx, b.set, cost, foreverWait, func(_ context.Context, part, total float64, maxDelay time.Duration) (*Reservation, error) {
-		return b.reserve(part, total, maxDelay)
+	return waitInTurn(ctx, b.set, cost, foreverWait, func(w turnWanted) error {
+		_, err := b.await(ctx, w)
+		return err
 	})
+}
+
+// Await is WaitN for a cost that a single take can have, and returns what was decided when the turn came; a denial is an
+// error. Other errors are those of Reserve.
+func (b *Bucket) Await(ctx context.Context, cost float64) (Decision, error) {
+	if err := checkSingleCost(b.set, cost); err != nil {
+		return Decision{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return Decision{}, err
+	}
+	return b.await(ctx, turnOf(ctx, cost, foreverWait))
 }
 
 // Reserve takes cost tokens now or for later and says how long to wait before acting on it, up to a hundred years. An
@@ -110,7 +124,10 @@ func (b *Bucket) Refund(cost float64) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.state.Refund(b.set, cost, b.now())
+	now := b.now()
+	b.serve(now) // turns that have come before
+	b.state.Refund(b.set, cost, now)
+	b.wake(nil)
 	return nil
 }
 
@@ -118,8 +135,9 @@ func (b *Bucket) Refund(cost float64) error {
 func (b *Bucket) Reset() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.state, b.undone = limit.NewState(b.set, b.now()), limit.Cancelled{}
+	b.state.Reset(b.now())
 	b.resets++
+	b.wake(nil)
 }
 
 // foreverWait bounds waits that only their context bounds: a hundred years.
@@ -129,6 +147,7 @@ func (b *Bucket) reserve(cost, total float64, maxDelay time.Duration) (*Reservat
 	a := limit.Request{Set: b.set, Cost: cost, Total: total, Reserve: true, MaxDelay: maxDelay}
 	b.mu.Lock()
 	now := b.now()
+	b.serve(now)
 	d, u := b.state.Reserve(&a, now)
 	resets := b.resets
 	b.mu.Unlock()
@@ -141,7 +160,10 @@ func (b *Bucket) reserve(cost, total float64, maxDelay time.Duration) (*Reservat
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			if b.resets == resets {
-				b.undone.Cancel(&b.state, *u, b.now())
+				now := b.now()
+				b.serve(now) // turns that have come before
+				b.state.CancelReserved(*u, now)
+				b.wake(nil)
 			}
 		}
 	}
@@ -157,7 +179,112 @@ func checkSingleCost(set *limit.Set, cost float64) error {
 		return err
 	}
 	if !set.Fits(cost) {
-		return fmt.Errorf("%w: cost %v, burst %v", ErrExceedsBurst, cost, set.SmallestBurst())
+		return fmt.Errorf("%w: cost %v, burst %v: raise the burst, split the cost, or use WaitN", ErrExceedsBurst, cost, set.SmallestBurst())
 	}
 	return nil
+}
+
+// Waiting at a Bucket. The goroutine of the first in the queue sleeps until its turn comes, gives the turns that have come by
+// then, and wakes the one that is first after it. No other goroutine is needed.
+
+// await waits for one turn.
+func (b *Bucket) await(ctx context.Context, w turnWanted) (Decision, error) {
+	turn, woken, d := b.join(w)
+	if turn.Full {
+		return Decision{}, queueFull(decisionOf(&d))
+	}
+	if !d.Allowed {
+		return Decision{}, decisionOf(&d).Err()
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		due, first, granted := b.look(turn)
+		if granted {
+			return decisionOf(&turn.Decision), nil
+		}
+		var sooner <-chan time.Time
+		if first {
+			timer.Reset(due)
+			sooner = timer.C
+		}
+		select {
+		case <-sooner:
+		case <-woken:
+		case <-ctx.Done():
+			if b.leave(turn) {
+				return decisionOf(&turn.Decision), nil // both came together: the turn has come
+			}
+			return Decision{}, ctx.Err()
+		}
+	}
+}
+
+// join enters the queue.
+func (b *Bucket) join(w turnWanted) (turn *limit.Turn, woken signal.Signal, d limit.Decision) {
+	a := limit.Request{Set: b.set, Cost: w.cost, Total: w.total, Reserve: true, MaxDelay: max(0, time.Until(w.end))}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.now()
+	b.serve(now)
+	b.waits++
+	turn = &limit.Turn{ID: limit.TurnID{Number: b.waits}, Since: now}
+	if d = b.state.Await(&a, turn, now); !d.Allowed || turn.Granted {
+		return turn, nil, d
+	}
+	woken = signal.New()
+	if b.waiting == nil {
+		b.waiting = make(map[uint64]signal.Signal)
+	}
+	b.waiting[turn.ID.Number] = woken
+	return turn, woken, d
+}
+
+// look gives the turns that have come, and tells one that waits whether its own has, whether it is the first, and when the
+// first turn comes.
+func (b *Bucket) look(turn *limit.Turn) (due time.Duration, first, granted bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.now()
+	if !turn.Granted {
+		due = time.Duration(b.serve(now) - now)
+	}
+	if turn.Granted {
+		b.wake(turn)
+	}
+	return due, b.state.FirstTurn() == turn.ID, turn.Granted
+}
+
+// leave takes one that waits out of the queue, and reports whether its turn has come even so.
+func (b *Bucket) leave(turn *limit.Turn) (granted bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.now()
+	b.serve(now)
+	if !turn.Granted {
+		b.state.LeaveTurn(turn.ID, 0, now)
+		delete(b.waiting, turn.ID.Number)
+	}
+	b.wake(turn)
+	return turn.Granted
+}
+
+// serve gives the turns that have come and returns when the next one does. The caller holds b.mu.
+func (b *Bucket) serve(now int64) (next int64) {
+	granted, next := b.state.Serve(now)
+	for _, turn := range granted {
+		if woken := b.waiting[turn.ID.Number]; woken != nil {
+			woken.Send()
+			delete(b.waiting, turn.ID.Number)
+		}
+	}
+	return next
+}
+
+// wake has the first of the queue look when its turn comes, unless that is the caller itself. The caller holds b.mu.
+func (b *Bucket) wake(self *limit.Turn) {
+	first := b.state.FirstTurn()
+	if woken := b.waiting[first.Number]; woken != nil && (self == nil || first != self.ID) {
+		woken.Send()
+	}
 }

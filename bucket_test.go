@@ -68,7 +68,7 @@ func TestBucketRefusesWhatCanNeverPass(t *testing.T) {
 	b := mustNewBucket(t, PerMinute(100), PerSecond(10))
 	_, err := b.Take(11)
 	require.ErrorIs(t, err, ErrExceedsBurst)
-	assert.EqualError(t, err, "peerlimit: cost exceeds burst: cost 11, burst 10")
+	assert.EqualError(t, err, "peerlimit: cost exceeds burst: cost 11, burst 10: raise the burst, split the cost, or use WaitN")
 	_, err = b.Reserve(10.01)
 	require.ErrorIs(t, err, ErrExceedsBurst)
 	assert.False(t, b.AllowN(11))
@@ -77,7 +77,7 @@ func TestBucketRefusesWhatCanNeverPass(t *testing.T) {
 
 // A sum of fractions may come out a hair above the burst that it makes up on paper.
 func TestBucketForgivesRoundingOfCosts(t *testing.T) {
-	b := mustNewBucket(t, PerSecond(1).WithBurst(0.3))
+	b := mustNewBucket(t, PerSecond(1).WithBurst(0.3).WithMinCost(0.1))
 	tenth := 0.1
 	assert.Greater(t, 3*tenth, 0.3)
 	mustTake(t, b, 3*tenth)
@@ -121,7 +121,7 @@ func TestBucketPeek(t *testing.T) {
 // A burst below one is a limit for costs below one: Allow always says no, Peek and Wait ask for the burst.
 func TestBucketWithABurstBelowOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := mustNewBucket(t, PerSecond(1).WithBurst(0.25))
+		b := mustNewBucket(t, PerSecond(1).WithBurst(0.25).WithMinCost(0.25))
 		assert.False(t, b.Allow())
 		assert.True(t, b.Peek().Allowed)
 		require.NoError(t, b.Wait(t.Context()))
@@ -154,7 +154,7 @@ func mustPeekAllowed(t require.TestingT, b *Bucket) Decision {
 	return d
 }
 
-// What is given back shortens the turns of those who come later, not of those who have theirs.
+// What is given back shortens the turns of calls that come later, not of those that have theirs.
 func TestRefundLeavesTurnsAsTheyAre(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := mustNewBucket(t, PerSecond(10))
@@ -173,10 +173,10 @@ func TestBucketReset(t *testing.T) {
 		mustTake(t, b, 10)
 		cancelled, turn := mustReserve(t, b, 1), mustReserve(t, b, 1)
 		cancelled.Cancel()
-		require.Len(t, b.undone.List, 1)
+		require.Equal(t, 1, b.state.Holes())
 		b.Reset()
 		assert.Equal(t, full, b.Peek())
-		assert.Empty(t, b.undone.List)
+		assert.Zero(t, b.state.Holes())
 		assert.Equal(t, 12*time.Second, turn.Delay(), "reservations keep their turns")
 		time.Sleep(time.Second)
 		mustTake(t, b, 10)

@@ -2,6 +2,7 @@ package peerlimit_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"github.com/peerlimit/peerlimit"
 	"github.com/peerlimit/peerlimit/fallback"
 	"github.com/peerlimit/peerlimit/internal/onecore"
+	"github.com/peerlimit/peerlimit/internal/oracle"
 	"github.com/peerlimit/peerlimit/peerlimittest"
 )
 
@@ -51,6 +53,7 @@ func TestClusterConvergesOnOneOwnerPerKey(t *testing.T) {
 }
 
 func TestOneLimitIsHeldExactlyFromAllNodesAtOnce(t *testing.T) {
+	playedBySchedules(t)
 	for _, size := range sizes(1, 3, 9) {
 		for _, limit := range []peerlimit.Limit{
 			peerlimit.PerSecond(50), peerlimit.PerSecond(1000).WithBurst(10), peerlimit.PerMinute(5), peerlimit.PerSecond(40).Leaky(),
@@ -184,7 +187,10 @@ func TestWaitEndsWithItsContextAndSpendsNothing(t *testing.T) {
 			require.Less(t, time.Since(began), 100*time.Millisecond, "it fails at once")
 			cancel()
 
-			require.ErrorIs(t, l.WaitN(t.Context(), key, 12), peerlimit.ErrLimited, "longer than MaxWait")
+			err := l.WaitN(t.Context(), key, 12)
+			require.ErrorIs(t, err, peerlimit.ErrExceedsMaxWait)
+			require.NotErrorIs(t, err, peerlimit.ErrLimited, "it is of no use to come back later")
+			require.ErrorContains(t, err, "cost 12 takes 11s even from a full bucket; at most 10s is waited")
 
 			ctx, cancel = context.WithCancel(t.Context())
 			time.AfterFunc(300*time.Millisecond, cancel)
@@ -204,6 +210,7 @@ func TestWaitEndsWithItsContextAndSpendsNothing(t *testing.T) {
 // An owner that is cut off is replaced within a second. Until then its standby decides by a share, which is charged when it
 // begins to hold: not a token is given out twice, also when a share is less than one.
 func TestOwnerCutOffIsReplaced(t *testing.T) {
+	playedBySchedules(t)
 	for _, size := range sizes(3, 5, 9) {
 		for _, limit := range []peerlimit.Limit{
 			peerlimit.PerSecond(1000), peerlimit.PerSecond(100).WithBurst(3), peerlimit.PerMinute(2), peerlimit.PerSecond(0.5),
@@ -338,31 +345,162 @@ func TestCallsReturnInTimeWhenTheOwnerIsCutOff(t *testing.T) {
 	})
 }
 
-// A caller in a hurry gets an answer before its deadline.
+// A caller that waits for longer than one RPC timeout gets an answer before its deadline; one that is in more of a hurry than that
+// cannot know whether the owner has failed, and gets the error of its context.
 func TestDeadlinesShortenTheTimeouts(t *testing.T) {
+	for _, within := range []time.Duration{20 * time.Millisecond, peerlimit.DefaultRPCTimeout, 110 * time.Millisecond, 150 * time.Millisecond, time.Second} {
+		t.Run(within.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cluster := peerlimittest.NewCluster(t, 3)
+				limiters := cluster.Limiters("api", peerlimit.PerHour(1000))
+				owner := cluster.Index(limiters[0].Owner("k").Name)
+				caller := limiters[(owner+1)%3]
+				cluster.Freeze(owner)
+				began := time.Now()
+				ctx, cancel := context.WithTimeout(t.Context(), within)
+				defer cancel()
+				d, err := caller.Take(ctx, "k", 1)
+				if within <= peerlimit.DefaultRPCTimeout {
+					require.ErrorIs(t, err, context.DeadlineExceeded)
+					require.Equal(t, within, time.Since(began))
+					return
+				}
+				require.NoError(t, err)
+				require.Contains(t, byShare, d.Origin)
+				require.NoError(t, ctx.Err(), "the deadline has not passed")
+			})
+		})
+	}
+}
+
+// What callers in a hurry do not wait for tells of a silent owner all the same: soon a share decides for them as well, at once.
+func TestHurriedCallersAreAnsweredOnceTheirOwnerHasFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := peerlimittest.NewCluster(t, 3)
 		limiters := cluster.Limiters("api", peerlimit.PerHour(1000))
 		owner := cluster.Index(limiters[0].Owner("k").Name)
 		caller := limiters[(owner+1)%3]
 		cluster.Freeze(owner)
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-		defer cancel()
-		d, err := caller.Take(ctx, "k", 1)
-		require.NoError(t, err)
-		require.Contains(t, byShare, d.Origin)
-		require.NoError(t, ctx.Err(), "the deadline has not passed")
+		began := time.Now()
+		for {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+			_, err := caller.Take(ctx, "k", 1)
+			cancel()
+			if err == nil {
+				break
+			}
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.Less(t, time.Since(began), 2*peerlimit.DefaultRPCTimeout)
+		}
+	})
+}
 
+func TestAContextThatHasEndedIsTheAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := peerlimittest.NewCluster(t, 3)
+		limiters := cluster.Limiters("api", peerlimit.PerHour(1000))
+		owner := cluster.Index(limiters[0].Owner("k").Name)
+		other := (owner + 1) % 3
+		caller := limiters[other]
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
-		_, err = caller.Take(gone, "k", 1)
+		_, err := caller.Take(gone, "k", 1)
 		require.ErrorIs(t, err, context.Canceled)
 
-		ending, cancel := context.WithCancel(t.Context())
-		time.AfterFunc(10*time.Millisecond, cancel)
-		_, err = caller.Take(ending, "k", 1)
-		require.ErrorIs(t, err, context.Canceled)
+		calls := map[string]func(context.Context) error{
+			"take":    func(ctx context.Context) error { _, err := caller.Take(ctx, "k", 1); return err },
+			"peek":    func(ctx context.Context) error { _, err := caller.Peek(ctx, "k"); return err },
+			"reserve": func(ctx context.Context) error { _, err := caller.Reserve(ctx, "k", 1); return err },
+			"wait":    func(ctx context.Context) error { return caller.Wait(ctx, "k") },
+			"refund":  func(ctx context.Context) error { return caller.Refund(ctx, "k", 1) },
+			"reset":   func(ctx context.Context) error { return caller.Reset(ctx, "k") },
+			"take all": func(ctx context.Context) error {
+				_, err := peerlimit.TakeAll(ctx, peerlimit.Request{Limiter: caller, Key: "k", Cost: 1})
+				return err
+			},
+		}
+		for name, call := range calls {
+			ending, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(50*time.Microsecond, cancel) // the request is under way
+			require.ErrorIs(t, call(ending), context.Canceled, name)
+			tooShort, cancel := context.WithTimeout(t.Context(), 50*time.Microsecond)
+			require.ErrorIs(t, call(tooShort), context.DeadlineExceeded, name)
+			cancel()
+			time.Sleep(100 * time.Millisecond)
+		}
+		stats := cluster.Node(other).Stats()
+		require.Zero(t, stats.Degraded)
+		require.EqualValues(t, 2, stats.LostRefunds, "for all that is known")
 	})
+}
+
+// Callers in a hurry make a healthy cluster admit no more than others do, whichever way they ask. A context that ends too soon
+// is answered with its error.
+func TestHurriedCallersAdmitNoMore(t *testing.T) {
+	playedBySchedules(t)
+	const lasts = 10 * time.Second
+	type taker func(ctx context.Context, l *peerlimit.Limiter) (time.Duration, error)
+	takers := map[string]taker{
+		"take": func(ctx context.Context, l *peerlimit.Limiter) (time.Duration, error) {
+			d, err := l.Take(ctx, "k", 1)
+			if err == nil {
+				err = d.Err()
+			}
+			return 0, err
+		},
+		"take all": func(ctx context.Context, l *peerlimit.Limiter) (time.Duration, error) {
+			d, err := peerlimit.TakeAll(ctx, peerlimit.Request{Limiter: l, Key: "k", Cost: 1})
+			if err == nil {
+				err = d.Err()
+			}
+			return 0, err
+		},
+		"wait": func(ctx context.Context, l *peerlimit.Limiter) (time.Duration, error) { return 0, l.Wait(ctx, "k") },
+		"reserve": func(ctx context.Context, l *peerlimit.Limiter) (time.Duration, error) {
+			r, err := l.Reserve(ctx, "k", 1)
+			if err != nil {
+				return 0, err
+			}
+			return r.Delay(), nil
+		},
+	}
+	for how, take := range takers {
+		for _, limit := range []peerlimit.Limit{peerlimit.PerSecond(100).WithBurst(1), peerlimit.PerSecond(100), peerlimit.PerMinute(6)} {
+			for _, within := range []time.Duration{time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond} {
+				t.Run(fmt.Sprint(how, " ", limit, " ", within), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						cluster := peerlimittest.NewCluster(t, 3)
+						o, began := judge(limit), time.Now()
+						var load sync.WaitGroup
+						for _, l := range cluster.Limiters("api", limit) {
+							for range 2 {
+								load.Go(func() {
+									for time.Since(began) < lasts {
+										start := time.Since(began)
+										ctx, cancel := context.WithTimeout(t.Context(), within)
+										delay, err := take(ctx, l)
+										cancel()
+										switch {
+										case err == nil:
+											o.Admit(oracle.Take{Start: start + delay, End: time.Since(began) + delay, Cost: 1})
+										case !errors.Is(err, peerlimit.ErrLimited):
+											assert.ErrorIs(t, err, context.DeadlineExceeded)
+										}
+										time.Sleep(delay + 5*time.Millisecond)
+									}
+								})
+							}
+						}
+						load.Wait()
+						requireHeld(t, o, 0)
+						for _, node := range cluster.Nodes() {
+							assert.Zero(t, node.Stats().Degraded, "decided by a share while every node reaches every other")
+						}
+					})
+				})
+			}
+		}
+	}
 }
 
 // A crashed owner is replaced, and a cluster that was split becomes one again, by itself.
@@ -390,6 +528,7 @@ func TestKilledOwnerIsReplaced(t *testing.T) {
 }
 
 func TestSplitsHealByThemselves(t *testing.T) {
+	playedBySchedules(t)
 	for _, duration := range []time.Duration{10 * time.Second, 45 * time.Second, 10 * time.Minute} {
 		if onecore.RaceDetector && duration > time.Minute {
 			continue // nothing runs then that does not run in 45 s
@@ -413,7 +552,7 @@ func TestSplitsHealByThemselves(t *testing.T) {
 				o, changes, alone := judge(limit), ringChanges(cluster), decidedAlone(cluster)
 				saturate(t, o, time.Now(), limiters, "after", 2, 10*time.Millisecond, 3*time.Second)
 				// What gossip still carried of the split can make members drop each other for a moment: each change of
-				// owner may give a fresh bucket, and who is between two owners then decides by its share.
+				// owner may give a fresh bucket, and a node that is between two owners then decides by its share.
 				requireHeld(t, o, limit.Tokens*float64(ringChanges(cluster)-changes)+decidedAlone(cluster)-alone)
 				cluster.WaitReady()
 				for _, l := range limiters {
@@ -445,7 +584,7 @@ func TestLeaveFailsNoCall(t *testing.T) {
 			stats := node.Stats()
 			require.Zero(t, stats.Limiters["api"].Allowed[peerlimit.OriginFallback]+stats.Limiters["api"].Denied[peerlimit.OriginFallback], "node %d", i)
 			require.Len(t, node.Members(), 4)
-			require.Equal(t, 4, stats.Known, "who has left does not count")
+			require.Equal(t, 4, stats.Known, "a member that has left does not count")
 		}
 		_, err := limiters[leaver].Take(t.Context(), "k", 1)
 		require.ErrorIs(t, err, peerlimit.ErrClosed)
@@ -489,5 +628,31 @@ func TestLimitsMayDifferBetweenNodes(t *testing.T) {
 		}
 		require.False(t, renewed.Allow(t.Context(), "k"))
 		require.False(t, old.Allow(t.Context(), "k"))
+	})
+}
+
+// A caller that hangs up before its node has the holder's answer leaves nothing in the queue: the next one's turn is the next.
+func TestHangingUpBeforeTheAnswerLeavesTheQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := peerlimittest.NewCluster(t, 3)
+		cluster.Degrade(peerlimittest.Conditions{Latency: 20 * time.Millisecond})
+		time.Sleep(time.Second)
+		limiters := cluster.Limiters("api", peerlimit.PerSecond(1))
+		key := "k"
+		for limiters[0].Owner(key) == cluster.Node(0).Self() {
+			key += "k"
+		}
+		require.True(t, limiters[0].Allow(t.Context(), key))
+		for range 50 {
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(30*time.Millisecond, cancel)
+			_, err := limiters[0].Await(ctx, key, 1)
+			require.ErrorIs(t, err, context.Canceled)
+		}
+		for range 3 { // 1.5 s have passed
+			began := time.Now()
+			require.NoError(t, limiters[0].Wait(t.Context(), key))
+			require.Less(t, time.Since(began), 1100*time.Millisecond)
+		}
 	})
 }

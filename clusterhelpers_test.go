@@ -96,3 +96,12 @@ func decidedAlone(cluster *peerlimittest.Cluster) (takes float64) {
 	}
 	return takes
 }
+
+// playedBySchedules skips a test of a cluster in controlled time that takes minutes with the race detector: internal/schedule plays
+// the same code under it, with more of everything.
+func playedBySchedules(t *testing.T) {
+	t.Helper()
+	if onecore.RaceDetector {
+		t.Skip("the race detector makes it take minutes, and sees the same code in internal/schedule")
+	}
+}

@@ -44,7 +44,7 @@ const (
 // single node on loopback. [Start] refuses a field that is out of range or contradicts another with an error that
 // matches [ErrInvalidConfig] and names the fields and their values.
 type Config struct {
-	// Cluster names the cluster; nodes of another cluster are strangers, even at a shared address. Empty means
+	// Cluster names the cluster; nodes of another cluster are not let in, even at a shared address. Empty means
 	// "peerlimit"; at most 128 bytes.
 	Cluster string
 
@@ -95,14 +95,14 @@ type Config struct {
 	// Fallback decides which share of a limit a node that reaches no owner may give out. Nil means fallback.Divided.
 	Fallback fallback.Policy
 
-	// RPCTimeout bounds one question to another node. Zero means 100 ms; 1 ms to 1 minute.
+	// RPCTimeout bounds one request to another node. Zero means 100 ms; 1 ms to 1 minute.
 	RPCTimeout time.Duration
 
 	// ReplicaInterval is how often what has changed is sent to the members that replace this one if it crashes: what it
 	// has admitted since is forgotten then. Zero means 20 ms; negative turns replication off.
 	ReplicaInterval time.Duration
 
-	// MaxWait bounds how long Wait and Reserve may put off a take. Zero means 1 minute; not negative.
+	// MaxWait bounds how long Wait, Await and Reserve may put off a take. Zero means 1 minute; not negative.
 	MaxWait time.Duration
 
 	// SplitMemory is how long a member that was lost, not retired, still counts when a limit is divided, while more than
@@ -124,7 +124,8 @@ type Config struct {
 	// nothing, then those of which little was taken, and exhausted ones last. So endless fresh keys do not make a node
 	// forget the keys that have nothing left; only where nearly all are exhausted is one of them forgotten, and its key starts anew.
 	// Stats.Evicted counts those that still mattered. Buckets that are being handed over stay, also above the bound, for
-	// some seconds at most. Zero means 1,000,000; not negative.
+	// some seconds at most. Limits that were asked for in the last ten minutes are remembered although no bucket has them, as many as an
+	// eighth of MaxKeys, and 16,384 at least. Zero means 1,000,000; not negative.
 	MaxKeys int
 
 	// Logger receives what operators need to know. Nil means slog.Default().
@@ -143,6 +144,8 @@ type Config struct {
 
 	// pieces are smaller in tests: then a few dozen keys of a partition are moved as a hundred thousand are else.
 	pieces pieceSizes
+
+	byPanels bool // quorum and loss are of the agreed panels, in tests; see docs/internals/panels.md
 }
 
 // pieceSizes bounds the pieces in which partitions move, in bytes of buckets; 0 stands for AcquireBudget and PieceBudget.
@@ -234,6 +237,14 @@ func (s *settings) checkAddresses() (err error) {
 		}
 	}
 	return nil
+}
+
+// rpcError says why there is nothing to listen for takes with, by the fields that the user has set.
+func (s *settings) rpcError(err error) error {
+	if s.RPCAddr != "" {
+		return fmt.Errorf("peerlimit: RPCAddr is %q: cannot listen for takes: %w", s.RPCAddr, err)
+	}
+	return fmt.Errorf("peerlimit: BindAddr is %q and RPCAddr is empty, so takes need %s, the port after it; set RPCAddr, or another BindAddr: %w", s.BindAddr, s.rpc, err)
 }
 
 func (s *settings) checkSeeds() error {

@@ -31,6 +31,19 @@ func (s server) handleControl(from string, request, response []byte) (reply []by
 		}
 		v := n.prober.OnVerdictRequest(q)
 		return wire.AppendVerdict(response, &v), nil
+	case wire.KindPanel:
+		q, err := wire.DecodePanelRequest(request)
+		if err != nil {
+			return s.refuse(response, from, err), nil
+		}
+		answer, ok := n.prober.OnPanelRequest(from, &q)
+		if !ok {
+			return wire.AppendResponse(response, &wire.Response{Status: wire.StatusRefused}), nil
+		}
+		return wire.AppendPanelAnswer(response, &answer), nil
+	}
+	if wire.Kind(request[0]) == wire.KindWake {
+		return s.onWake(from, request, response), nil
 	}
 	if wire.Kind(request[0]) == wire.KindReplica {
 		take := n.replicator.Later(request, func(err error) []byte { return s.refuse(nil, from, err) })

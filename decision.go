@@ -33,14 +33,25 @@ type Decision struct {
 
 	// Origin says which node decided, and how.
 	Origin Origin
+
+	// Denied is the name of the limiter that denied, of which Limit is one: of [TakeAll]'s limiters the one that this decision is
+	// about. It is "" when allowed, and in decisions of a [Bucket], which has no name.
+	Denied string
 }
 
 // decisionOf returns a decision of the arithmetic as callers get it.
-func decisionOf(d *limit.Decision) Decision {
-	return Decision{
-		Allowed: d.Allowed, Limit: limitOf(d.Limit), Remaining: d.Remaining,
-		RetryAfter: d.RetryAfter, ResetAfter: d.ResetAfter, Delay: d.Delay, Origin: Origin(d.Origin),
-	}
+func decisionOf(from *limit.Decision) (d Decision) {
+	d.setTo(from)
+	return d
+}
+
+// setTo stores a decision of the arithmetic in one that was zero, field by field: whole copies cost a take more than its
+// arithmetic does.
+func (d *Decision) setTo(from *limit.Decision) {
+	d.Allowed, d.Origin = from.Allowed, Origin(from.Origin)
+	d.Limit.Tokens, d.Limit.Period, d.Limit.Burst = from.Limit.Tokens, from.Limit.Period, from.Limit.Burst
+	d.Limit.Algorithm = Algorithm(from.Limit.Algorithm)
+	d.Remaining, d.RetryAfter, d.ResetAfter, d.Delay = from.Remaining, from.RetryAfter, from.ResetAfter, from.Delay
 }
 
 // Err returns nil when allowed and otherwise a [*LimitedError] that holds the decision and matches [ErrLimited].

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/peerlimit/peerlimit/internal/rule"
+	"github.com/peerlimit/peerlimit/internal/membership"
 )
 
 // Errors say that a call was wrong, that its context ended or that the node is gone. None of them means "denied", but
@@ -22,14 +22,23 @@ var (
 	ErrInvalidKey = errors.New("peerlimit: invalid key")
 
 	// ErrInvalidName means that the name of a limiter is empty or longer than [MaxNameLen].
-	ErrInvalidName = rule.ErrName
+	ErrInvalidName = errors.New("peerlimit: invalid limiter name")
 
-	// ErrNameTaken means that this node already has a limiter of that name with other limits.
+	// ErrNameTaken means that this node has a limiter of that name with other limits, which is held or was asked for lately; see
+	// [Node.Limiter].
 	ErrNameTaken = errors.New("peerlimit: limiter name taken")
 
 	// ErrExceedsBurst means that a single take asks for more than the bucket can ever hold, so that waiting for it
 	// would be in vain.
 	ErrExceedsBurst = errors.New("peerlimit: cost exceeds burst")
+
+	// ErrExceedsMaxWait means that a wait for so many tokens takes longer than waits may take, even from a full bucket: it can
+	// never succeed. Ask for fewer, or raise Config.MaxWait.
+	ErrExceedsMaxWait = errors.New("peerlimit: cost exceeds what can be waited for")
+
+	// ErrQueueFull means that so many wait at the key's bucket, 65,536, or at the keys of the node that decides about it, 262,144,
+	// that no more may. An error that matches it matches [ErrLimited] as well.
+	ErrQueueFull = errors.New("peerlimit: too many are waiting")
 
 	// ErrInvalidConfig means that a field of [Config] is out of range or contradicts another.
 	ErrInvalidConfig = errors.New("peerlimit: invalid config")
@@ -37,11 +46,14 @@ var (
 	// ErrClosed means that the node was closed or has left.
 	ErrClosed = errors.New("peerlimit: node closed")
 
+	// ErrUnheard means that a node has gone and that nobody confirmed it: members that may still be there count it as failed.
+	ErrUnheard = membership.ErrUnheard
+
 	// ErrUnreachable means that the node which decides about a key could not be told to reset it. Takes never fail with
 	// it: they fall back.
 	ErrUnreachable = errors.New("peerlimit: owner unreachable")
 
-	// ErrLimited means that the limit does not allow it now. Every error that matches it is a [*LimitedError].
+	// ErrLimited means that the limit does not allow it now. Every error that matches it is a [*LimitedError], or wraps one.
 	ErrLimited = errors.New("peerlimit: limited")
 )
 
@@ -59,3 +71,6 @@ func (e *LimitedError) Error() string {
 
 // Is reports whether target is [ErrLimited].
 func (e *LimitedError) Is(target error) bool { return target == ErrLimited }
+
+// queueFull returns the error of a wait that was refused for want of room.
+func queueFull(denial Decision) error { return fmt.Errorf("%w: %w", ErrQueueFull, denial.Err()) }

@@ -9,8 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/linklog"
 	"github.com/peerlimit/peerlimit/internal/printable"
-	"github.com/peerlimit/peerlimit/internal/seldom"
 	"github.com/peerlimit/peerlimit/internal/signal"
 )
 
@@ -72,8 +72,8 @@ func (k EventKind) String() string {
 
 // eventLine is how an event is logged: the level says what an operator must do.
 type eventLine struct {
-	level slog.Level
-	text  string
+	Level slog.Level
+	Text  string
 }
 
 // eventLines has the line of every kind. docs/operations.md lists them.
@@ -84,8 +84,8 @@ var eventLines = map[EventKind]eventLine{
 	EventMemberFailed:    {slog.LevelWarn, "member failed, limits are still divided by it"},
 	EventMemberForgotten: {slog.LevelInfo, "member forgotten, limits are divided by one fewer"},
 	EventRing:            {slog.LevelInfo, "owners of partitions changed"},
-	EventLinkUp:          {slog.LevelInfo, "connected to member"},
-	EventLinkDown:        {slog.LevelWarn, "cannot reach member, check its process, the takes port, Secret and versions"},
+	EventLinkUp:          eventLine(linklog.LineUp),
+	EventLinkDown:        eventLine(linklog.LineDown),
 	EventDegraded:        {slog.LevelWarn, "degraded, a member's keys are limited to a share"},
 	EventRecovered:       {slog.LevelInfo, "recovered, a member's keys have their whole limit again"},
 	EventQuorumLost:      {slog.LevelWarn, "quorum lost, limits are divided until it returns"},
@@ -93,32 +93,24 @@ var eventLines = map[EventKind]eventLine{
 	EventAcquired:        {slog.LevelInfo, "partitions acquired"},
 }
 
-// These are said in place of the kind's own line where the operator must do something else about it.
-var (
-	// lineAcquiredEmpty is for partitions without state, unless the node has just started.
-	lineAcquiredEmpty = eventLine{slog.LevelWarn, "partitions acquired without state, their keys start with a full burst"}
-	// lineSuspect is for a link that is open and silent. It may be so many times a second on a busy machine; one that stays
-	// silent is closed, and that is logged.
-	lineSuspect = eventLine{slog.LevelDebug, "member does not answer for the moment"}
-	// lineAnswers is for a link that was silent.
-	lineAnswers = eventLine{slog.LevelDebug, "member answers again"}
-)
+// lineAcquiredEmpty is said in place of the kind's own line of partitions without state, unless the node has just started.
+var lineAcquiredEmpty = eventLine{slog.LevelWarn, "partitions acquired without state, their keys start with a full burst"}
 
-// linkLine is what a limiter of lines is for: a member's link that went up, or down.
-type linkLine struct {
-	kind   EventKind
-	member string
-}
-
-// maxLinkLines bounds how many of them a node keeps apart.
-const maxLinkLines = 1024
-
-// write logs an event. A link that goes up and down all the time is one line of each kind in refusalInterval.
+// write logs an event. Links may change many times a second.
 func (e *events) write(line eventLine, kind EventKind, member, detail string) {
-	if e.log == nil {
+	switch {
+	case e.log == nil:
+		return
+	case kind == EventLinkUp:
+		e.links.Change(member, linklog.Up, detail)
+		return
+	case kind == EventLinkDown && line == eventLine(linklog.LineSilent):
+		e.links.Change(member, linklog.Silent, detail)
+		return
+	case kind == EventLinkDown:
+		e.links.Change(member, linklog.Down, detail)
 		return
 	}
-	line = e.afterSilence(line, kind, member)
 	var attributes []any
 	if member != "" {
 		attributes = append(attributes, slog.String("member", printable.Text(member)))
@@ -126,43 +118,7 @@ func (e *events) write(line eventLine, kind EventKind, member, detail string) {
 	if detail != "" {
 		attributes = append(attributes, slog.String("detail", printable.Text(detail)))
 	}
-	if line.level > slog.LevelDebug && (kind == EventLinkUp || kind == EventLinkDown) {
-		e.linkLimit(linkLine{kind, member}).Log(line.level, line.text, attributes...)
-		return
-	}
-	e.log.Log(context.Background(), line.level, line.text, attributes...)
-}
-
-// afterSilence returns line, or lineAnswers for a link that is up again after it was only silent.
-func (e *events) afterSilence(line eventLine, kind EventKind, member string) eventLine {
-	if kind != EventLinkUp && kind != EventLinkDown {
-		return line
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if kind == EventLinkUp && e.silent[member] {
-		line = lineAnswers
-	}
-	delete(e.silent, member)
-	if line == lineSuspect {
-		e.silent[member] = true
-	}
-	return line
-}
-
-// linkLimit returns what limits a line about a member's link.
-func (e *events) linkLimit(key linkLine) *seldom.Log {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	limit := e.linkLines[key]
-	if limit == nil {
-		if len(e.linkLines) >= maxLinkLines {
-			clear(e.linkLines)
-		}
-		limit = seldom.New(e.log)
-		e.linkLines[key] = limit
-	}
-	return limit
+	e.log.Log(context.Background(), line.Level, line.Text, attributes...)
 }
 
 // maxQueuedEvents is how many events may wait for a slow receiver: a few for every member of a large cluster.
@@ -180,27 +136,29 @@ func (e *events) latest() []Event {
 	return events
 }
 
-// events hands events to the user's function, one at a time and in order, from a goroutine of its own, so that whoever
+// events hands events to the user's function, one at a time and in order, from a goroutine of its own, so that a call that
 // notices something never waits for the user.
 type events struct {
 	receive func(Event)
 	log     *slog.Logger // nil in tests only
+	links   *linklog.Log // nil when log is
 	dropped atomic.Uint64
 
 	// mu guards queue, closed and recent.
-	mu        sync.Mutex
-	queue     []Event
-	closed    bool
-	silent    map[string]bool          // members whose link was silent when it was last heard of, guarded by mu
-	linkLines map[linkLine]*seldom.Log // what may be logged about a member's link, guarded by mu
-	recent    []Event                  // the last maxRecentEvents, also when nobody receives them; the oldest first
+	mu     sync.Mutex
+	queue  []Event
+	closed bool
+	recent []Event // the last maxRecentEvents, also when nobody receives them; the oldest first
 
 	wake signal.Signal // capacity 1: there is something in the queue, or it was closed
 	done chan struct{} // closed when the goroutine has ended
 }
 
 func startEvents(receive func(Event), log *slog.Logger) *events {
-	e := &events{receive: receive, log: log, linkLines: make(map[linkLine]*seldom.Log), silent: make(map[string]bool), wake: signal.New(), done: make(chan struct{})}
+	e := &events{receive: receive, log: log, wake: signal.New(), done: make(chan struct{})}
+	if log != nil {
+		e.links = linklog.New(log)
+	}
 	if receive == nil {
 		close(e.done)
 		return e

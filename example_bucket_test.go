@@ -157,7 +157,7 @@ func ExampleBucket_Take_costs() {
 	// cost 5: true, 5 left
 	// cost 5: true, 0 left
 	// cost 1: false, 0 left
-	// peerlimit: cost exceeds burst: cost 31, burst 30
+	// peerlimit: cost exceeds burst: cost 31, burst 30: raise the burst, split the cost, or use WaitN
 }
 
 func ExampleBucket_Peek() {

@@ -262,5 +262,5 @@ func ExampleNode_WaitReady() {
 	fmt.Println(err, errors.Is(err, context.DeadlineExceeded))
 	// Output:
 	// <nil>
-	// peerlimit: 1 of 3 members are ready, 1 linked, 0 partitions are being acquired, and 0 handed over: context deadline exceeded true
+	// peerlimit: not ready: sees 1 of 3 members, connected to 0 others; 0 partitions to receive, 0 to hand over: context deadline exceeded true
 }

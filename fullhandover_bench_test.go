@@ -11,7 +11,6 @@ import (
 
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
-	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/require"
 )
@@ -31,7 +30,7 @@ func BenchmarkFullPartition(b *testing.B) {
 
 func benchmarkFullPartition(b *testing.B) {
 	nodes, part, r := fullCluster(b, 2, 0)
-	w := &waits{b: b, part: part}
+	w := &holdUps{b: b, part: part}
 	defer w.end()
 	w.watch(nodes[0])
 	w.watch(nodes[1])
@@ -40,9 +39,10 @@ func benchmarkFullPartition(b *testing.B) {
 	now := holder.now
 
 	w.phase("fill", func() {
+		var d limit.Decision
 		for i := range *fullKeys {
-			id := rule.BucketKey{Key: fmt.Sprintf("user-%08d", i), Limiter: r.ID}
-			holder.table.Decide(part, id, &limit.Request{Set: r.Set, Cost: 1}, now())
+			id := r.Bucket(fmt.Sprintf("user-%08d", i))
+			holder.table.Decide(&d, part, id, &limit.Request{Set: r.Set, Cost: 1}, now())
 		}
 	})
 	w.phase("replica", func() { awaitReplica(b, holder, part) })
@@ -91,8 +91,8 @@ func awaitReplica(b *testing.B, n *Node, part uint16) {
 	}
 }
 
-// waits are how long others have waited for what is done to a partition.
-type waits struct {
+// holdUps are how long others have waited for what is done to a partition.
+type holdUps struct {
 	b     *testing.B
 	part  uint16
 	over  atomic.Bool
@@ -114,7 +114,7 @@ func (l *longest) note(d time.Duration) {
 }
 
 // watch waits for the partition's lock on a node, again and again.
-func (w *waits) watch(n *Node) {
+func (w *holdUps) watch(n *Node) {
 	w.tasks.Go(func() {
 		for !w.over.Load() {
 			began := time.Now()
@@ -128,7 +128,7 @@ func (w *waits) watch(n *Node) {
 }
 
 // take takes from a key of another partition that a node holds, and from one of the partition, both on another node.
-func (w *waits) take(from, holder *Node) {
+func (w *holdUps) take(from, holder *Node) {
 	other := w.part
 	for other == w.part || !holder.table.Holds(other) {
 		other = (other + 1) % ring.Partitions
@@ -157,7 +157,7 @@ func (w *waits) take(from, holder *Node) {
 }
 
 // phase does something and reports how long others waited.
-func (w *waits) phase(name string, do func()) {
+func (w *holdUps) phase(name string, do func()) {
 	w.locks.nanos.Store(0)
 	w.takes.nanos.Store(0)
 	began := time.Now()
@@ -167,7 +167,7 @@ func (w *waits) phase(name string, do func()) {
 	w.b.ReportMetric(float64(w.takes.nanos.Load())/1e6, name+"-take-ms")
 }
 
-func (w *waits) end() {
+func (w *holdUps) end() {
 	w.over.Store(true)
 	w.tasks.Wait()
 }

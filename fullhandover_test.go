@@ -18,9 +18,9 @@ import (
 
 // A partition that somebody has filled on purpose, in nodes.
 
-// Who asks about a partition that something is being done to waits, and nobody behind it on the connection does.
+// A request about a partition that something is being done to waits, and none behind it on the connection does.
 func TestAPartitionInWorkHoldsUpNoOther(t *testing.T) {
-	n := &Node{table: store.New(store.Config{MaxKeys: 1 << 20}), rules: rule.New(), began: time.Now()}
+	n := &Node{table: store.New(store.Config{MaxKeys: 1 << 20}), rules: rule.New(1000), began: time.Now()}
 	r, err := n.rules.Find(wire.AppendRule(nil, "api", []limit.Limit{perHour(10)}))
 	require.NoError(t, err)
 	ask := func(key string) (reply []byte, later func(context.Context) []byte) {
@@ -65,8 +65,9 @@ func fullCluster(t testing.TB, size, keys int) (nodes []*Node, part uint16, r *r
 	r, err := nodes[0].rules.Find(wire.AppendRule(nil, "api", []limit.Limit{perHour(1)}))
 	require.NoError(t, err)
 	for i := range keys {
-		id := rule.BucketKey{Key: fmt.Sprintf("user-%08d", i), Limiter: r.ID}
-		d, held := nodes[0].table.Decide(part, id, &limit.Request{Set: r.Set, Cost: 1}, nodes[0].now())
+		id := r.Bucket(fmt.Sprintf("user-%08d", i))
+		var d limit.Decision
+		held := nodes[0].table.Decide(&d, part, id, &limit.Request{Set: r.Set, Cost: 1}, nodes[0].now())
 		require.True(t, held && d.Allowed)
 	}
 	return nodes, part, r
@@ -95,7 +96,7 @@ func remembered(t testing.TB, nodes []*Node, part uint16, r *rule.Rule, keys int
 		there, err := n.rules.Find(r.Encoded)
 		require.NoError(t, err)
 		for i := range keys {
-			if d, ok := n.table.Peek(part, rule.BucketKey{Key: fmt.Sprintf("user-%08d", i), Limiter: there.ID}, there.Set, n.now()); ok && !d.Allowed {
+			if d, ok := n.table.Peek(part, there.Bucket(fmt.Sprintf("user-%08d", i)), there.Set, n.now()); ok && !d.Allowed {
 				exhausted++
 			}
 		}

@@ -171,7 +171,7 @@ func TestAJoinerGetsInDuringAFlood(t *testing.T) {
 	inFull(t, append(nodes, newcomer))
 	stop.Store(true)
 	attackers.Wait()
-	t.Logf("of %d strangers there are %d lines in the log", nodes[0].Stats().Unauthenticated, strings.Count(logs.String(), "\n"))
+	t.Logf("of %d unauthenticated connections there are %d lines in the log", nodes[0].Stats().Unauthenticated, strings.Count(logs.String(), "\n"))
 	assert.Less(t, strings.Count(logs.String(), "\n"), 100)
 	// A third node has some goroutines more than two.
 	assert.Eventually(t, func() bool { return runtime.NumGoroutine() <= goroutines*3/2+20 }, 20*time.Second, 50*time.Millisecond)

@@ -12,7 +12,6 @@ import (
 	"math/big"
 	"net"
 	"runtime"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -26,7 +25,7 @@ import (
 	"github.com/peerlimit/peerlimit/peerlimittest"
 )
 
-// attack is what a stranger does to an address, until it ends or stop is closed.
+// attack is what an unauthenticated peer does to an address, until it ends or stop is closed.
 type attack func(t *testing.T, addr string, stop <-chan struct{})
 
 // dialed connects, and leaves the rest to do; the connection is closed when the attack stops.
@@ -50,7 +49,7 @@ func sent(b []byte) attack {
 	})
 }
 
-// greeted sends bytes over TLS, with a certificate of the stranger's own.
+// greeted sends bytes over TLS, with a certificate of the peer's own.
 func greeted(b []byte) attack {
 	return dialed(func(conn net.Conn, stop <-chan struct{}) {
 		client := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{foreignCertificate()}})
@@ -73,7 +72,7 @@ func foreignCertificate() tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// recorded returns what a stranger would hear of an honest client's first words, to say them again.
+// recorded returns what an unauthenticated peer would hear of an honest client's first words, to say them again.
 func recorded(t *testing.T) []byte {
 	ours, theirs := net.Pipe()
 	defer ours.Close()
@@ -100,9 +99,10 @@ func sizeUnlessRacing(size int) int {
 	return size
 }
 
-// Unauthenticated do what they like to a live cluster that has a secret: it keeps serving, says in its log whom it refused, and
+// Unauthenticated do what they like to a live cluster that has a secret: it keeps serving, says in its log which peers it refused, and
 // is as it was when they are gone.
 func TestStrangersDisturbNobody(t *testing.T) {
+	began := time.Now()
 	logs := new(peerlimit.LockedBuffer)
 	start := func(join ...string) *peerlimit.Node {
 		node, err := peerlimit.Start(peerlimit.Config{
@@ -179,25 +179,28 @@ func TestStrangersDisturbNobody(t *testing.T) {
 			}
 		})
 	}
-	time.Sleep(4 * time.Second)
+	underWay := func() bool { return nodes[0].Stats().Unauthenticated > 200 }
+	assert.Eventually(t, underWay, time.Minute, 10*time.Millisecond, "the attack is under way")
+	time.Sleep(2 * time.Second)
 	close(stop)
 	attackers.Wait()
 	callers.Wait()
 
 	for _, n := range nodes {
-		s := n.Stats()
-		assert.Equal(t, 2, s.Members)
-		assert.Equal(t, 2, s.Known)
-		assert.Zero(t, s.Refused, "nothing of a stranger's was even looked at")
+		// Where the cores are taken, a member that is not heard of for a moment is back afterwards.
+		assert.Eventually(t, func() bool { s := n.Stats(); return s.Members == 2 && s.Known == 2 }, time.Minute, 10*time.Millisecond)
+		assert.Zero(t, n.Stats().Refused, "nothing of an unauthenticated peer was even looked at")
 	}
-	assert.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+10 }, 20*time.Second, 50*time.Millisecond,
+	assert.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+10 }, time.Minute, 50*time.Millisecond,
 		"%d goroutines before", before)
-	assert.Eventually(t, func() bool { return peerlimit.HeapInUse() <= heap+4<<20 }, 20*time.Second, 50*time.Millisecond,
+	assert.Eventually(t, func() bool { return peerlimit.HeapInUse() <= heap+4<<20 }, time.Minute, 50*time.Millisecond,
 		"%d bytes before", heap)
-	assert.Contains(t, logs.String(), "rejected connection")
-	assert.Contains(t, logs.String(), "addr=127.0.0.1:")
-	assert.Less(t, strings.Count(logs.String(), "rejected connection"), 10, "one in ten seconds")
-	assert.Greater(t, nodes[0].Stats().Unauthenticated, uint64(100))
+	rejected := linesWith(logs, "rejected connection")
+	assert.NotEmpty(t, rejected)
+	for _, line := range rejected {
+		assert.Contains(t, line, "addr=127.0.0.1:")
+	}
+	assert.LessOrEqual(t, len(rejected), 2*(1+int(time.Since(began)/time.Minute)), "of each node one in a minute")
 	assert.NotContains(t, logs.String(), string(oldSecret))
 }
 
@@ -210,7 +213,7 @@ func withSecret(secret []byte, accepted ...[]byte) peerlimittest.Option {
 	return func(c *peerlimit.Config) { c.Secret, c.AcceptSecrets = secret, accepted }
 }
 
-// Who does not have the secret is no member, takes nothing, and disturbs nobody.
+// A peer without the secret is no member, takes nothing, and disturbs no member.
 func TestStrangersStayOutside(t *testing.T) {
 	for name, stranger := range map[string]peerlimittest.Option{
 		"no secret":                 func(c *peerlimit.Config) { c.Secret = nil },

@@ -21,8 +21,8 @@ import (
 	"github.com/peerlimit/peerlimit/transport"
 )
 
-// Members trust each other, so who has the secret can do harm on purpose. What a broken one does by accident must not end
-// the service, though: a flood of metadata and messages, somebody else's name, garbage instead of questions.
+// Members trust each other, so one that has the secret can do harm on purpose. What a broken one does by accident must not end
+// the service, though: a flood of metadata and messages, somebody else's name, garbage instead of requests.
 
 // gossipOnly starts a member that is memberlist and nothing else, in the cluster of node, on loopback.
 func gossipOnly(t *testing.T, node *Node, name string, metadata func() []byte) *memberlist.Memberlist {
@@ -90,7 +90,7 @@ func TestAMemberThatFloodsDoesNotEndTheService(t *testing.T) {
 		})
 	}
 
-	// One changes its metadata all the time: garbage, and addresses where nobody takes questions.
+	// One changes its metadata all the time: garbage, and addresses where nobody takes requests.
 	var changes atomic.Uint64
 	restless := gossipOnly(t, nodes[0], "restless-00000000", func() []byte {
 		if i := changes.Add(1); i%2 == 0 {

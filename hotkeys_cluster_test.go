@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlimit/peerlimit"
+	"github.com/peerlimit/peerlimit/internal/onecore"
 	"github.com/peerlimit/peerlimit/internal/oracle"
 	"github.com/peerlimit/peerlimit/peerlimittest"
 )
@@ -137,7 +138,7 @@ func TestDemandThatMovesIsServed(t *testing.T) {
 	})
 }
 
-// An exhausted key under attack from all nodes costs its owner few questions.
+// An exhausted key under attack from all nodes costs its owner few requests.
 func TestExhaustedKeyCostsItsOwnerLittle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		limit := peerlimit.PerMinute(6)
@@ -152,13 +153,59 @@ func TestExhaustedKeyCostsItsOwnerLittle(t *testing.T) {
 		}
 		d.running.Wait()
 		served := cluster.Node(0).Stats().Served - before
-		assert.Less(t, float64(served), 3*20*lasts.Seconds(), "questions")
+		assert.Less(t, float64(served), 3*20*lasts.Seconds(), "requests")
 		assert.Less(t, float64(served), 3*6*lasts.Seconds(), "four a second, each node, and a few to begin with")
 		report := requireHeld(t, d.oracle, 0)
 		assert.Equal(t, 9.0, report.Run.Admitted, "6, and one more every 10 seconds")
 		assert.Zero(t, leaseStats(cluster).LeasesGranted, "small limits are never leased")
 		assert.Greater(t, d.origin[peerlimit.OriginDenialCache], 100*d.origin[peerlimit.OriginRemote])
 	})
+}
+
+// A key with a small burst that is asked for all the time gives out what it earns: what is remembered of a denial does not
+// outlast what it stands for. Beside one take there must be room for what is earned in two round trips; with less, the bucket can be
+// full while a take is on its way.
+func TestSaturatedKeyWithASmallBurst(t *testing.T) {
+	playedBySchedules(t)
+	healthy, far := peerlimittest.Healthy, peerlimittest.Conditions{Latency: 20 * time.Millisecond}
+	for _, c := range []struct {
+		limit      peerlimit.Limit
+		conditions peerlimittest.Conditions
+		least      float64
+	}{
+		{peerlimit.PerSecond(10).WithBurst(1), healthy, 0.98},
+		{peerlimit.PerSecond(100).WithBurst(1), healthy, 0.93},
+		{peerlimit.PerSecond(100).WithBurst(2), healthy, 0.98},
+		{peerlimit.PerSecond(1000).WithBurst(5), healthy, 0.98}, // up to 2 ms there and back
+		{peerlimit.PerSecond(10).WithBurst(1), far, 0.99},
+		{peerlimit.PerSecond(12).WithBurst(2), far, 0.98},
+		{peerlimit.PerSecond(100).WithBurst(9), far, 0.98},
+	} {
+		for _, everywhere := range []bool{false, true} {
+			if onecore.RaceDetector && (everywhere || c.limit.Burst > 2) {
+				continue // ten times as long
+			}
+			t.Run(fmt.Sprintf("%v, %v, everywhere %v", c.limit, c.conditions.Latency, everywhere), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					cluster := peerlimittest.NewCluster(t, 3)
+					cluster.Degrade(c.conditions)
+					limiters := cluster.Limiters("api", c.limit)
+					owner := cluster.Index(limiters[0].Owner("bob").Name)
+					time.Sleep(time.Second)
+					d := newDemanding(t, c.limit, "bob")
+					const lasts = 20 * time.Second
+					d.from(limiters[(owner+1)%3], 20, time.Millisecond, lasts)
+					if everywhere {
+						d.from(limiters[(owner+2)%3], 20, time.Millisecond, lasts)
+					}
+					d.running.Wait()
+					report := requireHeld(t, d.oracle, 0)
+					part := report.Run.Admitted / (c.limit.Burst + c.limit.Tokens*lasts.Seconds())
+					assert.GreaterOrEqual(t, part, c.least, "%v", d.origin)
+				})
+			})
+		}
+	}
 }
 
 func TestDenialIsForgottenWhenTokensComeBackHere(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit/internal/inspect"
+	"github.com/peerlimit/peerlimit/internal/panel"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/wire"
 )
@@ -23,7 +24,12 @@ func init() {
 		return levelsAt(node.(*Node), partition, later)
 	}
 	inspect.Unreported = func(node any) int { return node.(*Node).reporter.Size() }
+	inspect.Panel = func(node any) (panel.Panel, bool) {
+		n := node.(*Node)
+		return n.agreement.Panel(), n.agreement.HasQuorum(n.now())
+	}
 	inspect.Acquiring = func(node any) string { return acquiring(node.(*Node)) }
+	inspect.JudgeByPanels = func(config any) { config.(*Config).byPanels = true }
 	inspect.MoveInPieces = func(config any, answer, replica int) { config.(*Config).pieces = pieceSizes{answer, replica} }
 }
 
@@ -55,7 +61,7 @@ func acquiring(n *Node) string {
 // levelsAt is inspect.Levels.
 func levelsAt(n *Node, partition uint16, later time.Duration) (wire.Version, map[string][]float64) {
 	all := make(map[string][]float64)
-	version := n.table.Visit(partition, n.rules, n.now()+int64(later), func(image wire.Image) {
+	version := n.table.Visit(partition, n.now()+int64(later), func(image wire.Image) {
 		all[image.Limiter+"\x00"+image.Key] = image.Levels
 	})
 	return version, all

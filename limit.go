@@ -1,7 +1,10 @@
 package peerlimit
 
 import (
+	"cmp"
 	"fmt"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/peerlimit/peerlimit/internal/limit"
@@ -38,8 +41,14 @@ type Limit struct {
 	// rate and differ in their default burst.
 	Period time.Duration
 
-	// Burst is the capacity in tokens. Zero means Tokens, and at least 1; otherwise it is positive and finite.
+	// Burst is the capacity in tokens. Zero means Tokens, and at least 1; otherwise it is finite and at least MinCost, or else no
+	// take could ever pass.
 	Burst float64
+
+	// MinCost is the smallest cost of a take, in tokens: positive and finite. Zero means 1. A limit whose Burst is below 1 is for
+	// fractional costs, and says here how small they are. MinCost is compared with Burst when a limiter is made, and has no other
+	// effect: smaller costs are not refused, members may differ in it, and it is zero in the Limit of a [Decision].
+	MinCost float64
 
 	// Algorithm is TokenBucket (the zero value) or LeakyBucket.
 	Algorithm Algorithm
@@ -58,9 +67,16 @@ func PerMinute(tokens float64) Limit { return Per(tokens, time.Minute) }
 func PerHour(tokens float64) Limit { return Per(tokens, time.Hour) }
 
 // WithBurst returns the same limit with another capacity, in tokens. WithBurst(1) paces evenly: one request of cost 1
-// every Period/Tokens. WithBurst(0) restores the default.
+// every Period/Tokens. Less than 1 is refused without WithMinCost. WithBurst(0) restores the default.
 func (l Limit) WithBurst(tokens float64) Limit {
 	l.Burst = tokens
+	return l
+}
+
+// WithMinCost returns the same limit for takes of at least that cost, in tokens, which Burst must not be below.
+// WithBurst(0.5).WithMinCost(0.1) is for fractional costs. WithMinCost(0) restores the default, 1.
+func (l Limit) WithMinCost(tokens float64) Limit {
+	l.MinCost = tokens
 	return l
 }
 
@@ -72,10 +88,24 @@ func (l Limit) Leaky() Limit {
 
 // Validate returns nil or an error that matches [ErrInvalidLimit] and names the field and its value.
 func (l Limit) Validate() error {
-	if problem := l.core().Problem(); problem != "" {
-		return fmt.Errorf("%w: %s", ErrInvalidLimit, problem)
+	return validateLimits([]Limit{l})
+}
+
+// usable reports whether a take of the smallest cost can ever pass.
+func (l Limit) usable() bool {
+	return l.MinCost >= 0 && l.core().Capacity() >= cmp.Or(l.MinCost, 1)
+}
+
+// unusable says why a limit that is valid otherwise is not usable.
+func (l Limit) unusable() string {
+	burst := l.core().Capacity()
+	switch {
+	case !(l.MinCost >= 0) || math.IsInf(l.MinCost, 0):
+		return fmt.Sprintf("MinCost is %v; it must be positive and finite, or 0 for 1", l.MinCost)
+	case l.MinCost > 0:
+		return fmt.Sprintf("Burst is %v; it must be at least MinCost, %v, or no take can ever pass", burst, l.MinCost)
 	}
-	return nil
+	return fmt.Sprintf("Burst is %v; it must be at least 1, or no take of one token can ever pass; for smaller costs set the smallest by WithMinCost", burst)
 }
 
 // String returns, for example, "100 per 1m0s, burst 20" or "5 per 1s, burst 5, leaky bucket".
@@ -114,9 +144,20 @@ func limitsOf(limits []limit.Limit) []Limit {
 	return made
 }
 
-// validateLimits checks what one limiter or bucket is made of.
-func validateLimits(limits []limit.Limit) error {
-	if problem := limit.ProblemOf(limits); problem != "" {
+// problemOf says what is wrong with what one limiter or bucket is made of; nothing when it is right.
+func problemOf(limits []Limit) string {
+	problem := limit.ProblemOf(coreLimits(nil, limits))
+	if i := slices.IndexFunc(limits, func(l Limit) bool { return !l.usable() }); i >= 0 && problem == "" {
+		if problem = limits[i].unusable(); len(limits) > 1 {
+			problem = fmt.Sprintf("limit %d of %d: %s", i+1, len(limits), problem)
+		}
+	}
+	return problem
+}
+
+// validateLimits refuses what no limiter or bucket can be made of.
+func validateLimits(limits []Limit) error {
+	if problem := problemOf(limits); problem != "" {
 		return fmt.Errorf("%w: %s", ErrInvalidLimit, problem)
 	}
 	return nil

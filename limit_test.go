@@ -43,8 +43,8 @@ func TestValidLimits(t *testing.T) {
 		Per(1, 1),
 		Per(1, math.MaxInt64),
 		Per(1, 24*time.Hour),
-		PerSecond(1e7).WithBurst(0.5),
-		PerSecond(1).WithBurst(math.SmallestNonzeroFloat64),
+		PerSecond(1e7).WithBurst(0.5).WithMinCost(0.5),
+		PerSecond(1).WithBurst(math.SmallestNonzeroFloat64).WithMinCost(math.SmallestNonzeroFloat64),
 		PerSecond(math.MaxFloat64),
 		PerSecond(1).WithBurst(math.MaxFloat64).Leaky(),
 	} {
@@ -88,17 +88,17 @@ func TestInvalidSetsOfLimits(t *testing.T) {
 	require.ErrorIs(t, err, ErrInvalidLimit)
 	assert.ErrorContains(t, err, "no limits")
 
-	err = validateLimits(make([]limit.Limit, MaxLimits+1))
+	err = validateLimits(make([]Limit, MaxLimits+1))
 	require.ErrorIs(t, err, ErrInvalidLimit)
 	assert.ErrorContains(t, err, "9 limits; at most 8")
 
-	err = validateLimits([]limit.Limit{perSecond(1), perSecond(-2), perSecond(3)})
+	err = validateLimits([]Limit{PerSecond(1), PerSecond(-2), PerSecond(3)})
 	require.ErrorIs(t, err, ErrInvalidLimit)
 	assert.ErrorContains(t, err, "limit 2 of 3")
 	assert.ErrorContains(t, err, "Tokens is -2")
 	assert.True(t, strings.HasPrefix(err.Error(), "peerlimit: "), err.Error())
 
-	assert.NoError(t, validateLimits([]limit.Limit{perSecond(1), perSecond(1)}), "twice the same is harmless")
+	assert.NoError(t, validateLimits([]Limit{PerSecond(1), PerSecond(1)}), "twice the same is harmless")
 }
 
 func TestValidateCost(t *testing.T) {

@@ -4,31 +4,43 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/peerlimit/peerlimit/fallback"
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
 	"github.com/peerlimit/peerlimit/internal/rule"
+	"github.com/peerlimit/peerlimit/internal/striped"
 	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
 // Limiter enforces limits on keys across the cluster: all nodes that have a limiter of this name share its buckets. Get
-// one from [Node.Limiter] or [Node.LimiterFunc]; it is safe for concurrent use and lives as long as its node.
+// one from [Node.Limiter] or [Node.LimiterFunc]; it is safe for concurrent use and works as long as its node.
 //
 // A key is 1 to 1,024 bytes of anything. Every call returns an answer within two RPC timeouts: when the node that
 // decides about the key cannot be reached, the fallback policy decides here (see [Decision.Origin]). An error means that
 // the call was wrong, that its context had ended, or that the node is closed; being denied is not an error.
 //
-// A call whose question was sent but not answered in time may have spent its tokens at the owner. That is the safe side.
+// A context that ends before there is an answer is answered with its error. It never makes the fallback policy decide: to
+// find out that a member has failed takes up to one RPC timeout, so a deadline should be longer than that.
+//
+// A call whose request was sent but not answered in time may have spent its tokens at the owner. That is the safe side.
 type Limiter struct {
-	node      *Node
-	name      string
-	rule      *rule.Rule                                    // of static limits
-	limits    func(ctx context.Context, key string) []Limit // otherwise
+	*namedLimiter
 	policy    fallback.Policy
-	ownPolicy bool            // given by WithFallback: other nodes do not know it
-	counts    *decisionCounts // shared by all with this name
+	ownPolicy bool // given by WithFallback: other nodes do not know it
+}
+
+// namedLimiter is what all limiters of a name have in common. The node finds it as long as somebody holds one of them, and
+// for some time after; see Node.limiters.
+type namedLimiter struct {
+	node   *Node
+	name   string
+	rule   *rule.Rule                                    // of static limits
+	limits func(ctx context.Context, key string) []Limit // otherwise
+	counts striped.Decisions
+	plain  Limiter // the one without a policy of its own: who holds it refers to all of this
 }
 
 // Allow takes one token and reports whether it could; false also for a call that is wrong.
@@ -42,30 +54,71 @@ func (l *Limiter) AllowN(ctx context.Context, key string, cost float64) bool {
 
 // Take takes cost tokens from key's bucket if they can be had now, from all of its limits or from none. Errors match
 // [ErrInvalidKey], [ErrInvalidCost], [ErrExceedsBurst], [ErrInvalidLimit] (from a LimiterFunc), [ErrClosed] or ctx.Err().
-func (l *Limiter) Take(ctx context.Context, key string, cost float64) (Decision, error) {
+func (l *Limiter) Take(ctx context.Context, key string, cost float64) (decision Decision, err error) {
 	r, err := l.prepare(ctx, key)
 	if err != nil {
-		return Decision{}, err
+		return decision, err
 	}
 	if err := checkSingleCost(r.Set, cost); err != nil {
-		return Decision{}, err
+		return decision, err
 	}
+	var d limit.Decision
+	if err := l.take(ctx, &d, r, key, cost); err != nil {
+		return decision, err
+	}
+	l.decided(key, cost, &d)
+	l.tell(&decision, &d)
+	return decision, nil
+}
+
+// take is Take of a cost that can pass, and counts nothing.
+func (l *Limiter) take(ctx context.Context, d *limit.Decision, r *rule.Rule, key string, cost float64) error {
 	n := l.node
-	part, id, now := r.Hash.Partition(key), rule.BucketKey{Key: key, Limiter: r.ID}, n.now()
-	d, ok := n.table.Decide(part, id, &limit.Request{Set: r.Set, Cost: cost}, now)
-	if !ok {
-		ok = n.hot.Take(id, r.Set, cost, now, &d)
+	part, id, now := r.Hash.Partition(key), r.Bucket(key), n.now()
+	if n.table.Decide(d, part, id, &limit.Request{Set: r.Set, Cost: cost}, now) || n.hot.Take(id, r.Set, cost, now, d) {
+		return nil
 	}
-	if ok {
-		l.decided(key, cost, &d)
-		return decisionOf(&d), nil
-	}
+	return l.takeElsewhere(ctx, d, r, part, key, cost, now)
+}
+
+// takeElsewhere is take for a key that this node does not decide about. It is a function of its own so that other takes need
+// no room for what it asks and hears.
+func (l *Limiter) takeElsewhere(
+	ctx context.Context, d *limit.Decision, r *rule.Rule, part uint16, key string, cost float64, now int64,
+) error {
+	n, id := l.node, r.Bucket(key)
 	q := &query{node: n, rule: r, part: part, message: wire.Message{Kind: wire.KindTake, Rule: r.Encoded, Key: key, Cost: cost}, began: now}
 	m := &q.message
 	hot := n.hot.Asking(id, r, part, m, now)
 	rep, err := l.ask(ctx, q)
 	n.hot.Answered(hot, m, r, &rep.Response, err, now, n.now)
-	return decisionOf(&rep.Decision), err
+	*d = rep.Decision
+	return err
+}
+
+// denies returns the denial of a take, if this node knows without asking that it would be denied: because it decides about the
+// key, or remembers a denial that stands. Nothing is taken.
+func (l *Limiter) denies(r *rule.Rule, key string, cost float64) (d limit.Decision, denies bool) {
+	n := l.node
+	id, now := r.Bucket(key), n.now()
+	if d, denies = n.table.Denies(r.Hash.Partition(key), id, &limit.Request{Set: r.Set, Cost: cost}, now); denies {
+		return d, true
+	}
+	return n.hot.Denies(id, r.Set, cost, now)
+}
+
+// told returns a decision of this limiter as callers get it.
+func (l *Limiter) told(d *limit.Decision) (decision Decision) {
+	l.tell(&decision, d)
+	return decision
+}
+
+// tell stores a decision of this limiter as callers get it in one that was zero.
+func (l *Limiter) tell(decision *Decision, d *limit.Decision) {
+	decision.setTo(d)
+	if !d.Allowed {
+		decision.Denied = l.name
+	}
 }
 
 // Peek tells how key's bucket stands and takes nothing: Allowed says whether one token, or the burst where that is less,
@@ -76,7 +129,10 @@ func (l *Limiter) Peek(ctx context.Context, key string) (Decision, error) {
 		return Decision{}, err
 	}
 	ans, err := l.send(ctx, r, &wire.Message{Kind: wire.KindPeek, Rule: r.Encoded, Key: key})
-	return decisionOf(&ans.Decision), err
+	if err != nil {
+		return Decision{}, err
+	}
+	return l.told(&ans.Decision), nil
 }
 
 // Wait is WaitN with a cost of one token, or of the burst where that is less than one.
@@ -89,10 +145,16 @@ func (l *Limiter) Wait(ctx context.Context, key string) error {
 }
 
 // WaitN takes cost tokens and returns when it is their turn, first come, first served across the cluster. A cost above
-// the burst is taken in instalments of the burst; it returns after the last. It fails at once, having spent nothing, with
-// an error that matches [ErrLimited] when the turn would come after the deadline of ctx or later than Config.MaxWait, or
-// when a leaky bucket is full. When ctx ends while waiting, it returns ctx.Err() and gives back the instalment it waited
-// for, as [Reservation.Cancel] does; what earlier instalments took stays spent. Other errors are those of Take.
+// the burst is taken in instalments of the burst; it returns after the last. It fails immediately, having spent nothing, with
+// an error that matches [ErrLimited] when the turn would come after the deadline of ctx, or later than Config.MaxWait, if nobody
+// left the queue, or when a leaky bucket is full. When too many wait already, the error matches [ErrQueueFull] as well. It fails
+// immediately with an error that matches [ErrExceedsMaxWait] when not even a full bucket could give as much within
+// Config.MaxWait.
+//
+// When ctx ends while waiting, it returns ctx.Err(), and those behind move up: nothing is spent for a turn that has not come.
+// What earlier instalments took stays spent. While the holder of the key cannot be reached it waits for a turn of this node's
+// share, and for the holder: until the deadline of ctx, or until Config.MaxWait with an error that matches [ErrLimited]. Other
+// errors are those of Take.
 func (l *Limiter) WaitN(ctx context.Context, key string, cost float64) error {
 	r, err := l.prepare(ctx, key)
 	if err != nil {
@@ -102,10 +164,23 @@ func (l *Limiter) WaitN(ctx context.Context, key string, cost float64) error {
 }
 
 func (l *Limiter) wait(ctx context.Context, r *rule.Rule, key string, cost float64) error {
-	return waitInTurn(ctx, r.Set, cost, l.node.settings.MaxWait,
-		func(ctx context.Context, part, total float64, maxDelay time.Duration) (*Reservation, error) {
-			return l.reserve(ctx, r, key, part, total, maxDelay)
-		})
+	return waitInTurn(ctx, r.Set, cost, l.node.settings.MaxWait, func(w turnWanted) error {
+		_, err := l.await(ctx, r, key, w)
+		return err
+	})
+}
+
+// Await is WaitN for a cost that a single take can have, and returns what was decided when the turn came, or the denial that
+// the error tells of. Other errors are those of WaitN.
+func (l *Limiter) Await(ctx context.Context, key string, cost float64) (Decision, error) {
+	r, err := l.prepare(ctx, key)
+	if err != nil {
+		return Decision{}, err
+	}
+	if err := checkSingleCost(r.Set, cost); err != nil {
+		return Decision{}, err
+	}
+	return l.await(ctx, r, key, turnOf(ctx, cost, l.node.settings.MaxWait))
 }
 
 // Reserve takes cost tokens now or for later, and says how long to wait before acting on it: at most until the deadline
@@ -134,7 +209,7 @@ func (l *Limiter) reserve(ctx context.Context, r *rule.Rule, key string, cost, t
 		return nil, err
 	}
 	if !ans.Decision.Allowed {
-		return nil, decisionOf(&ans.Decision).Err()
+		return nil, l.told(&ans.Decision).Err()
 	}
 	reservation := &Reservation{due: time.Now().Add(ans.Decision.Delay), decision: decisionOf(&ans.Decision)}
 	if ans.Undo != nil {
@@ -226,37 +301,49 @@ func (l *Limiter) prepare(ctx context.Context, key string) (*rule.Rule, error) {
 		return l.rule, nil
 	}
 	var room [MaxLimits]limit.Limit
-	limits := coreLimits(room[:0], l.limits(ctx, key))
 	var buf [wire.MaxRuleLen]byte
-	if len(limits) == 0 || len(limits) > MaxLimits {
-		return nil, validateLimits(limits)
+	given := l.limits(ctx, key)
+	if len(given) == 0 || len(given) > MaxLimits {
+		return nil, wrongLimits(l.name, key, given)
 	}
-	encoded := wire.AppendRule(buf[:0], l.name, limits)
-	if r := l.node.rules.Lookup(encoded); r != nil {
+	encoded := wire.AppendRule(buf[:0], l.name, coreLimits(room[:0], given))
+	if r := l.node.rules.Lookup(encoded); r != nil && !slices.ContainsFunc(given, func(l Limit) bool { return !l.usable() }) {
 		return r, nil
 	}
-	if err := validateLimits(limits); err != nil {
-		return nil, fmt.Errorf("limiter %q: %w", l.name, err)
+	if err := wrongLimits(l.name, key, given); err != nil {
+		return nil, err
 	}
 	return l.node.rules.Find(encoded)
 }
 
-// send sends a question the way of every take: to this node's own table when it holds the key, otherwise to the holder,
+// wrongLimits returns what is wrong with the limits that a limiter's function gave a key, or nil.
+func wrongLimits(name, key string, limits []Limit) error {
+	if problem := problemOf(limits); problem != "" {
+		return fmt.Errorf("%w: limiter %q, key %q: %s", ErrInvalidLimit, name, key, problem)
+	}
+	return nil
+}
+
+// send sends a request the way of every take: to this node's own table when it holds the key, otherwise to the holder,
 // and to the fallback when that cannot be reached.
 func (l *Limiter) send(ctx context.Context, r *rule.Rule, m *wire.Message) (reply, error) {
 	n := l.node
 	part := r.Hash.Partition(m.Key)
 	switch m.Kind {
 	case wire.KindReset:
-		n.alone.Reset(part, rule.BucketKey{Key: m.Key, Limiter: r.ID}, n.now())
-		defer n.hot.Forget(rule.BucketKey{Key: m.Key, Limiter: r.ID})
+		n.alone.Reset(part, r.Bucket(m.Key), n.now())
+		defer n.hot.Forget(r.Bucket(m.Key))
 	case wire.KindRefund:
-		defer n.hot.Forget(rule.BucketKey{Key: m.Key, Limiter: r.ID})
+		defer n.hot.Forget(r.Bucket(m.Key))
 	}
 	now := n.now()
 	if ans, ok := n.table.Answer(r, part, m, now); ok {
 		l.answered(m, &ans)
 		return reply{ans, localCanceller{n.table, r, part, n}}, nil
 	}
-	return l.ask(ctx, &query{node: n, rule: r, part: part, message: *m, began: now})
+	rep, err := l.ask(ctx, &query{node: n, rule: r, part: part, message: *m, began: now, aged: now})
+	if err == nil {
+		l.answered(m, &rep.Response)
+	}
+	return rep, err
 }

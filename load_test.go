@@ -32,7 +32,7 @@ func TestFloodOfAnOwnerThatDoesNothing(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		const callers = transport.DefaultMaxInFlight + 5000
-		exact := func(c *peerlimit.Config) { c.NoLeases, c.NoDenialCache = true, true } // every take is a question
+		exact := func(c *peerlimit.Config) { c.NoLeases, c.NoDenialCache = true, true } // every take is a request
 		cluster := peerlimittest.NewCluster(t, 3, exact)
 		limit := peerlimit.PerHour(90)
 		limiters := cluster.Limiters("api", limit)
@@ -92,7 +92,7 @@ func TestFloodOfAnOwnerThatDoesNothing(t *testing.T) {
 	})
 }
 
-// Whoever sends endless fresh keys to a node does not make it forget who has nothing left.
+// A client that sends endless fresh keys to a node does not make it forget exhausted ones.
 func TestANodeUnderEndlessFreshKeysForgetsNoExhaustedOne(t *testing.T) {
 	if testing.Short() || onecore.RaceDetector {
 		t.Skip("2,000,000 keys take the race detector too long, and tests of fewer have the same goroutines")
@@ -132,6 +132,7 @@ var scaleNodes = flag.String("scale.nodes", "10", "`numbers` of nodes of the clu
 //
 //	go test . -run 'TestScale$' -v -timeout 1h -scale.nodes 10,30,60,100
 func TestScale(t *testing.T) {
+	playedBySchedules(t)
 	if onecore.RaceDetector {
 		t.Skip("it finds out what many nodes cost; joins and losses are in TestSchedules as well")
 	}

@@ -37,7 +37,7 @@ func TestOperationsExplainsLogLines(t *testing.T) {
 	// Each kind's line names the kind.
 	for i, name := range eventConstants(t) {
 		line := eventLines[EventKind(i+1)]
-		assert.Regexp(t, fmt.Sprintf("(?m)^\\| `%s` \\| %s \\|.*`%s`", regexp.QuoteMeta(line.text), line.level, name), section)
+		assert.Regexp(t, fmt.Sprintf("(?m)^\\| `%s` \\| %s \\|.*`%s`", regexp.QuoteMeta(line.Text), line.Level, name), section)
 	}
 }
 
@@ -94,7 +94,7 @@ func logLine(text, level string, keys []string) string {
 }
 
 // logWrappers are the functions that log what they are given. Their callers have the lines.
-var logWrappers = []string{"Log.Warn", "Log.Log", "events.write", "gossipLog.Write"}
+var logWrappers = []string{"Log.Warn", "Log.Log", "events.write", "gossipLog.Write", "Log.line"}
 
 // notLibrary has the directories whose programs log for themselves.
 var notLibrary = []string{"examples", "bench", "chaos", "e2e", "testdata"}

@@ -22,7 +22,7 @@ import (
 	"github.com/peerlimit/peerlimit/peerlimittest"
 )
 
-// Many exhausted keys, on real sockets: who joins, leaves or is replaced, not one of them is admitted again. TestSchedules
+// Many exhausted keys, on real sockets: whatever joins, leaves or is replaced, not one of them is admitted again. TestSchedules
 // has the same in controlled time, as its pieces family; here partitions move at the speed of the machine.
 
 var (
@@ -230,7 +230,7 @@ func replicating(every time.Duration) peerlimittest.Option {
 	return func(c *peerlimit.Config) { c.ReplicaInterval = every }
 }
 
-// Whoever dies, its standbys know what was taken; and those of the standbys, when they have had the time to send it on.
+// When a member dies, its standbys know what was taken; and those of the standbys, when they have had the time to send it on.
 func TestKilledNodesTakeNothingWithThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := peerlimittest.NewCluster(t, 5)

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/peerlimit/peerlimit/internal/rule"
+	"github.com/peerlimit/peerlimit/internal/intern"
 	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
@@ -15,19 +15,25 @@ const MaxNameLen = wire.MaxNameLen
 // MaxKeyLen is the greatest length of a key, in bytes. Keys are bytes: they need not be UTF-8.
 const MaxKeyLen = wire.MaxKeyLen
 
-// ForgetNames forgets what nobody uses, from time to time until the node ends.
-func (n *Node) forgetNames(ctx context.Context) {
-	ticker := time.NewTicker(rule.NameTurn)
+// Bounds of what a node keeps although nothing refers to it. The first are for rules, most of which save other members' takes from
+// being decoded anew.
+const (
+	leastRules   = 16_384
+	keysPerRule  = 8 // of MaxKeys
+	idleLimiters = 16_384
+)
+
+// forgetUnused forgets names and limits that nobody uses, from time to time until the node ends.
+func (n *Node) forgetUnused(ctx context.Context) {
+	ticker := time.NewTicker(intern.TurnTime)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			n.rules.ForgetNames(func(mark func(rule.LimiterID)) {
-				n.table.MarkNames(mark)
-				n.alone.MarkNames(mark)
-			})
+			n.rules.ForgetUnused()
+			n.limiters.Turn()
 		}
 	}
 }

@@ -16,6 +16,8 @@ import (
 	"github.com/peerlimit/peerlimit/internal/acquire"
 	"github.com/peerlimit/peerlimit/internal/debt"
 	"github.com/peerlimit/peerlimit/internal/hotkeys"
+	"github.com/peerlimit/peerlimit/internal/intern"
+	"github.com/peerlimit/peerlimit/internal/linklog"
 	"github.com/peerlimit/peerlimit/internal/membership"
 	"github.com/peerlimit/peerlimit/internal/quorum"
 	"github.com/peerlimit/peerlimit/internal/replicate"
@@ -23,6 +25,7 @@ import (
 	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/seldom"
 	"github.com/peerlimit/peerlimit/internal/store"
+	"github.com/peerlimit/peerlimit/internal/waits"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/peerlimit/peerlimit/transport"
 )
@@ -39,10 +42,13 @@ type Node struct {
 	alone    *store.Table   // buckets for deciding alone
 	hot      *hotkeys.Cache // of other holders; nil when leases and remembered denials are both off
 	rules    *rule.Rules
+	limiters *intern.Table[namedLimiter] // that somebody holds, or that were asked for lately
+	waits    waits.Waits                 // callers that wait for a turn, at whatever node
 	counters counters
 	events   *events
 
-	refusedRequests, refusedConnections *seldom.Log
+	refusedRequests    *seldom.Log
+	refusedConnections [membership.Faults]*seldom.Log // by what is wrong with the peer
 
 	server     *transport.Server
 	client     *transport.Client
@@ -50,27 +56,27 @@ type Node struct {
 	route      atomic.Pointer[route]
 	samplers   atomic.Pointer[[]*sampler] // nil when nobody samples; changed with mu held
 
-	reach      *quorum.State         // whether this node may decide in full, and which members are lost
-	prober     *quorum.Prober        // what keeps reach fresh
+	reach      *quorum.State // whether this node may decide in full, and which members are lost
+	prober     *quorum.Prober
+	agreement  *quorum.Agreement     // what keeps reach fresh
 	others     others                // how the other members are spoken with
-	history    *ringHistory          // which member owned what before
+	history    *ring.History         // which member owned what before
 	keeper     *acquire.Keeper       // acquires partitions
 	replicator *replicate.Replicator // sends what is held to the standbys
 	reporter   *debt.Ledger          // has what was spent by shares charged where it belongs
 
 	// mu guards the fields below; it is held for a look-up or an update of them, and nothing else.
-	mu       sync.Mutex
-	limiters map[string]*Limiter
-	changed  chan struct{} // closed and replaced when members or links change
+	mu      sync.Mutex
+	changed chan struct{} // closed and replaced when members or links change
 
 	// rosterMu guards rosterGeneration, and makes one step of comparing it and setting reach's.
 	rosterMu         sync.Mutex
 	rosterGeneration uint64 // of the roster that reach has
 
 	// Only rebuild uses these, in membership's one goroutine.
-	peers   map[string]*peer  // that route refers to, so that a peer stays the same through ring changes
-	members map[string]Member // of the last view, to tell what changed
-	rings   ring.Builder
+	peers map[string]*peer // that route refers to, so that a peer stays the same through ring changes
+	told  *membership.View // the last view, to tell what changed; nil before the first
+	rings ring.Builder
 
 	unproved []membership.Info // of the last view: there are links to them as well
 
@@ -87,8 +93,8 @@ type Node struct {
 const startJoinTimeout = 5 * time.Second
 
 // Start starts a node and returns after its first attempt to join the seeds of cfg, at most 5 seconds later, whether or
-// not that succeeded: it goes on trying. The node takes and decides from then on. An error matches [ErrInvalidConfig] or
-// wraps the network's, such as that an address is in use. The node must be ended by [Node.Leave] or [Node.Close].
+// not that succeeded: it goes on trying. The node takes and decides from then on. An error matches [ErrInvalidConfig], or
+// names the field whose address cannot be listened at and wraps the network's error, such as that it is in use. The node must be ended by [Node.Leave] or [Node.Close].
 func Start(cfg Config) (*Node, error) {
 	s, err := cfg.resolve()
 	if err != nil {
@@ -96,18 +102,19 @@ func Start(cfg Config) (*Node, error) {
 	}
 	n := &Node{
 		settings: s, identity: s.identity, log: s.Logger.With(slog.String("node", s.identity)), began: time.Now(),
-		alone: store.New(store.Config{MaxKeys: s.MaxKeys}), rules: rule.New(),
-		limiters: make(map[string]*Limiter), peers: make(map[string]*peer), members: make(map[string]Member),
+		alone: store.New(store.Config{MaxKeys: s.MaxKeys}), rules: rule.New(max(leastRules, s.MaxKeys/keysPerRule)),
+		limiters: intern.New[namedLimiter](idleLimiters), peers: make(map[string]*peer),
 		changed: make(chan struct{}), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
-	n.refusedRequests, n.refusedConnections = seldom.New(n.log), seldom.New(n.log)
+	n.refusedRequests, n.refusedConnections = seldom.New(n.log), newRefusals(n.log)
 	n.reach = quorum.New(s.identity, n.lapse)
 	n.table = store.New(store.Config{
 		MaxKeys: s.MaxKeys, FullUntil: &n.reach.FullUntil, Replicates: s.ReplicaInterval > 0, LongestTurn: s.MaxWait, Piece: s.pieces.replica,
+		Self: s.identity, WakeHere: n.waits.Tell,
 	})
 	n.hot = hotkeys.New(!s.NoLeases, !s.NoDenialCache)
 	n.others = others{n}
-	n.history = &ringHistory{self: s.identity, now: n.now}
+	n.history = ring.NewHistory(s.identity, n.now)
 	n.reporter = debt.New(s.identity, n.table, n.rules, n.counts, n.now)
 	n.keeper = acquire.New(acquire.Config{
 		Self: s.identity, Log: n.log, Table: n.table, Reach: n.reach, Rules: n.rules, Debts: n.reporter, Others: n.others,
@@ -116,7 +123,8 @@ func Start(cfg Config) (*Node, error) {
 	n.replicator = replicate.New(replicate.Config{
 		Self: s.identity, Log: n.log, Table: n.table, Reach: n.reach, Rules: n.rules, Others: n.others, Now: n.now, Interval: s.ReplicaInterval,
 	})
-	n.prober = quorum.NewProber(n.reach, witnesses{n}.witnessing(), func() { n.membership.Renotify() })
+	n.agreement = quorum.NewAgreement(s.identity, n.began.UnixNano(), witnesses{n}.agreeing())
+	n.prober = quorum.NewProber(n.reach, n.agreement, witnesses{n}.witnessing(), func() { n.membership.Renotify() })
 	n.route.Store(&route{ring: n.rings.Build(nil)})
 	n.events = startEvents(s.OnEvent, n.log)
 	if err := n.listen(); err != nil {
@@ -138,15 +146,20 @@ func Start(cfg Config) (*Node, error) {
 func (n *Node) startGoroutines() {
 	ctx, halt := context.WithCancel(context.Background())
 	n.halt = halt
+	if n.settings.byPanels {
+		n.prober.JudgeByPanels()
+	}
 	n.keeper.Step(ctx) // a node that is alone holds everything before Start returns
 	n.prober.Start()
 	n.running.Go(func() { n.keeper.Run(ctx) })
 	n.running.Go(func() { n.replicator.Run(ctx) })
 	n.running.Go(func() { n.reporter.Run(ctx, n.others) })
-	n.running.Go(func() { n.forgetNames(ctx) })
+	n.running.Go(func() { n.forgetUnused(ctx) })
+	n.running.Go(func() { n.events.links.Run(ctx) })
 	if n.hot != nil {
 		n.running.Go(func() { n.hot.Run(ctx, n.now, n.returnLeases) })
 	}
+	n.running.Go(func() { n.table.ServeTurns(n.stop, n.now, n.others.wake) })
 	for _, t := range []*store.Table{n.table, n.alone} {
 		n.running.Go(func() { t.SweepForever(n.stop, n.now) })
 	}
@@ -190,7 +203,7 @@ func (n *Node) listen() (err error) {
 		WrapConn: n.settings.encryption.WrapServer(), OnRefused: server{n}.refusedConnection,
 	})
 	if err != nil {
-		return fmt.Errorf("peerlimit: RPCAddr %s: %w", n.settings.rpc, err)
+		return n.settings.rpcError(err)
 	}
 	n.client = transport.NewClient(transport.ClientConfig{
 		Network: network, Cluster: n.settings.Cluster, Self: n.identity,
@@ -220,28 +233,29 @@ func boundAddr(addr net.Addr) (netip.AddrPort, error) {
 // buckets; with others the error matches [ErrNameTaken]. Other errors match [ErrInvalidName], [ErrInvalidLimit] or
 // [ErrClosed]. Nodes may differ in their limits, as they do during a rolling deploy: each take is judged by the limits it
 // brings.
+//
+// There may be any number of limiters, such as one for each tenant, and nothing has to be closed. A limiter works as long as it is
+// held. The node forgets one that nobody holds, with its counts in [Stats] and its hold on the name, when it was not asked for in
+// ten minutes and the garbage collector has run; of more than 16,384 such limiters, also those that were asked for longest ago.
+// Buckets have nothing to do with that: a limiter of the same name that is made later goes on where it left off.
 func (n *Node) Limiter(name string, limits ...Limit) (*Limiter, error) {
 	if err := validateName(name); err != nil {
 		return nil, err
 	}
-	inner := coreLimits(nil, limits)
-	if err := validateLimits(inner); err != nil {
-		return nil, fmt.Errorf("limiter %q: %w", name, err)
+	if problem := problemOf(limits); problem != "" {
+		return nil, fmt.Errorf("%w: limiter %q: %s", ErrInvalidLimit, name, problem)
 	}
-	if err := n.rules.Keep(name); err != nil {
-		return nil, err
-	}
-	r, err := n.rules.Find(wire.AppendRule(nil, name, inner))
+	r, err := n.rules.Find(wire.AppendRule(nil, name, coreLimits(nil, limits)))
 	if err != nil {
 		return nil, err
 	}
-	return n.register(&Limiter{node: n, name: name, rule: r, policy: n.settings.Fallback, counts: new(decisionCounts)})
+	return n.register(name, r, nil)
 }
 
 // LimiterFunc returns a limiter whose limits depend on the key, such as a customer's tier. limits is called on every
 // take and must be fast; what it returns is validated, and an empty or invalid result is an error of that call that
-// matches [ErrInvalidLimit]. A name can be given to one LimiterFunc only, because functions cannot be compared; otherwise
-// the error matches [ErrNameTaken], and else as for Limiter.
+// matches [ErrInvalidLimit] and names the limiter and the key. There may be any number of different limits. A name can be given to
+// one LimiterFunc only, because functions cannot be compared; otherwise the error matches [ErrNameTaken], and else as for Limiter.
 func (n *Node) LimiterFunc(name string, limits func(ctx context.Context, key string) []Limit) (*Limiter, error) {
 	if err := validateName(name); err != nil {
 		return nil, err
@@ -249,27 +263,26 @@ func (n *Node) LimiterFunc(name string, limits func(ctx context.Context, key str
 	if limits == nil {
 		return nil, fmt.Errorf("%w: limiter %q has no function", ErrInvalidLimit, name)
 	}
-	if err := n.rules.Keep(name); err != nil {
-		return nil, err
-	}
-	return n.register(&Limiter{node: n, name: name, limits: limits, policy: n.settings.Fallback, counts: new(decisionCounts)})
+	return n.register(name, nil, limits)
 }
 
-func (n *Node) register(l *Limiter) (*Limiter, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+// register returns the limiter of a name, made if there is none. It has static limits, those of r, or a function.
+func (n *Node) register(name string, r *rule.Rule, limits func(context.Context, string) []Limit) (*Limiter, error) {
 	if n.closed.Load() {
 		return nil, ErrClosed
 	}
-	old := n.limiters[l.name]
-	if old == nil {
-		n.limiters[l.name] = l
-		return l, nil
+	l := n.limiters.Find(name)
+	if l == nil {
+		made := &namedLimiter{node: n, name: name, rule: r, limits: limits}
+		made.plain = Limiter{namedLimiter: made, policy: n.settings.Fallback}
+		if l = n.limiters.Add(name, made); l == made {
+			return &l.plain, nil
+		}
 	}
-	if old.rule == nil || l.rule == nil || !slices.Equal(old.rule.Set.Limits, l.rule.Set.Limits) {
-		return nil, fmt.Errorf("%w: %q is in use with other limits", ErrNameTaken, l.name)
+	if l.rule == nil || r == nil || !slices.Equal(l.rule.Set.Limits, r.Set.Limits) {
+		return nil, fmt.Errorf("%w: this node already has %q with other limits; use LimiterFunc to change limits while it runs", ErrNameTaken, name)
 	}
-	return old, nil
+	return &l.plain, nil
 }
 
 // WaitReady returns when this node sees at least that many members alive, itself among them, can reach each of them, and
@@ -292,8 +305,8 @@ func (n *Node) WaitReady(ctx context.Context, members int) error {
 		case <-n.stop:
 			return ErrClosed
 		case <-ctx.Done():
-			return fmt.Errorf("peerlimit: %d of %d members are ready, %d linked, %d partitions are being acquired, and %d handed over: %w",
-				ready.members, members, ready.linked, ready.acquiring, ready.surplus, ctx.Err())
+			return fmt.Errorf("peerlimit: not ready: sees %d of %d members, connected to %d others; %d partitions to receive, %d to hand over: %w",
+				ready.members, members, max(0, ready.linked-1), ready.acquiring, ready.surplus, ctx.Err())
 		}
 	}
 }
@@ -367,22 +380,23 @@ func (n *Node) Stats() Stats {
 		ReplicaLag:  n.replicator.Lag(n.now()),
 		HasQuorum:   n.reach.IsFull(n.now()), QuorumLosses: c.quorumLosses.Load(), Degraded: c.degraded.Load(),
 		MaxKeys: n.settings.MaxKeys, Keys: held.Keys, DegradedKeys: n.alone.Counts().Keys, Evicted: held.Evicted,
+		Waiting: n.waits.Len(), QueuedTurns: held.QueuedTurns,
+		ServedTurns: held.ServedTurns, LeftTurns: held.LeftTurns, RefusedTurns: held.RefusedTurns,
 		Served: c.served.Load(), PassedOn: c.passedOn.Load(),
 		Refused:         c.refused.Load() + malformed,
 		Unauthenticated: c.strangers.Load() + unauthenticated,
 		Timeouts:        c.timeouts.Load(), Unreachable: c.unreachable.Load(), Overloaded: c.overloaded.Load(),
-		RequestTimes: c.questionTimes.histogram(),
-		LostRefunds:  c.lostRefunds.Load(), DroppedDebts: n.reporter.Dropped(), EventsDropped: n.events.dropped.Load(),
+		LostRefunds: c.lostRefunds.Load(), DroppedDebts: n.reporter.Dropped(), EventsDropped: n.events.dropped.Load(),
 		Limiters: make(map[string]LimiterStats),
 	}
 	countPartitions(n, &s, r)
 	countLinks(n, &s, r)
+	countSeeds(n, &s)
+	s.RequestTimes.Bounds, s.RequestTimes.Counts, s.RequestTimes.Sum = c.questionTimes.Sums()
 	s.LeasesGranted, s.LeasesExpired = held.LeasesGranted, held.LeasesExpired
 	s.TokensLeased, s.TokensUsed, s.TokensReturned = held.TokensLeased, held.TokensUsed, held.TokensReturned
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for name, l := range n.limiters {
-		s.Limiters[name] = l.counts.snapshot()
+	for _, l := range n.limiters.All() {
+		s.Limiters[l.name] = limiterStatsOf(&l.counts)
 	}
 	return s
 }
@@ -436,6 +450,7 @@ func (n *Node) rebuild(view *membership.View) {
 		if n.peers[name] == nil { // and no route leads there any more
 			n.disconnect(name)
 			n.others.parted(p)
+			n.table.DismissNode(name, n.now())
 		}
 	}
 	for i := range unproved {
@@ -524,7 +539,7 @@ func (n *Node) reroute(view *membership.View) {
 		if wrong := next.ring.Disagreements(); wrong > 0 {
 			n.log.Error("ring library disagrees with this version, standbys may be wrong; report this", slog.Int("partitions", wrong))
 		}
-		n.history.note(old.ring, next.ring, n.table.HoldsAny())
+		n.history.Note(old.ring, next.ring, n.table.HoldsAny())
 	}
 	for i, name := range names {
 		next.peers[i] = n.peers[name] // nil for this node
@@ -544,34 +559,18 @@ func (n *Node) reroute(view *membership.View) {
 	n.events.emit(EventRing, "", detail)
 }
 
+// changeEvents are the events of the changes that a view shows.
+var changeEvents = [...]EventKind{
+	membership.Joined: EventMemberJoined, membership.BeganToLeave: EventMemberLeaving, membership.HasFailed: EventMemberFailed,
+	membership.HasLeft: EventMemberLeft, membership.Forgotten: EventMemberForgotten,
+}
+
 // tellChanges emits an event for every member that came, went or changed since the last view.
 func (n *Node) tellChanges(view *membership.View) {
-	current := make(map[string]Member, len(view.Members))
-	for i := range view.Members {
-		m := memberFrom(view.Members[i])
-		current[m.Name] = m
-		old, known := n.members[m.Name]
-		switch {
-		case known && old.State == m.State:
-		case m.State == MemberLeaving:
-			n.events.emit(EventMemberLeaving, m.Name, m.Addr)
-		case m.State == MemberLost:
-			n.events.emit(EventMemberFailed, m.Name, m.Addr)
-		case !known || old.State == MemberLost:
-			n.events.emit(EventMemberJoined, m.Name, m.Addr)
-		}
+	for _, c := range view.Since(n.told) {
+		n.events.emit(changeEvents[c.Kind], c.Name, addrText(c.Gossip))
 	}
-	for name, m := range n.members {
-		// A member that has failed is listed while it counts.
-		switch _, still := current[name]; {
-		case still:
-		case m.State == MemberLost:
-			n.events.emit(EventMemberForgotten, name, m.Addr)
-		default:
-			n.events.emit(EventMemberLeft, name, m.Addr)
-		}
-	}
-	n.members = current
+	n.told = view
 }
 
 // linkChanged is told by the transport, from a link's own goroutine.
@@ -589,7 +588,7 @@ func (n *Node) linkChanged(change transport.LinkChange) {
 		}
 		line := eventLines[EventLinkDown]
 		if change.State == transport.LinkSuspect {
-			line = lineSuspect
+			line = eventLine(linklog.LineSilent)
 		}
 		n.events.emitAs(line, EventLinkDown, change.Peer.Name, detail)
 		n.keeper.Wake()
@@ -607,14 +606,33 @@ func (n *Node) wakeWaiters() {
 
 // Leave goes in an orderly way: it announces that the node is leaving, so that the others take over what it holds, waits
 // until all of it is safe with them, answers or passes on what still arrives, and then closes. It takes work until it
-// returns. When ctx ends first it goes at once, and the error wraps ctx.Err() and says what was not handed over. Either
-// way the node is closed afterwards. Alone in its cluster, a node has nobody to hand over to, and nothing to wait for.
+// returns. When it returns nil, at least one member that stays has confirmed that this node has left, or nobody stays: to be the last,
+// and to leave while all others do, is no error and takes no longer. When ctx ends first it goes at once, and the error wraps
+// ctx.Err() and says what was not handed over. An error that matches [ErrUnheard] says that nobody has confirmed its goodbye,
+// for 3 seconds at most after ctx has ended: others count this node as failed. Either way the node is closed afterwards.
 func (n *Node) Leave(ctx context.Context) error {
 	if n.closed.Load() {
 		return n.Close()
 	}
+	dead := surelyFailed(n)
 	err := n.retire(ctx)
-	return errors.Join(err, n.Close())
+	return errors.Join(err, closeBeside(n, dead))
+}
+
+// surelyFailed returns the members of which a majority knows that they have failed: no leaving node has to tell them.
+// Without quorum this node may be the one that is cut off.
+func surelyFailed(n *Node) map[string]bool {
+	now := n.now()
+	dead := make(map[string]bool)
+	if !n.reach.IsFull(now) {
+		return dead
+	}
+	for _, m := range n.membership.View().Members {
+		if m.State == membership.Failed || n.reach.Lost(m.Name, now) {
+			dead[m.Name] = true
+		}
+	}
+	return dead
 }
 
 // lingerTime is how long a leaving node goes on answering when all is handed over: several rounds of gossip, so that the
@@ -631,11 +649,13 @@ func (n *Node) retire(ctx context.Context) error {
 	}
 	began := time.Now()
 	n.keeper.Leave()
-	announced := membershipError(n.membership.AnnounceLeaving(ctx))
+	if n.membership.AnnounceLeaving() != nil {
+		return nil // somebody called Close
+	}
 	ticker := time.NewTicker(leaveInterval)
 	defer ticker.Stop()
 	for {
-		held, kept := n.notHandedOver(ctx)
+		held, kept := notHandedOver(ctx, n)
 		if held+kept == 0 && time.Since(began) >= lingerTime || len(n.route.Load().ring.Members()) == 0 {
 			return nil
 		}
@@ -644,48 +664,50 @@ func (n *Node) retire(ctx context.Context) error {
 		case <-n.stop: // somebody called Close
 			return nil
 		case <-ctx.Done():
-			return leaveError(ctx.Err(), announced, held, kept)
+			return leaveError(ctx.Err(), held, kept)
 		}
 	}
 }
 
 // leaveError says what a leave that was cut short has left undone.
-func leaveError(cause, announced error, held, kept int) error {
-	switch {
-	case announced != nil:
-		return fmt.Errorf("peerlimit: leaving was not announced to all, %d partitions were not handed over: %w", held, announced)
-	case held+kept > 0:
-		return fmt.Errorf("peerlimit: left before everything was handed over: %d partitions were still held, %d copies still needed: %w",
+func leaveError(cause error, held, kept int) error {
+	if held+kept > 0 {
+		return fmt.Errorf("peerlimit: Leave stopped early: %d partitions were not handed over, %d copies are still needed; the last decisions may be lost, as in a crash: %w",
 			held, kept, cause)
 	}
-	return fmt.Errorf("peerlimit: left before everybody had heard of it: %w", cause)
+	return fmt.Errorf("peerlimit: Leave stopped early: everything was handed over, but some members may not know yet that this one has left: %w", cause)
 }
 
 // notHandedOver returns how many partitions this node still holds, and how many copies it keeps that nobody has said are
 // safe elsewhere.
-func (n *Node) notHandedOver(ctx context.Context) (held, kept int) {
+func notHandedOver(ctx context.Context, n *Node) (held, kept int) {
 	held = n.table.HeldCount()
 	return held, n.replicator.ReleaseCopies(ctx)
 }
 
-// announceTimeout bounds how long Close tells others that the node is going: gossip needs about a second for a thousand.
-const announceTimeout = 3 * time.Second
+// goodbyeTimeout bounds how long Close waits for a member to confirm that this node has left. A member that is there answers
+// within a round trip, or two when it has much to do.
+const goodbyeTimeout = 3 * time.Second
 
-// Close goes at once. Others are told, so they need not find out, but nothing is handed over. It waits for the node's
-// goroutines, is idempotent and returns what the first call returned. Calls on limiters return [ErrClosed] from its
+// Close goes at once. Others are told, so they need not find out, but nothing is handed over. An error that matches
+// [ErrUnheard] says that members stay, or may be there, and that none of them has confirmed it within 3 seconds. Close waits for
+// the node's goroutines, is idempotent and returns what the first call returned. Calls on limiters return [ErrClosed] from its
 // beginning.
-func (n *Node) Close() error {
+func (n *Node) Close() error { return closeBeside(n, nil) }
+
+// closeBeside is Close; dead are members that were known to have failed when this node began to leave, nil if it begins now.
+func closeBeside(n *Node, dead map[string]bool) error {
 	if !n.closed.CompareAndSwap(false, true) {
 		<-n.ended // not a sync.Once: that would be a lock held across everything below
 		return n.endErr
 	}
 	defer close(n.ended)
+	if dead == nil {
+		dead = surelyFailed(n)
+	}
 	n.keeper.Leave()
 	n.prober.Parting.Store(true)
-	var errs []error
-	if err := membershipError(n.membership.Leave(announceTimeout)); err != nil {
-		errs = append(errs, fmt.Errorf("peerlimit: the end was not announced to all: %w", err))
-	}
+	errs := []error{membershipError(n.membership.Leave(goodbyeTimeout, dead))}
 	n.endErr = errors.Join(append(errs, n.shutDown())...)
 	return n.endErr
 }

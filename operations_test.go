@@ -14,19 +14,19 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Every kind of event and every figure has a row of its own in docs/operations.md, and every row is about one.
-func TestOperationsExplainsEventsAndFigures(t *testing.T) {
+// Every kind of event and every metric has a row of its own in docs/operations.md, and every row is about one.
+func TestOperationsExplainsEventsAndMetrics(t *testing.T) {
 	assert.ElementsMatch(t, eventConstants(t), firstCells(t, "Events"))
 
-	var figures []string
+	var metrics []string
 	for _, of := range []reflect.Type{reflect.TypeFor[Stats](), reflect.TypeFor[LimiterStats]()} {
 		for _, field := range reflect.VisibleFields(of) {
-			figures = append(figures, field.Name)
+			metrics = append(metrics, field.Name)
 		}
 	}
-	assert.ElementsMatch(t, figures, firstCells(t, "Figures"))
+	assert.ElementsMatch(t, metrics, firstCells(t, "Metrics"))
 	for _, origin := range originNames {
-		assert.Contains(t, operationsSection(t, "Figures"), "`"+origin+"`")
+		assert.Contains(t, operationsSection(t, "Metrics"), "`"+origin+"`")
 	}
 }
 

@@ -53,10 +53,10 @@ var (
 func (o others) Owns(part uint16) bool { return o.node.route.Load().owner(part) == nil }
 
 // PreviousOwner returns the other member that owned a partition before the ring changed, or "".
-func (o others) PreviousOwner(part uint16) string { return o.node.history.previousOwner(part) }
+func (o others) PreviousOwner(part uint16) string { return o.node.history.PreviousOwner(part) }
 
 // Acquired forgets the previous owner of a partition.
-func (o others) Acquired(part uint16) { o.node.history.acquired(part) }
+func (o others) Acquired(part uint16) { o.node.history.Acquired(part) }
 
 // Roster returns the members that this node knows.
 func (o others) Roster() holding.Roster { return o.node.membership.Roster() }
@@ -115,8 +115,7 @@ func (o others) Yielded() {
 // returnLeases tells the holder which leases of a key this node is done with. It is sent once: what does not arrive counts as
 // used, which is the safe side.
 func (n *Node) returnLeases(part uint16, key string, r *rule.Rule, returned []wire.LeaseReturn) {
-	id := rule.BucketKey{Key: key, Limiter: r.ID}
-	if n.table.ReturnLeases(part, id, returned, n.now()) {
+	if n.table.ReturnLeases(part, r.Bucket(key), returned, n.now()) {
 		return
 	}
 	owner := n.route.Load().owner(part)

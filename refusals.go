@@ -4,7 +4,9 @@ import (
 	"log/slog"
 	"net"
 
+	"github.com/peerlimit/peerlimit/internal/membership"
 	"github.com/peerlimit/peerlimit/internal/printable"
+	"github.com/peerlimit/peerlimit/internal/seldom"
 	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
@@ -20,5 +22,20 @@ func (s server) refuse(response []byte, from string, err error) []byte {
 func (s server) refusedConnection(remote net.Addr, err error) {
 	n := s.node
 	n.counters.strangers.Add(1)
-	n.refusedConnections.Warn("rejected connection, does the peer have this cluster's Secret?", slog.Any("addr", remote), slog.String("err", printable.Text(err.Error())))
+	fault := membership.FaultOfConnection(err, n.settings.TLS != nil)
+	switch {
+	case fault.IsCluster():
+		n.counters.otherCluster.Add(1)
+	case fault.IsSecret():
+		n.counters.otherSecret.Add(1)
+	}
+	n.refusedConnections[fault].Warn("rejected connection of a peer that is not of this cluster", slog.String("reason", fault.String()), slog.Any("addr", remote), slog.String("err", printable.Text(err.Error())))
+}
+
+// newRefusals returns what limits the lines about each fault.
+func newRefusals(log *slog.Logger) (refusals [membership.Faults]*seldom.Log) {
+	for i := range refusals {
+		refusals[i] = seldom.New(log)
+	}
+	return refusals
 }

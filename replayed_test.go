@@ -97,7 +97,7 @@ func (c *wildCluster) replay(n *Node, stream []byte) {
 	require.NoError(c.t, err, "it is answered, so it was understood")
 }
 
-// Who has recorded a push/pull of a cluster that has ended says it to another one, again and again: nothing it tells of counts.
+// A peer that has recorded a push/pull of a cluster that has ended says it to another one, again and again: nothing it tells of counts.
 func TestReplayedGossipTakesNoMajority(t *testing.T) {
 	inWildCluster(t, func(c *wildCluster) {
 		stream := c.recordedPushPull()
@@ -123,7 +123,7 @@ func TestReplayedGossipTakesNoMajority(t *testing.T) {
 }
 
 // A node that joins meanwhile counts by them, because it cannot know better, until a member that has a majority tells it
-// who counts.
+// which names count.
 func TestReplayedGossipKeepsNobodyOut(t *testing.T) {
 	inWildCluster(t, func(c *wildCluster) {
 		stream := c.recordedPushPull()

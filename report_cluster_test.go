@@ -1,6 +1,7 @@
 package peerlimit_test
 
 import (
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,7 +43,7 @@ func TestIsolatedNodeReportsOnce(t *testing.T) {
 		limiters := cluster.Limiters("api", slowly)
 		alone := (cluster.Index(limiters[0].Owner("k").Name) + 1) % 5
 		cluster.Isolate(alone)
-		time.Sleep(2 * time.Second) // a question sent before the cut is noticed may be spent at the owner as well
+		time.Sleep(2 * time.Second) // a request sent before the cut is noticed may be spent at the owner as well
 		require.Equal(t, 10, spend(t, limiters[alone], "k"), "a fifth of 50")
 		time.Sleep(2 * time.Second)
 		cluster.Heal()
@@ -106,7 +107,35 @@ func TestSplitIsPaidBack(t *testing.T) {
 	})
 }
 
-// Whoever comes to hold after a death charges what the others' shares have spent before its first decision.
+// Where the last holder is cut off together with a member that has an older copy, it gives out the share of both, to callers on
+// either. The other one does not give out a share of its own when the last holder asks it.
+func TestTheSideOfTheLastHolderHasOneShareForAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := peerlimittest.NewCluster(t, 5)
+		limiters := cluster.Limiters("api", slowly)
+		holder := cluster.Node(1).Self().Name
+		var keys []string
+		for i := range 100 { // node 0 held everything before it gave the others their partitions, and has some copies still
+			if key := fmt.Sprint("key", i); limiters[0].Owner(key).Name == holder {
+				keys = append(keys, key)
+			}
+		}
+		require.NotEmpty(t, keys)
+		cluster.Split([]int{0, 1}, []int{2, 3, 4})
+		time.Sleep(3 * time.Second)
+		for _, key := range keys {
+			first, err := limiters[1].Take(t.Context(), key, 10)
+			require.NoError(t, err)
+			require.True(t, first.Allowed)
+			second, err := limiters[0].Take(t.Context(), key, 20)
+			require.NoError(t, err)
+			require.False(t, second.Allowed, "%s: 30 of two fifths of 50", key)
+			require.True(t, limiters[0].AllowN(t.Context(), key, 10))
+		}
+	})
+}
+
+// A node that comes to hold after a death charges what the others' shares have spent before its first decision.
 func TestNewHolderStartsWithTheSharesOfOthersCharged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := peerlimittest.NewCluster(t, 5)

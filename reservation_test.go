@@ -3,6 +3,7 @@ package peerlimit
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -53,7 +54,7 @@ func TestCancelGivesEverythingBackWhenNothingIsBehind(t *testing.T) {
 	})
 }
 
-func TestCancelGivesNothingBackWhenSomethingIsBehind(t *testing.T) {
+func TestACancelledTurnWithAnotherBehindItIsTheNextCallers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := mustNewBucket(t, PerSecond(10))
 		mustTake(t, b, 10)
@@ -62,8 +63,57 @@ func TestCancelGivesNothingBackWhenSomethingIsBehind(t *testing.T) {
 		first.Cancel()
 		assert.Equal(t, before, b.Peek())
 		assert.Equal(t, 500*time.Millisecond, second.Delay(), "its turn stays")
-		assert.Equal(t, 600*time.Millisecond, mustReserve(t, b, 1).Delay())
+		third := mustReserve(t, b, 1)
+		assert.Equal(t, 200*time.Millisecond, third.Delay(), "half of the turn that was given up")
+		assert.Equal(t, 700*time.Millisecond, mustReserve(t, b, 2).Delay(), "the other half is too small")
+		third.Cancel()
+		assert.Equal(t, 200*time.Millisecond, mustReserve(t, b, 2).Delay(), "all of it again")
 	})
+}
+
+// Ten turns are reserved, one a second, and the first nine are cancelled: the next caller has the first of those.
+func TestNineOfTenTurnsCancelled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := mustNewBucket(t, PerSecond(1))
+		mustTake(t, b, 1)
+		var turns []*Reservation
+		for range 10 {
+			turns = append(turns, mustReserve(t, b, 1))
+		}
+		for _, r := range turns[:9] {
+			r.Cancel()
+		}
+		for second := range 9 {
+			assert.Equal(t, time.Duration(second+1)*time.Second, mustReserve(t, b, 1).Delay())
+		}
+		assert.Equal(t, 11*time.Second, mustReserve(t, b, 1).Delay(), "behind the tenth, which keeps its turn")
+	})
+}
+
+// However many turns were reserved, and in whatever order they are cancelled: when all are, the bucket is as it was.
+func TestCancellingAllTurnsLeavesAFullBucket(t *testing.T) {
+	for _, order := range []string{"first to last", "last to first", "any"} {
+		synctest.Test(t, func(t *testing.T) {
+			b := mustNewBucket(t, PerSecond(100).WithBurst(1))
+			mustTake(t, b, 1)
+			before := b.state.Clone()
+			turns := make([]*Reservation, 5000)
+			for i := range turns {
+				turns[i] = mustReserve(t, b, 1)
+			}
+			switch order {
+			case "last to first":
+				slices.Reverse(turns)
+			case "any":
+				random := rand.New(rand.NewPCG(1, 1))
+				random.Shuffle(len(turns), func(i, j int) { turns[i], turns[j] = turns[j], turns[i] })
+			}
+			for _, r := range turns {
+				r.Cancel()
+			}
+			assert.Equal(t, before, b.state, order)
+		})
+	}
 }
 
 func TestCancelBehindATake(t *testing.T) {
@@ -149,7 +199,7 @@ func TestAllWaitersGiveUp(t *testing.T) {
 			for _, r := range w.soFar() {
 				errs = append(errs, r.err)
 			}
-			assert.Empty(t, b.undone.List)
+			assert.Zero(t, b.state.Waiting())
 		})
 		require.Len(rt, errs, len(costs))
 		for _, err := range errs {
@@ -159,23 +209,27 @@ func TestAllWaitersGiveUp(t *testing.T) {
 	})
 }
 
-// Cancelled reservations are remembered while others stand behind them: not for ever, and not without end.
+// Cancelled reservations are remembered while others stand behind them: not forever, and not without end.
 func TestWhatIsRememberedOfCancelledReservationsIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := mustNewBucket(t, PerSecond(10))
 		mustTake(t, b, 10)
-		for range 2 * limit.MaxUndone {
-			cancelled := mustReserve(t, b, 1)
-			mustReserve(t, b, 1)
-			cancelled.Cancel()
+		const turns = limit.MaxHoles + 1000
+		var cancelled []*Reservation
+		for range turns {
+			cancelled = append(cancelled, mustReserve(t, b, 1))
 		}
-		assert.Len(t, b.undone.List, limit.MaxUndone)
-
-		time.Sleep(2 * time.Minute) // all turns have come
-		cancelled := mustReserve(t, b, 10)
 		mustReserve(t, b, 1)
-		cancelled.Cancel()
-		assert.Empty(t, b.undone.List, "its turn came at once, and so have those of all before it")
+		for _, r := range cancelled {
+			r.Cancel()
+		}
+		assert.Equal(t, limit.MaxHoles, b.state.Holes())
+
+		time.Sleep((turns + 100) * time.Second / 10) // all turns have come
+		first := mustReserve(t, b, 10)
+		mustReserve(t, b, 1)
+		first.Cancel()
+		assert.Less(t, b.state.Holes(), 300)
 	})
 }
 

@@ -49,13 +49,13 @@ func (r *route) standby(partition uint16) (standby *peer, ok bool) {
 }
 
 // call asks a peer and waits for its answer, for at most timeout; it is about began now. An error means that there is no
-// answer; unless it is errElsewhere or neverSent, the question may still have been acted upon.
+// answer; unless it is errElsewhere or neverSent, the request may still have been acted upon.
 func (o others) call(ctx context.Context, p *peer, m *wire.Message, began int64, timeout time.Duration) (wire.Response, error) {
 	n := o.node
 	var question [192]byte // most fit; memory is made for others
 	var room [128]byte
 	response, err := n.client.CallAppend(ctx, p.Peer, room[:0], wire.AppendMessage(question[:0], m), timeout)
-	n.counters.questionTimes.add(time.Duration(n.now() - began))
+	n.counters.questionTimes.Add(time.Duration(n.now() - began))
 	return o.decided(response, err)
 }
 
@@ -94,15 +94,15 @@ func (o others) decided(response []byte, err error) (wire.Response, error) {
 }
 
 var (
-	errElsewhere = errors.New("peerlimit: who was asked does not hold the key")
+	errElsewhere = errors.New("the member that was asked does not hold the key")
 )
 
-// neverSent reports whether a call failed before its question left this node.
+// neverSent reports whether a call failed before its request left this node.
 func neverSent(err error) bool {
 	return errors.Is(err, transport.ErrUnreachable) && !errors.Is(err, transport.ErrBroken) || errors.Is(err, transport.ErrBusy)
 }
 
-// linked reports whether questions can be sent to p now.
+// linked reports whether requests can be sent to p now.
 func (o others) linked(p *peer) bool {
 	n := o.node
 	return n.client.State(p.Name) == transport.LinkUp
@@ -135,8 +135,8 @@ const recoverAfter = time.Second
 // noteAnswer notes how a take on the keys of owner was decided, by owner itself when cause is nil. A nil owner stands for this
 // node, about which EventQuorumLost tells.
 func (o others) noteAnswer(owner *peer, rep *reply, cause error) {
-	switch byShare := rep.Decision.Origin == limit.OriginStandby || rep.Decision.Origin == limit.OriginFallback; {
-	case byShare:
+	switch {
+	case byShare(&rep.Decision):
 		o.degraded(owner, cause)
 	case owner != nil && cause == nil:
 		o.recovered(owner)

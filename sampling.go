@@ -60,7 +60,7 @@ func (n *Node) changeSamplers(change func([]*sampler) []*sampler) {
 
 // decided counts a decision that a caller gets, and shows it to the samplers.
 func (l *Limiter) decided(key string, cost float64, d *limit.Decision) {
-	l.counts.add(d)
+	l.counts.Add(d)
 	if samplers := l.node.samplers.Load(); samplers != nil {
 		l.sample(*samplers, key, cost, d)
 	}
@@ -74,7 +74,7 @@ func (l *Limiter) sample(samplers []*sampler, key string, cost float64, d *limit
 	}
 }
 
-// answered is decided for an answer; those to peeks decide nothing.
+// answered is decided for what is an answer to a take or a reservation; other answers decide nothing.
 func (l *Limiter) answered(m *wire.Message, a *wire.Response) {
 	if m.Kind == wire.KindTake || m.Kind == wire.KindReserve {
 		l.decided(m.Key, m.Cost, &a.Decision)

@@ -11,10 +11,10 @@ import (
 // checkSecurity refuses what would leave a cluster open by mistake, and prepares the keys. No secret is in any error.
 func (s *settings) checkSecurity() (err error) {
 	if s.Secret != nil && len(s.Secret) < secret.MinLen {
-		return fmt.Errorf("a Secret must be at least %d random bytes; this one has %d bytes", secret.MinLen, len(s.Secret))
+		return fmt.Errorf("%d bytes of Secret are too few; it must have at least %d random bytes: is the file or variable empty?", len(s.Secret), secret.MinLen)
 	}
 	if len(s.AcceptSecrets) > 0 && s.Secret == nil {
-		return fmt.Errorf("AcceptSecrets has %d secrets and Secret is empty: there must be one to encrypt with", len(s.AcceptSecrets))
+		return fmt.Errorf("AcceptSecrets has %d secrets and Secret is nil: set Secret, which encrypts", len(s.AcceptSecrets))
 	}
 	if len(s.AcceptSecrets) > secret.MaxAccepted {
 		return fmt.Errorf("AcceptSecrets has %d secrets; at most %d are allowed", len(s.AcceptSecrets), secret.MaxAccepted)
@@ -33,7 +33,7 @@ func (s *settings) checkSecurity() (err error) {
 		}
 	}
 	if s.encryption, err = secret.For(s.Cluster, s.Secret, s.AcceptSecrets, s.TLS); err != nil {
-		return fmt.Errorf("the keys of Secret: %w", err)
+		return fmt.Errorf("the keys of Secret cannot be derived: %w", err)
 	}
 	return nil
 }
@@ -44,9 +44,9 @@ func checkTLS(config *tls.Config) error {
 	case config == nil:
 		return nil
 	case len(config.Certificates) == 0 && config.GetCertificate == nil && config.GetConfigForClient == nil:
-		return errors.New("neither TLS.Certificates nor TLS.GetCertificate is set: a member has to show who it is")
+		return errors.New("neither TLS.Certificates nor TLS.GetCertificate is set: a member has to authenticate itself")
 	case len(config.Certificates) == 0 && config.GetClientCertificate == nil:
-		return errors.New("neither TLS.Certificates nor TLS.GetClientCertificate is set: a member has to show who it is when it dials")
+		return errors.New("neither TLS.Certificates nor TLS.GetClientCertificate is set: a member has to authenticate itself when it dials")
 	case config.ClientAuth != tls.RequireAndVerifyClientCert && config.VerifyConnection == nil:
 		return fmt.Errorf("TLS.ClientAuth is %v and there is no VerifyConnection: set RequireAndVerifyClientCert, or anybody can take", config.ClientAuth)
 	case config.InsecureSkipVerify && config.VerifyConnection == nil:

@@ -8,21 +8,25 @@ import (
 	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
-// The way of a question to the node that holds its key. Mostly that is the owner that the ring names, and it is asked at
-// once. While a partition is on its way from one node to another, or nodes see different rings, the question is passed
+// The way of a request to the node that holds its key. Mostly that is the owner that the ring names, and it is asked at
+// once. While a partition is on its way from one node to another, or nodes see different rings, the request is passed
 // on, or waits a moment where it will be answered.
 
-// seekInterval is how often a waiting question looks again even if it was not woken: the member to ask may have changed.
+// seekInterval is how often a waiting request looks again even if it was not woken: the member to ask may have changed.
 const seekInterval = 10 * time.Millisecond
 
-// patience returns how long to look for an answer from another node: the RPC timeout, and at most half of what remains
-// until the deadline of ctx, so that there is time to decide without it.
-func (o others) patience(ctx context.Context) time.Duration {
-	n := o.node
-	if deadline, ok := ctx.Deadline(); ok {
-		return min(n.settings.RPCTimeout, time.Until(deadline)/2)
+// patience returns how long to look for an answer from another node once the owner has not given one: the RPC timeout. When a
+// whole one has passed already, so that it is not the caller that cannot wait, it is at most half of what remains until the
+// deadline of ctx: then there is time left to decide without an answer.
+func (q *query) patience(ctx context.Context) time.Duration {
+	n := q.node
+	timeout := n.settings.RPCTimeout
+	deadline, has := ctx.Deadline()
+	if !has {
+		return timeout
 	}
-	return n.settings.RPCTimeout
+	owed := timeout - time.Duration(n.now()-q.began)
+	return min(timeout, max(owed, time.Until(deadline)/2))
 }
 
 // askHolder asks the owner, or seeks the holder when that is this node, which does not hold, or the owner does not know.
@@ -34,6 +38,7 @@ func (q *query) askHolder(ctx context.Context, began int64, patience time.Durati
 		rep, err = q.seek(ctx, "", patience)
 		return rep, nil, err
 	}
+	q.age()
 	ans, err := n.others.call(ctx, owner, m, began, patience)
 	if errors.Is(err, errElsewhere) {
 		rep, err = q.seek(ctx, "", patience-time.Duration(n.now()-began))
@@ -42,17 +47,17 @@ func (q *query) askHolder(ctx context.Context, began int64, patience time.Durati
 	return q.replyOf(ans, owner), owner, err
 }
 
-// replyOf returns an answer of p's with what cancels it there. Most are takes: they need not pay for that.
+// replyOf returns an answer of p's with what cancels it there. Most are takes, which need not pay for that.
 func (q *query) replyOf(ans wire.Response, p *peer) reply {
 	n, m := q.node, &q.message
-	if m.Kind != wire.KindReserve {
+	if m.Kind != wire.KindReserve && m.Kind != wire.KindAwait {
 		return reply{Response: ans}
 	}
 	return reply{ans, remoteCanceller{n, p}}
 }
 
-// seek answers a question about a key that this node did not hold a moment ago: as soon as it does, or by passing the
-// question on to the node that probably holds; never back to where it came from. It gives up after some time, and at once
+// seek answers a request about a key that this node did not hold a moment ago: as soon as it does, or by passing the
+// request on to the node that probably holds; never back to where it came from. It gives up after some time, and at once
 // where nobody here can know: then a node that has a copy decides by a share.
 func (q *query) seek(ctx context.Context, from string, patience time.Duration) (reply, error) {
 	n, part, m := q.node, q.part, &q.message
@@ -100,7 +105,7 @@ func (q *query) seek(ctx context.Context, from string, patience time.Duration) (
 }
 
 // errNoQuorum is why a node that has a copy does not decide in full.
-var errNoQuorum = errors.New("peerlimit: most of the other members are out of reach")
+var errNoQuorum = errors.New("no member that was asked holds the key and has a majority")
 
 // anyInReach returns a member that is not known to be out of reach, other than the one named, or nil.
 func (o others) anyInReach(route *route, not string) *peer {
@@ -119,7 +124,7 @@ type prospect struct {
 	alone  bool  // and will not come, nor be found, before this node's quorum is fresh again
 }
 
-// nextHop returns where a question that came from a node, or from this one, should go next: to the node that is being
+// nextHop returns where a request that came from a node, or from this one, should go next: to the node that is being
 // asked for the partition, the one it was given to, the owner, the previous owner, the holder of the copy that this node has, or the node that
 // asked for it last.
 func (o others) nextHop(part uint16, from string) prospect {
@@ -127,7 +132,7 @@ func (o others) nextHop(part uint16, from string) prospect {
 	route, full := n.route.Load(), n.reach.IsFull(n.now())
 	owner := route.owner(part)
 	c := n.table.Clues(part)
-	guesses := [...]string{c.LikelyHolder, c.TransferredTo, "", n.history.previousOwner(part), c.Holder, c.PromisedTo}
+	guesses := [...]string{c.LikelyHolder, c.TransferredTo, "", n.history.PreviousOwner(part), c.Holder, c.PromisedTo}
 	if owner != nil {
 		guesses[2] = owner.Name
 	}

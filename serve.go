@@ -27,7 +27,8 @@ func (s server) handle(from string, request, response []byte) (reply []byte, lat
 	if err != nil {
 		return s.refuse(response, from, err), nil
 	}
-	if m.Kind == wire.KindTake || m.Kind == wire.KindReserve {
+	switch m.Kind {
+	case wire.KindTake, wire.KindReserve, wire.KindAwait:
 		if err := checkSingleCost(r.Set, m.Cost); err != nil {
 			return s.refuse(response, from, err), nil
 		}
@@ -36,30 +37,41 @@ func (s server) handle(from string, request, response []byte) (reply []byte, lat
 	if n.table.IsInWork(part) { // what comes after this on the connection is not to wait
 		return nil, s.answerLater(from, r, part, m)
 	}
-	if ans, ok := n.table.Answer(r, part, &m, n.now()); ok {
-		n.counters.served.Add(1)
+	if ans, ok := s.answer(r, part, &m); ok {
 		return wire.AppendResponse(response, &ans), nil
 	}
 	return nil, s.answerLater(from, r, part, m)
 }
 
-// answerLater returns what answers a question about a key that this node does not hold, or whose partition is in work. It is
-// a function of its own so that only such a question has to live on the heap.
+// answer answers a request about a key that this node holds, and reports false when it does not.
+func (s server) answer(r *rule.Rule, part uint16, m *wire.Message) (ans wire.Response, ok bool) {
+	n := s.node
+	ans, ok = n.table.Answer(r, part, m, n.now())
+	n.others.noteUnmet(m, &ans)
+	if ok {
+		n.counters.served.Add(1)
+	}
+	return ans, ok
+}
+
+// answerLater returns what answers a request about a key that this node does not hold, or whose partition is in work. It is
+// a function of its own so that only such a request has to live on the heap.
 func (s server) answerLater(from string, r *rule.Rule, part uint16, m wire.Message) func(context.Context) []byte {
 	n := s.node
 	m.Rule, m.Key = r.Encoded, strings.Clone(m.Key) // the request's buffer is reused
+	arrived := n.now()
 	return func(ctx context.Context) []byte {
-		if ans, ok := n.table.Answer(r, part, &m, n.now()); ok {
-			n.counters.served.Add(1)
+		q := &query{node: n, rule: r, part: part, message: m, began: n.now(), aged: arrived}
+		q.age()
+		if ans, ok := s.answer(r, part, &q.message); ok {
 			return wire.AppendResponse(nil, &ans)
 		}
-		q := &query{node: n, rule: r, part: part, message: m, began: n.now()}
 		ans := q.answerElsewhere(ctx, from)
 		return wire.AppendResponse(nil, &ans)
 	}
 }
 
-// answerElsewhere answers another node's question about a key that this node does not hold.
+// answerElsewhere answers another node's request about a key that this node does not hold.
 func (q *query) answerElsewhere(ctx context.Context, from string) wire.Response {
 	n, part, m := q.node, q.part, &q.message
 	var rep reply
@@ -76,7 +88,7 @@ func (q *query) answerElsewhere(ctx context.Context, from string) wire.Response 
 	case err == nil:
 		return rep.Response
 	case errors.Is(err, errNoQuorum):
-		if copied, _ := n.table.HasCopy(part); copied {
+		if copied, _ := n.table.HasCopy(part); copied && !m.InFull {
 			ans := q.decideByShare(n.settings.Fallback).Response
 			ans.Undo = nil // a cancellation would go to the holder; what a share has granted others stays spent
 			return ans

@@ -19,6 +19,7 @@ import (
 func (q *query) askStandby(ctx context.Context, l *Limiter, cause error, patience time.Duration) (reply, error) {
 	n, part, m := q.node, q.part, &q.message
 	route := n.route.Load()
+	q.age()
 	passed := *m
 	passed.ToStandby, passed.Hops = true, 0
 	ownerHeard := errors.Is(cause, errElsewhere) || errors.Is(cause, errNoQuorum) // it need not be asked again
@@ -82,7 +83,7 @@ func (o others) standbysInReach(route *route, part uint16) (standbys []*peer) {
 // leaving, and has the replica until somebody else has.
 func (o others) standbyBefore(route *route, part uint16) *peer {
 	n := o.node
-	before := n.history.ringBefore()
+	before := n.history.Before()
 	if before == nil {
 		return nil
 	}
@@ -97,10 +98,11 @@ func (o others) standbyBefore(route *route, part uint16) *peer {
 func (q *query) askPrevious(ctx context.Context, patience time.Duration) (reply, error) {
 	n, part, m := q.node, q.part, &q.message
 	route := n.route.Load()
-	owner, previous := route.owner(part), route.others[n.history.previousOwner(part)]
-	if n.history.ringBefore() == nil || owner == nil || previous == nil || previous == owner || !n.others.linked(previous) {
+	owner, previous := route.owner(part), route.others[n.history.PreviousOwner(part)]
+	if n.history.Before() == nil || owner == nil || previous == nil || previous == owner || !n.others.linked(previous) {
 		return reply{}, errNoStandby
 	}
+	q.age()
 	passed := *m
 	passed.Hops = wire.MaxHops
 	ans, err := n.others.call(ctx, previous, &passed, n.now(), patience/2)
@@ -110,9 +112,9 @@ func (q *query) askPrevious(ctx context.Context, patience time.Duration) (reply,
 	return q.replyOf(ans, previous), nil
 }
 
-var errNoStandby = errors.New("peerlimit: no other member keeps a replica of the key")
+var errNoStandby = errors.New("no standby has a replica of the key")
 
-// decideAsStandby answers a question about a key whose owner the caller does not reach.
+// decideAsStandby answers a request about a key whose owner the caller does not reach.
 func (q *query) decideAsStandby(ctx context.Context, from string, patience time.Duration) (reply, error) {
 	n, part, m := q.node, q.part, &q.message
 	if rep, ok := q.here(); ok {
@@ -142,7 +144,7 @@ func (q *query) decideAsStandby(ctx context.Context, from string, patience time.
 			return q.replyOf(ans, owner), nil
 		}
 	}
-	// A question that got no answer may have been acted upon even so. Then it is spent twice, which is the safe side.
+	// A request that got no answer may have been acted upon even so. Then it is spent twice, which is the safe side.
 	return reply{}, errNoQuorum
 }
 

@@ -1,12 +1,11 @@
 package peerlimit
 
 import (
-	"math/bits"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/striped"
 	"github.com/peerlimit/peerlimit/transport"
 )
 
@@ -16,8 +15,8 @@ type Stats struct {
 	Known     int // that a limit is divided by when this node decides alone
 	Reachable int // of those
 
-	LinksUp      int // connections to other members that questions can be sent over
-	LinksSuspect int // that are there, but have not answered lately: questions are not sent
+	LinksUp      int // connections to other members that requests can be sent over
+	LinksSuspect int // that are there, but have not answered lately: requests are not sent
 	LinksDown    int // that are not there, or are being made
 
 	PartitionsOwned int    // of 4,093, by the ring
@@ -51,26 +50,44 @@ type Stats struct {
 	TokensUsed     float64 // as far as is known
 	TokensReturned float64 // unused
 
-	Served   uint64 // questions of other nodes answered here
-	PassedOn uint64 // questions of other nodes sent on to the owner
-	Refused  uint64 // questions of other nodes, and their gossip, that made no sense
+	Waiting int // callers of this node that wait for a turn, at the node that decides about their key
+
+	// Of turns that are waited for at keys that this node holds, by callers of all nodes. A caller that gets a turn immediately is not among
+	// them.
+	QueuedTurns  int    // that are waited for now, at most 262,144, and 65,536 of one key
+	ServedTurns  uint64 // that have come
+	LeftTurns    uint64 // whose callers left before they came, or whose node was not heard of for too long
+	RefusedTurns uint64 // for which there was no room
+
+	Served   uint64 // requests of other nodes answered here
+	PassedOn uint64 // requests of other nodes sent on to the owner
+	Refused  uint64 // requests of other nodes, and their gossip, that were malformed, or of another version
 
 	// Unauthenticated counts what unauthenticated peers sent: connections that ended in or before the handshake, and streams and
 	// packets of gossip, of a peer that is not of this cluster, has not its secret, or does not speak its protocol.
 	// Connections that end without having sent anything, as probes do, and those that made room for others do not count.
 	Unauthenticated uint64
 
-	Timeouts    uint64 // questions to other nodes that were not answered in time
-	Unreachable uint64 // questions to other nodes that could not be sent
-	Overloaded  uint64 // questions to other nodes for which there was no room, here or there
+	// OtherCluster and OtherSecret count the times that this node met a peer of another Cluster, and one that has another Secret, or
+	// one where this node has none, or none: those it tried to join and those that came, by gossip or for takes.
+	OtherCluster uint64
+	OtherSecret  uint64
 
-	RequestTimes Histogram // how long questions to other nodes about takes lasted, unanswered ones too
+	SeedsNotJoined int    // entries of Config.Join without a member there; Status says why
+	FailedJoins    uint64 // look-ups and joins of them that failed
+
+	Timeouts    uint64 // requests to other nodes that were not answered in time
+	Unreachable uint64 // requests to other nodes that could not be sent
+	Overloaded  uint64 // requests to other nodes for which there was no room, here or there
+
+	RequestTimes Histogram // how long requests to other nodes about takes lasted, unanswered ones too
 
 	LostRefunds   uint64 // refunds and cancellations that did not reach the owner
 	DroppedDebts  uint64 // keys of which it was not reported what was spent by a share, because there were too many
 	EventsDropped uint64 // events that Config.OnEvent was too slow for
 
-	// Limiters has an entry for every limiter that was used on this node, by name.
+	// Limiters has an entry for every limiter of this node, by name. One that the node has forgotten, because nobody held it or asked for it
+	// for a time (see [Node.Limiter]), has none any more, and counts from zero when it is made again.
 	Limiters map[string]LimiterStats
 }
 
@@ -79,43 +96,6 @@ type Histogram struct {
 	Bounds []time.Duration // of each count but the last, inclusive; the same for all nodes of a version
 	Counts []uint64        // one more than Bounds: the last is of what is longer than all of them
 	Sum    time.Duration   // of all durations
-}
-
-const (
-	// firstBound is that of the shortest durations that are told apart. Each further bound is twice the one before.
-	firstBound = 50 * time.Microsecond
-	boundCount = 13 // up to 205 ms: two RPC timeouts
-)
-
-// durations collects a histogram, several times over as decisionCounts does.
-type durations [countStripes]struct {
-	counts [boundCount + 1]atomic.Uint64
-	sum    atomic.Int64
-	_      [64]byte // the next one's first line is another one's last otherwise
-}
-
-func (d *durations) add(lasted time.Duration) {
-	i := 0
-	if lasted > firstBound {
-		i = min(bits.Len64(uint64((lasted-1)/firstBound)), boundCount)
-	}
-	s := &d[stripe()%countStripes]
-	s.counts[i].Add(1)
-	s.sum.Add(int64(lasted))
-}
-
-func (d *durations) histogram() Histogram {
-	h := Histogram{Counts: make([]uint64, boundCount+1)}
-	for i := range boundCount {
-		h.Bounds = append(h.Bounds, firstBound<<i)
-	}
-	for s := range d {
-		h.Sum += time.Duration(d[s].sum.Load())
-		for i := range h.Counts {
-			h.Counts[i] += d[s].counts[i].Load()
-		}
-	}
-	return h
 }
 
 // countLinks fills in the states of the links to other members.
@@ -132,7 +112,22 @@ func countLinks(n *Node, s *Stats, r *route) {
 	}
 }
 
-// LimiterStats counts the decisions that one limiter gave its callers on this node, by their origin.
+// countSeeds fills in what became of the seeds, and which peers are not set up as this node.
+func countSeeds(n *Node, s *Stats) {
+	seeds, failed := n.membership.Seeds()
+	s.FailedJoins = failed
+	for _, seed := range seeds {
+		if !seed.Joined {
+			s.SeedsNotJoined++
+		}
+	}
+	s.OtherCluster, s.OtherSecret = n.membership.Met()
+	s.OtherCluster += n.counters.otherCluster.Load()
+	s.OtherSecret += n.counters.otherSecret.Load()
+}
+
+// LimiterStats counts the decisions that one limiter gave its callers on this node, by their origin. What [TakeAll] took and gave
+// back, because another limiter denied, is in neither.
 type LimiterStats struct {
 	Allowed map[Origin]uint64
 	Denied  map[Origin]uint64
@@ -143,52 +138,23 @@ type counters struct {
 	ringChanges                       atomic.Uint64
 	served, passedOn                  atomic.Uint64
 	refused, strangers                atomic.Uint64
+	otherCluster, otherSecret         atomic.Uint64 // that came for takes
 	timeouts, unreachable, overloaded atomic.Uint64
 	lostRefunds                       atomic.Uint64
 	degraded, quorumLosses            atomic.Uint64
-	questionTimes                     durations
+	questionTimes                     striped.Durations
 }
 
-// decisionCounts counts decisions by origin and outcome. The counters are kept several times over, by goroutine, so that
-// processors rarely write to the same cache line, also when all decide about the same key.
-type decisionCounts [countStripes]struct {
-	by [limit.OriginCount]struct{ denied, allowed atomic.Uint64 }
-	_  [64]byte // the next one's first line is another one's last otherwise
-}
-
-const countStripes = 8
-
-// stripe returns a number below countStripes that mostly differs between goroutines: it comes from where their stacks are.
-func stripe() uintptr {
-	var onStack byte
-	const golden = 0x9E3779B97F4A7C15
-	at := uint64(uintptr(unsafe.Pointer(&onStack))) // #nosec G103 -- only the number is looked at
-	return uintptr(at >> 11 * golden >> 61)
-}
-
-func (c *decisionCounts) add(d *limit.Decision) {
-	if d.Origin >= limit.OriginCount {
-		return
-	}
-	count := &c[stripe()%countStripes].by[d.Origin]
-	if d.Allowed {
-		count.allowed.Add(1)
-	} else {
-		count.denied.Add(1)
-	}
-}
-
-func (c *decisionCounts) snapshot() LimiterStats {
+// limiterStatsOf returns counts as users get them.
+func limiterStatsOf(counts *striped.Decisions) LimiterStats {
 	s := LimiterStats{Allowed: make(map[Origin]uint64), Denied: make(map[Origin]uint64)}
-	for i := range c {
-		for o := range limit.OriginCount {
-			count, origin := &c[i].by[o], Origin(o)
-			if n := count.allowed.Load(); n > 0 {
-				s.Allowed[origin] += n
-			}
-			if n := count.denied.Load(); n > 0 {
-				s.Denied[origin] += n
-			}
+	for origin := range limit.OriginCount {
+		allowed, denied := counts.Of(origin)
+		if allowed > 0 {
+			s.Allowed[Origin(origin)] = allowed
+		}
+		if denied > 0 {
+			s.Denied[Origin(origin)] = denied
 		}
 	}
 	return s

@@ -24,9 +24,21 @@ type Status struct {
 	Acquiring int
 
 	Members  []MemberStatus  // this node among them, by name
-	Limiters []LimiterStatus // that were used on this node, by name
+	Seeds    []SeedStatus    // those of Config.Join, in their order
+	Limiters []LimiterStatus // those of Stats.Limiters, by name
 	Events   []Event         // the last 64, the latest first
 	Stats    Stats
+}
+
+// SeedStatus is an entry of Config.Join.
+type SeedStatus struct {
+	Seed   string // as it was configured
+	Joined bool   // there is a member at each of its addresses, or it is this node
+
+	// Reason says why it is not joined and what to set, and Err what was found: a text that may repeat what the other side has
+	// sent. Both are empty when it is joined, and until it was tried.
+	Reason string
+	Err    string
 }
 
 // MemberStatus is a member as this node sees it.
@@ -44,7 +56,7 @@ type MemberStatus struct {
 	Partitions int // it owns, by the ring of this node, of 4,093
 }
 
-// LimiterStatus is a limiter that was used on this node.
+// LimiterStatus is a limiter of this node.
 type LimiterStatus struct {
 	Name   string
 	Limits []Limit // none for one from [Node.LimiterFunc]
@@ -74,10 +86,16 @@ func (n *Node) Status() Status {
 		}
 		s.Members = append(s.Members, status)
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for name, l := range n.limiters {
-		status := LimiterStatus{Name: name, LimiterStats: s.Stats.Limiters[name]}
+	seeds, _ := n.membership.Seeds()
+	for _, seed := range seeds {
+		status := SeedStatus{Seed: seed.Text, Joined: seed.Joined, Reason: seed.Fault.String()}
+		if seed.Err != nil {
+			status.Err = seed.Err.Error()
+		}
+		s.Seeds = append(s.Seeds, status)
+	}
+	for _, l := range n.limiters.All() {
+		status := LimiterStatus{Name: l.name, LimiterStats: s.Stats.Limiters[l.name]}
 		if l.rule != nil {
 			status.Limits = limitsOf(l.rule.Set.Limits)
 		}
@@ -87,10 +105,12 @@ func (n *Node) Status() Status {
 	return s
 }
 
-// LimiterNamed returns the limiter of that name that this node has, if there is one.
+// LimiterNamed returns the limiter of that name that this node has, if there is one: one that is held, or that was asked for lately; see
+// [Node.Limiter].
 func (n *Node) LimiterNamed(name string) (l *Limiter, ok bool) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	l, ok = n.limiters[name]
-	return l, ok
+	found := n.limiters.Find(name)
+	if found == nil {
+		return nil, false
+	}
+	return &found.plain, true
 }

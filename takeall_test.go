@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -96,7 +97,7 @@ func TestTakeAllTellsTheLongestWait(t *testing.T) {
 			"a": peerlimit.PerSecond(1).WithBurst(10),
 			"b": peerlimit.PerMinute(1).WithBurst(10),
 			"c": peerlimit.PerHour(1).WithBurst(10),
-			"d": peerlimit.PerHour(1).WithBurst(0.5), // of which one token can never be had
+			"d": peerlimit.PerHour(1).WithBurst(0.5).WithMinCost(0.1), // of which one token can never be had
 		}
 		for _, c := range []struct {
 			spent    map[string]float64
@@ -127,7 +128,7 @@ func TestTakeAllTellsTheLongestWait(t *testing.T) {
 			d, err := peerlimit.TakeAll(t.Context(), requests...)
 			require.NoError(t, err)
 			assert.False(t, d.Allowed, key)
-			assert.Equal(t, limits[c.limiting], d.Limit, key)
+			assert.Equal(t, limits[c.limiting].WithMinCost(0), d.Limit, key)
 			assert.InDelta(t, c.wait.Seconds(), d.RetryAfter.Seconds(), 1e-6, key)
 		}
 	})
@@ -200,9 +201,10 @@ func TestTakeAllGivesBackWhenATakeFails(t *testing.T) {
 			return []peerlimit.Limit{slow(10)}
 		})
 		require.NoError(t, err)
-		_, err = peerlimit.TakeAll(t.Context(), peerlimit.Request{Limiter: second, Key: "k", Cost: 1}, peerlimit.Request{Limiter: first, Key: "k", Cost: 1})
+		_, err = peerlimit.TakeAll(t.Context(), peerlimit.Request{Limiter: first, Key: "k", Cost: 1}, peerlimit.Request{Limiter: second, Key: "k", Cost: 1})
 		assert.ErrorIs(t, err, peerlimit.ErrInvalidLimit)
-		assert.ErrorContains(t, err, "request 0: ")
+		assert.ErrorContains(t, err, "request 1: ")
+		assert.Empty(t, node.Stats().Limiters["a"].Allowed, "what was given back was not allowed")
 		assert.InDelta(t, 10, left(t, first, "k"), almostNothing)
 	})
 }
@@ -229,7 +231,7 @@ func TestTakeAllGivesBackAfterItsContextHasEnded(t *testing.T) {
 	})
 }
 
-// A give-back to an owner that says nothing does not hold the caller up for ever.
+// A give-back to an owner that says nothing does not hold the caller up forever.
 func TestTakeAllReturnsInTimeWhenAnOwnerIsCutOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := peerlimittest.NewCluster(t, 3)
@@ -252,7 +254,7 @@ func TestTakeAllReturnsInTimeWhenAnOwnerIsCutOff(t *testing.T) {
 	})
 }
 
-// Two calls want the last token of the same two buckets, and name them in different orders: one of them gets both.
+// Two calls want the last token of the same two buckets, and name them in the same order: one of them gets both.
 func TestTakeAllDoesNotDenyBoth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := peerlimittest.NewCluster(t, 3)
@@ -267,9 +269,6 @@ func TestTakeAllDoesNotDenyBoth(t *testing.T) {
 			for i := range allowed {
 				calls.Go(func() {
 					requests := []peerlimit.Request{{Limiter: nodes[i].user, Key: key, Cost: 1}, {Limiter: nodes[i].tenant, Key: key, Cost: 1}}
-					if i == 1 {
-						slices.Reverse(requests)
-					}
 					d, err := peerlimit.TakeAll(t.Context(), requests...)
 					assert.NoError(t, err)
 					allowed[i] = d.Allowed
@@ -281,7 +280,149 @@ func TestTakeAllDoesNotDenyBoth(t *testing.T) {
 	})
 }
 
-// Whoever calls, and wherever: no bucket admits more than it has, and when all is over it lacks what was admitted, and
+// Callers that ask all the time for an exhausted key of their own cost no other a token of what all share, whatever the limiters are
+// called, and count for nothing but denials of that key.
+func TestTakeAllOfAttackersDeniesNobodyElse(t *testing.T) {
+	for _, noDenialCache := range []bool{false, true} {
+		t.Run(fmt.Sprintf("no denial cache %v", noDenialCache), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const innocent = 50
+				const share = innocent + 1 // of equal waits either limiter would be named
+				cluster := peerlimittest.NewCluster(t, 3, func(c *peerlimit.Config) { c.NoDenialCache = noDenialCache })
+				perUser, global := cluster.Limiters("per-user", slow(1000)), cluster.Limiters("global", slow(share))
+				both := func(node int, user string) peerlimit.Decision {
+					d, err := peerlimit.TakeAll(t.Context(),
+						peerlimit.Request{Limiter: perUser[node], Key: user, Cost: 1}, peerlimit.Request{Limiter: global[node], Key: "all", Cost: 1})
+					assert.NoError(t, err)
+					return d
+				}
+				require.True(t, perUser[0].AllowN(t.Context(), "attacker", 1000))
+				stop := make(chan struct{})
+				var attack sync.WaitGroup
+				var denied atomic.Uint64
+				for i := range 100 {
+					attack.Go(func() {
+						for {
+							select {
+							case <-stop:
+								return
+							case <-time.After(time.Duration(1+i%3) * time.Millisecond):
+							}
+							d := both(i%3, "attacker")
+							assert.False(t, d.Allowed)
+							assert.Equal(t, "per-user", d.Denied)
+							denied.Add(1)
+						}
+					})
+				}
+				for i := range innocent {
+					time.Sleep(5 * time.Millisecond)
+					d := both(i%3, "innocent")
+					require.True(t, d.Allowed, "request %d: denied by %q", i, d.Denied)
+				}
+				close(stop)
+				attack.Wait()
+				assert.True(t, both(0, "innocent").Allowed)
+				last := both(0, "innocent")
+				assert.False(t, last.Allowed)
+				assert.Equal(t, "global", last.Denied)
+
+				counted := func(name string) (allowed, denied uint64) {
+					for _, node := range cluster.Nodes() {
+						for _, n := range node.Stats().Limiters[name].Allowed {
+							allowed += n
+						}
+						for _, n := range node.Stats().Limiters[name].Denied {
+							denied += n
+						}
+					}
+					return allowed, denied
+				}
+				allowedUsers, deniedUsers := counted("per-user")
+				assert.EqualValues(t, share+1, allowedUsers)
+				assert.Equal(t, denied.Load(), deniedUsers)
+				allowedAll, deniedAll := counted("global")
+				assert.EqualValues(t, share, allowedAll)
+				assert.EqualValues(t, 1, deniedAll)
+			})
+		})
+	}
+}
+
+// What a node knows to be denied takes nothing from the others, wherever it stands in the order.
+func TestTakeAllTakesNothingWhenADenialIsKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := peerlimittest.NewCluster(t, 3)
+		users := cluster.Limiters("user", slow(1))
+		looks := 0
+		everyone, err := cluster.Node(0).LimiterFunc("everyone", func(context.Context, string) []peerlimit.Limit {
+			looks++
+			return []peerlimit.Limit{slow(10)}
+		})
+		require.NoError(t, err)
+		for owner, origin := range map[int]peerlimit.Origin{0: peerlimit.OriginLocal, 1: peerlimit.OriginDenialCache} {
+			key := keyOwnedBy(t, users[0], cluster.Node(owner).Self().Name, "exhausted")
+			require.True(t, users[0].Allow(t.Context(), key))
+			require.False(t, users[0].Allow(t.Context(), key))
+			before := looks
+			d, err := peerlimit.TakeAll(t.Context(), peerlimit.Request{Limiter: everyone, Key: "all", Cost: 1}, peerlimit.Request{Limiter: users[0], Key: key, Cost: 1})
+			require.NoError(t, err)
+			assert.False(t, d.Allowed)
+			assert.Equal(t, origin, d.Origin)
+			assert.Equal(t, "user", d.Denied)
+			assert.Equal(t, 1, looks-before, "once to check, and not again to take")
+		}
+	})
+}
+
+// A denial says which limiter denied, also of those with several limits, however it is told.
+func TestADenialNamesItsLimiter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := peerlimittest.NewCluster(t, 3)
+		limiters := cluster.Limiters("several", slow(2), peerlimit.PerSecond(100))
+		for i, node := range cluster.Nodes() {
+			key := keyOwnedBy(t, limiters[0], node.Self().Name, "k")
+			for j, l := range limiters {
+				for range 3 {
+					d, err := l.Take(t.Context(), key, 1)
+					require.NoError(t, err)
+					if d.Allowed {
+						assert.Empty(t, d.Denied)
+						continue
+					}
+					assert.Equal(t, "several", d.Denied, "on node%d of node%d's, by %v", j, i, d.Origin)
+					assert.Equal(t, slow(2), d.Limit)
+				}
+				d, err := l.Peek(t.Context(), key)
+				require.NoError(t, err)
+				assert.Equal(t, "several", d.Denied)
+				_, err = l.Reserve(t.Context(), key, 1)
+				var limited *peerlimit.LimitedError
+				require.ErrorAs(t, err, &limited)
+				assert.Equal(t, "several", limited.Decision.Denied)
+				require.ErrorAs(t, l.Wait(t.Context(), key), &limited)
+				assert.Equal(t, "several", limited.Decision.Denied)
+			}
+		}
+		cluster.Isolate(0)
+		time.Sleep(time.Second)
+		for range 3 {
+			d, err := limiters[0].Take(t.Context(), "alone", 2)
+			require.NoError(t, err)
+			assert.False(t, d.Allowed)
+			assert.Equal(t, "several", d.Denied, "by a share")
+		}
+		bucket, err := peerlimit.NewBucket(slow(1))
+		require.NoError(t, err)
+		require.True(t, bucket.Allow())
+		d, err := bucket.Take(1)
+		require.NoError(t, err)
+		assert.False(t, d.Allowed)
+		assert.Empty(t, d.Denied, "a bucket has no name")
+	})
+}
+
+// Whatever is called, and wherever: no bucket admits more than it has, and when all is over it lacks what was admitted, and
 // nothing else.
 func TestTakeAllLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

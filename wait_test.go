@@ -10,13 +10,16 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/peerlimit/peerlimit/internal/limit"
+	"github.com/peerlimit/peerlimit/internal/sim"
+	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
-// waiters collects who returned from waiting, when, and with what.
+// waiters collects which callers returned from waiting, when, and with what.
 type waiters struct {
 	mu   sync.Mutex // guards done
 	done []returned
@@ -39,7 +42,7 @@ func (w *waiters) start(who int, began time.Time, wait func() error) {
 	synctest.Wait()
 }
 
-// soFar returns those who have returned.
+// soFar returns those that have returned.
 func (w *waiters) soFar() []returned {
 	synctest.Wait()
 	w.mu.Lock()
@@ -58,7 +61,7 @@ func TestWaitIsNeverEarlyAndFirstComeFirstServed(t *testing.T) {
 		time.Sleep(50 * time.Millisecond)
 		w.start(6, began, func() error { return b.WaitN(t.Context(), 2) })
 		w.start(7, began, func() error { return b.Wait(t.Context()) }) // cheaper, but later
-		assert.False(t, b.AllowN(0.1), "nobody overtakes those who wait")
+		assert.False(t, b.AllowN(0.1), "no call overtakes those that wait")
 		time.Sleep(time.Minute)
 
 		ms := time.Millisecond
@@ -165,11 +168,11 @@ func TestInstalmentsEndWithTheContext(t *testing.T) {
 	defer cancel()
 	calls := 0
 	err := waitInTurn(ctx, limit.NewSet([]limit.Limit{perSecond(10)}), 1000, time.Hour,
-		func(context.Context, float64, float64, time.Duration) (*Reservation, error) {
+		func(turnWanted) error {
 			if calls++; calls == 3 {
 				cancel()
 			}
-			return &Reservation{}, nil
+			return nil
 		})
 	require.ErrorIs(t, err, context.Canceled)
 	assert.Equal(t, 3, calls)
@@ -336,4 +339,135 @@ func TestWaitKnowsItsEndBeforehand(t *testing.T) {
 			require.False(rt, spent)
 		}
 	})
+}
+
+// Beyond so many at one bucket none may wait, whoever decides: the error says so, and when to come back.
+func TestMoreThanMayWaitAreRefused(t *testing.T) {
+	requireFull := func(t *testing.T, err error, rate float64) {
+		require.ErrorIs(t, err, ErrQueueFull)
+		require.ErrorIs(t, err, ErrLimited)
+		var limited *LimitedError
+		require.ErrorAs(t, err, &limited)
+		assert.InDelta(t, limit.MaxTurns, limited.Decision.RetryAfter.Seconds()*rate, 1000, "when its turn would have come")
+		assert.ErrorContains(t, err, "too many are waiting")
+	}
+	t.Run("bucket", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := mustNewBucket(t, PerSecond(1000).WithBurst(1))
+			ctx, cancel := context.WithCancel(t.Context())
+			var all sync.WaitGroup
+			for range limit.MaxTurns + 1 {
+				all.Go(func() { _ = b.Wait(ctx) })
+			}
+			synctest.Wait()
+			assert.Equal(t, limit.MaxTurns, b.state.Waiting())
+			requireFull(t, b.Wait(ctx), 1000)
+			cancel()
+			all.Wait()
+			assert.Zero(t, b.state.Waiting())
+			assert.Empty(t, b.waiting)
+		})
+	})
+	t.Run("cluster", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			network := sim.New(1)
+			t.Cleanup(network.Close)
+			nodes := startNodes(t, network, nil, 2)
+			var limiters []*Limiter
+			for _, n := range nodes {
+				l, err := n.Limiter("api", PerSecond(10).WithBurst(1))
+				require.NoError(t, err)
+				limiters = append(limiters, l)
+			}
+			owner := 0
+			if limiters[0].Owner("k").Name != nodes[0].identity {
+				owner = 1
+			}
+			r := limiters[owner].rule
+			for i := range uint64(limit.MaxTurns + 1) {
+				m := wire.Message{
+					Kind: wire.KindAwait, Key: "k", Cost: 1, Total: 1, MaxDelay: 24 * time.Hour,
+					Turn: wire.Turn{Node: nodes[1-owner].identity, Number: 1<<32 + i},
+				}
+				_, ok := nodes[owner].table.Answer(r, r.Hash.Partition("k"), &m, nodes[owner].now())
+				require.True(t, ok)
+			}
+			assert.Equal(t, limit.MaxTurns, nodes[owner].Stats().QueuedTurns)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			for _, l := range limiters {
+				l.node.settings.MaxWait = 24 * time.Hour
+				requireFull(t, l.Wait(ctx, "k"), 10) // no turn comes until it is there
+			}
+			stats := nodes[owner].Stats()
+			assert.EqualValues(t, 2, stats.RefusedTurns)
+			assert.Zero(t, stats.Waiting)
+			time.Sleep(12 * time.Second)
+			assert.Zero(t, nodes[owner].Stats().QueuedTurns, "nobody asks again")
+			require.NoError(t, limiters[0].Wait(ctx, "k"))
+		})
+	})
+}
+
+// What waits, is served and leaves is counted at the node whose caller it is, and at the node that decides.
+func TestWaitsAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := sim.New(1)
+		t.Cleanup(network.Close)
+		nodes := startNodes(t, network, nil, 2)
+		limiters := make([]*Limiter, 2)
+		for i, n := range nodes {
+			l, err := n.Limiter("api", PerSecond(1).WithBurst(1))
+			require.NoError(t, err)
+			limiters[i] = l
+		}
+		owner := 0
+		if limiters[0].Owner("k").Name != nodes[0].identity {
+			owner = 1
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		for i := range 7 {
+			all.Go(func() { _ = limiters[(owner+i%3)%2].Wait(ctx, "k") })
+			time.Sleep(5 * time.Millisecond)
+		}
+		time.Sleep(2 * time.Second)
+		here, there := nodes[owner].Stats(), nodes[1-owner].Stats()
+		assert.Equal(t, 4, here.Waiting+there.Waiting)
+		assert.NotZero(t, there.Waiting)
+		assert.Equal(t, 4, here.QueuedTurns)
+		assert.EqualValues(t, 2, here.ServedTurns)
+		assert.Zero(t, there.QueuedTurns)
+		cancel()
+		all.Wait()
+		time.Sleep(10 * time.Millisecond)
+		here = nodes[owner].Stats()
+		assert.EqualValues(t, 4, here.LeftTurns)
+		assert.Zero(t, here.QueuedTurns)
+		assert.Zero(t, here.Waiting)
+	})
+}
+
+// What is given back makes room for the first that waits as of then, and not of a moment before.
+func TestWhatIsGivenBackCountsFromThenOn(t *testing.T) {
+	for _, give := range []string{"cancel", "refund"} {
+		synctest.Test(t, func(t *testing.T) {
+			b := mustNewBucket(t, PerSecond(1).WithBurst(1))
+			r := mustReserve(t, b, 1)
+			var w waiters
+			began := time.Now()
+			w.start(1, began, func() error { return b.Wait(t.Context()) })
+			time.Sleep(900 * time.Millisecond)
+			if give == "cancel" {
+				r.Cancel()
+			} else {
+				require.NoError(t, b.Refund(1))
+			}
+			assert.Equal(t, []returned{{1, 900 * time.Millisecond, nil}}, w.soFar())
+			time.Sleep(time.Second - time.Millisecond)
+			assert.False(t, b.Allow(), "the next token comes a second later: %s", give)
+			time.Sleep(time.Millisecond)
+			assert.True(t, b.Allow(), give)
+		})
+	}
 }

@@ -215,16 +215,16 @@ func inventedNames(count int) []string {
 
 // wildest are messages with the most that their fields can say.
 var wildest = map[string]func(c *wildCluster) [][]byte{
-	"a ping that has heard of the last election": func(*wildCluster) [][]byte {
+	"a ping that has heard of the last ballot": func(*wildCluster) [][]byte {
 		return [][]byte{wire.AppendPing(nil, &wire.Ping{Heard: math.MaxUint64})}
 	},
 	"a ping that has heard of one less": func(*wildCluster) [][]byte {
-		return [][]byte{wire.AppendPing(nil, &wire.Ping{Heard: math.MaxUint64 - 1}), wire.AppendPing(nil, &wire.Ping{Heard: quorum.CountableElections})}
+		return [][]byte{wire.AppendPing(nil, &wire.Ping{Heard: math.MaxUint64 - 1}), wire.AppendPing(nil, &wire.Ping{Heard: quorum.CountableBallots})}
 	},
-	"a verdict request of the last election": func(*wildCluster) [][]byte {
+	"a verdict request of the last ballot": func(*wildCluster) [][]byte {
 		return [][]byte{wire.AppendVerdictRequest(nil, &wire.VerdictRequest{Heard: math.MaxUint64, Names: inventedNames(ring.MaxMembers)})}
 	},
-	"a question of the last election": func(*wildCluster) [][]byte {
+	"an acquire request of the last ballot": func(*wildCluster) [][]byte {
 		q := wire.AcquireRequest{Ballot: wire.Ballot{Number: math.MaxUint64, By: wildName}, Parts: everyPart(func(part uint16) wire.AskedPartition { return wire.AskedPartition{Part: part} })}
 		return [][]byte{wire.AppendAcquireRequest(nil, &q)}
 	},
@@ -237,11 +237,11 @@ var wildest = map[string]func(c *wildCluster) [][]byte{
 		}
 		return messages
 	},
-	"a question of an election of nobody": func(*wildCluster) [][]byte {
+	"an acquire request of a ballot of no member": func(*wildCluster) [][]byte {
 		q := wire.AcquireRequest{Ballot: wire.Ballot{Number: 1000}, Parts: everyPart(func(part uint16) wire.AskedPartition { return wire.AskedPartition{Part: part} })}
 		return [][]byte{wire.AppendAcquireRequest(nil, &q)}
 	},
-	"a question about everything, from the end on": func(*wildCluster) [][]byte {
+	"an acquire request about everything, from the end on": func(*wildCluster) [][]byte {
 		q := wire.AcquireRequest{Ballot: wire.Ballot{Number: 1 << 47, By: wildName}, Parts: everyPart(func(part uint16) wire.AskedPartition {
 			return wire.AskedPartition{Part: part, From: math.MaxUint32, Have: wire.Version{Seq: math.MaxUint64, Ballot: wire.Ballot{Number: math.MaxUint64, By: wildName}, Transfers: math.MaxUint32, Holder: wildName}}
 		})}
@@ -287,6 +287,45 @@ var wildest = map[string]func(c *wildCluster) [][]byte{
 		}
 		return messages
 	},
+	"waits of callers that there are not": func(c *wildCluster) (messages [][]byte) {
+		for i := range 2000 {
+			m := wire.Message{
+				Kind: wire.KindAwait, Rule: c.limiters[0].rule.Encoded, Key: "reserved", Cost: 1, Total: 1, MaxDelay: math.MaxInt64,
+				Turn: wire.Turn{Node: c.nodes[i%3].identity, Number: math.MaxUint64 - uint64(i), Waited: math.MaxInt64},
+			}
+			messages = append(messages, wire.AppendMessage(nil, &m))
+		}
+		return messages
+	},
+	"waits of nobody, of this member, and of one that is invented": func(c *wildCluster) (messages [][]byte) {
+		for _, node := range []string{"", wildName, "invented-00000000"} {
+			m := wire.Message{
+				Kind: wire.KindAwait, Rule: c.limiters[0].rule.Encoded, Key: "reserved", Cost: 1, Total: math.MaxFloat64, MaxDelay: math.MaxInt64,
+				Turn: wire.Turn{Node: node, Number: 1, Waited: math.MaxInt64},
+			}
+			messages = append(messages, wire.AppendMessage(nil, &m))
+		}
+		return messages
+	},
+	"leaving the turns of others": func(c *wildCluster) (messages [][]byte) {
+		for i := range 300 {
+			m := wire.Message{
+				Kind: wire.KindLeaveTurn, Rule: c.limiters[0].rule.Encoded, Key: c.keys[i%len(c.keys)],
+				Turn: wire.Turn{Node: c.nodes[i%3].identity, Number: uint64(i / 3), Waited: math.MaxInt64},
+			}
+			messages = append(messages, wire.AppendMessage(nil, &m))
+		}
+		return messages
+	},
+	"turns that have come to those that do not wait, and to those of others": func(c *wildCluster) (messages [][]byte) {
+		for i := range uint64(100) {
+			for _, n := range c.nodes {
+				w := wire.Wake{Turn: wire.Turn{Node: n.identity, Number: i}, Granted: i%2 == 0, Decision: limit.Decision{Allowed: true, Limit: perSecond(1)}}
+				messages = append(messages, wire.AppendWake(nil, &w))
+			}
+		}
+		return messages
+	},
 	"a reservation for the end of time": func(c *wildCluster) [][]byte {
 		m := wire.Message{Kind: wire.KindReserve, Rule: c.limiters[0].rule.Encoded, Key: "reserved", Cost: 1, Total: 3, MaxDelay: math.MaxInt64}
 		var messages [][]byte
@@ -306,7 +345,7 @@ func TestAMemberThatSaysTheMostDisturbsNobody(t *testing.T) {
 				}
 				c.requireAsBefore()
 				for _, n := range c.nodes {
-					require.LessOrEqual(t, n.reach.Heard.Load(), uint64(2*quorum.CountableElections), "it is not passed on")
+					require.LessOrEqual(t, n.reach.Heard.Load(), uint64(2*quorum.CountableBallots), "it is not passed on")
 				}
 			})
 		})
@@ -320,8 +359,8 @@ type wildSpeaker struct {
 }
 
 func (s *wildSpeaker) uint() uint64 {
-	some := [...]uint64{0, 1, 2, 1 << 31, 1 << 32, 1 << 47, quorum.CountableElections, quorum.CountableElections + 1,
-		quorum.CountableElections + quorum.ElectionLeap + 1, 1 << 62, 1 << 63, math.MaxUint64 - 1, math.MaxUint64}
+	some := [...]uint64{0, 1, 2, 1 << 31, 1 << 32, 1 << 47, quorum.CountableBallots, quorum.CountableBallots + 1,
+		quorum.CountableBallots + quorum.BallotLeap + 1, 1 << 62, 1 << 63, math.MaxUint64 - 1, math.MaxUint64}
 	return some[s.IntN(len(some))]
 }
 
@@ -372,8 +411,12 @@ func (s *wildSpeaker) content() wire.Content {
 	return content
 }
 
+func (s *wildSpeaker) turn() wire.Turn {
+	return wire.Turn{Node: s.name(), Number: s.uint(), Waited: time.Duration(s.uint() >> 1)}
+}
+
 func (s *wildSpeaker) message() []byte {
-	switch s.IntN(8) {
+	switch s.IntN(9) {
 	case 0:
 		return wire.AppendPing(nil, &wire.Ping{Heard: s.uint(), Digest: s.uint()})
 	case 1:
@@ -405,11 +448,15 @@ func (s *wildSpeaker) message() []byte {
 			Charges: []wire.Charge{{Rule: rule, Key: "wild", Cost: s.number()}}})
 	case 6:
 		return wire.AppendRelay(nil, &wire.Relay{To: s.name(), From: s.name(), Request: s.message()})
+	case 7:
+		return wire.AppendWake(nil, &wire.Wake{Turn: s.turn(), Granted: s.IntN(2) == 0, Decision: limit.Decision{
+			Allowed: s.IntN(2) == 0, Limit: per(s.number(), time.Hour), Remaining: s.number(), Delay: time.Duration(s.uint() >> 1),
+		}})
 	}
 	m := wire.Message{
 		Kind: wire.Kind(1 + s.IntN(int(wire.KindEnd)-1)), Rule: wire.AppendRule(nil, fmt.Sprint("wild-", s.IntN(100)), []limit.Limit{per(s.number(), time.Hour)}),
 		Key: "wild", Cost: s.number(), Total: s.number(), MaxDelay: time.Duration(s.uint() >> 1), Hops: uint8(s.IntN(4)),
-		Undo: &limit.Undo{}, Borrow: wire.Borrowing{Want: s.number(), Returned: []wire.LeaseReturn{{ID: s.uint(), Unused: s.number()}}},
+		Turn: s.turn(), Undo: &limit.Undo{}, Borrow: wire.Borrowing{Want: s.number(), Returned: []wire.LeaseReturn{{ID: s.uint(), Unused: s.number()}}},
 	}
 	return wire.AppendMessage(nil, &m)
 }
@@ -430,11 +477,12 @@ func FuzzAMemberThatSaysAnything(f *testing.F) {
 			}
 			c.requireAsBefore()
 			for _, n := range c.nodes {
-				require.LessOrEqual(c.t, n.reach.Heard.Load(), uint64(2*quorum.CountableElections), "it is not passed on")
+				require.LessOrEqual(c.t, n.reach.Heard.Load(), uint64(2*quorum.CountableBallots), "it is not passed on")
 			}
 			time.Sleep(2 * store.ArrivalTime)
 			for _, n := range c.nodes {
 				require.Zero(c.t, n.table.Counts().ArrivingBytes)
+				require.Zero(c.t, n.table.Counts().QueuedTurns, "nobody asks again for turns of invented callers")
 			}
 			leaked := func() bool { return runtime.NumGoroutine() > goroutines+20 }
 			for range 10 { // what goes on at one moment, such as pings that are under way, is no leak

@@ -31,6 +31,42 @@ func (w witnesses) witnessing() quorum.IO {
 	}
 }
 
+// agreeing is how the agreement on panels talks to the other members and sees them.
+func (w witnesses) agreeing() quorum.AgreementIO {
+	n := w.node
+	return quorum.AgreementIO{
+		Now: n.now,
+		Ask: func(ctx context.Context, witness string, q wire.PanelRequest) (wire.PanelAnswer, error) {
+			response, err := w.callWitness(ctx, witness, wire.AppendPanelRequest(nil, &q))
+			if err != nil {
+				return wire.PanelAnswer{}, err
+			}
+			return wire.DecodePanelAnswer(response)
+		},
+		Linked: w.linked,
+		Silent: func(name string) bool { return n.reach.Silent(name, n.now()) },
+		Count:  func() int { return n.membership.Roster().Divisor },
+		Needs: func() int {
+			if r := n.membership.Roster(); r.Divisor > len(r.Names) {
+				return r.Divisor/2 + 1
+			}
+			return 1
+		},
+	}
+}
+
+// linked returns the other members that have a link.
+func (w witnesses) linked() (linked []quorum.Candidate) {
+	n := w.node
+	for _, m := range n.membership.View().Members {
+		if m.Self || n.client.State(m.Name) != transport.LinkUp {
+			continue
+		}
+		linked = append(linked, quorum.Candidate{Name: m.Name, Serving: m.State == membership.Alive, Leaving: m.State == membership.Leaving})
+	}
+	return linked
+}
+
 // pingWitness asks a witness for quorum, over the link that takes use: it is that one's state that matters.
 func (w witnesses) pingWitness(ctx context.Context, witness string, p wire.Ping) (wire.Pong, error) {
 	response, err := w.callWitness(ctx, witness, wire.AppendPing(nil, &p))

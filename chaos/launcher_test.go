@@ -20,7 +20,7 @@ type launcher struct{ jobs chan func() }
 var launch = sync.OnceValue(func() *launcher {
 	l := &launcher{jobs: make(chan func())}
 	go func() {
-		runtime.LockOSThread() // for good
+		runtime.LockOSThread() // forever
 		for job := range l.jobs {
 			job()
 		}

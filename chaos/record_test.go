@@ -17,7 +17,7 @@ type record struct {
 	node, key  string
 	start, end time.Duration
 	status     string
-	why        string // of a failure; or who decided
+	why        string // of a failure; or the origin of the decision
 }
 
 func parseRecord(line string) (record, error) {

@@ -201,7 +201,7 @@ func freezeFor(name string, pause time.Duration, ci bool) scenario {
 // splitInto cuts a few nodes off from the rest, the owner of the saturated key among them.
 func splitInto(name string, nodes, few int, lasts time.Duration, ci bool) scenario {
 	return scenario{
-		name: name, guarantee: "(B + R·w)·(1 + m/N) with m nodes apart from a majority, and what the owner admitted before its evidence lapsed, and a burst where the owner's standby is apart with it; less than twice without a majority",
+		name: name, guarantee: "(B + R·w)·(1 + m/N) with m nodes apart from a majority, and what the owner admitted before it lost quorum, and a burst where the owner's standby is apart with it; less than twice without a majority",
 		nodes: nodes, hot: hundred, network: true, ci: ci,
 		do: func(r *run) {
 			owner := r.owner("hot")

@@ -167,7 +167,7 @@ func (b *tab) inEachLook(name string) {
 		b.do(
 			emulation.SetDeviceMetricsOverride(l.width, 900, 1, false),
 			emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
-			chromedp.Sleep(time.Second), // it is drawn anew
+			chromedp.Sleep(time.Second), // it is drawn again
 		)
 		b.requireAccessible(name + " " + l.name)
 		width := eval[int](b, `document.documentElement.scrollWidth`)

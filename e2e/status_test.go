@@ -54,7 +54,7 @@ func (c *cluster) attack(t *testing.T) {
 	}
 }
 
-// An operator looks: is it healthy, who is there, who decides about a key, and why is it denied?
+// An operator looks: is it healthy, which members are there, which one decides about a key, and why is it denied?
 func TestStatusPage(t *testing.T) {
 	chromium(t)
 	c := startCluster(t, 3)
@@ -78,16 +78,16 @@ func TestStatusPage(t *testing.T) {
 	b.waitFor("why", contains(".answer", "Takes are denied."))
 	place := c.limiters[0].Placement("user-0")
 	if place.Owner.Self {
-		b.waitFor("who", contains(".answer", "This node decides"))
+		b.waitFor("the owner", contains(".answer", "This node decides"))
 	} else {
-		b.waitFor("who", contains(".answer", place.Owner.Name))
+		b.waitFor("the owner", contains(".answer", place.Owner.Name))
 	}
-	b.waitFor("who is next", contains(".answer", place.Standbys[0].Name))
+	b.waitFor("the standby", contains(".answer", place.Standbys[0].Name))
 	b.inEachLook("status")
 
 	// The page keeps itself up to date, here when a node says goodbye.
 	require.NoError(t, c.nodes[2].Close())
-	b.waitFor("who left", contains("#events-h + div", "member left"))
+	b.waitFor("the member that left", contains("#events-h + div", "member left"))
 	b.waitFor("that all is well", contains("#health-h", "Healthy"))
 }
 

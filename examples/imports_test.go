@@ -5,6 +5,8 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -43,12 +45,59 @@ func imports(t *testing.T) map[string][]string {
 	return all
 }
 
-// No example imports what only this module may, not in its tests either.
-func TestExamplesImportNothingInternal(t *testing.T) {
+// No example imports what only this module may, not in its tests either. None imports an example: the test of a copy would test the
+// original.
+func TestExamplesImportNothingThatStaysBehind(t *testing.T) {
 	for path, imported := range imports(t) {
 		for _, name := range imported {
 			assert.False(t, strings.HasPrefix(name, module+"internal/"), "%s imports %s", path, name)
+			assert.False(t, strings.HasPrefix(name, module+"examples/"), "%s imports %s", path, name)
 		}
+	}
+}
+
+// signup is there to be copied with its test: it needs no module but peerlimit's.
+func TestSignupNeedsOnlyPeerlimit(t *testing.T) {
+	for path, imported := range imports(t) {
+		if filepath.Dir(path) != "signup" {
+			continue
+		}
+		for _, name := range imported {
+			first, _, _ := strings.Cut(name, "/")
+			assert.True(t, !strings.Contains(first, ".") || strings.HasPrefix(name+"/", module), "%s imports %s", path, name)
+		}
+	}
+}
+
+// Every example compiles with its tests in a module of the user's own.
+func TestCopiedExamplesCompile(t *testing.T) {
+	all := t.TempDir()
+	require.NoError(t, os.CopyFS(all, os.DirFS(".")))
+	require.NoError(t, os.Remove(filepath.Join(all, "imports_test.go")))
+	own, err := os.ReadFile("../go.mod") // with the versions that this machine has already
+	require.NoError(t, err)
+	vetCopy(t, all, string(own))
+}
+
+// vetCopy makes a directory a module that requires peerlimit, and has it built with its tests.
+func vetCopy(t *testing.T, dir, mod string) {
+	t.Helper()
+	root, err := filepath.Abs("..")
+	require.NoError(t, err)
+	sums, err := os.ReadFile("../go.sum")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "go.mod"), []byte(mod), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "go.sum"), sums, 0o600))
+	peerlimit := strings.TrimSuffix(module, "/")
+	for _, args := range [][]string{
+		{"mod", "edit", "-module=shop.example", "-require=" + peerlimit + "@v0.0.0", "-replace=" + peerlimit + "=" + root},
+		{"vet", "./..."},
+	} {
+		command := exec.CommandContext(t.Context(), "go", args...)
+		command.Dir = dir
+		command.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off")
+		output, err := command.CombinedOutput()
+		require.NoError(t, err, "go %s: %s", strings.Join(args, " "), output)
 	}
 }
 

@@ -22,6 +22,10 @@ type Reach struct {
 // Policy returns the share of a limit's rate and burst that may be given out: 0 denies, 1 is the whole limit, +Inf
 // allows without counting. A negative result or NaN denies; anything between 1 and +Inf counts as given. A policy is
 // called on the take path and must not block.
+//
+// Where the share of a burst is less than one token, only some members give out anything of a key: as many as all shares
+// together hold tokens, and at least one. Each of them holds one token, if all shares together are worth one, and earns the
+// share of the rate.
 type Policy func(Reach) (share float64)
 
 // Divided gives each member an equal share: all of them together stay within the limit, whatever cut them off from

@@ -45,7 +45,7 @@ func TestClientWaits(t *testing.T) {
 					require.NoError(t, err)
 					assert.Equal(t, min(i, 1)*100*int(ms), int(sent), "call %d", i)
 				}
-				assert.LessOrEqual(t, b.asked, 9, "one question, and one that waits")
+				assert.LessOrEqual(t, b.asked, 9, "one request, and one that waits")
 			})
 		})
 	}
@@ -111,6 +111,35 @@ func TestClientStopsWaiting(t *testing.T) {
 			})
 		})
 	}
+}
+
+// remote is turns that takes some time to answer.
+type remote struct {
+	turns
+	away time.Duration
+}
+
+func (r remote) Reserve(ctx context.Context, key string, cost float64) (*peerlimit.Reservation, error) {
+	select {
+	case <-time.After(r.away):
+		return r.turns.Reserve(ctx, key, cost)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// A call whose time to wait is over before it is known when its turn comes was denied: nothing has failed.
+func TestClientIsDeniedWhenThereIsNoTimeToReserve(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBuckets(t, peerlimit.PerSecond(1000).WithBurst(1))
+		limit := mustNew(t, remote{turns{b}, 3 * ms}, grpclimit.Options{Key: oneKey, MaxWait: 2 * ms})
+		_, err := call(t.Context(), limit)
+		require.NoError(t, err)
+		sent, err := call(t.Context(), limit)
+		hasCode(t, codes.ResourceExhausted, err)
+		assert.ErrorIs(t, err, peerlimit.ErrLimited)
+		assert.EqualValues(t, -1, sent)
+	})
 }
 
 // A server's calls wait only where they are told to; leaky buckets always pace.

@@ -33,7 +33,7 @@ type Call struct {
 // called once for each call, also for a stream of many messages, by many goroutines at once.
 type KeyFunc func(ctx context.Context, call Call) (string, error)
 
-// PeerIP is for servers: the address of whoever has opened the connection, an IPv6 address without its last 64 bits,
+// PeerIP is for servers: the address of the client that has opened the connection, an IPv6 address without its last 64 bits,
 // which a client can change at will. Behind a proxy that is the proxy; take [Metadata] that the proxy sets. A connection
 // without an IP address, such as one over a Unix socket, has [ErrNoKey].
 func PeerIP(ctx context.Context, _ Call) (string, error) {

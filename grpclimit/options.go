@@ -14,8 +14,8 @@ import (
 var ErrInvalid = errors.New("grpclimit: invalid")
 
 // Taker takes cost tokens from the bucket of key, if they can be had now. A [*peerlimit.Limiter] is one. One that also has
-// a Reserve method, as a Limiter has, is asked for a turn where a call may wait, first come, first served across the
-// cluster; another is asked again when its RetryAfter is over.
+// an Await method, as a Limiter has, or a Reserve method, is asked for a turn where a call may wait, first come, first served
+// across the cluster; another is asked again when its RetryAfter is over.
 type Taker interface {
 	Take(ctx context.Context, key string, cost float64) (peerlimit.Decision, error)
 }
@@ -26,6 +26,10 @@ type TakerFunc func(ctx context.Context, key string, cost float64) (peerlimit.De
 // Take calls f.
 func (f TakerFunc) Take(ctx context.Context, key string, cost float64) (peerlimit.Decision, error) {
 	return f(ctx, key, cost)
+}
+
+type awaiter interface {
+	Await(ctx context.Context, key string, cost float64) (peerlimit.Decision, error)
 }
 
 type reserver interface {

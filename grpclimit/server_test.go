@@ -141,7 +141,7 @@ func TestOwnErrors(t *testing.T) {
 	hasCode(t, codes.Unauthenticated, chat(t, t.Context(), conn).RecvMsg(new(wrapperspb.StringValue)))
 }
 
-// To try out a limit: all pass, and the functions see who would not.
+// To try out a limit: all pass, and the functions see which ones would not.
 func TestNilLetsPass(t *testing.T) {
 	denials, failures := 0, 0
 	options := grpclimit.Options{

@@ -71,8 +71,11 @@ func (l *Limit) await(ctx context.Context, key string, cost float64, maxWait tim
 		if maxWait == 0 || time.Now().Add(d.RetryAfter).After(end) {
 			return d, nil
 		}
+		if a, can := l.taker.(awaiter); can {
+			return queue(ctx, a, key, cost, end, d)
+		}
 		if r, can := l.taker.(reserver); can {
-			return reserve(ctx, r, key, cost, end)
+			return reserve(ctx, r, key, cost, end, d)
 		}
 		if err := sleep(ctx, max(d.RetryAfter, minPause)); err != nil {
 			return d, err
@@ -80,13 +83,31 @@ func (l *Limit) await(ctx context.Context, key string, cost float64, maxWait tim
 	}
 }
 
-// reserve waits for a turn that comes before end.
-func reserve(ctx context.Context, r reserver, key string, cost float64, end time.Time) (peerlimit.Decision, error) {
+// queue waits for a turn that comes before end; denial is what was decided just now.
+func queue(ctx context.Context, a awaiter, key string, cost float64, end time.Time, denial peerlimit.Decision) (peerlimit.Decision, error) {
+	bounded, cancel := context.WithDeadline(ctx, end)
+	defer cancel()
+	d, err := a.Await(bounded, key, cost)
+	if limited := (*peerlimit.LimitedError)(nil); errors.As(err, &limited) {
+		return limited.Decision, nil
+	}
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return denial, nil // its turn has not come in time, although it seemed so
+	}
+	return d, err
+}
+
+// reserve waits for a turn that comes before end. When end comes before it is known whether there is one, the call stays
+// denied as it was.
+func reserve(ctx context.Context, r reserver, key string, cost float64, end time.Time, denied peerlimit.Decision) (peerlimit.Decision, error) {
 	bounded, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
 	turn, err := r.Reserve(bounded, key, cost)
 	if limited := (*peerlimit.LimitedError)(nil); errors.As(err, &limited) {
 		return limited.Decision, nil
+	}
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return denied, nil
 	}
 	if err != nil {
 		return peerlimit.Decision{}, err

@@ -11,7 +11,7 @@ import (
 // IPOptions say how [ClientIP] finds a client's address. The zero IPOptions take the address that the connection comes
 // from.
 type IPOptions struct {
-	// TrustedProxies are the addresses of proxies whose word is taken for who their client is. Anybody else can send the
+	// TrustedProxies are the addresses of proxies whose word is taken for the address of their client. Anybody else can send the
 	// header, too, and is not believed. None: the header is not read.
 	TrustedProxies []netip.Prefix
 
@@ -36,19 +36,19 @@ type IPOptions struct {
 // what stands there unquoted can write entries of its own. The key function fails only when the connection has no IP
 // address, as that of a Unix socket.
 //
-// An error of ClientIP names the field of the options that is wrong, and its value.
+// An error of ClientIP matches [ErrInvalid] and names the field of the options that is wrong, and its value.
 func ClientIP(o IPOptions) (KeyFunc, error) {
 	finder := ipFinder{bits: o.IPv6Prefix, last: lastForwardedFor}
 	for i, prefix := range o.TrustedProxies {
 		normal, err := normalPrefix(prefix)
 		if err != nil {
-			return nil, fmt.Errorf("httplimit: TrustedProxies[%d] is %v: %w", i, prefix, err)
+			return nil, fmt.Errorf("%w: TrustedProxies[%d] is %v: %w", ErrInvalid, i, prefix, err)
 		}
 		finder.trusted = append(finder.trusted, normal)
 	}
 	switch {
 	case o.IPv6Prefix < 0 || o.IPv6Prefix > 128:
-		return nil, fmt.Errorf("httplimit: IPv6Prefix is %d; it must be from 1 to 128, or 0 for 64", o.IPv6Prefix)
+		return nil, fmt.Errorf("%w: IPv6Prefix is %d; it must be from 1 to 128, or 0 for 64", ErrInvalid, o.IPv6Prefix)
 	case o.IPv6Prefix == 0:
 		finder.bits = 64
 	}
@@ -59,10 +59,10 @@ func ClientIP(o IPOptions) (KeyFunc, error) {
 	case "Forwarded":
 		finder.last = lastForwarded
 	default:
-		return nil, fmt.Errorf("httplimit: Header is %q; it must be \"X-Forwarded-For\" or \"Forwarded\"", o.Header)
+		return nil, fmt.Errorf("%w: Header is %q; it must be \"X-Forwarded-For\" or \"Forwarded\"", ErrInvalid, o.Header)
 	}
 	if o.Header != "" && len(o.TrustedProxies) == 0 {
-		return nil, fmt.Errorf("httplimit: Header is %q and there are no TrustedProxies: it would never be read", o.Header)
+		return nil, fmt.Errorf("%w: Header is %q and there are no TrustedProxies: it would never be read", ErrInvalid, o.Header)
 	}
 	return finder.key, nil
 }

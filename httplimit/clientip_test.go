@@ -157,7 +157,9 @@ func TestClientIPRefusesBadOptions(t *testing.T) {
 		{IPOptions{Header: "Forwarded"}, `Header is "Forwarded" and there are no TrustedProxies`},
 	} {
 		key, err := ClientIP(c.options)
-		assert.ErrorContains(t, err, "httplimit: "+c.says)
+		assert.ErrorIs(t, err, ErrInvalid)
+		assert.ErrorContains(t, err, "httplimit: invalid: "+c.says)
+		assert.NotContains(t, err.Error(), "\n")
 		assert.Nil(t, key)
 	}
 }
@@ -174,7 +176,7 @@ func TestAClientCannotChooseItsKey(t *testing.T) {
 		client := rapid.SampledFrom([]string{"198.51.100.7", "[2001:db8:1:2::3]:4711", "192.0.2.1:50000"}).Draw(t, "client")
 		proxies := rapid.SliceOfN(rapid.SampledFrom([]string{"10.0.0.2", "10.0.0.3:80", "[::ffff:10.0.0.4]:80"}), 1, 4).Draw(t, "proxies")
 
-		// Each proxy appends whom it has heard from, to the last line or in a new one.
+		// Each proxy appends the address that it has heard from, to the last line or in a new one.
 		r := from(proxies[len(proxies)-1], header, slices.Clone(written)...)
 		for i := range proxies {
 			entry := client

@@ -63,7 +63,7 @@ func ExampleNew() {
 	// 429 "per-client";q=2;w=3600 "per-client";r=0;t=1800 "1800"
 }
 
-// Customers have tiers: the limits depend on the key. A customer's header was checked by whoever let the request in.
+// Customers have tiers: the limits depend on the key. A customer's header was checked by the proxy that let the request in.
 func ExampleNew_tiers() {
 	node := startExample()
 	defer node.Close()
@@ -156,7 +156,7 @@ func ExampleTakerFunc_bucket() {
 	// Output: 200
 }
 
-// Behind two proxies of one's own, the client is who the outer one has heard from.
+// Behind two proxies of one's own, the client is the address that the outer one has heard from.
 func ExampleClientIP() {
 	key, err := httplimit.ClientIP(httplimit.IPOptions{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})
 	if err != nil {

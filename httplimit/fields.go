@@ -30,7 +30,7 @@ const maxInteger = 999_999_999_999_999
 func (m *middleware) setFields(h http.Header, d peerlimit.Decision) {
 	retryAfter := wholeSeconds(d.RetryAfter)
 	if !d.Allowed {
-		retryAfter = max(1, retryAfter) // a client is never told to come back at once
+		retryAfter = max(1, retryAfter) // a client is never told to come back immediately
 		h.Set(fieldRetryAfter, strconv.FormatInt(retryAfter, 10))
 	}
 	if d.Limit.Validate() != nil {

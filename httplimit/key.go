@@ -9,6 +9,10 @@ import (
 	"github.com/peerlimit/peerlimit"
 )
 
+// ErrInvalid is matched by the errors of [New], [NewTransport] and [ClientIP]: the text says which argument or field of the
+// options is wrong, and its value.
+var ErrInvalid = errors.New("httplimit: invalid")
+
 // ErrNoKey means that the client has left out what it is to be limited by, such as the header that a key function looks
 // for.
 var ErrNoKey = errors.New("httplimit: no key")

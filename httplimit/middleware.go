@@ -46,22 +46,23 @@ type Options struct {
 	Key KeyFunc
 
 	// Cost is how many tokens a request takes. Nil means 1 for each. A request that costs 0 is handed on without a
-	// question. It is called once for each request, by many goroutines at once.
+	// take. It is called once for each request, by many goroutines at once.
 	Cost func(r *http.Request) float64
 
 	// MaxWait is how long a request may wait for its tokens. 0 means not at all. With a *peerlimit.Limiter requests wait
-	// first come, first served, and one that would have to wait longer, or longer than Config.MaxWait, is denied at once;
-	// each is a question to the key's owner, because leases and remembered denials are for takes. Another Taker is asked again
+	// first come, first served, and one that would have to wait longer, or longer than Config.MaxWait, is denied immediately;
+	// each is a request to the key's owner, because leases and remembered denials are for takes. Another Taker is asked again
 	// when its RetryAfter is over. A request whose context ends stops waiting. The delay of a leaky bucket's decision is slept
 	// whatever MaxWait is.
 	MaxWait time.Duration
 
 	// Denied answers a request that was denied. The header fields are set; it writes status and body. Nil means 429 with a
-	// problem document.
+	// problem document, whose violated-policies has the name of the limiter that denied (peerlimit.Decision.Denied), or Name
+	// where the Taker tells none.
 	Denied func(w http.ResponseWriter, r *http.Request, d peerlimit.Decision)
 
-	// KeyErrors says what to do when Key fails or returns a key that is not valid. Pass means that whoever leaves out what
-	// Key looks for is not limited.
+	// KeyErrors says what to do when Key fails or returns a key that is not valid. Pass means that a client that leaves out
+	// what Key looks for is not limited.
 	KeyErrors ErrorChoice
 
 	// TakeErrors says what to do when Take fails. A cluster that is in trouble is no error: then the limiter's fallback
@@ -76,14 +77,14 @@ type Options struct {
 	Failed func(w http.ResponseWriter, r *http.Request, err error)
 
 	// OnError is told each error of Key and Take, also when the request passes; to log them, for example. The end of a
-	// request's context is none. Nil means that nobody is told.
+	// request's context is none. Nil means that errors are not reported.
 	OnError func(r *http.Request, err error)
 
 	// Unit is what a token is, as the field RateLimit-Policy tells it: "requests", which is what "" means to clients,
 	// "content-bytes", or another of printable ASCII characters.
 	Unit string
 
-	// NoRateLimitFields leaves out RateLimit and RateLimit-Policy, for those whom the limits are no business of. Retry-After
+	// NoRateLimitFields leaves out RateLimit and RateLimit-Policy, for services that do not want to tell their limits. Retry-After
 	// is set in any case.
 	NoRateLimitFields bool
 
@@ -99,8 +100,8 @@ type middleware struct {
 	taker Taker
 }
 
-// New returns a middleware that takes from taker for each request. An error names the field of the options that is
-// wrong, and its value.
+// New returns a middleware that takes from taker for each request. An error matches [ErrInvalid] and names the field of the
+// options that is wrong, and its value.
 //
 // Every answer tells the decision in RateLimit-Policy: "name";q=100;w=60 (100 tokens in 60 seconds) and RateLimit:
 // "name";r=50;t=30 (50 left now, all of them in 30 seconds; of one that was denied, the time to wait). Of several limits
@@ -142,22 +143,22 @@ func New(taker Taker, o Options) (func(http.Handler) http.Handler, error) {
 // check returns an error that names the field that is wrong, and its value.
 func (o *Options) check() error {
 	if o.Name == "" {
-		return errors.New(`httplimit: Name is ""; it is what clients know the policy by`)
+		return fmt.Errorf(`%w: Name is ""; it is what clients know the policy by`, ErrInvalid)
 	}
 	for _, text := range []struct{ field, value string }{{"Name", o.Name}, {"Unit", o.Unit}} {
 		if _, err := httpsfv.Marshal(httpsfv.NewItem(text.value)); err != nil {
-			return fmt.Errorf("httplimit: %s is %q; only printable ASCII characters can be in a header field", text.field, text.value)
+			return fmt.Errorf("%w: %s is %q; only printable ASCII characters can be in a header field", ErrInvalid, text.field, text.value)
 		}
 	}
 	if o.MaxWait < 0 {
-		return fmt.Errorf("httplimit: MaxWait is %v; it must not be negative", o.MaxWait)
+		return fmt.Errorf("%w: MaxWait is %v; it must not be negative", ErrInvalid, o.MaxWait)
 	}
 	for _, choice := range []struct {
 		field string
 		value ErrorChoice
 	}{{"KeyErrors", o.KeyErrors}, {"TakeErrors", o.TakeErrors}} {
 		if choice.value != Deny && choice.value != Pass {
-			return fmt.Errorf("httplimit: %s is %v; it must be Deny or Pass", choice.field, choice.value)
+			return fmt.Errorf("%w: %s is %v; it must be Deny or Pass", ErrInvalid, choice.field, choice.value)
 		}
 	}
 	return nil

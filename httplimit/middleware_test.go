@@ -88,7 +88,37 @@ X-Content-Type-Options: nosniff
 {"type":"https://iana.org/assignments/http-problem-types#quota-exceeded","title":"Request cannot be satisfied as assigned quota has been exceeded","status":429,"violated-policies":["api"]}
 `, wire(t, handler))
 		time.Sleep(30 * time.Second)
-		assert.Contains(t, wire(t, handler), "200 OK", "who obeys Retry-After passes")
+		assert.Contains(t, wire(t, handler), "200 OK", "a client that obeys Retry-After passes")
+	})
+}
+
+// Of several limiters the answer names the one that denied, and of one that does its own name; where nothing has a name, it is the
+// policy's.
+func TestTheAnswerNamesTheLimiterThatDenied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		node := peerlimittest.NewNode(t)
+		perUser, err := node.Limiter("per-user", peerlimit.PerHour(1))
+		require.NoError(t, err)
+		everyone, err := node.Limiter("everyone", peerlimit.PerHour(3), peerlimit.PerMinute(100))
+		require.NoError(t, err)
+		all := TakerFunc(func(ctx context.Context, key string, cost float64) (peerlimit.Decision, error) {
+			return peerlimit.TakeAll(ctx, peerlimit.Request{Limiter: perUser, Key: key, Cost: cost}, peerlimit.Request{Limiter: everyone, Key: "all", Cost: cost})
+		})
+		violated := func(taker Taker, user string) (policies []string) {
+			handler := limited(t, taker, Options{Name: "api", Key: func(*http.Request) (string, error) { return user, nil }}, ok)
+			for {
+				if w := get(handler); w.Code == http.StatusTooManyRequests {
+					var document problem
+					require.NoError(t, json.Unmarshal(w.Body.Bytes(), &document))
+					return document.Violated
+				}
+			}
+		}
+		assert.Equal(t, []string{"per-user"}, violated(all, "bob"))
+		assert.Equal(t, []string{"per-user"}, violated(perUser, "eve"))
+		assert.Equal(t, []string{"everyone"}, violated(everyone, "all"))
+		assert.Equal(t, []string{"everyone"}, violated(all, "carol"))
+		assert.Equal(t, []string{"api"}, violated(bucket(t, peerlimit.PerHour(1)), "bob"))
 	})
 }
 
@@ -274,7 +304,9 @@ func TestNewRefusesBadOptions(t *testing.T) {
 		{taker, Options{Name: "api", TakeErrors: -1}, "TakeErrors is ErrorChoice(-1)"},
 	} {
 		middleware, err := New(c.taker, c.o)
-		assert.ErrorContains(t, err, "httplimit: "+c.says)
+		assert.ErrorIs(t, err, ErrInvalid)
+		assert.ErrorContains(t, err, "httplimit: invalid: "+c.says)
+		assert.NotContains(t, err.Error(), "\n")
 		assert.Nil(t, middleware)
 	}
 	assert.Equal(t, "Deny", Deny.String())

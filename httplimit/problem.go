@@ -1,6 +1,7 @@
 package httplimit
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -33,23 +34,24 @@ func (p problem) write(w http.ResponseWriter) {
 	_, _ = w.Write(append(body, '\n')) // fails only when the client has gone
 }
 
-// exceeded is the answer to a request that this policy denies.
-func (m *middleware) exceeded() problem {
-	return problem{Type: quotaExceeded, Title: quotaExceededTitle, Status: http.StatusTooManyRequests, Violated: []string{m.Name}}
+// exceeded is the answer to a request that a policy of that name denies.
+func exceeded(policy string) problem {
+	return problem{Type: quotaExceeded, Title: quotaExceededTitle, Status: http.StatusTooManyRequests, Violated: []string{policy}}
 }
 
-// writeDenied is the answer to a request that was denied, unless there is Options.Denied.
-func (m *middleware) writeDenied(w http.ResponseWriter, _ *http.Request, _ peerlimit.Decision) {
-	m.exceeded().write(w)
+// writeDenied is the answer to a request that was denied, unless there is Options.Denied. It names the limiter that denied; a
+// Taker that has no name for it is this middleware's policy.
+func (m *middleware) writeDenied(w http.ResponseWriter, _ *http.Request, d peerlimit.Decision) {
+	exceeded(cmp.Or(d.Denied, m.Name)).write(w)
 }
 
 // writeFailed is the answer to a request about which nothing was decided, unless there is Options.Failed.
 func (m *middleware) writeFailed(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case r.Context().Err() != nil:
-		w.WriteHeader(http.StatusServiceUnavailable) // most likely nobody is there to be answered
+		w.WriteHeader(http.StatusServiceUnavailable) // most likely the client has gone
 	case errors.Is(err, peerlimit.ErrExceedsBurst):
-		m.exceeded().write(w) // and waiting would be in vain: no Retry-After
+		exceeded(m.Name).write(w) // and waiting would be in vain: no Retry-After
 	case errors.Is(err, ErrNoKey), errors.Is(err, peerlimit.ErrInvalidKey):
 		problem{Title: "Request cannot be limited as its key is missing or malformed", Status: http.StatusBadRequest}.write(w)
 	default:

@@ -23,7 +23,18 @@ func (f TakerFunc) Take(ctx context.Context, key string, cost float64) (peerlimi
 	return f(ctx, key, cost)
 }
 
-// reserver is a Taker whose callers wait first come, first served, as those of a [*peerlimit.Limiter] do.
+// awaiter is a Taker whose callers wait first come, first served, and move up when others leave, as those of a
+// [*peerlimit.Limiter] do.
+type awaiter interface {
+	Await(ctx context.Context, key string, cost float64) (peerlimit.Decision, error)
+}
+
+// refunder is a Taker that takes back what was not used.
+type refunder interface {
+	Refund(ctx context.Context, key string, cost float64) error
+}
+
+// reserver is a Taker whose callers wait first come, first served.
 type reserver interface {
 	Reserve(ctx context.Context, key string, cost float64) (*peerlimit.Reservation, error)
 }
@@ -31,10 +42,10 @@ type reserver interface {
 // checkTaker refuses what would panic at the first request.
 func checkTaker(taker Taker) error {
 	if taker == nil {
-		return errors.New("httplimit: taker is nil")
+		return fmt.Errorf("%w: taker is nil", ErrInvalid)
 	}
 	if v := reflect.ValueOf(taker); (v.Kind() == reflect.Pointer || v.Kind() == reflect.Func) && v.IsNil() {
-		return fmt.Errorf("httplimit: taker is a nil %T", taker)
+		return fmt.Errorf("%w: taker is a nil %T", ErrInvalid, taker)
 	}
 	return nil
 }
@@ -54,6 +65,9 @@ func awaitTurn(ctx context.Context, taker Taker, key string, cost float64, maxWa
 	if maxWait <= 0 {
 		return takeNow(ctx, taker, key, cost)
 	}
+	if a, can := taker.(awaiter); can {
+		return queue(ctx, a, taker, key, cost, maxWait)
+	}
 	if r, can := taker.(reserver); can {
 		return reserveTurn(ctx, r, taker, key, cost, maxWait)
 	}
@@ -72,6 +86,28 @@ func takeNow(ctx context.Context, taker Taker, key string, cost float64) (turn, 
 	return turn{decision: d}, nil
 }
 
+// queue waits for a turn, if it comes in time.
+func queue(ctx context.Context, a awaiter, taker Taker, key string, cost float64, maxWait time.Duration) (turn, error) {
+	bounded, cancel := context.WithTimeout(ctx, maxWait)
+	defer cancel()
+	d, err := a.Await(bounded, key, cost)
+	var limited *peerlimit.LimitedError
+	switch {
+	case err == nil:
+	case errors.As(err, &limited):
+		return turn{decision: limited.Decision}, nil
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+		return takeNow(ctx, taker, key, cost) // its turn has not come in time, although it seemed so
+	default:
+		return turn{}, err
+	}
+	t := turn{decision: d}
+	if r, can := taker.(refunder); can {
+		t.giveBack = func() { _ = r.Refund(context.WithoutCancel(ctx), key, cost) } // lost is spent, the safe side
+	}
+	return t, nil
+}
+
 // reserveTurn takes a place in the queue, if its turn comes in time, and waits for it.
 func reserveTurn(ctx context.Context, r reserver, taker Taker, key string, cost float64, maxWait time.Duration) (turn, error) {
 	bounded, cancel := context.WithTimeout(ctx, maxWait) // the deadline bounds the delay
@@ -83,7 +119,7 @@ func reserveTurn(ctx context.Context, r reserver, taker Taker, key string, cost 
 	case errors.As(err, &limited):
 		return turn{decision: limited.Decision}, nil
 	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
-		return takeNow(ctx, taker, key, cost) // so little time to wait that none was left for the question
+		return takeNow(ctx, taker, key, cost) // so little time to wait that none was left for the request
 	default:
 		return turn{}, err
 	}
@@ -94,7 +130,7 @@ func reserveTurn(ctx context.Context, r reserver, taker Taker, key string, cost 
 	return turn{decision: reservation.Decision(), giveBack: reservation.Cancel}, nil
 }
 
-// pollTurn asks again whenever the tokens could be there. Who comes later may be faster.
+// pollTurn asks again whenever the tokens could be there. A call that comes later may be faster.
 func pollTurn(ctx context.Context, taker Taker, key string, cost float64, maxWait time.Duration) (turn, error) {
 	end := time.Now().Add(maxWait)
 	if deadline, has := ctx.Deadline(); has && deadline.Before(end) {

@@ -22,7 +22,7 @@ type TransportOptions struct {
 	Cost func(r *http.Request) float64
 
 	// MaxWait is how long a request may wait in all before it is sent. 0 means a minute. A request that would have to wait
-	// longer fails at once with an error that matches peerlimit.ErrLimited.
+	// longer fails immediately with an error that matches peerlimit.ErrLimited.
 	MaxWait time.Duration
 
 	// MaxRetryAfter is how long a Retry-After may hold requests back, however long it asks for: it is another's word. 0
@@ -49,16 +49,16 @@ type Transport struct {
 // When an answer is 429 or 503 and has a Retry-After, in seconds or as a date, later requests with the same key are not sent
 // before that time is over, by this transport. The answer itself is handed to the caller, and no request is sent twice.
 //
-// An error names the field of the options that is wrong, and its value.
+// An error matches [ErrInvalid] and names the field of the options that is wrong, and its value.
 func NewTransport(taker Taker, o TransportOptions) (*Transport, error) {
 	if err := checkTaker(taker); err != nil {
 		return nil, err
 	}
 	if o.MaxWait < 0 {
-		return nil, fmt.Errorf("httplimit: MaxWait is %v; it must not be negative", o.MaxWait)
+		return nil, fmt.Errorf("%w: MaxWait is %v; it must not be negative", ErrInvalid, o.MaxWait)
 	}
 	if o.MaxRetryAfter < 0 {
-		return nil, fmt.Errorf("httplimit: MaxRetryAfter is %v; it must not be negative", o.MaxRetryAfter)
+		return nil, fmt.Errorf("%w: MaxRetryAfter is %v; it must not be negative", ErrInvalid, o.MaxRetryAfter)
 	}
 	if o.Base == nil {
 		o.Base = http.DefaultTransport

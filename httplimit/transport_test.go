@@ -206,7 +206,7 @@ func TestPausesAreBounded(t *testing.T) {
 	})
 }
 
-// A turn that comes too late is told at once, and so is a pause; nothing is sent and the body is closed.
+// A turn that comes too late is told immediately, and so is a pause; nothing is sent and the body is closed.
 func TestWhatWouldWaitTooLongFailsAtOnce(t *testing.T) {
 	for name, c := range map[string]struct {
 		taker  Taker
@@ -264,7 +264,7 @@ func (c *closable) Close() error {
 	return nil
 }
 
-// Who gives up waiting is told so, and its turn is another's.
+// A request that gives up waiting is told so, and another one gets its turn.
 func TestGivingUpWhileWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for name, taker := range takers(t, peerlimit.PerMinute(1)) {
@@ -374,7 +374,8 @@ func TestNewTransportRefusesBadOptions(t *testing.T) {
 		{unlimited, TransportOptions{MaxRetryAfter: -time.Hour}, "MaxRetryAfter is -1h0m0s"},
 	} {
 		transport, err := NewTransport(c.taker, c.o)
-		assert.ErrorContains(t, err, "httplimit: "+c.says)
+		assert.ErrorIs(t, err, ErrInvalid)
+		assert.ErrorContains(t, err, "httplimit: invalid: "+c.says)
 		assert.Nil(t, transport)
 	}
 }

@@ -53,7 +53,7 @@ func TestWaitingForTokens(t *testing.T) {
 					})
 				}
 				clients.Wait()
-				if name == "reserves" { // those that would wait too long are told at once
+				if name == "reserves" { // those that would wait too long are told immediately
 					assert.Equal(t, map[time.Duration]int{0: 200 + 200 + 429 + 429, 10 * time.Second: 200, 20 * time.Second: 200}, answers)
 				} else { // they are told when the time is over
 					assert.Equal(t, map[time.Duration]int{0: 200 + 200, 10 * time.Second: 200, 20 * time.Second: 200 + 429 + 429}, answers)
@@ -102,7 +102,7 @@ func TestHangingUpWhileWaiting(t *testing.T) {
 	})
 }
 
-// A request whose own deadline is nearer than its turn is denied at once.
+// A request whose own deadline is nearer than its turn is denied immediately.
 func TestADeadlineBeforeTheTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for name, taker := range takers(t, peerlimit.PerMinute(1)) {
@@ -130,7 +130,7 @@ func TestAWaitThatIsOverBeforeTheQuestion(t *testing.T) {
 	})
 }
 
-// slowly is a limiter whose questions take a nanosecond and more.
+// slowly is a limiter whose requests take a nanosecond and more.
 type slowly struct{ *peerlimit.Limiter }
 
 func (s slowly) Reserve(ctx context.Context, key string, cost float64) (*peerlimit.Reservation, error) {

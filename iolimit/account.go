@@ -17,7 +17,7 @@ const (
 	// refundTimeout bounds giving back. A Limiter takes far less.
 	refundTimeout = time.Second
 
-	// minPause and maxPause bound the time between two questions to a Taker that denies: one that names no time must not be
+	// minPause and maxPause bound the time between two requests to a Taker that denies: one that names no time must not be
 	// asked without a pause, and where the queue was too long there may soon be room.
 	minPause = time.Millisecond
 	maxPause = time.Second
@@ -26,15 +26,16 @@ const (
 // account pays for the bytes of one direction. What it has taken and not used it keeps as credit, for a moment.
 type account struct {
 	Bandwidth
+	awaiter  awaiter  // nil when Taker has no Await
 	reserver reserver // nil when Taker has no Reserve
 	refunder refunder // nil when Taker has no Refund
 	values   context.Context
 
-	turn chan struct{} // capacity 1: somebody reads or writes
+	turn chan struct{} // capacity 1: a call reads or writes
 
-	// Of whoever has the turn.
+	// These belong to the call that has the turn.
 	pace   pace
-	queued bool // the last take had to wait, so the next asks for a turn at once
+	queued bool // the last take had to wait, so the next asks for a turn without trying first
 
 	// mu guards the fields below, for a few instructions.
 	mu      sync.Mutex
@@ -43,7 +44,7 @@ type account struct {
 	closed  bool
 	timer   *time.Timer // gives credit back; nil when there is nothing to do
 
-	returns sync.WaitGroup // timers that are set, and those who give back in close
+	returns sync.WaitGroup // timers that are set, and calls that give back in close
 }
 
 // newAccount returns an account that asks with the values of ctx.
@@ -52,12 +53,13 @@ func newAccount(ctx context.Context, b Bandwidth) *account {
 		b.MaxTake = DefaultMaxTake
 	}
 	a := &account{Bandwidth: b, values: context.WithoutCancel(ctx), turn: make(chan struct{}, 1), pace: pace{max: b.MaxTake}}
+	a.awaiter, _ = b.Taker.(awaiter)
 	a.reserver, _ = b.Taker.(reserver)
 	a.refunder, _ = b.Taker.(refunder)
 	return a
 }
 
-// enter waits until nobody else reads or writes, or ctx ends. Who has entered must leave.
+// enter waits until no other call reads or writes, or ctx ends. A call that has entered must leave.
 func (a *account) enter(ctx context.Context) error {
 	if err := interruption(ctx); err != nil {
 		return err
@@ -119,7 +121,7 @@ func (a *account) take(ctx context.Context, need int) (int, error) {
 		a.mu.Lock()
 		a.takenAt = now
 		a.mu.Unlock()
-		if err := interruption(ctx); err != nil { // while the question was under way
+		if err := interruption(ctx); err != nil { // while the request was under way
 			a.keep(bytes)
 			return 0, err
 		}
@@ -144,16 +146,11 @@ func (a *account) takeInTurn(ctx context.Context, bytes int) (peerlimit.Limit, e
 			}
 			pause = d.RetryAfter
 		}
-		if a.reserver != nil {
-			r, err := a.reserver.Reserve(a.values, a.Key, float64(bytes))
-			if err == nil {
-				wait := r.Delay()
-				a.queued = wait > 0
-				return r.Decision().Limit, sleepOr(ctx, wait, r.Cancel)
-			}
+		if a.awaiter != nil || a.reserver != nil {
+			limit, err := a.queue(ctx, bytes)
 			var limited *peerlimit.LimitedError
 			if !errors.As(err, &limited) {
-				return peerlimit.Limit{}, fmt.Errorf("iolimit: %w", err)
+				return limit, err
 			}
 			a.queued, pause = false, limited.Decision.RetryAfter
 		}
@@ -162,6 +159,42 @@ func (a *account) takeInTurn(ctx context.Context, bytes int) (peerlimit.Limit, e
 		}
 	}
 }
+
+// queue waits for the turn of so many bytes.
+func (a *account) queue(ctx context.Context, bytes int) (peerlimit.Limit, error) {
+	if a.awaiter == nil {
+		return a.reserve(ctx, bytes)
+	}
+	began := time.Now()
+	d, err := a.awaiter.Await(valuesOf{ctx, a.values}, a.Key, float64(bytes))
+	a.queued = time.Since(began) > minPause // or else the queue was short
+	if err != nil && interruption(ctx) != nil {
+		return d.Limit, interruption(ctx)
+	}
+	if err != nil {
+		return d.Limit, fmt.Errorf("iolimit: %w", err)
+	}
+	return d.Limit, nil
+}
+
+// reserve is queue for a Taker that only has turns that are fixed.
+func (a *account) reserve(ctx context.Context, bytes int) (peerlimit.Limit, error) {
+	r, err := a.reserver.Reserve(a.values, a.Key, float64(bytes))
+	if err != nil {
+		return peerlimit.Limit{}, fmt.Errorf("iolimit: %w", err)
+	}
+	wait := r.Delay()
+	a.queued = wait > 0
+	return r.Decision().Limit, sleepOr(ctx, wait, r.Cancel)
+}
+
+// valuesOf is a context that ends with one and has the values of another.
+type valuesOf struct {
+	context.Context
+	values context.Context
+}
+
+func (v valuesOf) Value(key any) any { return v.values.Value(key) }
 
 // sleepOr sleeps, and when ctx ends first it calls undo.
 func sleepOr(ctx context.Context, d time.Duration, undo func()) error {
@@ -219,8 +252,8 @@ func (a *account) giveBackIdle() {
 	a.giveBack(idle)
 }
 
-// close gives the credit back, and returns when everything that was to be given back has been, whoever does so; but for
-// a call under way, which gives back by itself what it has.
+// close gives the credit back, and returns when everything that was to be given back has been, by this call or another one. A call under
+// way gives back what it has itself.
 func (a *account) close() {
 	if rest, first := a.end(); first {
 		a.giveBack(rest)

@@ -21,11 +21,15 @@ var (
 // Taker decides whether cost bytes may pass now. A [*peerlimit.Limiter] is one. It must answer within a moment, as a
 // Limiter does: a call under way is never broken off, so that what it has taken is not lost.
 //
-// A Taker that has a Reserve method, as a Limiter has, is asked for a turn once and then waited for, first come, first
-// served across the cluster; otherwise it is asked again after each RetryAfter. One that has a Refund method, as a Limiter
+// A Taker that has an Await method, as a Limiter has, or a Reserve method, is asked for a turn once and then waited for, first
+// come, first served across the cluster; otherwise it is asked again after each RetryAfter. One that has a Refund method, as a Limiter
 // has, is given back what was not used; without it nothing is taken ahead.
 type Taker interface {
 	Take(ctx context.Context, key string, cost float64) (peerlimit.Decision, error)
+}
+
+type awaiter interface {
+	Await(ctx context.Context, key string, cost float64) (peerlimit.Decision, error)
 }
 
 type reserver interface {

@@ -12,7 +12,7 @@ import (
 	"github.com/peerlimit/peerlimit/iolimit"
 )
 
-// What a write costs, and how many questions it comes with, when there is bandwidth for all.
+// What a write costs, and how many requests it comes with, when there is bandwidth for all.
 func BenchmarkWriter(b *testing.B) {
 	for _, size := range []int{1400, 32 << 10, 1 << 20} {
 		b.Run(fmt.Sprintf("%d bytes", size), func(b *testing.B) {
@@ -28,8 +28,8 @@ func BenchmarkWriter(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
-			_, asked := bucket.questions()
-			b.ReportMetric(float64(asked)/float64(b.N), "questions/op")
+			_, asked := bucket.requests()
+			b.ReportMetric(float64(asked)/float64(b.N), "requests/op")
 		})
 	}
 }

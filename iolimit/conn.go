@@ -11,7 +11,7 @@ import (
 )
 
 // Conn is a stream connection that reads and writes no faster than its bandwidths allow. Make one with [NewConn]; it is
-// safe for concurrent use as every [net.Conn] is. The embedded Conn is the one below, whose bytes nobody counts.
+// safe for concurrent use as every [net.Conn] is. The embedded Conn is the one below, whose bytes are not counted.
 type Conn struct {
 	net.Conn
 

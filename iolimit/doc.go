@@ -14,8 +14,8 @@
 //
 // # How much is taken at once
 //
-// What was not written yet is paid for before it is written, what was read before it is handed out. Whoever is slow, or
-// moves little, takes just the bytes at hand. Whoever moves much takes ahead what it uses in 10 ms at its own speed of
+// What was not written yet is paid for before it is written, what was read before it is handed out. A transfer that is
+// slow, or moves little, takes just the bytes at hand. One that moves much takes ahead what it uses in 10 ms at its own speed of
 // late, at most what the limit lets pass in 5 ms, and at most [Bandwidth.MaxTake]. So those that together are at the
 // limit take some 200 times a second in all, or once in MaxTake bytes, and not for each packet; and each of them that
 // wants more gets as much as the others. Long writes are made in pieces of that size, at least 512 bytes, so that others
@@ -27,6 +27,6 @@
 //
 // Since the limiter was full, and until any moment t later, no more than burst + rate*t bytes have passed. In any window
 // of length w, no more than burst + rate*w, and what was paid for just before it: at most MaxTake bytes of each transfer.
-// When nodes fail, package peerlimit says what more can pass. Whoever stops waiting, at a deadline or by Close, gives up
-// its turn as [peerlimit.Reservation.Cancel] does: nothing is lost but a turn that others wait behind.
+// When nodes fail, package peerlimit says what more can pass. A transfer that stops waiting, at a deadline or by Close, gives
+// up its turn as [peerlimit.Reservation.Cancel] does: nothing is lost but a turn that others wait behind.
 package iolimit

@@ -40,7 +40,7 @@ func ExampleNewWriter() {
 	// Output: 300000 bytes, in 100ms or more: true
 }
 
-// An upload is read no faster than it may come in; who sends it is slowed down by its full buffers.
+// An upload is read no faster than it may come in; the sender is slowed down by its full buffers.
 func ExampleNewReader() {
 	node, err := peerlimit.Start(peerlimit.Config{})
 	if err != nil {

@@ -23,7 +23,7 @@ type tally struct {
 
 	mu       sync.Mutex // guards what follows
 	takes    int        // that were allowed, and reservations
-	asked    int        // all questions
+	asked    int        // all requests
 	taken    float64
 	refunded float64
 }
@@ -70,8 +70,8 @@ func (b *tally) net() float64 {
 	return b.taken - b.refunded
 }
 
-// questions returns how many takes succeeded and how many questions there were.
-func (b *tally) questions() (takes, asked int) {
+// requests returns how many takes succeeded and how many requests there were.
+func (b *tally) requests() (takes, asked int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.takes, b.asked

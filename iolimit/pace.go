@@ -7,11 +7,11 @@ import (
 )
 
 const (
-	// takeTime is for how long a take should last whoever makes it, at the speed at which it moves bytes when it does not
+	// takeTime is for how long a take should last its reader or writer, at the speed at which it moves bytes when it does not
 	// wait for bandwidth.
 	takeTime = 10 * time.Millisecond
 
-	// turnTime is how long a take should keep the others waiting, at most. All who want more take as much then, so turns
+	// turnTime is how long a take should keep the others waiting, at most. All transfers that want more take as much then, so turns
 	// are equal shares; and all together they take 200 times a second, however many they are.
 	turnTime = 5 * time.Millisecond
 
@@ -32,7 +32,7 @@ type pace struct {
 }
 
 // ahead returns how many bytes will be used within takeTime if it goes on as since the last take, at most what is due in
-// a turn. It at most doubles from take to take. It is 0 for whoever has not taken yet.
+// a turn. It at most doubles from take to take. It is 0 before the first take.
 func (p *pace) ahead(now time.Time) int {
 	size := min(2*int64(p.last), int64(p.max))
 	if p.inTurn > 0 {

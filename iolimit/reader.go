@@ -47,7 +47,7 @@ type inflow struct {
 	source  io.Reader
 	account *account
 
-	// Of whoever has the account's turn: what was read and could not be paid for, and what the source said with it.
+	// These belong to the call that has the account's turn: what was read and could not be paid for, and what the source said with it.
 	unpaid    []byte
 	sourceErr error
 }

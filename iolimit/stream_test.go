@@ -123,7 +123,7 @@ func TestFastTransfersTakeRarely(t *testing.T) {
 			require.NoError(t, err)
 		}
 		require.NoError(t, w.Close())
-		_, asked := bucket.questions()
+		_, asked := bucket.requests()
 		assert.Less(t, asked, 1100, "for 767,000 packets")
 		assert.EqualValues(t, judged.total(), bucket.net())
 	})
@@ -139,7 +139,7 @@ func TestSlowTransfersTakeWhatTheyUse(t *testing.T) {
 			assert.EqualValues(t, 100*(i+1), bucket.net(), "just the bytes at hand")
 			time.Sleep(100 * ms)
 		}
-		takes, _ := bucket.questions()
+		takes, _ := bucket.requests()
 		assert.Equal(t, 50, takes)
 	})
 }
@@ -220,7 +220,7 @@ func TestMoreThanTheBurst(t *testing.T) {
 }
 
 func TestBurstBelowAByteIsAnError(t *testing.T) {
-	bucket := newTally(t, peerlimit.PerSecond(10).WithBurst(0.5))
+	bucket := newTally(t, peerlimit.PerSecond(10).WithBurst(0.5).WithMinCost(0.1))
 	w := mustNewWriter(t, io.Discard, iolimit.Bandwidth{Taker: bucket, Key: "k"})
 	_, err := w.Write([]byte("x"))
 	assert.ErrorIs(t, err, peerlimit.ErrExceedsBurst)
@@ -240,7 +240,7 @@ func TestLeakyBucketsPace(t *testing.T) {
 	})
 }
 
-// What a leaky bucket lets in leaves it one after the other. Whoever does not wait for that gives it back.
+// What a leaky bucket lets in leaves it one after the other. A call that does not wait for that gives it back.
 func TestLeakyBucketsDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bucket := newTally(t, peerlimit.PerSecond(1000).WithBurst(500).Leaky())
@@ -326,8 +326,8 @@ func TestCloseEndsWaiting(t *testing.T) {
 	})
 }
 
-// A question that is under way when everything ends is waited for; what it has taken is given back, and nothing is written.
-func TestCloseDuringAQuestion(t *testing.T) {
+// A request that is under way when everything ends is waited for; what it has taken is given back, and nothing is written.
+func TestCloseDuringARequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bucket, release := newTally(t, peerlimit.PerHour(1000)), make(chan struct{})
 		slow := &slowTakes{bucket, release}
@@ -504,7 +504,7 @@ func (s *slowRefunds) Refund(ctx context.Context, key string, cost float64) erro
 	return s.tally.Refund(ctx, key, cost)
 }
 
-// Whoever closes, everything has been given back when Close returns.
+// Everything has been given back when a Close returns, also when another one gives it back.
 func TestEveryCloseWaitsForTheRefund(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &slowRefunds{newTally(t, peerlimit.PerSecond(1e6)), make(chan struct{})}

@@ -71,31 +71,35 @@ func labelledGauge(desc *prometheus.Desc, label string, value func(*peerlimit.St
 
 var (
 	acquired = describe("partitions_acquired_total",
-		"Partitions acquired, by what they came from: given by their holder, a replica, or empty.", "source")
+		"Partitions acquired, by what they came from: a transfer by their holder, a replica, or nothing.", "source")
 	failures = describe("request_failures_total",
-		"Questions to other nodes that failed: timeout, unreachable, or overloaded here or there.", "reason")
+		"Requests to other nodes that failed: timeout, unreachable, or overloaded here or there.", "reason")
+	turns = describe("turns_total",
+		"Turns that were waited for at keys that this node holds: served, left before they came, or refused for want of room.", "outcome")
+	misfits = describe("misfits_total",
+		"Times that this node met a peer that is not set up as it is, by what differs: cluster or secret.", "reason")
 	decisions = describe("decisions_total",
-		"Decisions given to callers on this node, by limiter, by who decided and by what was decided.", "limiter", "origin", "outcome")
+		"Decisions given to callers on this node, by limiter, by the origin of the decision and by its outcome.", "limiter", "origin", "outcome")
 	links = describe("links",
-		"Connections to other members, by state: questions go over those that are up; suspect ones have not answered lately.", "state")
-	questions = describe("request_duration_seconds",
-		"How long questions to other nodes about takes lasted, unanswered ones too.")
+		"Connections to other members, by state: requests go over those that are up; suspect ones have not responded lately.", "state")
+	requestTimes = describe("request_duration_seconds",
+		"How long requests to other nodes about takes lasted, those without a response too.")
 	peers = describe("peers",
-		"Other members, by what this node knows of them; suspect are those it gets no answer from.", "state")
+		"Other members, by what this node knows of them; suspect are those that do not respond.", "state")
 )
 
-// singles are the metrics that are one figure of Stats each.
+// singles are the metrics that are one field of Stats each.
 var singles = []single{
 	gauge("members", "Members that take part, as gossip sees them, this node among them.",
 		func(s *peerlimit.Stats) int { return s.Members }),
-	gauge("known_members", "Members that a limit is divided by when this node decides alone.",
+	gauge("known_members", "Members that a limit is divided by when this node decides by its share.",
 		func(s *peerlimit.Stats) int { return s.Known }),
 	gauge("reachable_members", "Known members that are in reach, this node among them.",
 		func(s *peerlimit.Stats) int { return s.Reachable }),
 
 	gauge("partitions_owned", "Partitions that the ring gives to this node.",
 		func(s *peerlimit.Stats) int { return s.PartitionsOwned }),
-	gauge("partitions_held", "Partitions that this node decides about in full.",
+	gauge("partitions_held", "Partitions that this node holds: it decides about their keys by the whole limit.",
 		func(s *peerlimit.Stats) int { return s.PartitionsHeld }),
 	counter("ring_changes_total", "Times the owners of partitions changed.",
 		func(s *peerlimit.Stats) uint64 { return s.RingChanges }),
@@ -108,7 +112,7 @@ var singles = []single{
 	labelledGauge(links, "down", func(s *peerlimit.Stats) int { return s.LinksDown }),
 	{describe("replica_lag_seconds", "For how long the standby that is furthest behind has acknowledged nothing of what it was sent."),
 		prometheus.GaugeValue, nil, func(s *peerlimit.Stats) float64 { return s.ReplicaLag.Seconds() }},
-	gauge("quorum", "1 while this node hears from a majority of its witnesses and so may decide in full, 0 while it does not.",
+	gauge("quorum", "1 while this node hears from a majority of its witnesses and so may decide by the whole limit, 0 while it does not.",
 		func(s *peerlimit.Stats) int {
 			if s.HasQuorum {
 				return 1
@@ -140,14 +144,28 @@ var singles = []single{
 	tokens("lease_tokens_returned_total", "Tokens of leases that were returned unused.",
 		func(s *peerlimit.Stats) float64 { return s.TokensReturned }),
 
-	counter("requests_served_total", "Questions of other nodes answered here.",
+	gauge("waiting_callers", "Callers of this node that wait for a turn, at the node that decides about their key.",
+		func(s *peerlimit.Stats) int { return s.Waiting }),
+	gauge("queued_turns", "Turns that are waited for at keys that this node holds.",
+		func(s *peerlimit.Stats) int { return s.QueuedTurns }),
+	labelled(turns, "served", func(s *peerlimit.Stats) uint64 { return s.ServedTurns }),
+	labelled(turns, "left", func(s *peerlimit.Stats) uint64 { return s.LeftTurns }),
+	labelled(turns, "refused", func(s *peerlimit.Stats) uint64 { return s.RefusedTurns }),
+
+	counter("requests_served_total", "Requests of other nodes answered here.",
 		func(s *peerlimit.Stats) uint64 { return s.Served }),
-	counter("requests_passed_on_total", "Questions of other nodes sent on to the owner.",
+	counter("requests_passed_on_total", "Requests of other nodes sent on to the owner.",
 		func(s *peerlimit.Stats) uint64 { return s.PassedOn }),
-	counter("requests_refused_total", "Questions of other nodes that made no sense.",
+	counter("requests_refused_total", "Requests of other nodes that were malformed, or of another version.",
 		func(s *peerlimit.Stats) uint64 { return s.Refused }),
-	counter("unauthenticated_total", "Connections for takes that did not get through the handshake.",
+	counter("unauthenticated_total", "Connections for takes that did not get through the handshake, and gossip that is not this cluster's.",
 		func(s *peerlimit.Stats) uint64 { return s.Unauthenticated }),
+	labelled(misfits, "cluster", func(s *peerlimit.Stats) uint64 { return s.OtherCluster }),
+	labelled(misfits, "secret", func(s *peerlimit.Stats) uint64 { return s.OtherSecret }),
+	gauge("seeds_not_joined", "Entries of Config.Join without a member there.",
+		func(s *peerlimit.Stats) int { return s.SeedsNotJoined }),
+	counter("failed_joins_total", "Look-ups and joins of seeds that failed.",
+		func(s *peerlimit.Stats) uint64 { return s.FailedJoins }),
 	labelled(failures, "timeout", func(s *peerlimit.Stats) uint64 { return s.Timeouts }),
 	labelled(failures, "unreachable", func(s *peerlimit.Stats) uint64 { return s.Unreachable }),
 	labelled(failures, "overloaded", func(s *peerlimit.Stats) uint64 { return s.Overloaded }),
@@ -183,7 +201,7 @@ func (c *Collector) Describe(descs chan<- *prometheus.Desc) {
 			descs <- m.desc
 		}
 	}
-	descs <- questions
+	descs <- requestTimes
 	descs <- decisions
 	descs <- peers
 }
@@ -199,7 +217,7 @@ func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 	c.collectPeers(metrics)
 }
 
-// histogram tells how many questions lasted no longer than each bound.
+// histogram tells how many requests lasted no longer than each bound.
 func histogram(h *peerlimit.Histogram) prometheus.Metric {
 	buckets := make(map[float64]uint64, len(h.Bounds))
 	var total uint64
@@ -209,7 +227,7 @@ func histogram(h *peerlimit.Histogram) prometheus.Metric {
 			buckets[h.Bounds[i].Seconds()] = total
 		}
 	}
-	return prometheus.MustNewConstHistogram(questions, total, h.Sum.Seconds(), buckets)
+	return prometheus.MustNewConstHistogram(requestTimes, total, h.Sum.Seconds(), buckets)
 }
 
 // collectDecisions tells all origins and outcomes of each limiter, those that never were as 0: a rate needs to see where

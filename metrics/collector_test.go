@@ -33,7 +33,7 @@ func mustNewCollector(t *testing.T, node metrics.Node) *metrics.Collector {
 	return c
 }
 
-// Every figure has a value of its own here, so that one that stands in for another shows.
+// Every field of Stats has a value of its own here, so that one that stands in for another shows.
 func TestEveryFigureIsTold(t *testing.T) {
 	f := &fake{
 		stats: peerlimit.Stats{
@@ -43,6 +43,8 @@ func TestEveryFigureIsTold(t *testing.T) {
 			Served: 18, PassedOn: 19, Refused: 20, Timeouts: 21, Unreachable: 22, Overloaded: 23,
 			LostRefunds: 24, DroppedDebts: 25, EventsDropped: 26, Unauthenticated: 30,
 			LinksUp: 31, LinksSuspect: 32, LinksDown: 33, ReplicaLag: 1500 * time.Millisecond, Degraded: 34, QuorumLosses: 35, HasQuorum: true, MaxKeys: 36,
+			Waiting: 37, QueuedTurns: 38, ServedTurns: 39, LeftTurns: 40, RefusedTurns: 41,
+			OtherCluster: 42, OtherSecret: 43, SeedsNotJoined: 44, FailedJoins: 45,
 			RequestTimes: peerlimit.Histogram{
 				Bounds: []time.Duration{time.Millisecond, time.Second}, Counts: []uint64{3, 2, 1}, Sum: 5 * time.Second,
 			},
@@ -73,6 +75,8 @@ func TestEveryFigureIsTold(t *testing.T) {
 		"peerlimit_dropped_debts_total 25", "peerlimit_dropped_events_total 26", "peerlimit_unauthenticated_total 30",
 		`peerlimit_links{state="up"} 31`, `peerlimit_links{state="suspect"} 32`, `peerlimit_links{state="down"} 33`,
 		"peerlimit_replica_lag_seconds 1.5", "peerlimit_degraded_total 34", "peerlimit_quorum 1", "peerlimit_quorum_losses_total 35", "peerlimit_max_keys 36",
+		"peerlimit_waiting_callers 37", "peerlimit_queued_turns 38", `peerlimit_turns_total{outcome="served"} 39`,
+		`peerlimit_turns_total{outcome="left"} 40`, `peerlimit_turns_total{outcome="refused"} 41`,
 		`peerlimit_request_duration_seconds_bucket{le="0.001"} 3`, `peerlimit_request_duration_seconds_bucket{le="1"} 5`,
 		`peerlimit_request_duration_seconds_bucket{le="+Inf"} 6`, "peerlimit_request_duration_seconds_sum 5",
 		`peerlimit_decisions_total{limiter="api",origin="local",outcome="allowed"} 27`,
@@ -80,13 +84,15 @@ func TestEveryFigureIsTold(t *testing.T) {
 		`peerlimit_decisions_total{limiter="api",origin="denial-cache",outcome="denied"} 29`,
 		`peerlimit_decisions_total{limiter="api",origin="fallback",outcome="denied"} 0`,
 		`peerlimit_peers{state="alive"} 2`, `peerlimit_peers{state="suspect"} 1`,
+		`peerlimit_misfits_total{reason="cluster"} 42`, `peerlimit_misfits_total{reason="secret"} 43`, "peerlimit_seeds_not_joined 44",
+		"peerlimit_failed_joins_total 45",
 		`peerlimit_peers{state="leaving"} 0`, `peerlimit_peers{state="lost"} 1`,
 	}, "\n")
 	told := exposition(t, mustNewCollector(t, f))
 	for _, line := range strings.Split(values, "\n") {
 		assert.Contains(t, told, "\n"+line+"\n")
 	}
-	assert.Equal(t, 36+12+4, testutil.CollectAndCount(mustNewCollector(t, f)), "each once")
+	assert.Equal(t, 45+12+4, testutil.CollectAndCount(mustNewCollector(t, f)), "each once")
 }
 
 // exposition is what a scrape would see.
@@ -203,4 +209,24 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 	assert.EqualError(t, err, "metrics: invalid collector: node is nil")
 	_, err = metrics.NewTakeDurations().Of("api", nil)
 	assert.ErrorIs(t, err, metrics.ErrInvalid)
+}
+
+// The series of a name that was timed end when it is forgotten, and those of others stay.
+func TestForgottenDurations(t *testing.T) {
+	node, err := peerlimit.Start(peerlimit.Config{Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = node.Close() })
+	limiter, err := node.Limiter("api", peerlimit.PerHour(2))
+	require.NoError(t, err)
+	durations := metrics.NewTakeDurations()
+	for _, name := range []string{"a\xff", "b"} {
+		timed, err := durations.Of(name, limiter)
+		require.NoError(t, err)
+		require.True(t, timed.Allow(t.Context(), "k"))
+	}
+	require.Contains(t, exposition(t, durations), "limiter=\"a\uFFFD\"")
+	durations.Forget("a\xff")
+	told := exposition(t, durations)
+	assert.NotContains(t, told, "limiter=\"a\uFFFD\"")
+	assert.Contains(t, told, `limiter="b"`)
 }

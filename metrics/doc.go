@@ -17,7 +17,8 @@
 // repository are a dashboard and alert rules over these metrics.
 //
 // No metric has a key for a label. The number of series of a node is that of its limiters times 12, and about 75; a limiter
-// that is timed has 21 for each origin it meets.
+// that is timed has 21 for each origin it meets. A limiter that its node has forgotten, see [peerlimit.Node.Limiter], has none any more;
+// those of one that is timed stay until [TakeDurations.Forget].
 //
 // Two nodes in one process need a label to tell them apart: register with [prometheus.WrapRegistererWith].
 package metrics

@@ -10,8 +10,8 @@ import (
 	"github.com/peerlimit/peerlimit"
 )
 
-// TakeDurations is how long takes last, in seconds, by limiter and by who decided: those of origin "remote" were one
-// question to another node and its answer. Calls that end with an error have the origin "error". Make one with
+// TakeDurations is how long takes last, in seconds, by limiter and by the origin of the decision: those of origin "remote" were
+// one request to another node and its response. Calls that end with an error have the origin "error". Make one with
 // [NewTakeDurations].
 type TakeDurations struct{ seconds *prometheus.HistogramVec }
 
@@ -21,8 +21,8 @@ var _ prometheus.Collector = (*TakeDurations)(nil)
 func NewTakeDurations() *TakeDurations {
 	return &TakeDurations{prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "peerlimit_take_duration_seconds",
-		Help: "How long takes lasted, by limiter and by who decided.",
-		// From a decision on this node to one after two questions that were not answered in time, 100 ms each.
+		Help: "How long takes lasted, by limiter and by the origin of the decision.",
+		// From a decision on this node to one after two requests without a response in time, 100 ms each.
 		Buckets: []float64{1e-6, 1e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.15, 0.2, 0.25, 0.5, 1},
 	}, []string{"limiter", "origin"})}
 }
@@ -42,6 +42,11 @@ func (d *TakeDurations) Of(name string, limiter *peerlimit.Limiter) (*TimedLimit
 		return nil, fmt.Errorf("%w durations of %q: limiter is nil", ErrInvalid, name)
 	}
 	return &TimedLimiter{Limiter: limiter, seconds: d.seconds, name: labelValue(name)}, nil
+}
+
+// Forget drops the observations of a name, such as that of a tenant who has gone. Takes that are timed under it later begin anew.
+func (d *TakeDurations) Forget(name string) {
+	d.seconds.DeletePartialMatch(prometheus.Labels{"limiter": labelValue(name)})
 }
 
 // Take is the limiter's Take.

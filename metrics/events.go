@@ -26,7 +26,7 @@ func NewEvents() *Events {
 	return e
 }
 
-// Count counts one event. It returns at once and may be called from several goroutines.
+// Count counts one event. It returns immediately and may be called from several goroutines.
 func (e *Events) Count(event peerlimit.Event) {
 	e.count.WithLabelValues(eventLabel(event.Kind)).Inc()
 }

@@ -60,7 +60,7 @@ type Conditions struct {
 	// Latency is the least time from sending to arrival. It is not negative.
 	Latency time.Duration
 
-	// Jitter is the most that is added to Latency, drawn anew each time. It is not negative.
+	// Jitter is the most that is added to Latency, drawn each time. It is not negative.
 	Jitter time.Duration
 
 	// Loss is the probability, from 0 to 1, that a packet of gossip vanishes, and that a stretch of a connection has to be

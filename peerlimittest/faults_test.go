@@ -30,9 +30,9 @@ func inTime(t *testing.T, l *peerlimit.Limiter) (peerlimit.Origin, time.Duration
 // A cut is between the two it names, in the direction it names, and ends with Mend.
 func TestCutsOfSingleLinks(t *testing.T) {
 	for name, cut := range map[string]func(c *peerlimittest.Cluster, caller, owner int){
-		"the question": func(c *peerlimittest.Cluster, caller, owner int) { c.Cut(caller, owner) },
-		"the answer":   func(c *peerlimittest.Cluster, caller, owner int) { c.Cut(owner, caller) },
-		"both":         func(c *peerlimittest.Cluster, caller, owner int) { c.CutBoth(owner, caller) },
+		"the request": func(c *peerlimittest.Cluster, caller, owner int) { c.Cut(caller, owner) },
+		"the answer":  func(c *peerlimittest.Cluster, caller, owner int) { c.Cut(owner, caller) },
+		"both":        func(c *peerlimittest.Cluster, caller, owner int) { c.CutBoth(owner, caller) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -53,6 +53,34 @@ func TestCutsOfSingleLinks(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A node that is cut off from the beginning meets only the others, and all of them once it is mended.
+func TestAddCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := peerlimittest.NewCluster(t, 3)
+		alive := func(node *peerlimit.Node) (names []string) {
+			for _, m := range node.Members() {
+				if m.State == peerlimit.MemberAlive {
+					names = append(names, m.Name)
+				}
+			}
+			return names
+		}
+		cluster.Split([]int{0, 1}, []int{2})
+		newcomer := cluster.AddCutOff([]int{0, 1})
+		time.Sleep(10 * time.Second)
+		require.ElementsMatch(t, []string{newcomer.Self().Name, cluster.Node(2).Self().Name}, alive(newcomer))
+		require.NotContains(t, alive(cluster.Node(0)), newcomer.Self().Name)
+
+		alone := cluster.AddCutOff([]int{0, 1, 2, 3})
+		time.Sleep(10 * time.Second)
+		require.Equal(t, []string{alone.Self().Name}, alive(alone))
+
+		cluster.Heal()
+		cluster.WaitReady()
+		require.Len(t, alive(alone), 5)
+	})
 }
 
 // Conditions hold for one direction of one link or for the whole network, and the last word counts.

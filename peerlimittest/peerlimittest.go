@@ -13,7 +13,7 @@
 // Nodes are closed when the test ends. What fails here fails the test at once.
 //
 // With -race, run tests that use bubbles with GOMAXPROCS=1: with several nodes in one bubble the detector itself may crash
-// on several cores (https://go.dev/issue/78156, not mended in Go 1.26). examples/signup/race_test.go shows how.
+// on several cores (https://go.dev/issue/78156, not fixed in Go 1.26). examples/signup/race_test.go shows how.
 package peerlimittest
 
 import (
@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -82,7 +83,7 @@ func NewSeededCluster(t testing.TB, n int, seed uint64, options ...Option) *Clus
 	c := &Cluster{t: t, network: sim.New(seed), options: options}
 	t.Cleanup(c.close)
 	for range n {
-		c.start()
+		c.start(nil)
 	}
 	c.WaitReady()
 	return c
@@ -179,7 +180,14 @@ func disagreement(nodes []*peerlimit.Node) string {
 // to see it; see WaitReady.
 func (c *Cluster) Add(options ...Option) *peerlimit.Node {
 	c.t.Helper()
-	return c.start(options...)
+	return c.start(nil, options...)
+}
+
+// AddCutOff starts one more node, as Add does, that is cut off from some nodes from its very beginning, in both directions, until
+// Mend or Heal. Its seeds are first of all nodes that it can reach.
+func (c *Cluster) AddCutOff(from []int, options ...Option) *peerlimit.Node {
+	c.t.Helper()
+	return c.start(from, options...)
 }
 
 // Limiters returns a limiter of that name on every node that was neither killed nor has left, in order.
@@ -239,10 +247,14 @@ func (c *Cluster) remove(i int) (ip string, node *peerlimit.Node) {
 	return m.ip, node
 }
 
-// start starts a node on a new machine. Its seeds are those that are there: any of them may be cut off from it.
-func (c *Cluster) start(options ...Option) *peerlimit.Node {
+// start starts a node on a new machine that is cut off from some. Its seeds are those that are there: any of them may be cut off
+// from it later.
+func (c *Cluster) start(cutOff []int, options ...Option) *peerlimit.Node {
 	c.t.Helper()
-	number, m, seeds := c.register()
+	number, m, seeds := c.register(cutOff)
+	for _, i := range cutOff {
+		c.network.CutBoth(m.ip, c.member(i).ip)
+	}
 	config := peerlimit.Config{Name: fmt.Sprintf("node%d", number), Logger: slog.New(slog.DiscardHandler)}
 	for _, option := range append(append([]Option(nil), c.options...), options...) {
 		option(&config)
@@ -260,15 +272,25 @@ func (c *Cluster) start(options ...Option) *peerlimit.Node {
 	return node
 }
 
-// register gives a new node its number and its machine, and says whom it may join.
-func (c *Cluster) register() (number int, m *member, seeds []string) {
+// maxSeeds is how many seeds a node has at most.
+const maxSeeds = 3
+
+// register gives a new node its number and its machine, and says which nodes it may join: first those from which it is not cut off.
+func (c *Cluster) register(cutOff []int) (number int, m *member, seeds []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, other := range c.members {
-		if other.node != nil && !other.gone && len(seeds) < 3 {
-			seeds = append(seeds, other.node.Self().Addr)
+	var near, far []string
+	for i, other := range c.members {
+		switch {
+		case other.node == nil || other.gone:
+		case slices.Contains(cutOff, i):
+			far = append(far, other.node.Self().Addr)
+		default:
+			near = append(near, other.node.Self().Addr)
 		}
 	}
+	seeds = append(near, far...)
+	seeds = seeds[:min(maxSeeds, len(seeds))]
 	number = len(c.members)
 	m = &member{ip: fmt.Sprintf("10.%d.%d.%d", number/62500, number/250%250, number%250+1)}
 	c.members = append(c.members, m)

@@ -4,8 +4,8 @@
 //	...
 //	mux.Handle("/debug/peerlimit", page)
 //
-// It answers what people ask first: is this node healthy, who is in the cluster, who decides about a key, why is it denied,
-// and which keys are busy. Whoever asks for application/json gets the same as JSON.
+// It answers what people ask first: is this node healthy, which members are there, which one owns a key, why is a
+// key denied, and which keys are busy. It is the same as JSON for a request that asks for application/json.
 //
 // The page changes nothing and says nothing secret, but it names members with their addresses, and keys unless
 // [Options.HideKeys] is set: serve it where only operators get, as with pprof. It needs nothing from elsewhere, works without

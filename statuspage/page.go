@@ -2,6 +2,7 @@ package statuspage
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -12,7 +13,7 @@ import (
 // Options are what can be chosen. The zero value shows everything.
 type Options struct {
 	// HideKeys shows eight hexadecimal digits instead of each busy key: the same for the same key as long as the page is
-	// there, and nothing that a key could be computed from. A key that is asked about is known to who asks.
+	// there, and nothing that a key could be computed from. A key in a query is shown as it is: the operator has it already.
 	HideKeys bool
 }
 
@@ -32,12 +33,12 @@ var ErrInvalid = errors.New("statuspage: invalid")
 // a take some nanoseconds. An error matches [ErrInvalid]: node is nil.
 func New(node *peerlimit.Node, o Options) (*Page, error) {
 	if node == nil {
-		return nil, errors.Join(ErrInvalid, errors.New("statuspage: node is nil"))
+		return nil, fmt.Errorf("%w page: node is nil", ErrInvalid)
 	}
 	p := &Page{node: node, options: o, keys: newBusyKeys(time.Now())}
 	stop, err := node.SampleTakes(sampleEvery, func(s peerlimit.Sample) { p.keys.add(s, time.Now()) })
 	if err != nil {
-		return nil, errors.Join(ErrInvalid, err)
+		return nil, fmt.Errorf("%w page: %w", ErrInvalid, err)
 	}
 	p.stop = stop
 	return p, nil

@@ -34,11 +34,11 @@
         if (!response.ok) throw new Error(response.statusText);
         replace(new DOMParser().parseFromString(await response.text(), "text/html"));
       } catch {
-        document.title = "No answer: peerlimit";
+        document.title = "No response: peerlimit";
         const when = live.querySelector(".when");
         if (when && !when.dataset.stale) {
           when.dataset.stale = "yes";
-          when.append(" The node does not answer any more: this is how it was.");
+          when.append(" The node does not respond any more: this is its last state.");
         }
       }
     }

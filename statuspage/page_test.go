@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/peerlimit/peerlimit"
 	_ "github.com/peerlimit/peerlimit/internal/onecore"
+	"github.com/peerlimit/peerlimit/internal/sim"
 	"github.com/peerlimit/peerlimit/peerlimittest"
 	"github.com/peerlimit/peerlimit/statuspage"
 )
@@ -45,7 +47,7 @@ func get(page http.Handler, url, accept string) *httptest.ResponseRecorder {
 	return w
 }
 
-// asJSON decodes what who asks for JSON gets.
+// asJSON decodes what a client that asks for JSON gets.
 func asJSON(t *testing.T, page http.Handler, url string) map[string]any {
 	w := get(page, url, "application/json")
 	require.Equal(t, http.StatusOK, w.Code)
@@ -92,18 +94,63 @@ func TestWhatIsNotWellIsSaid(t *testing.T) {
 		cluster.Kill(2)
 		time.Sleep(time.Second)
 		body := get(page, "/", browser).Body.String()
-		require.Contains(t, body, "Not all is well")
+		require.Contains(t, body, "Needs attention: ")
 		require.Contains(t, body, "There is no connection to "+gone)
 		cluster.Kill(1)
 		time.Sleep(2 * time.Second)
 		report := asJSON(t, page, "/")
 		require.Equal(t, false, report["healthy"])
-		require.Contains(t, report["findings"].([]any)[0], "hears from no majority")
-		require.Contains(t, report["findings"].([]any)[0], "1 of 3")
+		require.Contains(t, report["findings"].([]any)[0], "No majority")
+		require.Contains(t, report["findings"].([]any)[0], "1/3.")
 	})
 }
 
-// Who was denied asks why: what the limit is, what is left of it, when there is more, and who decides.
+// Why a seed is not joined is said on top, with what was found, and nothing of it is there when all are.
+func TestASeedThatWasNotJoinedIsSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := sim.New(1)
+		defer network.Close()
+		listener, err := network.Host("10.0.0.1").Listen("10.0.0.1:7946")
+		require.NoError(t, err)
+		go func() {
+			for {
+				conn, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = conn.Read(make([]byte, 1000))
+				_, _ = conn.Write([]byte("\x7f\x1b[2J<script>"))
+				_ = conn.Close()
+			}
+		}()
+		node, err := peerlimit.Start(peerlimit.Config{
+			BindAddr: "10.0.0.2", Insecure: true, Network: network.Host("10.0.0.2"), Join: []string{"10.0.0.2", "10.0.0.1"}, Logger: slog.New(slog.DiscardHandler),
+		})
+		require.NoError(t, err)
+		page, err := statuspage.New(node, statuspage.Options{})
+		require.NoError(t, err)
+		body := get(page, "/", browser).Body.String()
+		require.Contains(t, body, "Needs attention: ")
+		require.Contains(t, body, "Seed 10.0.0.1 was not joined, because it answers as no peerlimit node does: Config.Join must name")
+		require.NotContains(t, body, "Seed 10.0.0.2", "which is this node")
+		requirePrints(t, body)
+		require.NotContains(t, body, "<script>alert")
+		report := asJSON(t, page, "/")
+		require.Equal(t, false, report["healthy"])
+		seeds := report["seeds"].([]any)
+		require.Equal(t, map[string]any{"seed": "10.0.0.2", "joined": true}, seeds[0])
+		require.Equal(t, false, seeds[1].(map[string]any)["joined"])
+		require.Contains(t, seeds[1].(map[string]any)["reason"], "no peerlimit node")
+		require.Contains(t, seeds[1].(map[string]any)["err"], `\x1b[2J`)
+		for _, text := range stringsIn(report) {
+			requirePrints(t, text)
+		}
+		require.NoError(t, listener.Close())
+		require.NoError(t, node.Close())
+	})
+}
+
+// A person whose key is denied asks why: which limit denies, what is available of it, when there is more, and which node decides.
 func TestAKeyIsAskedAbout(t *testing.T) {
 	inCluster(t, statuspage.Options{}, func(t *testing.T, cluster *peerlimittest.Cluster, page *statuspage.Page) {
 		limiters := cluster.Limiters("api", peerlimit.PerMinute(60).WithBurst(2))
@@ -121,8 +168,8 @@ func TestAKeyIsAskedAbout(t *testing.T) {
 		}
 		body := get(page, "/?limiter=api&key=alice", browser).Body.String()
 		require.Contains(t, body, "Takes are denied.")
-		require.Regexp(t, `\n0(\.0\d)? tokens are left of`, body)
-		require.Regexp(t, `The next one is there in (1s|9\d\dms)\.`, body)
+		require.Regexp(t, `\n0(\.0\d)? tokens are available of`, body)
+		require.Regexp(t, `The next token is available in (1s|9\d\dms)\.`, body)
 		body = get(page, "/?limiter=api&key=bob", browser).Body.String()
 		require.Contains(t, body, "A take would be allowed.")
 		body = get(page, "/?limiter=none&key=bob", browser).Body.String()
@@ -222,7 +269,7 @@ func stringsIn(value any) (all []string) {
 	return all
 }
 
-// Keys are what clients send, and who asks about one may have been given a link. Whether an operator looks at the page with
+// Keys are what clients send, and the person who asks about one may have been given a link. Whether an operator looks at the page with
 // curl or at its JSON with jq, which decodes strings, nothing of it reaches the terminal but what prints.
 func TestWhatDoesNotPrintIsShownEscaped(t *testing.T) {
 	const shown = `a\x1b[2J\x1b]0;x\a\r\nb\u009b31m\u202ec\u200b\u00a0\u2028\xff\x7f`
@@ -301,6 +348,7 @@ func TestOnlyLooking(t *testing.T) {
 	})
 	_, err := statuspage.New(nil, statuspage.Options{})
 	require.ErrorIs(t, err, statuspage.ErrInvalid)
+	require.EqualError(t, err, "statuspage: invalid page: node is nil")
 }
 
 func TestAccept(t *testing.T) {

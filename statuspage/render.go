@@ -78,7 +78,7 @@ func writeHTML(w http.ResponseWriter, r *report) {
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy", policy)
 	h.Set("Referrer-Policy", "no-referrer")
-	_, _ = w.Write(b.Bytes()) // who does not listen any more misses nothing
+	_, _ = w.Write(b.Bytes()) // a client that has closed the connection misses nothing
 }
 
 func writeJSON(w http.ResponseWriter, r *report) {

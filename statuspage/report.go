@@ -22,15 +22,23 @@ type report struct {
 	Healthy  bool     `json:"healthy"`
 	Findings []string `json:"findings"` // what is not as it should be, for people
 
+	Seeds    []seed        `json:"seeds"`
 	Members  []member      `json:"members"`
 	Limiters []limiter     `json:"limiters"`
 	Busiest  []busyKey     `json:"busiest_keys"`
 	Denied   []busyKey     `json:"most_denied_keys"`
 	Question *answer       `json:"question,omitempty"`
 	Events   []event       `json:"events"`
-	Figures  []figureGroup `json:"-"`
+	Metrics  []metricGroup `json:"-"`
 
 	Stats peerlimit.Stats `json:"stats"`
+}
+
+type seed struct {
+	Seed   string `json:"seed"`
+	Joined bool   `json:"joined"`
+	Reason string `json:"reason,omitempty"` // why not
+	Err    string `json:"err,omitempty"`
 }
 
 type member struct {
@@ -42,7 +50,7 @@ type member struct {
 	RPCAddr    string `json:"rpc_addr"`
 	Partitions int    `json:"partitions"`
 
-	// EvidenceMS is how old the last answer to a ping is; null for who is not pinged, or has not answered.
+	// EvidenceMS is how old the last response to a ping is; null for a member that is not pinged, or has not responded.
 	EvidenceMS *float64 `json:"evidence_ms"`
 }
 
@@ -70,7 +78,7 @@ type answer struct {
 	Owner        string  `json:"owner,omitempty"`
 	OwnerAddr    string  `json:"owner_addr,omitempty"`
 	Here         bool    `json:"here,omitempty"`    // the owner is this node
-	Standby      string  `json:"standby,omitempty"` // decides if the owner goes
+	Standby      string  `json:"standby,omitempty"` // decides if the owner fails
 	Limit        string  `json:"limit,omitempty"`
 	Allowed      bool    `json:"allowed"`
 	Remaining    float64 `json:"remaining"`
@@ -79,13 +87,13 @@ type answer struct {
 	DecidedBy    string  `json:"decided_by,omitempty"`
 }
 
-// figureGroup is a list of figures under one heading.
-type figureGroup struct {
+// metricGroup is a list of metrics under one heading.
+type metricGroup struct {
 	Name    string
-	Figures []figure
+	Metrics []metric
 }
 
-type figure struct {
+type metric struct {
 	Name  string
 	Value string
 	Bad   bool // more than it should be
@@ -102,13 +110,16 @@ func (p *Page) report(r *http.Request) *report {
 	s := p.node.Status()
 	rep := &report{
 		Time: s.Time, Node: printable.Text(s.Self.Name), UptimeMS: milliseconds(s.Time.Sub(s.Started)), Stats: s.Stats,
-		Findings: findings(&s), Figures: figures(&s.Stats),
+		Findings: findings(&s), Metrics: metrics(&s.Stats), Seeds: []seed{},
 	}
 	rep.Stats.Limiters = make(map[string]peerlimit.LimiterStats, len(s.Stats.Limiters))
 	for name, stats := range s.Stats.Limiters {
 		rep.Stats.Limiters[printable.Text(name)] = stats
 	}
 	rep.Healthy = len(rep.Findings) == 0
+	for _, s := range s.Seeds {
+		rep.Seeds = append(rep.Seeds, seed{printable.Text(s.Seed), s.Joined, s.Reason, printable.Cut(s.Err, maxFault)})
+	}
 	for i := range s.Members {
 		rep.Members = append(rep.Members, memberOf(&s.Members[i]))
 	}
@@ -130,25 +141,30 @@ func findings(s *peerlimit.Status) []string {
 	var all []string
 	add := func(format string, values ...any) { all = append(all, printable.Text(fmt.Sprintf(format, values...))) }
 	if !s.Majority {
-		add("This node hears from no majority of its witnesses: it decides by its share of each limit, 1 of %d.", s.Stats.Known)
+		add("No majority: most members do not respond. This node decides by its share of each limit, 1/%d.", s.Stats.Known)
 	}
 	if s.Acquiring > 0 && s.Majority {
-		add("%d partitions are on their way to this node: takes on their keys are passed on, or wait a moment.", s.Acquiring)
+		add("%d partitions are on their way to this node: takes of their keys are passed on, or wait a moment.", s.Acquiring)
+	}
+	for _, seed := range s.Seeds {
+		if seed.Reason != "" {
+			add("Seed %s was not joined, because %s. It was found: %s.", seed.Seed, seed.Reason, printable.Cut(seed.Err, maxFault))
+		}
 	}
 	for i := range s.Members {
 		m := &s.Members[i]
 		switch {
 		case m.Self:
 		case m.State == peerlimit.MemberLost:
-			add("%s went without a goodbye. It counts as a member until it is forgotten, or back.", m.Name)
+			add("%s failed. Limits are still divided by it too, until it is back or forgotten.", m.Name)
 		case m.Link == transport.LinkDown:
 			add("There is no connection to %s.", m.Name)
 		case m.Link == transport.LinkSuspect:
-			add("%s does not answer.", m.Name)
+			add("%s does not respond.", m.Name)
 		}
 	}
 	if s.Stats.Keys >= s.Stats.MaxKeys {
-		add("MaxKeys is reached: a bucket goes for each that comes.")
+		add("MaxKeys is reached: each new key evicts another one.")
 	}
 	return all
 }
@@ -225,41 +241,54 @@ func (p *Page) limiterNamed(name string) (*peerlimit.Limiter, bool) {
 	return nil, false
 }
 
-// figures puts what is counted in order.
-func figures(s *peerlimit.Stats) []figureGroup {
-	count := func(name string, n uint64) figure { return figure{name, fmt.Sprint(n), false} }
-	bad := func(name string, n uint64) figure { return figure{name, fmt.Sprint(n), n > 0} }
-	return []figureGroup{
-		{"Ownership", []figure{
+// metrics groups what is counted.
+func metrics(s *peerlimit.Stats) []metricGroup {
+	count := func(name string, n uint64) metric { return metric{name, fmt.Sprint(n), false} }
+	bad := func(name string, n uint64) metric { return metric{name, fmt.Sprint(n), n > 0} }
+	return []metricGroup{
+		{"Ownership", []metric{
 			{"partitions owned, of 4,093", fmt.Sprint(s.PartitionsOwned), false},
-			{"partitions decided about in full", fmt.Sprint(s.PartitionsHeld), s.PartitionsHeld < s.PartitionsOwned},
+			{"partitions held", fmt.Sprint(s.PartitionsHeld), s.PartitionsHeld < s.PartitionsOwned},
 			count("times the owners changed", s.RingChanges),
-			count("partitions gained with all state", s.AcquiredByTransfer),
-			count("partitions gained from a replica", s.AcquiredFromReplica),
-			{"partitions gained empty", fmt.Sprint(s.AcquiredEmpty), false},
+			count("partitions acquired by transfer", s.AcquiredByTransfer),
+			count("partitions acquired from a replica", s.AcquiredFromReplica),
+			{"partitions acquired without state", fmt.Sprint(s.AcquiredEmpty), false},
 			{"replica lag", s.ReplicaLag.Round(time.Millisecond).String(), s.ReplicaLag > time.Second},
 		}},
-		{"Buckets", []figure{
-			{"for the cluster", fmt.Sprintf("%d of at most %d", s.Keys, s.MaxKeys), s.Keys >= s.MaxKeys},
-			{"for deciding alone", fmt.Sprint(s.DegradedKeys), false},
-			bad("dropped while they mattered", s.Evicted),
+		{"Buckets", []metric{
+			{"in partitions held and in replicas", fmt.Sprintf("%d of at most %d", s.Keys, s.MaxKeys), s.Keys >= s.MaxKeys},
+			{"for degraded decisions", fmt.Sprint(s.DegradedKeys), false},
+			bad("evicted before they were full", s.Evicted),
 			count("leases granted", s.LeasesGranted),
 			count("leases not returned in time", s.LeasesExpired),
 		}},
-		{"Questions to others, and from them", []figure{
+		{"Waiting", []metric{
+			count("callers of this node that wait", uint64(s.Waiting)),
+			count("turns that are waited for here", uint64(s.QueuedTurns)),
+			count("turns that have come", s.ServedTurns),
+			count("turns that were left before", s.LeftTurns),
+			bad("turns that there was no room for", s.RefusedTurns),
+		}},
+		{"Requests to others, and from them", []metric{
 			count("answered here", s.Served),
 			count("passed on", s.PassedOn),
-			bad("not answered in time", s.Timeouts),
+			bad("without a response in time", s.Timeouts),
 			bad("that could not be sent", s.Unreachable),
-			bad("for which there was no room", s.Overloaded),
-			bad("refused: they made no sense", s.Refused),
-			bad("connections of strangers", s.Unauthenticated),
+			bad("not sent: too many were under way", s.Overloaded),
+			bad("refused: malformed, or of another version", s.Refused),
+			bad("connections of unauthenticated peers", s.Unauthenticated),
 		}},
-		{"Deciding without the owner", []figure{
+		{"Set-up", []metric{
+			bad("peers of another Cluster", s.OtherCluster),
+			bad("peers with another Secret", s.OtherSecret),
+			{"seeds that are not joined", fmt.Sprint(s.SeedsNotJoined), s.SeedsNotJoined > 0},
+			count("joins of seeds that failed", s.FailedJoins),
+		}},
+		{"Degraded mode", []metric{
 			bad("decisions by a share", s.Degraded),
 			bad("times without a majority", s.QuorumLosses),
 			bad("refunds that were lost", s.LostRefunds),
-			bad("reports that were lost", s.DroppedDebts),
+			bad("debts that were dropped", s.DroppedDebts),
 		}},
 	}
 }

@@ -2,10 +2,10 @@ package transport
 
 import "math"
 
-// call is one caller waiting for its answer. Calls are reused through a pool
+// call is one caller waiting for its response. Calls are reused through a pool
 // that belongs to one client.
 //
-// Invariant: whoever removes a call from its table, and nobody else, sets answer
+// Invariant: the goroutine that removes a call from its table, and no other, sets answer
 // and err and sends on done exactly once; or the caller removes it itself and
 // nothing is sent. So done is empty whenever the call is not registered.
 type call struct {
@@ -25,7 +25,7 @@ func (c *call) complete(answer []byte, err error) {
 	c.done <- struct{}{}
 }
 
-// keptRoom is the largest room for an answer that is kept for the next call:
+// keptRoom is the largest room for a response that is kept for the next call:
 // enough for any take, and little for tens of thousands of calls.
 const keptRoom = 256
 
@@ -43,7 +43,7 @@ const (
 )
 
 // callTable finds calls in flight by id. Ids count up and the slot is the id
-// modulo a power of two, at most half full: finding is one index, and an answer
+// modulo a power of two, at most half full: finding is one index, and a response
 // that comes after its call was given up meets another id in the slot. An id
 // comes back after four billion calls on one connection, more than an hour at a
 // million a second. Not safe for concurrent use.

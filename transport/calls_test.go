@@ -75,7 +75,7 @@ func TestCallTableIdsWrapAround(t *testing.T) {
 	assert.Zero(t, table.count)
 }
 
-// An answer that comes after its call was given up must find nobody, even when
+// A response that comes after its call was given up must find nobody, even when
 // another call is in the same slot by then.
 func TestCallTableIgnoresLateAnswers(t *testing.T) {
 	table := newCallTable()

@@ -15,7 +15,7 @@ const (
 	DefaultConnectTimeout = 2 * time.Second
 	// DefaultPingInterval notices a peer that is back soon after it is.
 	DefaultPingInterval = 100 * time.Millisecond
-	// DefaultSuspectAfter is a few, because one late answer proves nothing.
+	// DefaultSuspectAfter is a few, because one late response proves nothing.
 	DefaultSuspectAfter = 3
 	// DefaultLostAfter is well above the pauses of a busy process, and well below
 	// the minutes that TCP may wait between retransmissions after a long cut.
@@ -56,12 +56,13 @@ type ClientConfig struct {
 
 	// ConnectTimeout bounds dialling and handshake together. Default 2s.
 	ConnectTimeout time.Duration
-	// PingInterval is how often a peer that does not answer is asked whether it is
+	// PingInterval is how often a peer that does not respond is asked whether it is
 	// there; the first time after half of that. A peer that answers, or that
 	// nothing has been sent to, is not pinged. Default 100ms.
 	PingInterval time.Duration
 	// SuspectAfter is the number of calls that must time out in a row, with nothing
-	// received in between, for the link to become suspect. Default 3.
+	// received in between, for the link to become suspect. Calls that ended with
+	// their context count when they would have timed out. Default 3.
 	SuspectAfter int
 	// LostAfter is how long a peer may be silent before the connection is closed
 	// and redialled. It is counted in unanswered pings, so that time in which this
@@ -177,14 +178,14 @@ func (c *Client) Disconnect(name string) {
 	}
 }
 
-// Call sends request to peer and returns its answer, which belongs to the
+// Call sends request to peer and returns its response, which belongs to the
 // caller. The request is copied and may be reused when Call returns.
 //
 // A peer that Connect was not called for, or that Disconnect was, is
-// ErrUnreachable: who keeps links is the caller's decision alone, and a call that
-// comes a moment too late must not bring back a link that nobody will end. While
+// ErrUnreachable: only the caller decides which peers have links, and a call that
+// comes a moment too late must not bring back a link that no call will end. While
 // the first attempt to connect is under way the call waits for it; from then on
-// it fails with ErrUnreachable at once whenever the link is not up.
+// it fails with ErrUnreachable immediately whenever the link is not up.
 //
 // timeout bounds the whole call and is precise to about a millisecond; at zero
 // or below the call fails with ErrTimeout and nothing is sent. Errors are
@@ -195,7 +196,7 @@ func (c *Client) Call(ctx context.Context, peer Peer, request []byte, timeout ti
 	return c.CallAppend(ctx, peer, nil, request, timeout)
 }
 
-// CallAppend is Call for who makes many: it appends the answer to dst, whose
+// CallAppend is Call for callers that make many: it appends the response to dst, whose
 // memory may be the caller's stack, and allocates nothing when there is room. With
 // an error it returns nil.
 func (c *Client) CallAppend(ctx context.Context, peer Peer, dst, request []byte, timeout time.Duration) ([]byte, error) {
@@ -209,11 +210,12 @@ func (c *Client) CallAppend(ctx context.Context, peer Peer, dst, request []byte,
 	return l.call(ctx, dst, request, timeout)
 }
 
-// Post sends a message that wants no answer, at most once. It copies request,
+// Post sends a message that wants no response, at most once. It copies request,
 // does not wait and returns nil when the message was queued, which says nothing
-// about its arrival. Unlike Call it does not wait for a first connection: a link
-// that is not up is ErrUnreachable. Further errors are ErrBusy, ErrTooLarge and
-// ErrClosed.
+// about its arrival. Unlike Call it does not wait for a first connection: without
+// one it returns ErrUnreachable. While the link is suspect the message is sent
+// too, and arrives if the peer was only slow. Further errors are ErrBusy,
+// ErrTooLarge and ErrClosed.
 func (c *Client) Post(peer Peer, request []byte) error {
 	l, err := c.link(peer, request)
 	if err != nil {

@@ -41,7 +41,7 @@ func TestCallIsAnswered(t *testing.T) {
 	})
 }
 
-// Answers are kept in memory that calls use again: each caller must have a copy of its own, behind what it had already.
+// Responses are kept in memory that calls use again: each caller must have a copy of its own, behind what it had already.
 func TestCallAppendGivesEachCallerItsOwnAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := newMemNetwork()
@@ -214,7 +214,7 @@ func TestRedialBacksOffFromServerThatHangsUp(t *testing.T) {
 	})
 }
 
-// The delays start anew when a connection has lasted.
+// The delays start from the shortest when a connection has lasted.
 func TestRedialIsQuickAfterLongConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := newMemNetwork()
@@ -265,8 +265,7 @@ func TestTimeoutsSuspectRecovery(t *testing.T) {
 		began := time.Now()
 		_, err := client.Call(t.Context(), peer, nil, time.Second)
 		require.ErrorIs(t, err, ErrUnreachable)
-		require.ErrorIs(t, client.Post(peer, nil), ErrUnreachable)
-		assert.Zero(t, time.Since(began), "a suspect link fails at once")
+		assert.Zero(t, time.Since(began), "a suspect link fails immediately")
 
 		time.Sleep(2 * time.Second)
 		assert.Equal(t, LinkSuspect, client.State(peer.Name))
@@ -279,7 +278,7 @@ func TestTimeoutsSuspectRecovery(t *testing.T) {
 	})
 }
 
-// Whoever answers pings is reachable, however slow its handlers are.
+// A peer that answers pings is reachable, however slow its handlers are.
 func TestSlowHandlerIsNotSuspect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := newMemNetwork()
@@ -297,7 +296,7 @@ func TestSlowHandlerIsNotSuspect(t *testing.T) {
 	})
 }
 
-// Answers to calls that were given up must not reach later calls.
+// Responses to calls that were given up must not reach later calls.
 func TestLateAnswersAreDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := newMemNetwork()
@@ -338,7 +337,7 @@ func TestSilentConnectionIsReplaced(t *testing.T) {
 }
 
 // Calls that end with their context never time out, yet the link must not stay
-// up for ever when nothing comes back.
+// up forever when nothing comes back.
 func TestSilentConnectionIsReplacedWithoutTimeouts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := newMemNetwork()
@@ -355,7 +354,61 @@ func TestSilentConnectionIsReplacedWithoutTimeouts(t *testing.T) {
 	})
 }
 
-// An answer to one call must not make the link forget that it waits for another.
+// That callers in a hurry do not wait does not make the silence of a peer any better.
+func TestCallsThatNobodyAwaitsSuspect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newMemNetwork()
+		_, peer := startServer(t, network, nil)
+		client := startClient(t, network, nil)
+		hurried := func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+			defer cancel()
+			_, err := client.Call(ctx, peer, nil, 100*time.Millisecond)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+		}
+		mustCall(t, client, peer)
+		network.stall(true)
+		for range DefaultSuspectAfter {
+			hurried()
+		}
+		time.Sleep(89 * time.Millisecond)
+		assert.Equal(t, LinkUp, client.State(peer.Name), "the last one is not overdue yet")
+		time.Sleep(2 * time.Millisecond)
+		assert.Equal(t, LinkSuspect, client.State(peer.Name))
+		network.stall(false)
+		time.Sleep(DefaultPingInterval)
+		assert.Equal(t, LinkUp, client.State(peer.Name))
+
+		network.stall(true)
+		for range DefaultSuspectAfter - 1 {
+			hurried()
+		}
+		network.stall(false)
+		mustCall(t, client, peer)
+		network.stall(true)
+		hurried()
+		time.Sleep(100 * time.Millisecond)
+		assert.Equal(t, LinkUp, client.State(peer.Name), "an answer in between ends the silence")
+	})
+}
+
+// Callers in a hurry are not to make a peer suspect that is only slow to decide.
+func TestSlowHandlerIsNotSuspectToHurriedCallers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newMemNetwork()
+		_, peer := startServer(t, network, func(c *ServerConfig) { c.Handler = never10s })
+		client := startClient(t, network, nil)
+		for range 20 {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			_, err := client.Call(ctx, peer, nil, 100*time.Millisecond)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			cancel()
+			assert.Equal(t, LinkUp, client.State(peer.Name))
+		}
+	})
+}
+
+// A response to one call must not make the link forget that it waits for another.
 func TestSilenceIsNoticedWhileOneCallWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := newMemNetwork()
@@ -504,7 +557,7 @@ func TestHandshakeRefusals(t *testing.T) {
 				var refused *HandshakeError
 				require.ErrorAs(t, err, &refused)
 				assert.Equal(t, c.status, refused.Status)
-				assert.Zero(t, time.Since(began), "refused at once")
+				assert.Zero(t, time.Since(began), "refused immediately")
 
 				time.Sleep(time.Minute)
 				assert.Greater(t, len(network.dialTimes()), 50)
@@ -515,9 +568,9 @@ func TestHandshakeRefusals(t *testing.T) {
 	}
 }
 
-// A stranger at a recycled address is unreachable at once, and a change of the
+// Another node at a recycled address is unreachable immediately, and a change of the
 // reason is a change.
-func TestStrangerAtSameAddress(t *testing.T) {
+func TestAnotherNodeAtTheSameAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := newMemNetwork()
 		server, peer := startServer(t, network, nil)
@@ -571,7 +624,7 @@ func TestCallWithEndedContext(t *testing.T) {
 		_, err = client.Call(ctx, peer, nil, time.Minute)
 		require.Equal(t, context.Canceled, err)
 		assert.Equal(t, time.Second, time.Since(began))
-		time.Sleep(20 * time.Second) // the answer comes to nobody
+		time.Sleep(20 * time.Second) // the response comes to nobody
 		assert.Equal(t, LinkUp, client.State(peer.Name))
 	})
 }
@@ -735,6 +788,37 @@ func TestPost(t *testing.T) {
 		assert.Equal(t, "a b c", string(answer))
 		synctest.Wait()
 		assert.EqualValues(t, 1, late.Load())
+	})
+}
+
+// A message that wants no answer is sent while its peer is suspect: one that was only slow gets it as soon as it can.
+func TestPostReachesAPeerThatWasOnlySlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newMemNetwork()
+		var got atomic.Int64
+		_, peer := startServer(t, network, func(c *ServerConfig) {
+			c.Handler = func(_ string, request, response []byte) ([]byte, func(context.Context) []byte) {
+				if string(request) == "turn" {
+					got.Add(1)
+				}
+				return response, nil
+			}
+		})
+		client := startClient(t, network, nil)
+		_, err := client.Call(t.Context(), peer, nil, time.Second)
+		require.NoError(t, err)
+		network.stall(true)
+		for client.State(peer.Name) != LinkSuspect {
+			_, err := client.Call(t.Context(), peer, nil, 100*time.Millisecond)
+			require.Error(t, err)
+			synctest.Wait()
+		}
+		require.NoError(t, client.Post(peer, []byte("turn")))
+		synctest.Wait()
+		require.Zero(t, got.Load())
+		network.stall(false)
+		synctest.Wait()
+		assert.EqualValues(t, 1, got.Load())
 	})
 }
 

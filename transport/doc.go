@@ -9,7 +9,7 @@
 // it. A [Server] answers them. A node runs both; a connection carries requests
 // in one direction only, from the side that dialled it.
 //
-// A lone call leaves at once: nothing is ever held back in the hope of more.
+// A lone call leaves immediately: nothing is ever held back in the hope of more.
 // Whatever has been queued while a write was under way goes out in the next
 // one, so writes grow with the load and not with a timer.
 //
@@ -23,7 +23,7 @@
 //	LinkSuspect     connected, but the last calls all timed out: calls fail at
 //	                once, the link asks on its own with pings
 //	LinkDown        dial or handshake refused, connection broken or silent for
-//	                too long: calls fail at once, the link redials on its own
+//	                too long: calls fail immediately, the link redials on its own
 //
 // The link pings only while something has been sent and nothing has come back
 // since. An idle link sends nothing, a link with traffic is its own quorum, and
@@ -50,7 +50,7 @@
 //	u32 length of the rest | kind u8 | call id u32 | payload
 //
 // The kinds are 1 request, 2 response, 3 one-way, 4 ping, 5 pong, 6 busy (the
-// request was not executed) and 7 too large (it was, but the answer does not
+// request was not executed) and 7 too large (it was, but the response does not
 // fit). A response, busy or too large carries the id of its request; the others
 // have none. A frame of unknown kind is skipped. A length below 5 or above
 // [MaxFrame] ends the connection.

@@ -21,7 +21,7 @@ var (
 	// may have been executed. Every ErrBroken is also an ErrUnreachable.
 	ErrBroken = fmt.Errorf("%w: connection ended with the call in flight", ErrUnreachable)
 
-	// ErrTimeout: the request was queued or sent and no answer came in time. It
+	// ErrTimeout: the request was queued or sent and no response came in time. It
 	// may have been executed, or may yet be.
 	ErrTimeout = errors.New(errPrefix + "no answer in time")
 
@@ -30,12 +30,15 @@ var (
 	// not executed.
 	ErrBusy = errors.New(errPrefix + "too much in flight")
 
-	// ErrTooLarge: the request or the answer is larger than MaxPayload. A request
-	// that is too large was not sent; one with too large an answer was executed.
+	// ErrTooLarge: the request or the response is larger than MaxPayload. A request
+	// that is too large was not sent; one with too large a response was executed.
 	ErrTooLarge = errors.New(errPrefix + "message too large")
 
 	// ErrClosed: the client or server has been closed.
 	ErrClosed = errors.New(errPrefix + "closed")
+
+	// ErrTLS: a connection began with TLS, which this end does not speak. Server's OnRefused is told of it.
+	ErrTLS = errors.New(errPrefix + "the other end speaks TLS and this one does not")
 
 	// ErrHandlerStuck: Server.Close returned although a handler did not.
 	ErrHandlerStuck = errors.New(errPrefix + "handler still running after close")
@@ -43,7 +46,7 @@ var (
 
 // Error says which peer a call failed on and why. errors.Is and errors.As see
 // both Err and Cause. Errors of the same kind on the same link share one value,
-// so that failing at once costs no allocation; do not modify it.
+// so that failing immediately costs no allocation; do not modify it.
 type Error struct {
 	Peer  string // name of the peer
 	Err   error  // one of the package's Err values
@@ -71,7 +74,7 @@ func (e *Error) Unwrap() []error {
 type HandshakeStatus uint8
 
 const (
-	// HandshakeOK: both ends are who they were meant to be.
+	// HandshakeOK: each end is the member it was meant to be.
 	HandshakeOK HandshakeStatus = 0
 	// HandshakeVersion: the ranges of protocol versions do not meet.
 	HandshakeVersion HandshakeStatus = 1

@@ -24,13 +24,13 @@ const (
 type frameKind uint8
 
 const (
-	kindRequest  frameKind = 1 // client to server, wants an answer with the same id
+	kindRequest  frameKind = 1 // client to server, wants a response with the same id
 	kindResponse frameKind = 2 // server to client
-	kindOneWay   frameKind = 3 // client to server, wants no answer; id 0
+	kindOneWay   frameKind = 3 // client to server, wants no response; id 0
 	kindPing     frameKind = 4 // client to server; id 0
 	kindPong     frameKind = 5 // server to client; id 0
 	kindBusy     frameKind = 6 // server to client: not executed, too much in flight
-	kindTooLarge frameKind = 7 // server to client: executed, but the answer does not fit
+	kindTooLarge frameKind = 7 // server to client: executed, but the response does not fit
 )
 
 // frame is one decoded frame. The payload aliases the buffer it was read into.

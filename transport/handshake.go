@@ -15,7 +15,9 @@ const Version = 1
 const (
 	handshakeMagic      = "PLMT"
 	handshakeHeaderSize = len(handshakeMagic) + 2
-	maxNameLen          = 255 // names travel behind one length byte
+	maxNameLen          = 255  // names travel behind one length byte
+	tlsHandshake        = 0x16 // how a connection with TLS begins: the kind of a record,
+	tlsMajor            = 3    // and the version
 	// maxHandshake bounds what an unknown peer can make the other end read.
 	// Version 1 needs 770 bytes at most; the rest is for fields of later versions.
 	maxHandshake = 4096
@@ -108,6 +110,9 @@ func readHandshake(src io.Reader) ([]byte, error) {
 		return nil, err
 	}
 	length := binary.BigEndian.Uint16(header[len(handshakeMagic):])
+	if header[0] == tlsHandshake && header[1] == tlsMajor {
+		return nil, ErrTLS
+	}
 	if string(header[:len(handshakeMagic)]) != handshakeMagic || length > maxHandshake {
 		return nil, errMalformedHandshake
 	}
@@ -136,7 +141,7 @@ func greet(conn net.Conn, h hello) (uint8, error) {
 	body, err := readHandshake(conn)
 	if err != nil {
 		status := HandshakeUnfinished
-		if errors.Is(err, errMalformedHandshake) {
+		if errors.Is(err, errMalformedHandshake) || errors.Is(err, ErrTLS) {
 			status = HandshakeProtocol
 		}
 		return 0, &HandshakeError{Status: status, Err: err}

@@ -147,14 +147,14 @@ func TestGreet(t *testing.T) {
 		reply  helloReply
 		status HandshakeStatus
 	}{
-		"refused: version":           {helloReply{status: HandshakeVersion, version: 9, cluster: "c", name: "s"}, HandshakeVersion},
-		"refused: cluster":           {helloReply{status: HandshakeCluster, cluster: "x", name: "s"}, HandshakeCluster},
-		"refused: name":              {helloReply{status: HandshakeName, cluster: "c", name: "x"}, HandshakeName},
-		"refused: unknown reason":    {helloReply{status: 77, cluster: "c", name: "s"}, 77},
-		"accepted by a stranger":     {helloReply{version: 3, cluster: "x", name: "s"}, HandshakeCluster},
-		"accepted by another node":   {helloReply{version: 3, cluster: "c", name: "x"}, HandshakeName},
-		"accepted: version too low":  {helloReply{version: 1, cluster: "c", name: "s"}, HandshakeVersion},
-		"accepted: version too high": {helloReply{version: 4, cluster: "c", name: "s"}, HandshakeVersion},
+		"refused: version":            {helloReply{status: HandshakeVersion, version: 9, cluster: "c", name: "s"}, HandshakeVersion},
+		"refused: cluster":            {helloReply{status: HandshakeCluster, cluster: "x", name: "s"}, HandshakeCluster},
+		"refused: name":               {helloReply{status: HandshakeName, cluster: "c", name: "x"}, HandshakeName},
+		"refused: unknown reason":     {helloReply{status: 77, cluster: "c", name: "s"}, 77},
+		"accepted by another cluster": {helloReply{version: 3, cluster: "x", name: "s"}, HandshakeCluster},
+		"accepted by another node":    {helloReply{version: 3, cluster: "c", name: "x"}, HandshakeName},
+		"accepted: version too low":   {helloReply{version: 1, cluster: "c", name: "s"}, HandshakeVersion},
+		"accepted: version too high":  {helloReply{version: 4, cluster: "c", name: "s"}, HandshakeVersion},
 	} {
 		_, err := greetWith(t, h, mustEncode(t, c.reply))
 		var refused *HandshakeError

@@ -188,7 +188,7 @@ func (p *rawPeer) expectClosed() {
 	require.NotErrorIs(p.t, err, os.ErrDeadlineExceeded, "the connection stayed open")
 }
 
-// connecting is a client that connects to whom it is asked to send, as most tests want.
+// connecting is a client that connects to the peer it is asked to send to, as most tests want.
 type connecting struct{ *Client }
 
 func (c connecting) Call(ctx context.Context, peer Peer, request []byte, timeout time.Duration) ([]byte, error) {

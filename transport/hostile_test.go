@@ -225,7 +225,7 @@ func TestClientDropsHostileFrames(t *testing.T) {
 	}
 }
 
-// Answers to calls that were never made, and kinds that make no sense, must not
+// Responses to calls that were never made, and kinds that make no sense, must not
 // disturb those that were.
 func TestClientSkipsUnknownFrames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -258,7 +258,7 @@ func TestClientSkipsUnknownFrames(t *testing.T) {
 	})
 }
 
-// Before it is known who speaks, nobody may say more than a handshake needs: a
+// Before a peer has authenticated, it may say no more than a handshake needs: a
 // certificate of 100 kB, which crypto/tls would take, is cut off.
 func TestServerBoundsWhatComesBeforeTheHandshake(t *testing.T) {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
@@ -296,9 +296,9 @@ func TestServerBoundsWhatComesBeforeTheHandshake(t *testing.T) {
 	require.ErrorIs(t, <-refused, errLongHandshake)
 }
 
-// Of too many connections that have not said who they are, the oldest one of the
+// Of too many connections without a handshake yet, the oldest one of the
 // host that has most goes.
-func TestWhoFloodsDropsTheirOwnConnections(t *testing.T) {
+func TestAFloodDropsItsOwnConnections(t *testing.T) {
 	server := &Server{greeting: make(map[*serverConn]struct{})}
 	add := func(host string, number uint64) *serverConn {
 		c := &serverConn{source: netip.MustParsePrefix(host + "/32"), number: number}
@@ -314,7 +314,7 @@ func TestWhoFloodsDropsTheirOwnConnections(t *testing.T) {
 	assert.Same(t, second, server.longestGreeting())
 }
 
-// Whoever takes a place waits until the one before has had time for a handshake, but
+// A connection that takes a place waits until the one before has had time for a handshake, but
 // not while one becomes free.
 func TestAGreetingHasItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

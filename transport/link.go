@@ -70,8 +70,8 @@ func newLink(c *Client, peer Peer) *link {
 	return l
 }
 
-// call sends a request as soon as the link is up, fails at once when it is not.
-// The answer is appended to dst.
+// call sends a request as soon as the link is up, fails immediately when it is not.
+// The response is appended to dst.
 func (l *link) call(ctx context.Context, dst, request []byte, timeout time.Duration) ([]byte, error) {
 	if timeout <= 0 {
 		return nil, l.errs.timeout
@@ -115,7 +115,7 @@ func (l *link) waitSettled(ctx context.Context, timeout time.Duration) error {
 func (l *link) post(request []byte) error {
 	status := l.status.Load()
 	switch status.state {
-	case LinkUp:
+	case LinkUp, LinkSuspect: // nobody waits for an answer: a peer that is only slow gets it yet
 		return status.session.post(request)
 	case LinkConnecting:
 		return l.errs.unreachable
@@ -163,7 +163,7 @@ func (l *link) connectAndWatch(redial *backoff) error {
 	l.up(s)
 	l.watch(s)
 	s.loops.Wait()
-	// A peer that accepts and then hangs up at once is redialled no faster than
+	// A peer that accepts and then hangs up immediately is redialled no faster than
 	// one that refuses.
 	if time.Duration(l.client.clock()-began) >= l.client.config.RedialMax {
 		redial.reset()
@@ -326,7 +326,7 @@ func (l *link) report(change LinkChange) {
 }
 
 // refusal returns what the handshake was refused for, and HandshakeOK when
-// nobody was there to refuse: failures to dial and broken connections are the
+// no peer was there to refuse: failures to dial and broken connections are the
 // same failure, though their texts differ from one to the next.
 func refusal(err error) HandshakeStatus {
 	var refused *HandshakeError

@@ -11,9 +11,9 @@ const (
 	// LinkUp: calls are sent.
 	LinkUp
 	// LinkSuspect: connected, but the last calls all timed out and nothing else
-	// came back; calls fail at once until the peer answers a ping.
+	// came back; calls fail immediately until the peer answers a ping.
 	LinkSuspect
-	// LinkDown: no connection; calls fail at once until a redial succeeds.
+	// LinkDown: no connection; calls fail immediately until a redial succeeds.
 	LinkDown
 )
 

@@ -173,7 +173,7 @@ func newMemStream(window int) *memStream {
 	return &memStream{changed: make(chan struct{}), window: window}
 }
 
-// change does something to the stream and wakes everyone who waits for it.
+// change does something to the stream and wakes all goroutines that wait for it.
 func (s *memStream) change(what func()) {
 	s.mu.Lock()
 	what()

@@ -21,7 +21,7 @@ type Network interface {
 
 // TCP is the real network: TCP streams and UDP datagrams. The zero value is
 // ready for use. Nagle's algorithm is off (TCP_NODELAY, Go's default), because a
-// lone request must leave at once; TCP keep-alive is on with Go's defaults, so
+// lone request must leave immediately; TCP keep-alive is on with Go's defaults, so
 // a connection whose other end vanished is noticed even when it is idle.
 type TCP struct{}
 
@@ -41,10 +41,10 @@ func (TCP) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	return dialer.DialContext(ctx, "tcp", addr)
 }
 
-// Peer is another node: who it is and where it listens.
+// Peer is another node: its identity and where it listens.
 type Peer struct {
 	// Name is the identity that the handshake must confirm, 1 to 255 bytes. A
-	// node with another name at the same address is a stranger.
+	// node with another name at the same address is refused.
 	Name string
 	// Addr is what [Network].Dial is given.
 	Addr string

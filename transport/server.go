@@ -44,16 +44,16 @@ const (
 // Handler answers requests.
 //
 // It is called on the connection's own goroutine, one request after the other,
-// so it must be quick and must not wait for anything. It appends its answer to
+// so it must be quick and must not wait for anything. It appends its response to
 // response, an empty buffer that is reused, and returns the result. Or it returns
-// later, which is then run on a goroutine of its own and returns the answer. The
+// later, which is then run on a goroutine of its own and returns the response. The
 // context of later ends when the server closes; then it must return soon, and
 // what it returns is not sent. More such requests than ServerConfig allows are
-// answered with ErrBusy without running later. The answer to a one-way message is
+// answered with ErrBusy without running later. The response to a one-way message is
 // dropped.
 //
 // from is the name the peer gave in the handshake. request is valid only during
-// the call: later must work on a copy. The answer is copied before Handler is
+// the call: later must work on a copy. The response is copied before Handler is
 // called again, so it may be a slice of request or of the handler's own.
 //
 // A handler that panics is logged with its stack and loses the connection, not
@@ -85,10 +85,10 @@ type ServerConfig struct {
 	// unless they ended without having sent anything, made room for others, or
 	// came from an honest peer that looks for another node or finds too many
 	// connections. It is called from the connection's goroutine and must be quick.
-	// Default: nobody.
+	// Nil means that refusals are not reported.
 	OnRefused func(remote net.Addr, err error)
 
-	// HandshakeTimeout is how long a new connection has to say who it is. Default 2s.
+	// HandshakeTimeout is how long a new connection has for its handshake. Default 2s.
 	HandshakeTimeout time.Duration
 	// MaxUnauthenticated bounds the connections that have not finished the
 	// handshake; over it the oldest is dropped, since an honest one takes a round

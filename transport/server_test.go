@@ -98,7 +98,7 @@ func TestServerOverload(t *testing.T) {
 	}
 }
 
-// Those who hold a place without saying who they are lose it to those who do.
+// Connections that hold a place without a handshake lose it to those that make one.
 func TestUnauthenticatedConnectionsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := newMemNetwork()
@@ -144,7 +144,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 
 // A client that asks and does not read is dropped; others notice nothing.
 func TestSlowReaderIsDropped(t *testing.T) {
-	for name, later := range map[string]bool{"answered at once": false, "answered later": true} {
+	for name, later := range map[string]bool{"answered immediately": false, "answered later": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				network := newMemNetwork()
@@ -254,7 +254,7 @@ func TestPanicLosesConnectionNotServer(t *testing.T) {
 	}
 }
 
-// An answer that is not made in the buffer offered must stay the handler's own.
+// A response that is not made in the buffer offered must stay the handler's own.
 func TestAnswerMayBeHandlersOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := newMemNetwork()

@@ -21,7 +21,7 @@ const (
 	// written although more requests are waiting in the buffer: some 80 answers,
 	// which keep their callers busy while the next ones are decided.
 	flushAfter = 4 << 10
-	// keptAnswer is the largest buffer for one answer that is kept for the next.
+	// keptAnswer is the largest buffer for one response that is kept for the next.
 	keptAnswer  = 64 << 10
 	firstAnswer = 512
 )
@@ -220,7 +220,7 @@ func (c *serverConn) handle(f frame) error {
 	return nil
 }
 
-// AppendResponse appends an answer, or the message that it is too large.
+// appendAnswer appends a response, or the message that it is too large.
 func appendAnswer(dst []byte, id uint32, answer []byte) []byte {
 	if len(answer) > MaxPayload {
 		return appendFrame(dst, kindTooLarge, id, nil)
@@ -269,7 +269,7 @@ func (c *serverConn) refuse(f frame) {
 	}
 }
 
-// runLate runs later and sends its answer. On an error the connection's own
+// runLate runs later and sends its response. On an error the connection's own
 // goroutine finds it closed.
 func (c *serverConn) runLate(kind frameKind, id uint32, later func(context.Context) []byte) {
 	defer c.server.running.Done()
@@ -282,7 +282,7 @@ func (c *serverConn) runLate(kind frameKind, id uint32, later func(context.Conte
 		}
 	}()
 	answer := later(c.server.ctx)
-	// What later returned because it was told to end is no answer.
+	// What later returned because it was told to end is no response.
 	if kind != kindRequest || c.server.ctx.Err() != nil {
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,7 +29,7 @@ const (
 	expiryStep = time.Millisecond
 
 	// maxYields is how often a writer lets others run before it writes, at most: when two processors wake callers at the same
-	// time, a few times bring all of them. Once that has taken yieldTime it is not done again: who runs then are not callers,
+	// time, a few times bring all of them. Once that has taken yieldTime it is not done again: what runs then is not callers,
 	// and where something computes, each time can take the 10 ms that the scheduler lets it.
 	maxYields = 8
 	yieldTime = int64(50 * time.Microsecond)
@@ -67,8 +68,12 @@ type session struct {
 	silent   bool  // something was sent and nothing has come back since
 	pingAt   int64 // while silent: when to ask
 	pings    int   // asked since the silence began
-	timeouts int   // calls that timed out since it began
+	timeouts int   // calls that timed out since it began, or would have
 	suspect  bool  // timeouts has reached SuspectAfter
+
+	// unawaited are the deadlines, still to come, of calls that ended with their context: that a caller cannot wait makes
+	// silence no better. It is bounded by SuspectAfter.
+	unawaited []int64
 }
 
 func newSession(conn, raw net.Conn, version uint8, c *Client, errs *linkErrors) *session {
@@ -94,7 +99,7 @@ func (s *session) start() {
 	s.loops.Go(s.readLoop)
 }
 
-// call sends a request, waits for its answer and appends it to dst.
+// call sends a request, waits for its response and appends it to dst.
 func (s *session) call(ctx context.Context, dst, request []byte, timeout time.Duration) ([]byte, error) {
 	now := s.clock()
 	c := s.pool.Get().(*call)
@@ -130,7 +135,7 @@ func (s *session) call(ctx context.Context, dst, request []byte, timeout time.Du
 				s.pool.Put(c)
 				return nil, ctx.Err()
 			}
-			<-c.done // somebody has taken it and is about to complete it
+			<-c.done // another goroutine has taken it and is about to complete it
 		}
 	}
 	err := c.err
@@ -201,7 +206,7 @@ func (s *session) sent(now, deadline int64) (wake, attention bool) {
 // signal wakes the goroutines that have something to do. s.mu is not held.
 func (s *session) signal(wake, attention bool) {
 	if wake {
-		s.wake <- struct{}{} // never blocks: only who set writing sends
+		s.wake <- struct{}{} // never blocks: only the goroutine that set writing sends
 	}
 	if attention {
 		s.attention.Send()
@@ -212,11 +217,17 @@ func (s *session) signal(wake, attention bool) {
 func (s *session) abandon(c *call) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.calls.take(c.id) == c
+	if s.calls.take(c.id) != c {
+		return false
+	}
+	if s.timeouts+len(s.unawaited) < s.config.SuspectAfter {
+		s.unawaited = append(s.unawaited, c.deadline) // check is called by then, as it was for the call
+	}
+	return true
 }
 
 // writeLoop writes whatever has been queued, all of it at once, until the
-// session ends. A stalled peer stops this loop and nobody else.
+// session ends. A stalled peer stops this loop and no other.
 func (s *session) writeLoop() {
 	var spare []byte
 	for range s.wake {
@@ -263,7 +274,7 @@ func (s *session) writeDirectly(batch []byte) {
 // and again as long as that has brought more requests. Most of them are callers
 // that the last answers have woken, and they queue their next requests; without
 // that, nearly every request would get a write of its own. This is no delay
-// waiting for something to come: when nothing else can run, it goes on at once,
+// waiting for something to come: when nothing else can run, it goes on immediately,
 // and a lone call does not even ask.
 func (s *session) takeQueue(spare []byte) (batch []byte, open bool) {
 	var began int64
@@ -323,7 +334,7 @@ func (s *session) heard() {
 	s.mu.Lock()
 	s.silent = s.calls.count > 0
 	s.pingAt = now + int64(s.config.PingInterval)/2
-	s.pings, s.timeouts = 0, 0
+	s.pings, s.timeouts, s.unawaited = 0, 0, s.unawaited[:0]
 	attention := s.suspect
 	s.suspect = false
 	s.mu.Unlock()
@@ -331,7 +342,7 @@ func (s *session) heard() {
 }
 
 // dispatch completes the call that a frame answers. Kinds it does not know,
-// pongs, and answers to calls that nobody waits for (any more) are skipped.
+// pongs, and responses to calls that no caller waits for (any more) are skipped.
 func (s *session) dispatch(f frame) {
 	if f.kind != kindResponse && f.kind != kindBusy && f.kind != kindTooLarge {
 		return
@@ -396,18 +407,23 @@ func (s *session) check() health {
 		return health{next: never}
 	}
 	expired := s.calls.takeExpired(now)
-	s.timeouts += len(expired)
+	before := len(s.unawaited)
+	s.unawaited = slices.DeleteFunc(s.unawaited, func(deadline int64) bool { return deadline <= now })
+	s.timeouts += len(expired) + before - len(s.unawaited)
 	if s.timeouts >= s.config.SuspectAfter {
 		s.suspect = true
 	}
 	var lost, wake bool
 	if s.silent && now >= s.pingAt {
 		// Silence is measured in pings, not in time: after this process itself has
-		// been paused, the answers may be waiting to be read.
+		// been paused, the responses may be waiting to be read.
 		lost = s.pings >= s.config.lostAfterPings()
 		wake = s.ping(now)
 	}
 	next := s.calls.earliest
+	for _, deadline := range s.unawaited {
+		next = min(next, deadline)
+	}
 	if s.silent {
 		next = min(next, s.pingAt)
 	}

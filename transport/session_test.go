@@ -57,7 +57,7 @@ func TestCheckAsksSilentPeer(t *testing.T) {
 	assert.EqualValues(t, never, found.next, "nothing to wait for once the peer has answered")
 }
 
-// After this process was stopped for a minute the answers may be there, unread.
+// After this process was stopped for a minute the responses may be there, unread.
 func TestCheckDoesNotTakeOwnPauseForSilence(t *testing.T) {
 	s, now := newTestSession(t)
 	require.NoError(t, s.post(nil))

@@ -22,7 +22,7 @@ import (
 
 // The tests in this file run over real sockets on loopback.
 
-// mixed answers at once or later, as the request asks.
+// mixed answers immediately or later, as the request asks.
 func mixed(_ string, request, response []byte) ([]byte, func(context.Context) []byte) {
 	if len(request) > 0 && request[0]%2 == 0 {
 		return append(response, request...), nil
@@ -31,7 +31,7 @@ func mixed(_ string, request, response []byte) ([]byte, func(context.Context) []
 	return nil, func(context.Context) []byte { return request }
 }
 
-// pipeline has many callers share one link, each checking its answers.
+// pipeline has many callers share one link, each checking its responses.
 func pipeline(t *testing.T, client connecting, peer Peer, callers, calls int) {
 	t.Helper()
 	var running sync.WaitGroup
@@ -178,7 +178,7 @@ func selfSigned(t *testing.T) tls.Certificate {
 }
 
 // Close and Disconnect race calls of all kinds; nothing may be left running,
-// and nobody may wait for ever.
+// and nobody may wait forever.
 func TestCloseRacesCalls(t *testing.T) {
 	before := runtime.NumGoroutine()
 	for round := range 20 {

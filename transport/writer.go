@@ -13,24 +13,24 @@ const maxWaiting = 4 << 20
 
 // answerWriter writes to one connection for several goroutines: the one that
 // reads requests and those that answer late. There is no goroutine of its own:
-// whoever finds nobody writing writes, and goes on with what others have left
-// meanwhile. So a lone answer leaves at once and without a switch, and answers
+// one that finds no other writing writes, and goes on with what others have left
+// meanwhile. So a lone response leaves immediately and without a switch, and responses
 // that come together go out together.
 type answerWriter struct {
 	conn    net.Conn
 	timeout time.Duration
 
-	armed time.Time // when the deadline was last set; only for who is writing
+	armed time.Time // when the deadline was last set; only for the goroutine that writes
 
 	// mu guards what follows. It is not held while writing or waiting.
 	mu      sync.Mutex
-	writing bool          // somebody is writing, and will look at queue afterwards
+	writing bool          // a goroutine is writing, and will look at queue afterwards
 	queue   []byte        // left by others for that one
-	room    chan struct{} // non-nil while somebody waits; closed when queue was taken
+	room    chan struct{} // non-nil while a goroutine waits; closed when queue was taken
 	err     error         // the first error; nothing is written after it
 }
 
-// send writes frames, or leaves them for who is writing now. frames may be
+// send writes frames, or leaves them for the goroutine that is writing now. frames may be
 // reused when it returns. It waits while that one has too much to do already;
 // not longer than the write timeout.
 func (w *answerWriter) send(frames []byte) error {
@@ -56,8 +56,8 @@ func (w *answerWriter) send(frames []byte) error {
 	return w.writeAll(frames)
 }
 
-// writeAll writes frames and then whatever was left meanwhile. Only who has set
-// writing calls it.
+// writeAll writes frames and then whatever was left meanwhile. Only the
+// goroutine that has set writing calls it.
 func (w *answerWriter) writeAll(frames []byte) error {
 	err := w.write(frames)
 	var spare []byte

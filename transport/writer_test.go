@@ -51,7 +51,7 @@ func TestAnswerWriterConcurrently(t *testing.T) {
 	assert.Empty(t, w.queue)
 }
 
-// What waits is bounded, and who waits for room is let go when the peer is
+// What waits is bounded, and a goroutine that waits for room is let go when the peer is
 // dropped.
 func TestAnswerWriterIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -20,7 +20,7 @@ type Limit struct {
 // PerSecond is the limit as a number of tokens a second.
 func (l Limit) PerSecond() float64 { return float64(l.Tokens) / l.Period.Seconds() }
 
-// Which keys are taken from, by who decides about them.
+// Which keys are taken from, by which node decides about them.
 const (
 	KeysLocal  = "local"  // those that the node asked decides about itself
 	KeysRemote = "remote" // those that another node decides about
@@ -89,7 +89,7 @@ func (s *Scenario) check() error {
 type Result struct {
 	Takes, Admitted, Denied int64
 
-	// Failed counts errors, decisions by who should not have made them, and answers that cannot be right; FirstFailure is one.
+	// Failed counts errors, decisions by a node that should not have made them, and responses that cannot be right; FirstFailure is one.
 	Failed       int64
 	FirstFailure string `json:",omitempty"`
 
@@ -141,7 +141,7 @@ type Setup struct {
 	NoCopies bool   // without replication
 }
 
-// Take is one take from a key. An error also tells of a decision by who should not have made it.
+// Take is one take from a key. An error also tells of a decision by a node that should not have made it.
 type Take func(key string) (admitted bool, err error)
 
 // Contestant is one limiter, as this benchmark drives it.

@@ -156,7 +156,7 @@ func fill(c Contestant, s *Scenario, seen int) error {
 // settling is how long what follows from many new keys is waited for, such as replicas on their way.
 const settling = 2 * time.Second
 
-// measureMemory makes the buckets of the scenario's keys, whose strings nobody keeps but the contestant.
+// measureMemory makes the buckets of the scenario's keys, whose strings only the contestant keeps.
 func measureMemory(c Contestant, s *Scenario) (*Memory, error) {
 	take, err := c.Take(s)
 	if err != nil {

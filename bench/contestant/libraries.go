@@ -17,7 +17,7 @@ import (
 	"github.com/peerlimit/peerlimit/bench/contest"
 )
 
-// library is a limiter of one process. It is made anew for each scenario's name.
+// library is a limiter of one process. There is one for each scenario's name.
 type library struct {
 	make func(contest.Limit) (contest.Take, error)
 
@@ -74,7 +74,7 @@ func failsafeLimiter(l contest.Limit) (contest.Take, error) {
 	), nil
 }
 
-// goLimiter has a store that begins anew after each period.
+// goLimiter has a store that starts from full buckets after each period.
 func goLimiter(l contest.Limit) (contest.Take, error) {
 	store, err := memorystore.New(&memorystore.Config{Tokens: uint64(l.Tokens), Interval: l.Period})
 	if err != nil {

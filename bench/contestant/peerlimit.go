@@ -103,7 +103,7 @@ func (p *peerlimitNodes) Take(s *contest.Scenario) (contest.Take, error) {
 		return nil, err
 	}
 	ctx, asked := context.Background(), limiters[0]
-	var decider [peerlimit.OriginFallback + 1]bool // who may decide
+	var decider [peerlimit.OriginFallback + 1]bool // the origins that may decide
 	switch {
 	case s.Keys == contest.KeysLocal:
 		decider[peerlimit.OriginLocal] = true

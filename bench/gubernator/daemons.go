@@ -116,7 +116,7 @@ func (d *daemons) Take(s *contest.Scenario) (contest.Take, error) {
 	}, nil
 }
 
-// checkOwner says whether who has decided is who should have. Only answers of others name their owner.
+// checkOwner says whether the daemon that has decided is the one that should have. Only responses of others name their owner.
 func checkOwner(s *contest.Scenario, owner, own string) error {
 	remote := owner != "" && owner != own
 	if (s.Keys == contest.KeysLocal && remote) || (s.Keys == contest.KeysRemote && !remote) {
@@ -128,7 +128,7 @@ func checkOwner(s *contest.Scenario, owner, own string) error {
 // limitSuffixes tell the keys of one take's limits apart, which may have different owners.
 var limitSuffixes = []string{"", "/1", "/2", "/3", "/4", "/5", "/6", "/7"}
 
-// requests are made anew for each take: a daemon writes to what it is given.
+// requests are made for each take: a daemon writes to what it is given.
 func requests(s *contest.Scenario, key string, mode gubernator.Behavior) *gubernator.GetRateLimitsReq {
 	algorithm := gubernator.Algorithm_TOKEN_BUCKET
 	if s.Leaky {

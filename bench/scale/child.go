@@ -205,7 +205,7 @@ func processorTime() time.Duration {
 // patience bounds every order.
 const patience = 2 * time.Minute
 
-// process is a node process, seen from who measures.
+// process is a node process, as the measuring process sees it.
 type process struct {
 	command *exec.Cmd
 	in      io.WriteCloser

@@ -49,42 +49,62 @@ func run() error {
 	in := flag.String("in", "", "measure nothing: draw and write from a `file` of results")
 	flag.Parse()
 
-	var r results
 	if *in != "" {
-		text, err := os.ReadFile(*in)
+		r, err := readResults(*in)
 		if err != nil {
-			return err
-		}
-		if err := json.Unmarshal(text, &r); err != nil {
 			return err
 		}
 		return d.write(&r)
 	}
-	r = results{Date: time.Now().UTC().Format(time.RFC3339), Machine: *machine, Command: "bench/scale.sh"}
+	r := results{Date: time.Now().UTC().Format(time.RFC3339), Machine: *machine, Command: "bench/scale.sh"}
 	var err error
 	if r.Rings, err = readRings(*rings); err != nil {
 		return err
 	}
+	if err := r.measure(*lasts, *keys); err != nil {
+		return err
+	}
+	if err := r.save(*out); err != nil {
+		return err
+	}
+	return d.write(&r)
+}
+
+// measure starts clusters of processes and adds what they show: three to nine that take, each number for so long, and three
+// that a newcomer joins.
+func (r *results) measure(lasts time.Duration, keys int) (err error) {
 	for _, n := range []int{3, 5, 7, 9} {
-		p, err := measureProcesses(n, *lasts)
+		p, err := measureProcesses(n, lasts)
 		if err != nil {
 			return fmt.Errorf("%d processes: %w", n, err)
 		}
 		r.Processes = append(r.Processes, p)
 	}
-	if r.Move, err = measureMove(*keys); err != nil {
+	if r.Move, err = measureMove(keys); err != nil {
 		return fmt.Errorf("moving keys: %w", err)
 	}
-	text, err := json.MarshalIndent(&r, "", "\t")
+	return nil
+}
+
+// readResults returns what save has written.
+func readResults(name string) (r results, err error) {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return r, err
+	}
+	err = json.Unmarshal(text, &r)
+	return r, err
+}
+
+// save writes the results into a file of the directory, named after the present time.
+func (r *results) save(directory string) error {
+	text, err := json.MarshalIndent(r, "", "\t")
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(*out, 0o755); err != nil {
+	if err := os.MkdirAll(directory, 0o755); err != nil {
 		return err
 	}
 	name := time.Now().UTC().Format("2006-01-02T150405Z") + ".json"
-	if err := os.WriteFile(filepath.Join(*out, name), append(text, '\n'), 0o644); err != nil {
-		return err
-	}
-	return d.write(&r)
+	return os.WriteFile(filepath.Join(directory, name), append(text, '\n'), 0o644)
 }

@@ -131,55 +131,68 @@ func measureMove(keys int) (result moveResult, err error) {
 	var c cluster
 	defer func() { c.close() }()
 	join := ""
+	result.Keys = keys
+	if err := result.fill(&c, &join); err != nil {
+		return result, err
+	}
+	err = result.join(&c, &join)
+	return result, err
+}
+
+// fill starts three processes and makes the keys, all of them live.
+func (m *moveResult) fill(c *cluster, join *string) error {
 	for range 3 {
-		if _, err := c.add(&join); err != nil {
-			return result, err
+		if _, err := c.add(join); err != nil {
+			return err
 		}
 	}
 	if _, err := c.all(order{Do: "meet", Members: 3}); err != nil {
-		return result, err
+		return err
 	}
-	result.Keys = keys
-	filled, err := c[0].tell(order{Do: "fill", Keys: keys})
+	filled, err := (*c)[0].tell(order{Do: "fill", Keys: m.Keys})
 	if err != nil {
-		return result, err
+		return err
 	}
-	result.Fill = filled.Took
+	m.Fill = filled.Took
 	time.Sleep(5 * time.Second)
-	status, err := c[0].tell(order{Do: "status", Heap: true})
+	status, err := (*c)[0].tell(order{Do: "status", Heap: true})
 	if err != nil {
-		return result, err
+		return err
 	}
-	result.HeapMB = status.Status.HeapMB
+	m.HeapMB = status.Status.HeapMB
+	return nil
+}
 
+// join has one more process join while the first one takes at a steady rate.
+func (m *moveResult) join(c *cluster, join *string) error {
 	const quiet, whole = 3 * time.Second, 33 * time.Second
 	probing := make(chan error, 1)
 	var probed report
-	began := time.Now()
+	began, prober := time.Now(), (*c)[0]
 	go func() {
 		var err error
-		probed, err = c[0].tell(order{Do: "probe", Keys: keys, Lasts: whole, Rate: probeRate})
+		probed, err = prober.tell(order{Do: "probe", Keys: m.Keys, Lasts: whole, Rate: probeRate})
 		probing <- err
 	}()
 	time.Sleep(quiet)
 	started := time.Now()
-	newcomer, err := c.add(&join)
+	newcomer, err := c.add(join)
 	if err != nil {
-		return result, err
+		return err
 	}
 	if _, err := newcomer.tell(order{Do: "meet", Members: 4}); err != nil {
-		return result, err
+		return err
 	}
-	result.Joined = time.Since(started)
-	result.Moved = keys / 4
+	m.Joined = time.Since(started)
+	m.Moved = m.Keys / 4
 	if err := <-probing; err != nil {
-		return result, err
+		return err
 	}
-	first, last := started.Sub(began), started.Sub(began)+result.Joined
-	result.Before = latenciesOf(probed.Calls, 0, first)
-	result.During = latenciesOf(probed.Calls, first, last)
-	result.After = latenciesOf(probed.Calls, last, whole)
-	return result, nil
+	first, last := started.Sub(began), started.Sub(began)+m.Joined
+	m.Before = latenciesOf(probed.Calls, 0, first)
+	m.During = latenciesOf(probed.Calls, first, last)
+	m.After = latenciesOf(probed.Calls, last, whole)
+	return nil
 }
 
 // latenciesOf are those of the calls that began in a part of the probe.

@@ -37,7 +37,7 @@ func (b *budget) text() string {
 	return "≤ " + b.show(b.bound)
 }
 
-// exactly allows for the clock, which is read by others than those who decide.
+// exactly allows for the clock, which is not the one that limiters decide by.
 const exactly = 1.01
 
 // budgets are all budgets with what was measured.
@@ -88,7 +88,7 @@ func (r *results) budgets() []budget {
 		{"memory per key beyond its own bytes, one node", false, 128, bytes, r.figure(memory(placeAlone), heapBytes)},
 		{"memory per key beyond its own bytes, one of three nodes, with replication", false, 128, bytes, r.figure(memory(placeThree), heapBytes)},
 		{"replication, part of the processor time at full load: what is gone without it", false, 0.15, percent, r.replication(variant)},
-		{"evidence, part of the processor time at full load: 60 pings a second, each reckoned as a lone remote take", false, 0.01, percent, r.evidence(own1, own256)},
+		{"pings, part of the processor time at full load: 60 pings a second, each reckoned as a lone remote take", false, 0.01, percent, r.pings(own1, own256)},
 	}
 }
 
@@ -102,17 +102,17 @@ func (r *results) replication(variant func(string) line) figure {
 	return figure{1 - without.median, 1 - without.most, 1 - without.least, without.rounds}
 }
 
-// pings is how many three nodes send together in a second to know that they are heard.
-const pings = 6 * 10
+// pingsPerSecond is how many three nodes send together in a second to know that they are heard.
+const pingsPerSecond = 6 * 10
 
-// evidence is the processor time of pings in parts of what takes use at full load. A ping is reckoned as a lone take, which
+// pings is the processor time of pings in parts of what takes use at full load. A ping is reckoned as a lone take, which
 // is more: it has a bucket to look up as well, and processors to wake that at full load are awake.
-func (r *results) evidence(lone, full line) figure {
+func (r *results) pings(lone, full line) figure {
 	used := func(m *measurement) float64 { return callerCPU(m) + otherCPU(m) }
 	var parts []float64
 	for round, at := range r.rounds(full) {
 		if ping := r.rounds(lone)[round]; ping != nil {
-			parts = append(parts, pings*used(ping)/(perSecond(at)*used(at)))
+			parts = append(parts, pingsPerSecond*used(ping)/(perSecond(at)*used(at)))
 		}
 	}
 	return figureOf(parts)

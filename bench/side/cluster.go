@@ -134,7 +134,7 @@ func (c *cluster) prepare(s *contest.Scenario) error {
 	}
 	c.filled[key] = true
 	found, err := c.asked().do(contest.Command{Op: contest.OpFind, Scenario: s})
-	if err != nil || s.Judge { // who is judged begins with nothing taken
+	if err != nil || s.Judge { // a contestant that is judged begins with nothing taken
 		return err
 	}
 	failures := make([]error, len(c.processes))

@@ -3,7 +3,7 @@
 //
 //	bench/side.sh
 //
-// With -in it only writes the document and the charts anew, from results that are there.
+// With -in it only writes the document and the charts again, from results that are there.
 package main
 
 import (

@@ -133,7 +133,7 @@ func byMode(c cell) (cells []cell) {
 }
 
 // forGubernator is a cell whose judged limits are leaky: Gubernator's leaky bucket lets in a burst and then a steady rate as
-// others' token buckets do. Its token bucket begins anew after each period.
+// others' token buckets do. Its token bucket is full again after each period.
 func forGubernator(c cell) []cell {
 	if c.scenario.Judge {
 		c.scenario.Leaky = true
@@ -144,7 +144,7 @@ func forGubernator(c cell) []cell {
 	return byMode(c)
 }
 
-// everybody is those who can decide for others, each with the cells.
+// everybody is the contestants that can decide for other processes, each with the cells.
 func everybody(setup contest.Setup, cells ...cell) []entrant {
 	setup.Keys = mostKeys
 	var ofGubernator []cell
@@ -158,7 +158,7 @@ func everybody(setup contest.Setup, cells ...cell) []entrant {
 	}
 }
 
-// inOneProcess is those of everybody who have nodes, all of them in one process.
+// inOneProcess is those contestants that have nodes, with all nodes in one process.
 func inOneProcess(entrants []entrant) (inOne []entrant) {
 	for _, e := range entrants {
 		if e.place == placeThree {
@@ -284,7 +284,7 @@ func variantsBlock(lasts time.Duration) block {
 	return b
 }
 
-// withoutExpectation is for who has made no buckets before: its first answers are others.
+// withoutExpectation is for a contestant that has made no buckets before: its first answers are others.
 func withoutExpectation(c cell) cell {
 	c.scenario.Expect = ""
 	return c

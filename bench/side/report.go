@@ -43,7 +43,7 @@ func compose(r *results, notes string) []byte {
 		fmt.Fprintf(&b, "Skipped: %s.\n\n", skipped)
 	}
 	b.WriteString(settings)
-	b.WriteString("### Budgets\n\nWhat peerlimit is meant to keep, whoever else is faster or slower. " + r.missed() + "\n\n")
+	b.WriteString("### Budgets\n\nWhat peerlimit is meant to keep, whatever is faster or slower. " + r.missed() + "\n\n")
 	writeTable(&b, []string{"what", "budget", "measured", "outcome"}, r.budgetRows())
 	if notes = strings.TrimSpace(notes); notes != "" {
 		b.WriteString("### Where the time goes\n\n" + notes + "\n\n")

@@ -16,7 +16,7 @@ type results struct {
 	Command  string
 	Machine  string
 	Versions []string
-	Skipped  []string `json:",omitempty"` // who could not be measured here, and why
+	Skipped  []string `json:",omitempty"` // contestants that could not be measured here, and why
 
 	Measurements []measurement
 }

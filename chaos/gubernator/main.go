@@ -3,7 +3,7 @@
 //
 // It is a daemon as its documentation has it, found by its memberlist pool, with its defaults: batching, with half a
 // millisecond to fill a batch, and a timeout of 500 ms. Its leaky bucket is what lets in a burst and then a steady rate;
-// its token bucket begins anew after each period, and would admit twice as much around that moment.
+// its token bucket is full again after each period, and would admit twice as much around that moment.
 package main
 
 import (
@@ -33,63 +33,67 @@ func main() {
 }
 
 func run() error {
-	var (
-		name     = flag.String("name", "", "name of this node")
-		bind     = flag.String("bind", "", "address of gossip")
-		rpc      = flag.String("rpc", "", "address of requests among nodes")
-		web      = flag.String("http", "", "address of requests")
-		join     = flag.String("join", "", "addresses of gossip of others, separated by commas")
-		burst    = flag.Float64("burst", 100, "burst of keys that begin with hot")
-		rate     = flag.Float64("rate", 100, "tokens a second of keys that begin with hot")
-		behavior = flag.String("behavior", "batching", "batching, no_batching or global")
-	)
+	o, err := parseOptions()
+	if err != nil {
+		return err
+	}
+	terminated, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	daemon, err := startDaemon(terminated, o)
+	if err != nil {
+		return err
+	}
+	s := &service{daemon: daemon, hot: limit{o.burst, o.rate, time.Second}, scarce: limit{10, 10, time.Hour}, mode: o.mode}
+	return s.serve(terminated, o.web)
+}
+
+// options are what the flags say.
+type options struct {
+	name, bind, rpc, web string
+	join                 []string
+	burst, rate          int64
+	mode                 int32
+}
+
+func parseOptions() (o options, err error) {
+	flag.StringVar(&o.name, "name", "", "name of this node")
+	flag.StringVar(&o.bind, "bind", "", "address of gossip")
+	flag.StringVar(&o.rpc, "rpc", "", "address of requests among nodes")
+	flag.StringVar(&o.web, "http", "", "address of requests")
+	join := flag.String("join", "", "addresses of gossip of others, separated by commas")
+	burst := flag.Float64("burst", 100, "burst of keys that begin with hot")
+	rate := flag.Float64("rate", 100, "tokens a second of keys that begin with hot")
+	behavior := flag.String("behavior", "batching", "batching, no_batching or global")
 	flag.Duration("rpc-timeout", 0, "is peerlimit's")
 	flag.Parse()
 	mode, ok := gubernator.Behavior_value[strings.ToUpper(*behavior)]
 	if !ok {
-		return fmt.Errorf("-behavior is %q; it must be batching, no_batching or global", *behavior)
+		return o, fmt.Errorf("-behavior is %q; it must be batching, no_batching or global", *behavior)
 	}
-	terminated, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-
-	known := []string{*bind} // the first one joins itself
+	o.mode, o.burst, o.rate = mode, int64(*burst), int64(*rate)
+	o.join = []string{o.bind} // the first node joins itself
 	if *join != "" {
-		known = strings.Split(*join, ",")
+		o.join = strings.Split(*join, ",")
 	}
+	return o, nil
+}
+
+// startDaemon starts a daemon that finds the others by its memberlist pool.
+func startDaemon(ctx context.Context, o options) (*gubernator.Daemon, error) {
 	logger := logrus.New()
 	logger.SetOutput(io.Discard)
-	log := logger.WithField("node", *name)
-	self := gubernator.PeerInfo{GRPCAddress: *rpc}
-	starting, cancel := context.WithTimeout(terminated, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	daemon, err := gubernator.SpawnDaemon(starting, gubernator.DaemonConfig{
-		GRPCListenAddress: *rpc, HTTPListenAddress: "127.0.0.1:0", AdvertiseAddress: *rpc, InstanceID: *name, Logger: log,
+	return gubernator.SpawnDaemon(ctx, gubernator.DaemonConfig{
+		GRPCListenAddress: o.rpc, HTTPListenAddress: "127.0.0.1:0", AdvertiseAddress: o.rpc, InstanceID: o.name,
+		Logger:            logger.WithField("node", o.name),
 		PeerDiscoveryType: "member-list",
 		MemberListPoolConf: gubernator.MemberListPoolConfig{
-			Advertise: self, MemberListAddress: *bind, MemberListBindAddress: *bind, AdvertiseAddress: *bind,
-			KnownNodes: known, NodeName: *name,
+			Advertise:         gubernator.PeerInfo{GRPCAddress: o.rpc},
+			MemberListAddress: o.bind, MemberListBindAddress: o.bind, AdvertiseAddress: o.bind,
+			KnownNodes: o.join, NodeName: o.name,
 		},
 	})
-	if err != nil {
-		return err
-	}
-	s := &service{daemon: daemon, hot: limit{int64(*burst), int64(*rate), time.Second}, scarce: limit{10, 10, time.Hour}, mode: mode}
-	server := &http.Server{Addr: *web, Handler: s.handler(), ReadHeaderTimeout: time.Minute}
-	served := make(chan error, 1)
-	go func() { served <- server.ListenAndServe() }()
-	select {
-	case err := <-served:
-		return err
-	case <-terminated.Done():
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	err = server.Shutdown(ctx)
-	daemon.Close()
-	if failed := <-served; !errors.Is(failed, http.ErrServerClosed) {
-		err = errors.Join(err, failed)
-	}
-	return err
 }
 
 // limit lets in burst at once, and tokens in every period.
@@ -103,6 +107,26 @@ type service struct {
 	daemon      *gubernator.Daemon
 	hot, scarce limit
 	mode        int32
+}
+
+// serve answers requests until terminated ends, and then closes the daemon.
+func (s *service) serve(terminated context.Context, addr string) error {
+	server := &http.Server{Addr: addr, Handler: s.handler(), ReadHeaderTimeout: time.Minute}
+	served := make(chan error, 1)
+	go func() { served <- server.ListenAndServe() }()
+	select {
+	case err := <-served:
+		return err
+	case <-terminated.Done():
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	err := server.Shutdown(ctx)
+	s.daemon.Close()
+	if failed := <-served; !errors.Is(failed, http.ErrServerClosed) {
+		err = errors.Join(err, failed)
+	}
+	return err
 }
 
 func (s *service) handler() http.Handler {

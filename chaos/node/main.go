@@ -3,7 +3,7 @@
 //
 //	-name NAME -bind HOST:PORT -rpc HOST:PORT -http HOST:PORT -join HOST:PORT,...  -burst TOKENS -rate TOKENS_A_SECOND -rpc-timeout DURATION
 //
-// -bind is for gossip or whatever finds the others, -join has the -bind of others, -rpc is for what is asked among nodes.
+// -bind is for gossip or whatever finds the others, -join has the -bind of others, -rpc is for requests among nodes.
 // Keys that begin with "hot" have the limit of the flags; all others ten an hour.
 //
 //	POST /take?key=KEY   {"allowed":true,"origin":"remote"}, or 500 and a text when there is no decision
@@ -49,7 +49,7 @@ func run() error {
 		burst = flag.Float64("burst", 100, "burst of keys that begin with hot")
 		rate  = flag.Float64("rate", 100, "tokens a second of keys that begin with hot")
 
-		rpcTimeout = flag.Duration("rpc-timeout", peerlimit.DefaultRPCTimeout, "how long one question to another node is waited for")
+		rpcTimeout = flag.Duration("rpc-timeout", peerlimit.DefaultRPCTimeout, "how long a node waits for one response of another")
 	)
 	flag.Parse()
 	terminated, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
@@ -77,7 +77,18 @@ func run() error {
 		return err
 	}
 	s := &service{node: node, hot: hot, scarce: scarce}
-	server := &http.Server{Addr: *web, Handler: s.handler(), ReadHeaderTimeout: time.Minute}
+	return s.serve(terminated, *web)
+}
+
+// service answers requests by a node's limiters.
+type service struct {
+	node        *peerlimit.Node
+	hot, scarce *peerlimit.Limiter
+}
+
+// serve answers requests until terminated ends, and then leaves the cluster.
+func (s *service) serve(terminated context.Context, addr string) error {
+	server := &http.Server{Addr: addr, Handler: s.handler(), ReadHeaderTimeout: time.Minute}
 	served := make(chan error, 1)
 	go func() { served <- server.ListenAndServe() }()
 	select {
@@ -87,17 +98,11 @@ func run() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	err = errors.Join(server.Shutdown(ctx), node.Leave(ctx))
+	err := errors.Join(server.Shutdown(ctx), s.node.Leave(ctx))
 	if failed := <-served; !errors.Is(failed, http.ErrServerClosed) {
 		err = errors.Join(err, failed)
 	}
 	return err
-}
-
-// service answers requests by a node's limiters.
-type service struct {
-	node        *peerlimit.Node
-	hot, scarce *peerlimit.Limiter
 }
 
 func (s *service) handler() http.Handler {

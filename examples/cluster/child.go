@@ -37,8 +37,8 @@ type service struct {
 	gained  gains    // what was reported so far; for onEvent only
 }
 
-// cuttableTimeout bounds the questions among nodes where the page can freeze and cut off some. Those stay unanswered for as
-// long, until the first few have shown that there is no answer to wait for.
+// cuttableTimeout bounds the requests among nodes where the page can freeze and cut off some. Those get no response for as
+// long, until the first few have shown that there is none to wait for.
 const cuttableTimeout = 500 * time.Millisecond
 
 // leaveTimeout bounds each half of an orderly end: finishing requests, and leaving the cluster.
@@ -81,12 +81,21 @@ func readConfig(in io.Reader) (nodeConfig, error) {
 	return config, nil
 }
 
-// serve runs the service until a signal arrives on leave.
+// serve runs a node process's service until a signal arrives on leave.
 func serve(config nodeConfig, leave <-chan os.Signal, out *os.File, log io.Writer) error {
 	s := &service{keys: config.Keys, started: make(chan struct{}), out: out}
 	if err := s.setLimit(limitOrder{config.Rate, config.Burst}); err != nil {
 		return err
 	}
+	if err := s.start(config, log); err != nil {
+		return err
+	}
+	defer s.node.Close()
+	return s.serve(leave)
+}
+
+// start starts the node and makes its limiter.
+func (s *service) start(config nodeConfig, log io.Writer) error {
 	settings := peerlimit.Config{
 		Cluster: config.Cluster,
 		Name:    config.Name,
@@ -107,14 +116,17 @@ func serve(config nodeConfig, leave <-chan os.Signal, out *os.File, log io.Write
 	if s.node, err = peerlimit.Start(settings); err != nil {
 		return err
 	}
-	defer s.node.Close()
 	s.limiter, err = s.node.LimiterFunc(limiterName, func(context.Context, string) []peerlimit.Limit { return *s.limit.Load() })
 	if err != nil {
-		return err
+		return errors.Join(err, s.node.Close())
 	}
 	s.arcs = sync.OnceValue(s.arcKeys)
 	close(s.started)
+	return nil
+}
 
+// serve answers requests until a signal arrives on leave, and then leaves the cluster.
+func (s *service) serve(leave <-chan os.Signal) error {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -180,7 +192,7 @@ func (s *service) changeLimit(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// cut changes who is out of reach.
+// cut changes which nodes are out of reach.
 func (s *service) cut(w http.ResponseWriter, r *http.Request) {
 	var o cutOrder
 	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxOrder)).Decode(&o)
@@ -274,7 +286,7 @@ const (
 	standbysKnown = 2500 * time.Millisecond
 
 	// arcCount is in how many parts the ring is told. Gossip lists a member that has crashed for seconds after the others
-	// have taken over; who owns none of so many parts is not on the ring.
+	// have taken over; a member that owns none of so many parts is not on the ring.
 	arcCount = 512
 
 	partitionCount = 4093
@@ -297,7 +309,7 @@ func (s *service) arcKeys() [arcCount]string {
 	return keys
 }
 
-// reportView tells who is on the ring and who owns the demo's keys. What says which ring it was is read first: a report
+// reportView says which members are on the ring and which own the demo's keys. The version of the ring is read first: a report
 // that is overtaken by a change is then followed by one with a higher version.
 func (s *service) reportView() {
 	stats := s.node.Stats()

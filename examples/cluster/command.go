@@ -144,7 +144,7 @@ func (d *demo) retireNode(_ context.Context, c command, _ *sync.WaitGroup) error
 	return d.retire(p, d.role(p))
 }
 
-// freezeNode stops a node where it is, as a suspended virtual machine is. Who sent it requests gives up on them.
+// freezeNode stops a node where it is, as a suspended virtual machine is. A client that has sent it requests gives up on them.
 func (d *demo) freezeNode(_ context.Context, c command, _ *sync.WaitGroup) error {
 	p, err := d.named(c)
 	if err != nil {

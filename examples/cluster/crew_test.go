@@ -37,7 +37,7 @@ type crew struct {
 	again    map[string]int // of each key, in this phase and above its limit
 	failures []string       // requests that were answered by neither 200 nor 429
 	story    []string       // what was done, and when
-	answers  map[string]int // how many there were, by status and who decided
+	answers  map[string]int // how many there were, by status and origin
 }
 
 // crewMember is a process and the last it has told.
@@ -102,7 +102,7 @@ func (c *crew) note(format string, args ...any) {
 	c.story = append(c.story, fmt.Sprintf("%6.2f s  %s; answers %v", time.Since(c.began).Seconds(), fmt.Sprintf(format, args...), c.answers))
 }
 
-// phase begins to count keys that admit too early anew.
+// phase counts keys that admit too early from zero.
 func (c *crew) phase(what string) {
 	c.note("%s", what)
 	c.mu.Lock()

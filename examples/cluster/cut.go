@@ -92,7 +92,7 @@ func (c *cuttable) ListenPacket(addr string) (net.PacketConn, error) {
 	return &cutPackets{conn, c}, nil
 }
 
-// cutPackets loses what is sent to who is cut off.
+// cutPackets loses what is sent to a node that is cut off.
 type cutPackets struct {
 	net.PacketConn
 	network *cuttable

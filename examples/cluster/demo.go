@@ -26,7 +26,7 @@ type demo struct {
 	recorder *recorder
 	driver   *driver
 	narrator *narrator
-	control  *http.Client  // for questions that are not load
+	control  *http.Client  // for requests that are not load
 	died     chan error    // capacity 1: the first node that ended by itself
 	acting   chan struct{} // capacity 1: holds something while something is done to the nodes
 	orders   chan order    // what somebody who looks at the page wants done
@@ -136,7 +136,7 @@ func (d *demo) disturbances(end time.Duration) []disturbance {
 				m.Resumed = d.recorder.resumed(key, x.Gone)
 				m.Unsent = d.recorder.admittedIn(key, x.At-replicaInterval, min(x.Gone, x.Until))
 			case split:
-				m.Unsent = d.recorder.admittedIn(key, x.At-replicaInterval, x.At+evidenceLasts)
+				m.Unsent = d.recorder.admittedIn(key, x.At-replicaInterval, x.At+quorumLasts)
 			}
 			x.Moved[key] = m
 		}
@@ -148,7 +148,7 @@ func (d *demo) disturbances(end time.Duration) []disturbance {
 // spare: so long they may decide by their shares.
 const linksUp = 2 * time.Second
 
-// startCluster starts the first nodes, and waits until they agree on who owns what.
+// startCluster starts the first nodes, and waits until they agree on the owners.
 func (d *demo) startCluster(ctx context.Context) error {
 	for i := range d.options.nodes {
 		d.timeline.expect(nodeName(i))
@@ -174,7 +174,7 @@ func (d *demo) startCluster(ctx context.Context) error {
 	case err := <-d.died:
 		return err
 	case <-time.After(startTimeout):
-		return fmt.Errorf("the nodes do not agree on who owns the keys after %v", startTimeout)
+		return fmt.Errorf("the nodes do not agree on the owners of the keys after %v", startTimeout)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -200,7 +200,7 @@ func (d *demo) currentLimit() peerlimit.Limit {
 func (d *demo) startNode() (*process, error) {
 	limit := d.currentLimit()
 	config := nodeConfig{
-		Cluster: fmt.Sprintf("peerlimit-demo-%d", os.Getpid()), // nodes of another run are strangers, whatever their ports
+		Cluster: fmt.Sprintf("peerlimit-demo-%d", os.Getpid()), // nodes of another run are not let in, whatever their ports
 		Name:    d.nextName(), Rate: limit.Tokens, Burst: limit.Burst, Keys: keyNames(),
 		Log:      slog.LevelError, // what else is to be told the narrator tells
 		Cuttable: d.options.page != "",
@@ -255,7 +255,7 @@ func (d *demo) waitReady(ctx context.Context, p *process) error {
 	return d.ask(ctx, p, path, nil)
 }
 
-// ownerOf asks a node who owns a key.
+// ownerOf asks a node for the owner of a key.
 func (d *demo) ownerOf(ctx context.Context, key string) (*process, error) {
 	live := d.live()
 	var answer ownerAnswer

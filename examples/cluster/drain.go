@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// drainer answers everybody whose connection was accepted, before a server is shut down. [http.Server.Shutdown] waits for the
+// drainer answers all clients whose connections were accepted, before a server is shut down. [http.Server.Shutdown] waits for the
 // requests that are being handled, but a request that it reads after that, of a connection that it had accepted before, gets no
-// answer. Behind a load balancer that stops sending first nobody notices. Here clients have none.
+// response. Behind a load balancer that stops sending first no client notices. Here there is none.
 type drainer struct {
 	mu       sync.Mutex // guards expected
 	expected map[net.Conn]struct{}
@@ -70,7 +70,7 @@ func (d *drainer) wait(ctx context.Context) {
 	}
 }
 
-// endServer accepts nobody any more, answers those who were accepted, and ends the server, within that time.
+// endServer accepts no connection any more, answers those that were accepted, and ends the server, within that time.
 func endServer(server *http.Server, d *drainer, listener net.Listener, served <-chan error, within time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()

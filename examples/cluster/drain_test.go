@@ -13,9 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A request that comes after its process was told to leave, on a connection that was accepted before, is answered. Who connects
-// and says nothing keeps nobody waiting for good.
-func TestWhoWasAcceptedIsAnswered(t *testing.T) {
+// A request that comes after its process was told to leave, on a connection that was accepted before, is answered. A client that
+// connects and says nothing keeps nobody waiting forever.
+func TestAnAcceptedClientGetsItsResponse(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	server := &http.Server{

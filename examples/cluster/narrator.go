@@ -139,7 +139,7 @@ func (n *narrator) insert(e *entry) {
 	slices.SortStableFunc(n.pending, func(a, b *entry) int { return cmp.Compare(a.At, b.At) })
 }
 
-// isNew reports whether a node tells something else about a connection than it did before: one that is lost for good is
+// isNew reports whether a node tells something else about a connection than it did before: one that is lost forever is
 // reported as down once more.
 func (n *narrator) isNew(x notice) bool {
 	pair := [2]string{x.from[0], x.about}
@@ -177,7 +177,7 @@ func (n *narrator) show(until time.Duration) {
 	}
 }
 
-// merge adds who noticed the same, and reports whether it is the same.
+// merge adds the nodes that noticed the same, and reports whether it is the same.
 func (x *notice) merge(y notice) bool {
 	if x.kind != y.kind || x.about != y.about {
 		return false
@@ -196,7 +196,7 @@ var noticeTexts = map[peerlimit.EventKind]string{
 	peerlimit.EventMemberJoined:  "%s is a member now",
 	peerlimit.EventMemberLeaving: "%s says that it is leaving",
 	peerlimit.EventMemberLeft:    "%s has left",
-	peerlimit.EventMemberFailed:  "%s is given up for lost",
+	peerlimit.EventMemberFailed:  "%s failed",
 	peerlimit.EventLinkDown:      "the connection to %s is down",
 	peerlimit.EventDegraded:      "no decisions from %s: shares of the limit until others take over",
 	peerlimit.EventRecovered:     "%s decides again",
@@ -218,8 +218,8 @@ func (x notice) String() string {
 	return fmt.Sprintf(text+" (%s)", x.about, from)
 }
 
-// by tells who has taken over how much, and whence; nothing when it was told before.
-func (g gains) by(who string) string {
+// by tells how much a node has taken over, and whence; nothing when it was told before.
+func (g gains) by(node string) string {
 	var parts []string
 	for _, part := range []struct {
 		n    uint64
@@ -234,7 +234,7 @@ func (g gains) by(who string) string {
 	if len(parts) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%s took over partitions: %s", who, list(parts))
+	return fmt.Sprintf("%s took over partitions: %s", node, list(parts))
 }
 
 // settled tells what has become of disturbances.

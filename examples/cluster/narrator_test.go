@@ -72,8 +72,8 @@ func TestNoticesOfOneThingAreToldOnce(t *testing.T) {
 		n.hear("node-4", lost) // is late, and told on its own
 	})
 	assert.Equal(t, []string{
-		"KILL node-3", "node-3 is given up for lost (2 nodes)", "node-4 is given up for lost (1 node)",
-		"node-3 is given up for lost (1 node)",
+		"KILL node-3", "node-3 failed (2 nodes)", "node-4 failed (1 node)",
+		"node-3 failed (1 node)",
 	}, d.texts())
 	assert.True(t, d.events[0].Done)
 	assert.False(t, d.events[1].Done)

@@ -56,14 +56,14 @@ shows every second:
   admitted   how many of them were let through: close to the limit, however many are sent
   limit      what the limits of all keys allow together, per second
   node-1 ... those admitted, by the process that was asked
-  local      those admitted, by who decided: the process that was asked, because it owns the key,
+  local      those admitted, by origin: the process that was asked, because it owns the key,
   remote     or the key's owner, which the process asked over the network,
-  fallback   or the process alone, with its small share of the limit: the owner is out of reach
-  standby       (at the end of a line) or the process that has a replica of what the owner knew
+  standby    or the process that has a replica of what the owner knew, at the end of a line
+  fallback   or the process that was asked, by its share of the limit: the owner is out of reach
 
 Meanwhile the owner of the hottest key is killed (SIGKILL), some seconds later another process is
-started, and in the end the owner of the hottest key is asked to leave (SIGTERM). Lines with >> tell
-what was done, those after them what the nodes make of it.
+started, and in the end the owner of the hottest key is asked to leave (SIGTERM). Lines with >> say
+what the demo did; the lines after them are what the nodes reported.
 
 Last comes the verdict. With burst B and rate R, a window of w seconds may admit B + R·w for a key,
 and nothing more because a process came or left. The kill may make the others forget what the owner

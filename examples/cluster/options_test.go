@@ -54,7 +54,7 @@ func TestDefaults(t *testing.T) {
 	assert.Equal(t, options{nodes: 5, rate: 100, burst: 50, duration: 20 * time.Second, chaos: true}, o)
 }
 
-// With a page the run is long, and what is done to the nodes is up to who looks at it; but what is said holds.
+// With a page the run is long, and what is done to the nodes is up to the person who looks at it; but what is said holds.
 func TestDefaultsWithAPage(t *testing.T) {
 	o, err := parseOptions([]string{"-http", "localhost:0"}, nil)
 	require.NoError(t, err)

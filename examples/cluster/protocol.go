@@ -82,8 +82,8 @@ type nodeEvent struct {
 
 // gains counts partitions that a node has acquired, by what it knows of them.
 type gains struct {
-	Given   uint64 // everything, from who held them
-	Replica uint64 // all but the last moments, because who held them is gone
+	Given   uint64 // everything, from the node that held them
+	Replica uint64 // all but the last moments, because the node that held them is gone
 	Empty   uint64 // nothing
 }
 

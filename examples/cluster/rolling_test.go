@@ -64,7 +64,7 @@ func TestLimitsSurviveDeploymentsAndCrashes(t *testing.T) {
 	// What a key admitted within one ReplicaInterval before the crash may be forgotten. That was nothing.
 	assert.Empty(t, c.early(), "keys that admit again after a crash")
 	endTraffic()
-	assert.Empty(t, c.takeFailures(), "nothing but 200 and 429 from those who survive a crash")
+	assert.Empty(t, c.takeFailures(), "nothing but 200 and 429 from processes that survive a crash")
 
 	require.Less(t, time.Since(began), rollingHours/rollingBurst, "a token has come back by itself: too slow to tell anything")
 }

@@ -64,7 +64,7 @@ type pageExtra struct {
 	Why    string  `json:"why"`
 }
 
-// pagePoint has figures per second.
+// pagePoint has numbers per second.
 type pagePoint struct {
 	At       float64            `json:"t"`
 	Offered  float64            `json:"offered"`

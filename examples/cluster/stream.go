@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// What the demo tells while it runs, whoever shows it. An observer is called from one goroutine at a time.
+// What the demo tells while it runs, to whatever shows it. An observer is called from one goroutine at a time.
 
 // observer is shown a run: Began once, then Sampled and Happened in the order of time, and Judged in the end. When the
 // limit is changed, which can be done on the page, what was before is judged as well.
@@ -37,7 +37,7 @@ type counts struct {
 	Offered  int
 	Admitted int
 	ByNode   map[string]int // admitted, by the node that was asked
-	ByOrigin map[string]int // admitted, by who decided
+	ByOrigin map[string]int // admitted, by origin
 	ByKey    map[string]int // admitted
 }
 

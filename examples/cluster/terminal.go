@@ -85,7 +85,7 @@ func (t *terminal) nodeWidth() int {
 func (t *terminal) heads() {
 	t.printf("\n%*s  %s  %s  %s\n", timeWidth, "", group(totalsWidth-2, "per second"),
 		group(len(t.nodes)*t.nodeWidth()-1, "admitted, by the node asked", "admitted by", "by"),
-		group(originsWidth()-2, "by who decided"))
+		group(originsWidth()-2, "by origin"))
 	t.printf("%*s%*s%*s%*s ", timeWidth, "time", offeredWidth, "offered", admittedWidth, "admitted", limitWidth, "limit")
 	for _, name := range t.nodes {
 		if t.nodeWidth() == smallNode {

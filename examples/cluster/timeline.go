@@ -77,7 +77,7 @@ func (d *disturbance) concerns(v ringView) {
 // overlaps reports whether a window has an instant in common with the disturbance.
 func (d disturbance) overlaps(from, to time.Duration) bool { return from <= d.Until && d.At <= to }
 
-// timeline knows from the nodes' reports who owns the keys, since when all of them agree on it, and so how long each
+// timeline knows from the nodes' reports which of them own the keys, since when all of them agree on it, and so how long each
 // disturbance lasted.
 type timeline struct {
 	elapsed func() time.Duration
@@ -267,7 +267,7 @@ func (t *timeline) isStarting(node string) bool {
 	return false
 }
 
-// owner returns who owns a key, as far as all have agreed.
+// owner returns the owner of a key, as far as all have agreed.
 func (t *timeline) owner(key string) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()

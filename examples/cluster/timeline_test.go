@@ -198,7 +198,7 @@ func TestWhetherThereIsAMajority(t *testing.T) {
 	assert.True(t, s.until(s.now)[1].Stranded, "one of the two that it has not forgotten")
 }
 
-// A key may begin anew when its owner and its standby go within the time that it takes to make another standby.
+// A key may begin full when its owner and its standby go within the time that it takes to make another standby.
 func TestOwnerAndStandbyTogether(t *testing.T) {
 	for _, c := range []struct {
 		name   string

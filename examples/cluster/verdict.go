@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -18,17 +19,17 @@ type term struct {
 // allowance is what peerlimit may admit for one key beyond B + R·w because of one disturbance. It is the whole difference
 // between what a window with the disturbance may hold and one without.
 //
-// Who joins or leaves takes over, or hands over, all that was spent: nothing more is admitted. A crash, or a node that
+// A node that joins or leaves takes over, or hands over, all that was spent: nothing more is admitted. A crash, or a node that
 // stops, takes with it what the node had decided and not yet sent to the node that replaces it. That is no more than what
 // was admitted of the key within one ReplicaInterval before, as far as the driver saw it; the owner on the smaller side of a
-// split goes on until its evidence has lapsed. When the standby goes with it, the key may begin anew. Who is without the others
-// decides by its share of the limit, and when nobody has a majority everybody is.
+// split goes on until it has lost quorum. When the standby goes with it, the key may begin full. A node that is cut off
+// decides by its share of the limit, and when no side has a majority every node does.
 func allowance(d disturbance, key string, limit peerlimit.Limit) []term {
 	var terms []term
 	if m := d.Moved[key]; m.Unsent > 0 {
 		when := "within " + seconds(replicaInterval) + " before it"
 		if d.Kind == split {
-			when = "until " + seconds(evidenceLasts) + " after it"
+			when = "until " + seconds(quorumLasts) + " after it"
 		}
 		terms = append(terms, term{float64(m.Unsent), "admitted " + when})
 	}
@@ -40,15 +41,25 @@ func allowance(d disturbance, key string, limit peerlimit.Limit) []term {
 	case d.Kind.isSudden() && d.Stranded:
 		terms = append(terms, term{whole, "because nobody had a majority"})
 	case d.Kind == split:
-		terms = append(terms, term{whole * float64(d.Apart) / float64(d.Of), fmt.Sprintf("as the shares of %d of %d", d.Apart, d.Of)})
+		terms = append(terms, term{shares(limit, d.Until-d.At, d.Apart, d.Of), fmt.Sprintf("as the shares of %d of %d", d.Apart, d.Of)})
 	case d.Kind == woken:
-		terms = append(terms, term{whole / float64(d.Of), fmt.Sprintf("as its share, 1 of %d, until all agree", d.Of)})
+		terms = append(terms, term{shares(limit, d.Until-d.At, 1, d.Of), fmt.Sprintf("as its share, 1 of %d, until all agree", d.Of)})
 	}
 	return terms
 }
 
-// evidenceLasts is for how long an owner that is cut off may go on: half a second, and what it takes to cut it off.
-const evidenceLasts = 600 * time.Millisecond
+// shares is what some of as many members may give out by their shares in a window. Where the burst is less than a token for each
+// member, some of them have a whole one.
+func shares(limit peerlimit.Limit, w time.Duration, some, of int) float64 {
+	given := allowed(limit, w) * float64(some) / float64(of)
+	if each := limit.Burst / float64(of); each < 1 {
+		given += min(float64(some), math.Floor(limit.Burst)) * (1 - each)
+	}
+	return given
+}
+
+// quorumLasts is for how long an owner that is cut off may go on: half a second, and what it takes to cut it off.
+const quorumLasts = 600 * time.Millisecond
 
 func sum(terms []term) float64 {
 	total := 0.0
@@ -228,7 +239,7 @@ func (e evidence) judgeServed(k *keyVerdict) {
 }
 
 // isQuiet reports whether a key had nothing but its rate in the i-th second: no burst left, and an owner. What ends or cuts
-// off a node takes the owner from its keys; who joins or leaves does not keep anybody waiting for long.
+// off a node takes the owner from its keys; a node that joins or leaves keeps no request waiting for long.
 func (e evidence) isQuiet(key string, i int) bool {
 	const used = time.Second // by then, a burst is
 	to := time.Duration(i+1) * time.Second

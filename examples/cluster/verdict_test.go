@@ -285,7 +285,7 @@ func TestVerdictSaysHowTheNumbersCome(t *testing.T) {
 	assert.Equal(t, 105.0, k.Run.Bound)
 	assert.Equal(t, 2.0, k.Run.Extra)
 	assert.Equal(t, 1.0, k.Worst.Admitted-k.Worst.Bound)
-	require.Len(t, v.Extras, 1) // for bob, who has lost his owner, too, nothing was admitted so shortly before
+	require.Len(t, v.Extras, 1) // for bob, whose owner has failed too, nothing was admitted so shortly before
 	assert.Equal(t, testKey, v.Extras[0].Key)
 	assert.Equal(t, []term{{2, "admitted within 20 ms before it"}}, v.Extras[0].Terms)
 }
@@ -380,4 +380,13 @@ func TestNoWindowEscapes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A share of less than a token is a whole token, at as many members as there are tokens.
+func TestShares(t *testing.T) {
+	limit := func(burst float64) peerlimit.Limit { return peerlimit.PerSecond(10).WithBurst(burst) }
+	assert.InDelta(t, 2*(50+100)/5.0, shares(limit(50), 10*time.Second, 2, 5), 1e-9)
+	assert.InDelta(t, 2*(5+100)/5.0, shares(limit(5), 10*time.Second, 2, 5), 1e-9)
+	assert.InDelta(t, 2*(2+100)/5.0+2*0.6, shares(limit(2), 10*time.Second, 2, 5), 1e-9)
+	assert.InDelta(t, 2*(1+100)/5.0+0.8, shares(limit(1), 10*time.Second, 2, 5), 1e-9)
 }

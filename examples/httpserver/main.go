@@ -87,21 +87,29 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err != nil {
 		return errors.Join(err, listener.Close(), node.Close())
 	}
-	server := newServer(handler)
 
 	awaitReady(ctx, node)
+	announce(out, opts, listener, node, status)
+	return serveUntil(ctx, newServer(handler), opts.addr, listener, node)
+}
+
+// announce says where this instance can be reached, and how.
+func announce(out io.Writer, opts options, listener net.Listener, node *peerlimit.Node, status *statusServer) {
 	fmt.Fprintf(out, "listening on %s (/token, /leaky, /healthz)\n", baseURL(listener.Addr()))
 	fmt.Fprintf(out, "each client IP may send %v requests a second, %v at once\n", opts.limit.Tokens, opts.limit.Burst)
 	fmt.Fprintf(out, "instances started with -join %s share these limits\n", node.Self().Addr)
 	if status != nil {
 		fmt.Fprintf(out, "how this instance is: %s\n", baseURL(status.listener.Addr()))
 	}
+}
 
+// serveUntil answers requests until ctx ends or the listener at addr breaks, and then shuts down in order.
+func serveUntil(ctx context.Context, server *http.Server, addr string, listener net.Listener, node *peerlimit.Node) error {
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	select {
 	case err := <-served: // the listener broke
-		return errors.Join(fmt.Errorf("-addr %q: %w", opts.addr, err), shutDown(server, node))
+		return errors.Join(fmt.Errorf("-addr %q: %w", addr, err), shutDown(server, node))
 	case <-ctx.Done():
 		err := shutDown(server, node)
 		<-served
@@ -160,7 +168,7 @@ func readSecret(name string) ([]byte, error) {
 	return append([]byte{}, bytes.TrimRight(content, "\r\n")...), nil
 }
 
-// newServer returns a server that no client can make wait for ever.
+// newServer returns a server that no client can make wait forever.
 func newServer(handler http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           handler,

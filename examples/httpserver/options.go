@@ -40,7 +40,7 @@ func newFlags() (*flag.FlagSet, *options) {
 		opts.join = splitSeeds(seeds)
 		return nil
 	})
-	flags.IntVar(&opts.expect, "expect", 0, "give out no more than a share of 1/`n` until that many instances were seen")
+	flags.IntVar(&opts.expect, "expect", 0, "expected `number` of instances; until so many were seen, one that is alone limits to its share, 1/number")
 	flags.StringVar(&opts.secretFile, "secret-file", "", "encrypt with the secret in this `file`: at least 32 bytes, the same for all instances")
 	flags.Func("accept-secret-file", "understand the secret in this `file` as well, while it is being changed", func(name string) error {
 		opts.accept = append(opts.accept, name)
@@ -66,7 +66,7 @@ func splitSeeds(list string) []string {
 // parseOptions returns the options, flag.ErrHelp, or an error that matches errBadFlag and names a flag and its value.
 func parseOptions(args []string) (options, error) {
 	flags, opts := newFlags()
-	flags.SetOutput(io.Discard) // whoever calls reports the error, once
+	flags.SetOutput(io.Discard) // the caller reports the error, once
 	err := flags.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):

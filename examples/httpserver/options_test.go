@@ -49,7 +49,7 @@ func TestABadCommandLineIsRefusedByName(t *testing.T) {
 		{[]string{"-expect", "-1"}, `ExpectMembers is -1`},
 		{[]string{"-secret-file", "no/such/file"}, `-secret-file: open no/such/file`},
 		{[]string{"-secret-file", "options.go", "-accept-secret-file", "no/such/file"}, `-accept-secret-file: open no/such/file`},
-		{[]string{"-secret-file", os.DevNull}, `this one has 0 bytes`},
+		{[]string{"-secret-file", os.DevNull}, `0 bytes of Secret`},
 		{[]string{"-rate", "-3"}, `-rate -3:`},
 		{[]string{"-rate", "NaN"}, `-rate NaN:`},
 		{[]string{"-rate", "Inf"}, `-rate +Inf:`},

@@ -43,7 +43,7 @@ func (s *statusServer) start(node *peerlimit.Node) error {
 	return nil
 }
 
-// close ends it at once: who looks at the page misses nothing.
+// close ends it immediately: somebody who looks at the page misses nothing.
 func (s *statusServer) close() error {
 	if s == nil {
 		return nil

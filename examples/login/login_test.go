@@ -64,7 +64,7 @@ func TestGuessesOnOneAccountFromEverywhere(t *testing.T) {
 		assert.Equal(t, map[int]int{401: 2, 429: 98}, statuses(t, handlers, 100, guess))
 
 		denied := try(t.Context(), handlers[0], attempt{"bob", "correct horse", "192.0.2.1"})
-		assert.Equal(t, http.StatusTooManyRequests, denied.Code, "also who knows the password")
+		assert.Equal(t, http.StatusTooManyRequests, denied.Code, "also for a person who knows the password")
 		assert.Equal(t, "50", denied.Header().Get("Retry-After"))
 		assert.Empty(t, denied.Header().Get("RateLimit"))
 
@@ -105,7 +105,7 @@ func TestGuessesAtOnce(t *testing.T) {
 	})
 }
 
-// Who knows the password pays a fifth.
+// A person who knows the password pays a fifth.
 func TestLoginsThatSucceedAreCheap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := peerlimittest.NewCluster(t, 3)

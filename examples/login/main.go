@@ -1,4 +1,4 @@
-// Command login limits who tries to log in, by account and by IP address, so that passwords cannot be guessed: neither
+// Command login limits attempts to log in, by account and by IP address, so that passwords cannot be guessed: neither
 // those of one account from many addresses, nor those of many accounts from one. Two instances in this process share the
 // limits. A failed login costs five times as much as one that succeeds, and while the cluster is in trouble nobody gets
 // to guess.

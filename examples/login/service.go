@@ -28,14 +28,14 @@ const (
 )
 
 var (
-	// An account has two guesses at once, and then one every 50 seconds. Who knows an account's name can keep its owner
+	// An account has two guesses at once, and then one every 50 seconds. Anybody who knows an account's name can keep its owner
 	// from logging in for as long; a service may want to ask for a second factor instead.
 	accountLimit = peerlimit.PerMinute(6).WithBurst(10)
 
 	// An address has twenty, and then twelve a minute: there may be a whole office behind it.
 	ipLimit = peerlimit.PerMinute(60).WithBurst(100)
 
-	// proxies may say who their client is.
+	// proxies may say which address their client has.
 	proxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 )
 
@@ -61,7 +61,7 @@ func newHandler(node *peerlimit.Node) (http.Handler, error) {
 	limit, err := httplimit.New(httplimit.TakerFunc(s.take), httplimit.Options{
 		Name: "login", Key: s.key,
 		Cost:              func(*http.Request) float64 { return failureCost },
-		NoRateLimitFields: true, // how many guesses are left is no business of who guesses
+		NoRateLimitFields: true, // how many guesses are left is kept from the person who guesses
 	})
 	if err != nil {
 		return nil, err

@@ -1,6 +1,6 @@
 //go:build race
 
-package signup_test
+package signup
 
 import "runtime"
 

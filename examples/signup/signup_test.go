@@ -1,4 +1,4 @@
-package signup_test
+package signup
 
 import (
 	"net/http"
@@ -7,9 +7,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/stretchr/testify/require"
-
-	"github.com/peerlimit/peerlimit/examples/signup"
 	"github.com/peerlimit/peerlimit/peerlimittest"
 )
 
@@ -19,12 +16,15 @@ func TestAnInvitationStaysUsedUp(t *testing.T) {
 		cluster := peerlimittest.NewCluster(t, 3)
 		var instances []http.Handler
 		for i := range cluster.Len() {
-			handler, err := signup.NewHandler(cluster.Node(i))
-			require.NoError(t, err)
+			handler, err := NewHandler(cluster.Node(i))
+			if err != nil {
+				t.Fatal(err)
+			}
 			instances = append(instances, handler)
 		}
-		judge := peerlimittest.NewJudge(t, signup.Limit)
-		use := func(instance int) int {
+		judge := peerlimittest.NewJudge(t, Limit)
+		use := func(instance, want int) {
+			t.Helper()
 			start := time.Now()
 			w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/signup", nil)
 			r.Header.Set("Invitation", "for-alice")
@@ -32,27 +32,31 @@ func TestAnInvitationStaysUsedUp(t *testing.T) {
 			if w.Code == http.StatusCreated {
 				judge.Admit(start, 1)
 			}
-			return w.Code
+			if w.Code != want {
+				t.Fatalf("instance %d answered %d, not %d", instance, w.Code, want)
+			}
 		}
 		for i := range 5 {
-			require.Equal(t, http.StatusCreated, use(i%3))
+			use(i%3, http.StatusCreated)
 		}
-		require.Equal(t, http.StatusTooManyRequests, use(2))
+		use(2, http.StatusTooManyRequests)
 
 		limiter, ok := cluster.Node(0).LimiterNamed("signup")
-		require.True(t, ok)
+		if !ok {
+			t.Fatal("there is no limiter of that name")
+		}
 		owner := cluster.Index(limiter.Owner("for-alice").Name)
 		time.Sleep(100 * time.Millisecond) // what was admitted in the last 20 ms would be forgotten
 		cluster.Kill(owner)
 		for range 1000 { // ten seconds, in which the others notice, and take over
-			require.Equal(t, http.StatusTooManyRequests, use((owner+1)%3))
-			require.Equal(t, http.StatusTooManyRequests, use((owner+2)%3))
+			use((owner+1)%3, http.StatusTooManyRequests)
+			use((owner+2)%3, http.StatusTooManyRequests)
 			time.Sleep(10 * time.Millisecond)
 		}
 		judge.Held(t, 0)
 
 		time.Sleep(5 * time.Second)
-		require.Equal(t, http.StatusCreated, use((owner+1)%3), "one more every twelve seconds")
+		use((owner+1)%3, http.StatusCreated) // one more every twelve seconds
 		judge.Held(t, 0)
 	})
 }

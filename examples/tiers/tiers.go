@@ -38,7 +38,7 @@ func (t *tiers) set(customer, tier string) error {
 	return nil
 }
 
-// tier returns the tier of a customer. Who is not known has the free one.
+// tier returns the tier of a customer. A customer who is not known has the free one.
 func (t *tiers) tier(customer string) string {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -56,7 +56,7 @@ func newHandler(node *peerlimit.Node, customers *tiers) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The header stands for what authentication has found out: whoever can send it is whom it says.
+	// The header stands for the result of authentication: this service believes it, so only the authenticating proxy may set it.
 	limit, err := httplimit.New(perCustomer, httplimit.Options{Name: "per-customer", Key: httplimit.Header("X-Customer")})
 	if err != nil {
 		return nil, err

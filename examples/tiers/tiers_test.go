@@ -42,7 +42,7 @@ func assertAdmitted(t *testing.T, handlers []http.Handler, customer string, now,
 	yes := float64(admitted(t, handlers, customer, 200))
 	due := now + rate*time.Since(began).Seconds()
 	assert.LessOrEqual(t, yes, due)
-	assert.Greater(t, yes, due-2, "a part of a token is left, and one may have come after the last question")
+	assert.Greater(t, yes, due-2, "a part of a token is left, and one may have come after the last request")
 }
 
 // cluster returns the handlers of three instances that share the limits.
@@ -61,7 +61,7 @@ func TestEachTierHasItsLimit(t *testing.T) {
 		handlers := cluster(t, newTiers(map[string]string{"acme": "enterprise", "bob": "free"}))
 		assertAdmitted(t, handlers, "acme", 100, 100)
 		assert.Equal(t, 5, admitted(t, handlers, "bob", 20))
-		assert.Equal(t, 5, admitted(t, handlers, "somebody", 20), "who is not known has the free tier")
+		assert.Equal(t, 5, admitted(t, handlers, "somebody", 20), "a customer who is not known has the free tier")
 	})
 }
 

@@ -24,7 +24,7 @@ func (p *thirdParty) call() {
 	p.calls++
 }
 
-// outcome is who did how many jobs.
+// outcome is how many jobs each worker did.
 type outcome struct {
 	byNode  [][]int // by node and worker
 	calls   int     // as the third party saw it

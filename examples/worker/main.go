@@ -1,6 +1,6 @@
 // Command worker shows a fleet of workers that share the quota of a third party. It starts some nodes in this one process,
 // each with some workers, and lets them do jobs that call the third party; each waits for its turn before it calls. It
-// prints who did how many, and what the third party saw.
+// prints how many each worker did, and what the third party saw.
 //
 //	worker                             # 3 nodes with 4 workers each do 200 jobs at 50 calls a second
 //	worker -nodes 2 -jobs 1000 -quota 300

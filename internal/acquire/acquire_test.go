@@ -48,7 +48,7 @@ type node struct {
 func newPair() *pair {
 	p := &pair{nodes: make(map[string]*node)}
 	for _, name := range []string{"a", "b"} {
-		n := &node{pair: p, name: name, rules: rule.New()}
+		n := &node{pair: p, name: name, rules: rule.New(1000)}
 		reach := quorum.New(name, func() { n.table.LapseAll() })
 		reach.FullUntil.Store(1 << 62)
 		n.table = store.New(store.Config{MaxKeys: 10_000, FullUntil: &reach.FullUntil})
@@ -130,7 +130,8 @@ func TestOwnershipMovesWithWhatWasTaken(t *testing.T) {
 	}
 	take := func(n *node, i int) bool {
 		r := rules(n)
-		d, held := n.table.Decide(7, rule.BucketKey{Key: fmt.Sprint("user-", i), Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 1}, 0)
+		var d limit.Decision
+		held := n.table.Decide(&d, 7, r.Bucket(fmt.Sprint("user-", i)), &limit.Request{Set: r.Set, Cost: 1}, 0)
 		require.True(t, held)
 		return d.Allowed
 	}

@@ -10,14 +10,14 @@ import (
 	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
-// Asking for partitions: one goroutine for each node that is asked in a round puts the question, takes in the answers, and
+// Asking for partitions: one goroutine for each node that is asked in a round sends the request, takes in the responses, and
 // begins to hold what they allow. What is to be acquired, the keeper decides.
 
 const (
 	// firstPatience is how long the node that probably holds is asked alone: some round trips.
 	firstPatience = 50 * time.Millisecond
 
-	// askTimeout bounds one question. Its answer can be large.
+	// askTimeout bounds one request. Its response can be large.
 	askTimeout = 500 * time.Millisecond
 
 	// askRetryMin and askRetryMax bound the pause before a peer that did not answer is asked again.
@@ -57,7 +57,7 @@ func (k *Keeper) open(r *holding.Round, parts []uint16) []uint16 {
 func (k *Keeper) askUntilAnswered(ctx context.Context, r *holding.Round, peer string, parts []uint16) {
 	pause := askRetryMin
 	for try := 0; ctx.Err() == nil; try++ {
-		q := k.questionTo(r, peer, parts)
+		q := k.requestTo(r, peer, parts)
 		if len(q.Parts) == 0 {
 			return
 		}
@@ -76,8 +76,8 @@ func (k *Keeper) askUntilAnswered(ctx context.Context, r *holding.Round, peer st
 	}
 }
 
-// questionTo returns the question that is still to be put to a peer. It names the members that this node knows [NamesInRequests].
-func (k *Keeper) questionTo(r *holding.Round, peer string, parts []uint16) *wire.AcquireRequest {
+// requestTo returns the request that is still to be sent to a peer. It names the members that this node knows [NamesInRequests].
+func (k *Keeper) requestTo(r *holding.Round, peer string, parts []uint16) *wire.AcquireRequest {
 	q := &wire.AcquireRequest{Ballot: r.Ballot}
 	q.Known, q.Hearsay = k.others.Told()
 	index := r.Index(peer)
@@ -92,7 +92,7 @@ func (k *Keeper) questionTo(r *holding.Round, peer string, parts []uint16) *wire
 	return q
 }
 
-// hear takes in a peer's answers to a question of a round, and reports whether there was one. They are about the first of the
+// hear takes in a peer's response to a request of a round, and reports whether there was one. They are about the first of the
 // partitions asked for, in order.
 func (k *Keeper) hear(r *holding.Round, peer string, q *wire.AcquireRequest, ans *wire.AcquireResponse) (answered bool) {
 	k.reach.Hear(ans.Heard)
@@ -107,7 +107,7 @@ func (k *Keeper) hear(r *holding.Round, peer string, q *wire.AcquireRequest, ans
 		if !k.reach.Hear(max(a.Promised.Number, a.Version.Ballot.Number)) {
 			continue // one that nobody can have counted to is no answer: nothing is to be built on it, nor waited for
 		}
-		made := k.table.Build(a.Part, &a.Content, k.rules, k.now())
+		made := k.table.Build(a.Part, &a.Content, k.now())
 		heard := false
 		k.table.InSteps(a.Part, func(p *store.Partition) (more bool) {
 			if !p.Holding.Attempt.Of(r) {

@@ -44,8 +44,8 @@ func (k *Keeper) Answer(from string, q *wire.AcquireRequest) (*wire.AcquireRespo
 	return ans, nil
 }
 
-// errUncountable is why a question is refused.
-var errUncountable = errors.New("peerlimit: an election that no member has come to by counting")
+// errUncountable is why a request is refused.
+var errUncountable = errors.New("peerlimit: a ballot that no member has come to by counting")
 
 // answerPart answers for one partition; size is about how long the answer is. gave says that this node held until now.
 func (k *Keeper) answerPart(asked *wire.AskedPartition, round wire.Ballot, budget int) (a wire.PartitionReply, size int, gave bool) {
@@ -72,7 +72,7 @@ func (k *Keeper) answerPart(asked *wire.AskedPartition, round wire.Ballot, budge
 		size += more
 	}
 	if a.Kind == wire.ReplyTransferred || a.Kind == wire.ReplyNotHolding && asked.Have.Below(a.Version) {
-		size += p.AddCopy(&a, asked.From, k.rules, budget, now)
+		size += p.AddCopy(&a, asked.From, budget, now)
 	}
 	return a, size, gave
 }

@@ -375,7 +375,7 @@ func (k *Keeper) Gained() (byTransfer, fromReplica, empty uint64) {
 	return k.given.Load(), k.fromReplica.Load(), k.empty.Load()
 }
 
-// Leave ends acquiring what is not held, for good: the node is going.
+// Leave ends acquiring what is not held, forever: the node is leaving.
 func (k *Keeper) Leave() {
 	k.leaving.Store(true)
 	k.Wake()

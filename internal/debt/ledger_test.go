@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/peerlimit/peerlimit/internal/holding"
 	"github.com/peerlimit/peerlimit/internal/limit"
@@ -18,11 +19,11 @@ import (
 // ledger returns a reporter of a node that decides about everything and whose clock stands still.
 func ledger(known ...string) *Ledger {
 	table := store.New(store.Config{MaxKeys: 1 << 20})
-	return New("self", table, rule.New(), func(name string) bool { return slices.Contains(known, name) }, func() int64 { return 0 })
+	return New("self", table, rule.New(1000), func(name string) bool { return slices.Contains(known, name) }, func() int64 { return 0 })
 }
 
 func levelOf(n *Ledger, part uint16, r *rule.Rule, key string) float64 {
-	id := rule.BucketKey{Key: key, Limiter: r.ID}
+	id := r.Bucket(key)
 	p := n.table.Lock(part)
 	defer p.Unlock()
 	if state, there := p.StateOf(id, 0); there {
@@ -50,7 +51,7 @@ func TestReportsAreChargedOnce(t *testing.T) {
 				cost := float64(rapid.IntRange(1, 9).Draw(t, "cost"))
 				from.Note(part, r, key, cost)
 				spent[key] += cost
-			case 2: // into an answer to whoever acquires
+			case 2: // into a response to a node that acquires
 				some, _ := from.Pending(part, 1<<20)
 				sent = append(sent, some...)
 			case 3:
@@ -84,7 +85,8 @@ func TestReportsAreChargedOnce(t *testing.T) {
 	})
 }
 
-// A charge lifts no level above twice the burst, and lowers none.
+// Charges lift a level by no more than one burst above the burst, or above the turns that are queued, however many there are;
+// they lower none.
 func TestChargesAreBounded(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		set := limit.NewSet([]limit.Limit{perHour(10), perMinute(3)})
@@ -93,12 +95,35 @@ func TestChargesAreBounded(t *testing.T) {
 		for i, level := range before {
 			s.SetLevel(i, level)
 		}
-		cost := float64(rapid.IntRange(1, 100).Draw(t, "cost"))
-		s.Spend(set, cost, 0)
+		sum := 0.0
+		for range rapid.IntRange(1, 5).Draw(t, "charges") {
+			cost := float64(rapid.IntRange(1, 30).Draw(t, "cost"))
+			sum += cost
+			s.Spend(set, cost, 0)
+		}
 		for i, burst := range []float64{10, 3} {
-			require.Equal(t, max(before[i], min(before[i]+cost, 2*burst)), s.Level(i))
+			require.Equal(t, min(before[i]+sum, max(before[i], burst)+burst), s.Level(i))
 		}
 	})
+}
+
+// The room that debts have comes back as they are paid, in a bucket with turns as in one without, and nothing stays behind.
+func TestPaidDebtsMakeRoomForOthers(t *testing.T) {
+	set := limit.NewSet([]limit.Limit{{Tokens: 10, Period: time.Second, Burst: 10}})
+	for _, queued := range []float64{0, 100} {
+		s := limit.NewState(set, 0)
+		s.SetLevel(0, 10+queued)
+		s.Spend(set, 50, 0)
+		require.Equal(t, 20+queued, s.Level(0))
+		now := int64(time.Second / 2)
+		s.Spend(set, 50, now)
+		require.Equal(t, 20+queued, s.Level(0), "five were paid, and five more are owed")
+		require.True(t, s.HasMore())
+		s.Expire(now + int64(time.Second) - 1)
+		require.True(t, s.HasMore())
+		s.Expire(now + int64(time.Second))
+		require.False(t, s.HasMore())
+	}
 }
 
 func TestUnreportedIsBounded(t *testing.T) {
@@ -148,7 +173,7 @@ func TestAnswersCarryReports(t *testing.T) {
 		}},
 		{Part: 6, Kind: wire.ReplyNotHolding},
 	}}
-	decoded, err := wire.DecodeAcquireResponse(wire.AppendAcquireResponse(nil, &q), rule.New().PlainSet)
+	decoded, err := wire.DecodeAcquireResponse(wire.AppendAcquireResponse(nil, &q), rule.New(1000).PlainSet)
 	require.NoError(t, err)
 	assert.Equal(t, q, decoded)
 }

@@ -64,7 +64,7 @@ type Transfer struct {
 	Ballot wire.Ballot
 }
 
-// Answer answers a question of a round, at once, in one of three ways. full says that this node's quorum is fresh.
+// Answer answers a request of a round, immediately, in one of three ways. full says that this node's quorum is fresh.
 //
 // A node that holds transfers: it stops first [GivingStopsHolding], and the copy it sends has one more transfer in its term
 // [TransferRaisesTerm], so that the stale copy it keeps can never pass for it. A node that does not hold promises the round,

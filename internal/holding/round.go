@@ -70,7 +70,7 @@ type Attempt struct {
 }
 
 // stage is a copy that a peer sends in pieces, as far as they have come. Only the last partition of an answer can be cut
-// short, and the next question begins with it: so a peer has one stage for each goroutine that asks it, and seldom more.
+// short, and the next request begins with it: so a peer has one stage for each goroutine that asks it, and seldom more.
 type stage struct {
 	kind    wire.ReplyKind
 	version wire.Version
@@ -110,7 +110,7 @@ func (a *Attempt) SetAnswered(index int) {
 // piece belongs to. last says that nothing of the copy is missing after it.
 //
 // A piece is taken only where it continues those before it: asked for where they end, of the same kind and version
-// [PieceContinues]. If the peer's copy is another one by now, what has come of it is void, and the next question begins anew.
+// [PieceContinues]. If the peer's copy is another one by now, what has come of it is void, and the next request begins anew.
 // Two goroutines may ask one peer for the same; whatever was taken in already changes nothing.
 func (a *Attempt) Stage(peer int, from uint32, piece *wire.PartitionReply) (s *stage, last bool) {
 	s = a.stages[peer]
@@ -135,7 +135,7 @@ func (a *Attempt) Stage(peer int, from uint32, piece *wire.PartitionReply) (s *s
 	return s, false
 }
 
-// Continue returns where a question to a peer goes on: where the pieces that have come of its copy end, or 0.
+// Continue returns where a request to a peer goes on: where the pieces that have come of its copy end, or 0.
 func (a *Attempt) Continue(peer int) uint32 {
 	if s := a.stages[peer]; s != nil {
 		return s.next

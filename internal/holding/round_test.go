@@ -60,15 +60,15 @@ func TestAPieceContinuesThoseBefore(t *testing.T) {
 	for name, c := range map[string]struct {
 		from    uint32
 		piece   *wire.PartitionReply
-		goingOn uint32 // where the next question goes on
+		goingOn uint32 // where the next request goes on
 	}{
-		"the first one again":              {0, pieceOf(wire.ReplyTransferred, 2, "k", 10), 20},
-		"one that was there, again":        {10, pieceOf(wire.ReplyTransferred, 2, "k", 20), 20},
-		"one that nobody asked for":        {30, pieceOf(wire.ReplyTransferred, 2, "k", 0), 20},
-		"of another version":               {20, pieceOf(wire.ReplyTransferred, 3, "k", 0), 0},
-		"of a gift that is one no more":    {20, pieceOf(wire.ReplyNotHolding, 2, "k", 0), 0},
-		"one that goes on where it began":  {20, pieceOf(wire.ReplyTransferred, 2, "k", 20), 0},
-		"the first one of another version": {0, pieceOf(wire.ReplyTransferred, 3, "k", 10), 10},
+		"the first one again":               {0, pieceOf(wire.ReplyTransferred, 2, "k", 10), 20},
+		"one that was there, again":         {10, pieceOf(wire.ReplyTransferred, 2, "k", 20), 20},
+		"one that nobody asked for":         {30, pieceOf(wire.ReplyTransferred, 2, "k", 0), 20},
+		"of another version":                {20, pieceOf(wire.ReplyTransferred, 3, "k", 0), 0},
+		"of a transfer that is one no more": {20, pieceOf(wire.ReplyNotHolding, 2, "k", 0), 0},
+		"one that goes on where it began":   {20, pieceOf(wire.ReplyTransferred, 2, "k", 20), 0},
+		"the first one of another version":  {0, pieceOf(wire.ReplyTransferred, 3, "k", 10), 10},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var a Attempt
@@ -104,7 +104,7 @@ func (n names) Asked() []string          { return n }
 func (n names) IsAsked(name string) bool { return slices.Contains(n, name) }
 
 // A response can name a member of which this node has not heard otherwise. The round waits for its response; but it was not
-// asked when it became known after that, and the round went on for good.
+// asked when it became known after that, and the round went on forever.
 func TestAMemberThatAResponseNamesIsAsked(t *testing.T) {
 	nobody := func(string) bool { return false }
 	r := NewRound(t.Context(), wire.Ballot{Number: 1, By: "a"}, names{"a", "b"}, map[string]bool{}, nobody)

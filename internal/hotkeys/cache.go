@@ -53,10 +53,10 @@ type Cache struct {
 	sets [hotSets][hotWays]atomic.Pointer[entry]
 	seen [hotSets]atomic.Uint64 // hashes of keys that were asked about once
 
-	// mu guards lent and makes adding a key one step. It is held for that only.
+	// mu guards leased and makes adding a key one step. It is held for that only.
 	mu     sync.Mutex
-	lent   map[*entry]struct{} // that may have a lease, or something to give back
-	wakeUp signal.Signal       // capacity 1: there is one in lent
+	leased map[*entry]struct{} // that may have a lease, or something to give back
+	wakeUp signal.Signal       // capacity 1: there is one in leased
 }
 
 // entry is what this node remembers of one key.
@@ -100,9 +100,9 @@ type denial struct {
 	set      *limit.Set
 	cost     float64
 	decision limit.Decision
-	at       int64 // when it arrived
-	until    int64
-	asking   atomic.Bool // somebody is asking whether it still stands
+	at       int64       // when it arrived
+	until    int64       // it stood for that long when it was asked for: the holder has decided since then
+	asking   atomic.Bool // a caller is asking whether it still stands
 }
 
 func New(leases, denials bool) *Cache {
@@ -111,7 +111,7 @@ func New(leases, denials bool) *Cache {
 	}
 	return &Cache{
 		seed: maphash.MakeSeed(), leases: leases, denials: denials,
-		lent: make(map[*entry]struct{}), wakeUp: signal.New(),
+		leased: make(map[*entry]struct{}), wakeUp: signal.New(),
 	}
 }
 
@@ -131,6 +131,25 @@ func (h *Cache) Take(id rule.BucketKey, set *limit.Set, cost float64, now int64,
 		return l.take(cost, now, d)
 	}
 	return false
+}
+
+// Denies answers as Take would if that is a denial, for a caller that may not take after all: it is not the one that is to ask
+// whether the denial still stands.
+func (h *Cache) Denies(id rule.BucketKey, set *limit.Set, cost float64, now int64) (d limit.Decision, denies bool) {
+	if h == nil {
+		return d, false
+	}
+	k := h.find(id.Hash(h.seed), id)
+	if k == nil {
+		return d, false
+	}
+	denial := k.denial.Load()
+	if denial == nil || denial.set != set || cost < denial.cost ||
+		now >= denial.until && (now >= denial.until+int64(probeTime) || !denial.asking.Load()) {
+		return d, false
+	}
+	denial.repeat(cost, now, &d)
+	return d, true
 }
 
 // find returns what is remembered of a key, or nil.
@@ -179,6 +198,12 @@ func (d *denial) answer(cost float64, now int64, again *limit.Decision) bool {
 	if now >= d.until && (now >= d.until+int64(probeTime) || d.asking.CompareAndSwap(false, true)) {
 		return false
 	}
+	d.repeat(cost, now, again)
+	return true
+}
+
+// repeat denies a take as the one before was.
+func (d *denial) repeat(cost float64, now int64, again *limit.Decision) {
 	age := time.Duration(now - d.at)
 	*again = d.decision
 	again.RetryAfter = max(again.RetryAfter-age, time.Millisecond)
@@ -186,10 +211,9 @@ func (d *denial) answer(cost float64, now int64, again *limit.Decision) bool {
 	if cost > d.cost {
 		again.RetryAfter = limit.AddNanos(again.RetryAfter, d.set.Earns(cost-d.cost))
 	}
-	return true
 }
 
-// Asking notes that the holder is about to be asked for a take and adds to the question what is to be said and asked about
+// Asking notes that the holder is about to be asked for a take and adds to the request what is to be said and asked about
 // leases. It returns what is remembered of the key, or nil.
 func (h *Cache) Asking(id rule.BucketKey, r *rule.Rule, part uint16, m *wire.Message, now int64) *entry {
 	if h == nil {
@@ -284,29 +308,35 @@ func (h *Cache) Answered(k *entry, m *wire.Message, r *rule.Rule, ans *wire.Resp
 	}
 	now := clock()
 	if k == nil {
-		k = h.add(rule.BucketKey{Key: m.Key, Limiter: r.ID}.Hash(h.seed), rule.BucketKey{Key: m.Key, Limiter: r.ID}, r.Hash.Partition(m.Key))
+		id := r.Bucket(m.Key)
+		k = h.add(id.Hash(h.seed), id, r.Hash.Partition(m.Key))
 		k.asked.Store(now)
 	}
-	if h.denials && fromHolder {
-		k.noteDenial(m.Cost, r.Set, ans, now)
+	switch old := k.denial.Load(); {
+	case h.denials && fromHolder:
+		k.noteDenial(m.Cost, r.Set, ans, sent, now)
+	case old != nil:
+		old.asking.Store(false) // no answer, perhaps because the caller had no time: another one asks
 	}
 	if m.Borrow.Want == 0 && !(fromHolder && ans.Grant.Tokens > 0) {
 		return
 	}
 	k.mu.Lock()
 	k.pending = k.pending && m.Borrow.Want == 0
-	lent := fromHolder && ans.Grant.Tokens > 0
-	if lent {
+	leased := fromHolder && ans.Grant.Tokens > 0
+	if leased {
 		k.replaceLease(r.Set, ans, sent, now)
 	}
 	k.mu.Unlock()
-	if lent {
+	if leased {
 		h.lend(k)
 	}
 }
 
-// noteDenial remembers a denial for as long as it stands, or forgets the one before.
-func (k *entry) noteDenial(cost float64, set *limit.Set, ans *wire.Response, now int64) {
+// noteDenial remembers a denial for as long as it stands, or forgets the one before. It counts from when it was sent for, as a
+// lease does: counted from when it has arrived, it would outlast by the way back what it stands for, and a bucket with a small
+// burst is full by then.
+func (k *entry) noteDenial(cost float64, set *limit.Set, ans *wire.Response, sent, now int64) {
 	stands := min(ans.Grant.Stands, maxDenialTime)
 	if ans.Decision.Allowed || stands <= 0 {
 		if k.denial.Load() != nil {
@@ -314,7 +344,7 @@ func (k *entry) noteDenial(cost float64, set *limit.Set, ans *wire.Response, now
 		}
 		return
 	}
-	d := &denial{set: set, cost: cost, decision: ans.Decision, at: now, until: now + int64(stands)}
+	d := &denial{set: set, cost: cost, decision: ans.Decision, at: now, until: sent + int64(stands)}
 	d.decision.Origin = limit.OriginDenialCache
 	k.denial.Store(d)
 }
@@ -372,7 +402,7 @@ func (h *Cache) Forget(id rule.BucketKey) {
 // lend has a key looked after until its lease has ended.
 func (h *Cache) lend(k *entry) {
 	h.mu.Lock()
-	h.lent[k] = struct{}{}
+	h.leased[k] = struct{}{}
 	h.mu.Unlock()
 	h.wakeUp.Send()
 }
@@ -406,12 +436,12 @@ func (h *Cache) Run(ctx context.Context, clock func() int64, giveBack returner) 
 // giveBackEnded gives back the leases that have ended, and reports whether there are others.
 func (h *Cache) giveBackEnded(now int64, giveBack returner) (more bool) {
 	h.mu.Lock()
-	lent := make([]*entry, 0, len(h.lent))
-	for k := range h.lent {
-		lent = append(lent, k)
+	leased := make([]*entry, 0, len(h.leased))
+	for k := range h.leased {
+		leased = append(leased, k)
 	}
 	h.mu.Unlock()
-	for _, k := range lent {
+	for _, k := range leased {
 		k.mu.Lock()
 		if l := k.lease.Load(); l != nil && now >= l.until {
 			k.demand.tokens += k.used(now)
@@ -425,14 +455,14 @@ func (h *Cache) giveBackEnded(now int64, giveBack returner) (more bool) {
 		if done {
 			h.mu.Lock()
 			if k.lease.Load() == nil {
-				delete(h.lent, k)
+				delete(h.leased, k)
 			}
 			h.mu.Unlock()
 		}
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return len(h.lent) > 0
+	return len(h.leased) > 0
 }
 
 // forgetIdle forgets keys that have not been asked about for some time.

@@ -1,6 +1,7 @@
 package hotkeys
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -23,9 +24,9 @@ type hotCaller struct {
 
 func newHotCaller(t *testing.T, limits ...limit.Limit) *hotCaller {
 	t.Helper()
-	r, err := rule.New().Find(wire.AppendRule(nil, "api", limits))
+	r, err := rule.New(1000).Find(wire.AppendRule(nil, "api", limits))
 	require.NoError(t, err)
-	return &hotCaller{New(true, true), r, rule.BucketKey{Key: "k", Limiter: r.ID}}
+	return &hotCaller{New(true, true), r, r.Bucket("k")}
 }
 
 // decide decides a take as the node does.
@@ -34,7 +35,7 @@ func (c *hotCaller) decide(set *limit.Set, cost float64, now int64) (d limit.Dec
 	return d, ok
 }
 
-// ask asks for a token, gets that answer, and returns the question.
+// ask asks for a token, gets that answer, and returns the request.
 func (c *hotCaller) ask(ans wire.Response, sent, now int64) *wire.Message {
 	m := &wire.Message{Kind: wire.KindTake, Rule: c.rule.Encoded, Key: c.id.Key, Cost: 1}
 	k := c.Asking(c.id, c.rule, 0, m, sent)
@@ -47,7 +48,7 @@ func granted() wire.Response {
 	return wire.Response{Status: wire.StatusDecided, Decision: limit.Decision{Allowed: true}}
 }
 
-func lent(tokens float64) wire.Response {
+func leased(tokens float64) wire.Response {
 	return wire.Response{Status: wire.StatusDecided, Decision: limit.Decision{Allowed: true}, Grant: wire.Grant{ID: 7, Tokens: tokens}}
 }
 
@@ -71,7 +72,7 @@ func TestLeasesAreAskedForWhenAKeyIsHot(t *testing.T) {
 func TestALeaseIsUsedUntilItEnds(t *testing.T) {
 	c := newHotCaller(t, perSecond(1000))
 	c.ask(granted(), 0, 0) // once is nothing
-	c.ask(lent(100), 5*ms, 6*ms)
+	c.ask(leased(100), 5*ms, 6*ms)
 	d, ok := c.decide(c.rule.Set, 30, 7*ms)
 	require.True(t, ok)
 	assert.Equal(t, limit.Decision{Allowed: true, Origin: limit.OriginLease, Remaining: 70}, d)
@@ -94,7 +95,7 @@ func TestALeaseIsUsedUntilItEnds(t *testing.T) {
 func TestALeaseThatComesTooLateIsGivenBack(t *testing.T) {
 	c := newHotCaller(t, perSecond(1000))
 	c.ask(granted(), 0, 0)
-	c.ask(lent(100), 5*ms, 5*ms+int64(limit.LeaseTime))
+	c.ask(leased(100), 5*ms, 5*ms+int64(limit.LeaseTime))
 	_, ok := c.decide(c.rule.Set, 1, 5*ms+int64(limit.LeaseTime))
 	assert.False(t, ok)
 	var returned []wire.LeaseReturn
@@ -106,8 +107,8 @@ func TestALeaseThatComesTooLateIsGivenBack(t *testing.T) {
 func TestTheLeaseBeforeIsGivenBackWithTheNextQuestion(t *testing.T) {
 	c := newHotCaller(t, perSecond(1000))
 	c.ask(granted(), 0, 0)
-	c.ask(lent(100), ms, ms)
-	next := lent(40)
+	c.ask(leased(100), ms, ms)
+	next := leased(40)
 	next.Grant.ID = 8
 	c.ask(next, 2*ms, 2*ms)
 	d, ok := c.decide(c.rule.Set, 1, 3*ms)
@@ -177,6 +178,30 @@ func TestADenialIsRemembered(t *testing.T) {
 	assert.False(t, ok)
 }
 
+// It stood for so long when the holder said so, which was before the answer came: it counts from the asking, as a lease does. What
+// callers are told about when to come back counts from the answer, or they would come too early.
+func TestADenialCountsFromTheAsking(t *testing.T) {
+	c := newHotCaller(t, withBurst(perSecond(10), 5))
+	denied := wire.Response{Status: wire.StatusDecided, Decision: limit.Decision{RetryAfter: 100 * time.Millisecond, ResetAfter: time.Second}}
+	denied.Grant.Stands = 100 * time.Millisecond
+	c.ask(denied, 0, 40*ms)
+	d, ok := c.decide(c.rule.Set, 1, 99*ms)
+	require.True(t, ok)
+	assert.Equal(t, 41*time.Millisecond, d.RetryAfter)
+	_, ok = c.decide(c.rule.Set, 1, 100*ms)
+	assert.False(t, ok, "a caller asks again")
+	_, ok = c.decide(c.rule.Set, 1, 100*ms)
+	assert.True(t, ok, "one")
+
+	m := &wire.Message{Kind: wire.KindTake, Rule: c.rule.Encoded, Key: c.id.Key, Cost: 1}
+	k := c.Asking(c.id, c.rule, 0, m, 100*ms)
+	c.Answered(k, m, c.rule, &wire.Response{}, context.DeadlineExceeded, 100*ms, func() int64 { return 101 * ms })
+	_, ok = c.decide(c.rule.Set, 1, 101*ms)
+	assert.False(t, ok, "it got no answer: another one asks")
+	_, ok = c.decide(c.rule.Set, 1, 101*ms)
+	assert.True(t, ok)
+}
+
 func TestDenialsByOthersThanTheHolderAreNotRemembered(t *testing.T) {
 	c := newHotCaller(t, perSecond(10))
 	m := &wire.Message{Kind: wire.KindTake, Rule: c.rule.Encoded, Key: "k", Cost: 1}
@@ -220,7 +245,7 @@ func TestHotKeysAreBounded(t *testing.T) {
 func TestTakesByLeaseAndDenialAllocateNothing(t *testing.T) {
 	c := newHotCaller(t, perSecond(1000))
 	c.ask(granted(), 0, 0)
-	c.ask(lent(1e6), 0, 0)
+	c.ask(leased(1e6), 0, 0)
 	assert.Zero(t, testing.AllocsPerRun(100, func() { c.decide(c.rule.Set, 1, 1) }))
 	d := &denial{set: c.rule.Set, cost: 1, until: 1 << 60, decision: limit.Decision{RetryAfter: time.Hour}}
 	c.find(c.id.Hash(c.seed), c.id).denial.Store(d)

@@ -6,6 +6,7 @@ package inspect
 import (
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/panel"
 	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
@@ -25,8 +26,14 @@ var (
 	// Unreported returns of how many keys a node has not been able to report yet what it spent by shares.
 	Unreported func(node any) int
 
+	// Panel returns the panel that a node has adopted last, and whether more than half of its witnesses answer the node.
+	Panel func(node any) (p panel.Panel, hasQuorum bool)
+
 	// Acquiring describes what keeps a node from holding what is its own: a few lines for people.
 	Acquiring func(node any) string
+
+	// JudgeByPanels has the node of a configuration, a *peerlimit.Config, judge quorum and loss by the agreed panels.
+	JudgeByPanels func(config any)
 
 	// MoveInPieces has the node of a configuration, a *peerlimit.Config, move partitions in pieces of so many bytes of
 	// buckets: in answers to a node that acquires, and in replicas.

@@ -14,7 +14,7 @@ import (
 	_ "github.com/peerlimit/peerlimit/internal/onecore"
 )
 
-// The two ways to ask who decides in full agree, also once a node is closed.
+// The two ways to ask which node decides in full agree, also once a node is closed.
 func TestFullDeciders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := peerlimittest.NewCluster(t, 3)

@@ -159,10 +159,12 @@ func TestReservationUnderOtherLimitsCannotBeUndone(t *testing.T) {
 	require.NotNil(t, u)
 	s.Adopt(two, 0)
 	before := s.Clone()
-	var c Cancelled
-	c.Cancel(&s, *u, 0)
-	assert.Equal(t, before, s)
-	assert.Empty(t, c.List)
+	assert.False(t, s.CancelReserved(*u, 0))
+	assert.Equal(t, before.Levels(), s.Levels())
+	for i := range s.Levels() {
+		assert.Equal(t, before.LevelAt(i, 0), s.LevelAt(i, 0))
+	}
+	assert.Zero(t, s.Holes())
 }
 
 // Whatever periods are asked for: what a bucket remembers is bounded, and forgotten once it is drained.

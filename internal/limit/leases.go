@@ -52,10 +52,12 @@ type LeasedOut struct {
 	ends   time.Duration // from now, when the last of them drains, if it was used
 }
 
-// shared is what buckets have that tokens of are set aside or were reserved and given back.
+// shared is what buckets have that tokens are set aside of or owed, that turns were cancelled of, or that somebody waits at.
 type shared struct {
 	undone Cancelled
 	leases leases
+	owed   *State // what debts have lifted the levels by beyond the burst; it drains as they do
+	turns  *turns // nil when nobody waits
 }
 
 // shared returns what the bucket has of it, or nil.
@@ -80,14 +82,6 @@ func (s *State) makeShared() *shared {
 // HasMore reports whether the bucket has what few have; when not, nothing is set aside.
 func (s *State) HasMore() bool { return s.extra != nil }
 
-// CancelReserved gives the tokens of one reservation back, or remembers it until everything behind it was cancelled. exact
-// reports that they went back at once.
-func (s *State) CancelReserved(u Undo, now int64) (exact bool) {
-	exact = s.makeShared().undone.Cancel(s, u, now)
-	s.tidyShared()
-	return exact
-}
-
 // out returns the leases of the bucket that are out.
 func (s *State) out() []lease {
 	if r := s.shared(); r != nil {
@@ -99,10 +93,10 @@ func (s *State) out() []lease {
 // tidyShared drops the bucket's rare when there is nothing in it.
 func (s *State) tidyShared() {
 	r := s.shared()
-	if r == nil || len(r.leases.list) > 0 {
+	if r == nil || len(r.leases.list) > 0 || r.turns != nil || r.owed != nil {
 		return
 	}
-	if r.leases.total = 0; len(r.undone.List) == 0 {
+	if r.leases.total = 0; len(r.undone.list) == 0 {
 		s.extra.shared = nil
 		s.tidy()
 	}
@@ -122,6 +116,10 @@ func (s *State) Expire(now int64) (ended int, tokens float64) {
 	r := s.shared()
 	if r == nil {
 		return 0, 0
+	}
+	if r.owed != nil && r.owed.Drained(now) {
+		r.owed = nil
+		s.tidyShared()
 	}
 	l := &r.leases
 	for ended < len(l.list) && l.list[ended].end <= now {
@@ -154,6 +152,9 @@ func (s *State) settle(l *lease, used float64, now int64) {
 // limit, so that several callers have some and half of it stays here. It returns 0 when that is too few for the cost of
 // one take. The bucket has just adopted set.
 func (s *State) Lend(id uint64, set *Set, cost, want float64, members int, now int64) (tokens float64) {
+	if s.HasTurns() {
+		return 0
+	}
 	out := s.Leased(now)
 	tokens = want
 	for i := range set.Active {
@@ -205,7 +206,7 @@ func (s *State) FirstBack(now int64) time.Duration {
 }
 
 // Moving returns what is set aside when the bucket is sent elsewhere, or to a standby: as much, for as long, and for the
-// same limits. Who has it is not told; what comes back after a move comes too late, and counts as used.
+// same limits. The caller that has it is not told; what comes back after a move comes too late, and counts as used.
 func (s *State) Moving(now int64) (moving []MovingLease) {
 	out := s.out()
 	for i := range out {

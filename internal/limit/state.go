@@ -15,24 +15,31 @@ const MaxLevels = 2 * MaxCombined
 type Set struct {
 	Limits []Limit
 	Meters []meter
-	IDs    []LevelID
+	Name   *Name // of the limiter; the same for all sets that a bucket ever has
 
-	// Active is how many of them a request asks for: the first ones. The others are levels that a bucket remembers for
+	// Active is how many of the limits a request asks for: the first ones. The others are levels that a bucket remembers for
 	// requests with other limits; they drain and are not charged.
 	Active int
+
+	IDs []LevelID
 
 	// Base is the set without the others; the set itself when there are none.
 	Base *Set
 }
 
-// NewSet prepares valid limits.
+// NewSet prepares valid limits that belong to no limiter.
 func NewSet(limits []Limit) *Set {
-	set := &Set{Active: len(limits)}
+	set := new(Set)
+	set.Prepare(nil, limits)
+	return set
+}
+
+// Prepare makes a zero set one of valid limits of a limiter.
+func (set *Set) Prepare(name *Name, limits []Limit) {
+	set.Name, set.Active, set.Base = name, len(limits), set
 	for i, l := range limits {
 		set.add(l, newMeter(l), Identify(limits, i))
 	}
-	set.Base = set
-	return set
 }
 
 // remembering returns the set extended by some of old's levels, which it does not charge. They keep their identity: their
@@ -41,7 +48,7 @@ func (set *Set) remembering(old *Set, others []int) *Set {
 	if len(others) == 0 {
 		return set
 	}
-	extended := &Set{Active: set.Active, Base: set}
+	extended := &Set{Name: set.Name, Active: set.Active, Base: set}
 	for i := range set.Limits {
 		extended.add(set.Limits[i], set.Meters[i], set.IDs[i])
 	}
@@ -55,7 +62,7 @@ func (set *Set) remembering(old *Set, others []int) *Set {
 func (set *Set) WithOthers(limits []Limit, ids []LevelID) *Set {
 	extended := &Set{
 		Limits: slices.Clone(set.Limits), Meters: slices.Clone(set.Meters), IDs: slices.Clone(set.IDs),
-		Active: set.Active, Base: set,
+		Name: set.Name, Active: set.Active, Base: set,
 	}
 	for i, l := range limits {
 		extended.add(l, newMeter(l), ids[i])
@@ -99,6 +106,17 @@ func (set *Set) Earns(cost float64) (longest time.Duration) {
 	return longest
 }
 
+// Takes returns how long a full bucket takes to let a cost through, in instalments where it is more than the burst.
+func (set *Set) Takes(cost float64) time.Duration {
+	fresh := NewState(set, 0)
+	a := Request{Set: set, Cost: cost, Total: cost, Reserve: true, MaxDelay: math.MaxInt64}
+	if !set.Fits(cost) {
+		a.Cost = set.SmallestBurst()
+	}
+	v := fresh.examine(&a, 0)
+	return v.finish
+}
+
 // LeakTime returns how long it takes until cost has left every leaky bucket of the set; 0 when none is leaky.
 func (set *Set) LeakTime(cost float64) (longest time.Duration) {
 	for i := range set.Meters[:set.Active] {
@@ -129,7 +147,7 @@ func Identify(limits []Limit, i int) LevelID {
 }
 
 // State is what one bucket remembers: a level per limit of its set, as of the instant at. It knows nothing of
-// keys, locks or clocks; whoever holds it serialises access and passes the time, in nanoseconds of one monotonic clock.
+// keys, locks or clocks; its owner serialises access and passes the time, in nanoseconds of one monotonic clock.
 //
 // Nothing is written while nothing changes: a denial or a peek leaves it bit for bit as it was, which is why two equal
 // states mean that nothing was taken in between (see undo).
@@ -237,7 +255,7 @@ func (s *State) Advance(now int64) {
 // Drained reports whether all levels are zero at now and nothing is set aside: the bucket carries no information and can be
 // dropped.
 func (s *State) Drained(now int64) bool {
-	if len(s.out()) > 0 {
+	if len(s.out()) > 0 || s.HasTurns() {
 		return false
 	}
 	for i := range s.Set.Meters {
@@ -251,7 +269,7 @@ func (s *State) Drained(now int64) bool {
 // FullIn returns the time until the bucket is full of tokens, from now: how much it still matters. While some are set aside
 // nobody knows it, and it is [math.MaxInt64].
 func (s *State) FullIn(now int64) time.Duration {
-	if s.Leased(now).Tokens > 0 {
+	if s.Leased(now).Tokens > 0 || s.HasTurns() {
 		return math.MaxInt64
 	}
 	return s.DrainsIn(now)
@@ -326,39 +344,53 @@ type Request struct {
 }
 
 // Decide answers a, and takes the cost when the answer is yes: from all limits or from none.
-func (s *State) Decide(a *Request, now int64) Decision {
+func (s *State) Decide(a *Request, now int64) (d Decision) {
+	s.DecideInto(&d, a, now)
+	return d
+}
+
+// DecideInto is Decide, and writes the answer to d.
+func (s *State) DecideInto(d *Decision, a *Request, now int64) {
 	if s.Set != a.Set {
 		s.Adopt(a.Set, now)
 	}
-	if len(s.Set.Meters) == 1 && !a.Reserve && a.Leased.Tokens == 0 {
-		if d, ok := s.takeOne(a.Cost, now); ok {
-			return d
+	if len(s.Set.Meters) == 1 && !a.Reserve && a.Leased.Tokens == 0 && !s.HasTurns() {
+		if s.takeOne(d, a.Cost, now) {
+			return
 		}
+	}
+	if s.HasTurns() {
+		denied := false
+		if *d, denied = s.deniedBehindTurns(a, now); denied {
+			return
+		}
+		s.chargeTurns(now)
 	}
 	v := s.examine(a, now)
 	if !v.allowed {
-		return s.denial(a, &v)
+		*d = s.denial(a, &v)
+		return
 	}
 	s.charge(a.Cost, &v, now)
-	return s.admission(a, a.Cost, &v)
+	*d = s.admission(a, a.Cost, &v)
 }
 
 // takeOne is decide for what most takes are: one limit, now, nothing set aside, and enough left; the bucket has a set of
 // just that limit. It does what the functions below do, without the room that several limits take (TestTakeOne). When not
 // ok, nothing was done.
-func (s *State) takeOne(cost float64, now int64) (d Decision, ok bool) {
+func (s *State) takeOne(d *Decision, cost float64, now int64) (ok bool) {
 	m := &s.Set.Meters[0]
 	level := m.drain(s.first, now-s.At)
 	after := AddUp(level, cost)
 	if after > m.ceiling {
-		return d, false
+		return false
 	}
 	s.first, s.At = after, max(s.At, now)
-	d.Allowed, d.Limit, d.Remaining, d.ResetAfter = true, s.Set.Limits[0], max(0, m.burst-after), m.nanos(after)
+	*d = Decision{Allowed: true, Limit: s.Set.Limits[0], Remaining: max(0, m.burst-after), ResetAfter: m.nanos(after)}
 	if m.leaky {
 		d.Delay = m.nanos(level)
 	}
-	return d, true
+	return true
 }
 
 // Peek answers as decide would for a take of one token, or of the burst where that is less, and changes nothing.
@@ -368,17 +400,35 @@ func (s *State) Peek(set *Set, now int64) Decision {
 
 // PeekBeside is peek where some tokens are set aside.
 func (s *State) PeekBeside(out LeasedOut, set *Set, now int64) Decision {
-	if s.Set != set {
-		adopted := s.Clone()
-		adopted.Adopt(set, now)
-		s = &adopted
-	}
+	out.Tokens += s.ahead(now)
+	s = s.under(set, now)
 	a := Request{Set: set, Cost: math.Min(1, set.SmallestBurst()), Leased: out}
 	v := s.examine(&a, now)
 	if !v.allowed {
 		return s.denial(&a, &v)
 	}
 	return s.admission(&a, 0, &v)
+}
+
+// Denies answers as Decide would if the answer is no, and changes nothing.
+func (s *State) Denies(a *Request, now int64) (d Decision, denies bool) {
+	a.Leased.Tokens += s.ahead(now)
+	s = s.under(a.Set, now)
+	v := s.examine(a, now)
+	if v.allowed {
+		return Decision{}, false
+	}
+	return s.denial(a, &v), true
+}
+
+// under returns the state as it would be with set, or the state itself when it has that.
+func (s *State) under(set *Set, now int64) *State {
+	if s.Set == set {
+		return s
+	}
+	adopted := s.Clone()
+	adopted.Adopt(set, now)
+	return &adopted
 }
 
 // examination is what every active limit says to one question.
@@ -411,7 +461,7 @@ func (s *State) examine(a *Request, now int64) examination {
 			v.delay = max(v.delay, v.waits[i])
 			v.allowed = v.allowed && a.Reserve && !m.leaky
 		} else if m.leaky {
-			v.delay = max(v.delay, m.nanos(level)) // the requests ahead leave first
+			v.delay = max(v.delay, m.nanos(AddUp(level, a.Leased.Tokens))) // the requests ahead leave first
 		}
 	}
 	v.finish = v.delay
@@ -516,6 +566,10 @@ func (s *State) Reset(now int64) {
 	if r != nil && len(r.leases.list) > 0 {
 		s.makeShared().leases = r.leases
 	}
+	if r != nil && r.turns != nil {
+		s.makeShared().turns = r.turns
+		r.turns.headSince = now
+	}
 }
 
 // Refund gives cost back to every limit of set, at most down to zero.
@@ -527,15 +581,53 @@ func (s *State) Refund(set *Set, cost float64, now int64) {
 	}
 }
 
-// Spend adds a cost that was spent elsewhere to the active levels. It lifts none above twice its burst: a node that was
-// away for long must not lock everyone out for as long.
+// Spend adds a cost that was spent elsewhere to the active levels, but lifts none by more than one burst above the burst, or above
+// the turns that are queued: a node that was away for long must not lock everyone out for as long. What is queued has nothing
+// to do with that, so it leaves a debt as much room as there is in a bucket without turns.
 func (s *State) Spend(set *Set, cost float64, now int64) {
 	s.Adopt(set, now)
 	s.Advance(now)
+	owed := s.owed(set, now)
 	for i := range s.Set.Meters[:s.Set.Active] {
-		level := s.Level(i)
-		s.SetLevel(i, math.Max(level, math.Min(AddUp(level, cost), 2*s.Set.Meters[i].burst)))
+		level, burst := s.Level(i), s.Set.Meters[i].burst
+		outstanding := 0.0
+		if owed != nil {
+			outstanding = owed.Level(i)
+		}
+		free := math.Max(0, burst-level)
+		added := math.Min(cost, free+math.Max(0, burst-outstanding))
+		s.SetLevel(i, AddUp(level, added))
+		if beyond := added - free; beyond > 0 {
+			if owed == nil {
+				owed = s.makeOwed(set, now)
+			}
+			owed.SetLevel(i, AddUp(owed.Level(i), beyond))
+		}
 	}
+}
+
+// owed returns what debts have lifted the levels by beyond the burst, as of now, or nil when nothing of that is left.
+func (s *State) owed(set *Set, now int64) *State {
+	r := s.shared()
+	if r == nil || r.owed == nil {
+		return nil
+	}
+	r.owed.Adopt(set, now)
+	r.owed.Advance(now)
+	if r.owed.Drained(now) {
+		r.owed = nil
+		s.tidyShared()
+		return nil
+	}
+	return r.owed
+}
+
+// makeOwed returns the bucket's owed, which it has from now on. It is not sent with the bucket: another holder may charge one
+// burst more.
+func (s *State) makeOwed(set *Set, now int64) *State {
+	owed := NewState(set, now)
+	s.makeShared().owed = &owed
+	return &owed
 }
 
 // Exhaust takes everything that is left under the limits of set.

@@ -132,7 +132,8 @@ func TestTakeOne(t *testing.T) {
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			a := Request{Set: set, Cost: anyCost(set.SmallestBurst()).Draw(t, "cost")}
 			now = min(max(0, now+anyStep(set, a.Cost).Draw(t, "step")), math.MaxInt64/2)
-			d, ok := fast.takeOne(a.Cost, now)
+			var d Decision
+			ok := fast.takeOne(&d, a.Cost, now)
 			v := general.examine(&a, now)
 			require.Equal(t, v.allowed, ok)
 			if ok {

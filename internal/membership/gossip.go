@@ -26,6 +26,11 @@ type gossipTransport interface {
 
 	// gate returns what judges all that comes in.
 	gate() *gossipGate
+
+	// injected returns where a packet is put that memberlist is to take for one from the network, and localAddr from which
+	// address.
+	injected() chan<- *memberlist.Packet
+	localAddr() net.Addr
 }
 
 // listenAttempts is how many times a port that is free for streams is sought before one is found that is free for packets
@@ -101,6 +106,8 @@ func listenNetwork(network transport.Network, addr netip.AddrPort, gate *gossipG
 }
 
 func (t *networkGossip) bound() netip.AddrPort               { return t.address }
+func (t *networkGossip) injected() chan<- *memberlist.Packet { return t.packetCh }
+func (t *networkGossip) localAddr() net.Addr                 { return net.UDPAddrFromAddrPort(t.address) }
 func (t *networkGossip) gate() *gossipGate                   { return t.streams.gate }
 func (t *networkGossip) StreamCh() <-chan net.Conn           { return t.streamCh }
 func (t *networkGossip) PacketCh() <-chan *memberlist.Packet { return t.packetCh }
@@ -108,8 +115,11 @@ func (t *networkGossip) WriteTo(b []byte, addr string) (time.Time, error) {
 	return t.WriteToAddress(b, memberlist.Address{Addr: addr})
 }
 
-// WriteToAddress sends a packet and returns about when it left.
+// WriteToAddress sends a packet and returns about when it left, unless Shutdown is called first.
 func (t *networkGossip) WriteToAddress(b []byte, to memberlist.Address) (time.Time, error) {
+	if !t.gate().noteSent(b) || t.streams.ctx.Err() != nil {
+		return time.Time{}, net.ErrClosed
+	}
 	addr, err := netip.ParseAddrPort(to.Addr)
 	if err != nil {
 		return time.Time{}, err
@@ -124,7 +134,7 @@ func (t *networkGossip) DialTimeout(addr string, timeout time.Duration) (net.Con
 
 // DialAddressTimeout opens a stream, unless Shutdown is called first.
 func (t *networkGossip) DialAddressTimeout(to memberlist.Address, timeout time.Duration) (net.Conn, error) {
-	return t.streams.dial(timeout, func(ctx context.Context) (net.Conn, error) { return t.network.Dial(ctx, to.Addr) })
+	return t.streams.dial(to.Addr, timeout, func(ctx context.Context) (net.Conn, error) { return t.network.Dial(ctx, to.Addr) })
 }
 
 // FinalAdvertiseAddr returns what it is given: the address to advertise is settled before memberlist starts.
@@ -262,9 +272,23 @@ func whyNotBound(addr netip.AddrPort, err error) error {
 }
 
 func (t *socketGossip) bound() netip.AddrPort               { return t.address }
+func (t *socketGossip) injected() chan<- *memberlist.Packet { return t.packetCh }
+func (t *socketGossip) localAddr() net.Addr                 { return net.UDPAddrFromAddrPort(t.address) }
 func (t *socketGossip) gate() *gossipGate                   { return t.streams.gate }
 func (t *socketGossip) StreamCh() <-chan net.Conn           { return t.streamCh }
 func (t *socketGossip) PacketCh() <-chan *memberlist.Packet { return t.packetCh }
+
+func (t *socketGossip) WriteTo(b []byte, addr string) (time.Time, error) {
+	return t.WriteToAddress(b, memberlist.Address{Addr: addr})
+}
+
+// WriteToAddress sends a packet and returns about when it left, unless Shutdown is called first.
+func (t *socketGossip) WriteToAddress(b []byte, to memberlist.Address) (time.Time, error) {
+	if !t.gate().noteSent(b) || t.streams.ctx.Err() != nil {
+		return time.Time{}, net.ErrClosed
+	}
+	return t.NetTransport.WriteToAddress(b, to)
+}
 
 func (t *socketGossip) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
 	return t.DialAddressTimeout(memberlist.Address{Addr: addr}, timeout)
@@ -272,7 +296,7 @@ func (t *socketGossip) DialTimeout(addr string, timeout time.Duration) (net.Conn
 
 // DialAddressTimeout opens a stream, unless Shutdown is called first.
 func (t *socketGossip) DialAddressTimeout(to memberlist.Address, timeout time.Duration) (net.Conn, error) {
-	return t.streams.dial(timeout, func(ctx context.Context) (net.Conn, error) {
+	return t.streams.dial(to.Addr, timeout, func(ctx context.Context) (net.Conn, error) {
 		var dialer net.Dialer
 		return dialer.DialContext(ctx, "tcp", to.Addr)
 	})

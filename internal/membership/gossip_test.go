@@ -165,12 +165,13 @@ type brokenConn struct {
 }
 
 func (c *brokenConn) Write([]byte) (int, error)   { return 0, errors.New("broken") }
+func (c *brokenConn) Read([]byte) (int, error)    { return 0, errors.New("broken") }
 func (c *brokenConn) Close() error                { c.closed = true; return nil }
 func (c *brokenConn) SetDeadline(time.Time) error { return nil }
 
 func TestGossipStreamThatCannotBeWrittenToIsClosed(t *testing.T) {
 	streams, conn := newGossipStreams(testGate(t, nil)), &brokenConn{}
-	stream, err := streams.dial(time.Minute, func(context.Context) (net.Conn, error) { return conn, nil })
+	stream, err := streams.dial("10.0.0.2:7946", time.Minute, func(context.Context) (net.Conn, error) { return conn, nil })
 	require.NoError(t, err)
 	require.Error(t, memberlist.AddLabelHeaderToStream(stream, "cluster"))
 	assert.True(t, conn.closed)

@@ -16,7 +16,8 @@ import (
 func createGossip(c *Config, t gossipTransport, m *Membership, logger *log.Logger) (*memberlist.Memberlist, error) {
 	config := gossipConfig(c, t, m, logger)
 	m.goodbyes.RetransmitMult = config.RetransmitMult
-	list, err := createLabelled(config)
+	t.gate().pings.keep = longestProbe(config)
+	list, err := memberlist.Create(config)
 	if err != nil {
 		return nil, fmt.Errorf("peerlimit: cannot start gossip: %w", err)
 	}

@@ -78,10 +78,13 @@ type gossipGate struct {
 	label []byte        // the header with which everything inbound begins
 	name  []byte        // the label itself, which is authenticated with what is encrypted
 	keys  []cipher.AEAD // nil: nothing is encrypted
+	pings pingsOut      // that this node has sent
 
-	strangers atomic.Uint64  // packets and streams of unauthenticated peers that were refused
-	malformed atomic.Uint64  // others that make no sense
-	refused   [2]*seldom.Log // of unauthenticated peers; malformed
+	attempts  attempts
+	strangers atomic.Uint64         // packets and streams of unauthenticated peers that were refused
+	malformed atomic.Uint64         // others that make no sense
+	met       [Faults]atomic.Uint64 // peers that came or were dialled, by what is wrong with them
+	refused   [Faults]*seldom.Log   // of unauthenticated peers, by what is wrong with them; NoFault: malformed
 
 	mu     sync.Mutex // guards what follows
 	second time.Time  // the beginning of the second in which
@@ -91,9 +94,11 @@ type gossipGate struct {
 func newGossipGate(c *Config) (*gossipGate, error) {
 	log := c.Logger.With("component", "gossip")
 	g := &gossipGate{
-		label:   append([]byte{gossipHasLabel, byte(len(c.Cluster))}, c.Cluster...),
-		name:    []byte(c.Cluster),
-		refused: [2]*seldom.Log{seldom.New(log), seldom.New(log)},
+		label: append([]byte{gossipHasLabel, byte(len(c.Cluster))}, c.Cluster...),
+		name:  []byte(c.Cluster),
+	}
+	for i := range g.refused {
+		g.refused[i] = seldom.New(log)
 	}
 	if c.Keyring == nil {
 		return g, nil
@@ -112,17 +117,21 @@ func newGossipGate(c *Config) (*gossipGate, error) {
 	return g, nil
 }
 
-// refuse counts what was refused and logs it, seldom. A stream that only connects, as probes do, and one that made room
+// refuse counts what was refused and logs it, seldom; said is how it begins. A stream that only connects, as probes do, and one that made room
 // for others or was open when the node closed is nobody's fault.
-func (g *gossipGate) refuse(what string, from net.Addr, err error) {
+func (g *gossipGate) refuse(what string, from net.Addr, said []byte, err error) {
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
 	case errors.Is(err, errGossipMessage):
 		g.malformed.Add(1)
-		g.refused[1].Warn("rejected malformed gossip", slog.String("as", what), slog.Any("addr", from), slog.Any("err", err))
+		g.refused[NoFault].Warn("rejected malformed gossip", slog.String("as", what), slog.Any("addr", from), slog.Any("err", err))
 	default:
+		fault := faultOfInbound(said, err)
+		err = withWhatWasSaid(said, fault, err)
 		g.strangers.Add(1)
-		g.refused[0].Warn("rejected gossip, does the peer have this cluster's Secret?", slog.String("as", what), slog.Any("addr", from), slog.Any("err", err))
+		g.met[fault].Add(1)
+		g.refused[fault].Warn("rejected gossip of a peer that is not of this cluster", slog.String("reason", fault.String()),
+			slog.String("as", what), slog.Any("addr", from), slog.Any("err", err))
 	}
 }
 
@@ -130,21 +139,27 @@ func (g *gossipGate) refuse(what string, from net.Addr, err error) {
 func (g *gossipGate) admit(p *memberlist.Packet) bool {
 	err := g.judgePacket(p.Buf)
 	if err != nil {
-		g.refuse("packet", p.From, err)
+		g.refuse("packet", p.From, p.Buf, err)
 	}
 	return err == nil
 }
 
-func (g *gossipGate) judgePacket(packet []byte) error {
+// unwrap returns the message in a packet.
+func (g *gossipGate) unwrap(packet []byte) (message []byte, err error) {
 	message, ok := bytes.CutPrefix(packet, g.label)
 	if !ok {
-		return errGossipLabel
+		return nil, errGossipLabel
 	}
-	if g.keys != nil {
-		var err error
-		if message, err = g.open(message, g.name); err != nil {
-			return err
-		}
+	if g.keys == nil {
+		return message, nil
+	}
+	return g.open(message, g.name)
+}
+
+func (g *gossipGate) judgePacket(packet []byte) error {
+	message, err := g.unwrap(packet)
+	if err != nil {
+		return err
 	}
 	probes, err := judgePacketMessage(message)
 	if err != nil {

@@ -389,13 +389,13 @@ func TestAMemberCannotEndAnotherByGossip(t *testing.T) {
 			require.NoError(t, err)
 			t.Cleanup(func() { require.NoError(t, m.Close()) })
 			<-m.TriedSeeds()
-			assert.Len(t, m.View().List(), 3, "whoever joins is told of all: they go on")
+			assert.Len(t, m.View().List(), 3, "a node that joins is told of all: they go on")
 			assert.Less(t, bytes.Count([]byte(logs.String()), []byte("\n")), 20)
 		})
 	}
 }
 
-// A packet that asks for a probe of another member, sent again and again by whoever has recorded it, starts so many and no
+// A packet that asks for a probe of another member, sent again and again by a peer that has recorded it, starts so many and no
 // more; nothing else in its place is refused.
 func TestGateBoundsProbesForOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -489,7 +489,7 @@ func TestOldStreamsMakeRoomForNewOnes(t *testing.T) {
 			assert.Equal(t, i >= 11, isOpen(t, conn), i)
 		}
 		assert.True(t, isOpen(t, honest), "the oldest of all, but of another source")
-		assert.Zero(t, g.gate().strangers.Load(), "whoever makes room has done nothing wrong")
+		assert.Zero(t, g.gate().strangers.Load(), "a connection that makes room has done nothing wrong")
 	})
 }
 

@@ -34,7 +34,7 @@ const maxGossipKinds = 64
 const maxGossipLine = 1000
 
 // everyday has parts of the lines that memberlist calls warnings or errors although they only say that another node does
-// not answer, or is not who it was, each time it notices. What follows from it, a member lost, is logged once by us.
+// not answer, or is another process now, each time it notices. What follows from it, a member lost, is logged once by us.
 var everyday = []string{
 	"Failed fallback TCP ping",
 	"Failed to send",

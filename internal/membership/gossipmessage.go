@@ -43,49 +43,57 @@ const minGossipNode = 40
 
 // judgePacketMessage checks the message in a packet, and returns how many probes of others it asks for.
 func judgePacketMessage(b []byte) (probes int, err error) {
+	err = eachPart(b, func(part []byte) error {
+		if err := judgePart(part); err != nil {
+			return err
+		}
+		if part[0] == gossipIndirectPing {
+			probes++
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return probes, nil
+}
+
+// eachPart calls do with each message in a packet's message that holds no other, until do returns an error, which it returns.
+func eachPart(b []byte, do func(part []byte) error) (err error) {
 	if len(b) >= 5 && b[0] == gossipHasCRC {
 		if crc32.ChecksumIEEE(b[5:]) != binary.BigEndian.Uint32(b[1:]) {
-			return 0, fmt.Errorf("%w: its checksum", errGossipMessage)
+			return fmt.Errorf("%w: its checksum", errGossipMessage)
 		}
 		b = b[5:]
 	}
 	if len(b) > 0 && b[0] == gossipCompressed {
 		if b, err = expand(&intake{buf: b[1:]}, maxPacketLen); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	if len(b) > 0 && b[0] == gossipCompound {
-		return judgeCompound(b[1:])
+		return eachOfCompound(b[1:], do)
 	}
-	return probesIn(b), judgePart(b)
+	return do(b)
 }
 
-// probesIn returns how many probes of others a message that holds no other asks for.
-func probesIn(b []byte) int {
-	if len(b) > 0 && b[0] == gossipIndirectPing {
-		return 1
-	}
-	return 0
-}
-
-// judgeCompound checks a message that is several: how many, 1 byte; the length of each, 2 bytes; and those.
-func judgeCompound(b []byte) (probes int, err error) {
+// eachOfCompound is eachPart for a message that is several: how many, 1 byte; the length of each, 2 bytes; and those.
+func eachOfCompound(b []byte, do func(part []byte) error) error {
 	if len(b) < 1 || len(b) < 1+2*int(b[0]) {
-		return 0, fmt.Errorf("%w: a compound that is cut off", errGossipMessage)
+		return fmt.Errorf("%w: a compound that is cut off", errGossipMessage)
 	}
 	lengths, parts := b[1:1+2*int(b[0])], b[1+2*int(b[0]):]
 	for ; len(lengths) > 0; lengths = lengths[2:] {
 		length := int(binary.BigEndian.Uint16(lengths))
 		if length > len(parts) {
-			return 0, fmt.Errorf("%w: a compound that is cut off", errGossipMessage)
+			return fmt.Errorf("%w: a compound that is cut off", errGossipMessage)
 		}
-		if err := judgePart(parts[:length]); err != nil {
-			return 0, err
+		if err := do(parts[:length]); err != nil {
+			return err
 		}
-		probes += probesIn(parts[:length])
 		parts = parts[length:]
 	}
-	return probes, nil
+	return nil
 }
 
 // judgePart checks a message that holds no other.

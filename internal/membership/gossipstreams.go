@@ -62,19 +62,21 @@ func newGossipStreams(gate *gossipGate) *gossipStreams {
 	}
 }
 
-// dial opens a stream and gives it until timeout for what comes first, the cluster's label: memberlist writes that before
+// dial opens a stream to an address and gives it until timeout for what comes first, the cluster's label: memberlist writes that before
 // it sets a deadline of its own.
-func (s *gossipStreams) dial(timeout time.Duration, dial func(context.Context) (net.Conn, error)) (net.Conn, error) {
+func (s *gossipStreams) dial(to string, timeout time.Duration, dial func(context.Context) (net.Conn, error)) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, timeout)
 	defer cancel()
 	conn, err := dial(ctx)
 	if err != nil {
+		s.gate.attempts.note(to, FaultUnreachable, err)
 		return nil, err
 	}
 	stream, ok := s.adopt(conn, false)
 	if !ok {
 		return nil, net.ErrClosed
 	}
+	stream.to = to
 	if err := stream.SetDeadline(time.Now().Add(timeout)); err != nil {
 		_ = stream.Close()
 		return nil, err
@@ -299,6 +301,7 @@ type gossipStream struct {
 	inbound bool
 	number  uint64 // lower ones are older
 	from    netip.Prefix
+	to      string // that this node has dialled
 	adopted time.Time
 	gone    chan struct{} // closed when it is not in the set any more
 
@@ -341,11 +344,22 @@ func (s *gossipStream) judge() {
 		return
 	}
 	s.fault = err
+	if s.inbound {
+		s.refuse(in.buf, err)
+	} else {
+		fault := faultOfAnswer(in.buf, err)
+		s.set.gate.attempts.note(s.to, fault, withWhatWasSaid(in.buf, fault, err))
+	}
 	in.buf = nil
 	s.drop()
-	if s.inbound {
-		s.set.gate.refuse("stream", s.RemoteAddr(), err)
+}
+
+// refuse tells of a stream that is not heard, and its peer why.
+func (s *gossipStream) refuse(said []byte, err error) {
+	if answer := refusals[faultOfInbound(said, err)]; answer != nil {
+		_, _ = s.Conn.Write(answer) // the first bytes on a stream that has a deadline: there is room for them
 	}
+	s.set.gate.refuse("stream", s.RemoteAddr(), said, err)
 }
 
 // drop takes the stream out of its set. Its message must not be kept any more.
@@ -357,10 +371,14 @@ func (s *gossipStream) drop() {
 }
 
 // Write closes the stream when it fails. memberlist drops a stream to which it could not write the label without
-// closing it.
+// closing it. A peer that hangs up before it has heard all may have said why.
 func (s *gossipStream) Write(b []byte) (int, error) {
 	n, err := s.Conn.Write(b)
 	if err != nil {
+		if !s.inbound && !s.judged {
+			s.judged = true
+			s.judge()
+		}
 		_ = s.Close()
 	}
 	return n, err

@@ -2,6 +2,7 @@ package membership
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -72,6 +73,8 @@ type joiner struct {
 	resolver Resolver
 	wake     signal.Signal // capacity 1: something may be missing
 	tried    chan struct{} // closed after the first round
+	failed   atomic.Uint64 // look-ups and joins of seeds
+	outcome  atomic.Pointer[[]SeedStatus]
 
 	// The fields below belong to run.
 	seeds   []*seedState
@@ -84,8 +87,17 @@ type joiner struct {
 type seedState struct {
 	Seed
 	addrs  []netip.AddrPort // of the last look-up that succeeded
-	err    error            // of the last look-up or join
-	warned bool             // that it fails; since then it has not succeeded
+	lookup error            // of the last look-up
+	failed *joinError       // of the last join that failed; nil when it is joined
+	said   [Faults]bool     // what was logged since it was joined
+}
+
+// SeedStatus is what has become of a seed.
+type SeedStatus struct {
+	Text   string // as the user has written it
+	Joined bool   // there is a member at each of its addresses, or it is this node
+	Fault  Fault  // why not; NoFault while it was not tried
+	Err    error
 }
 
 // newJoiner returns a joiner for seeds. own has every address by which this node is known to itself.
@@ -104,6 +116,7 @@ func newJoiner(cluster joinable, log *slog.Logger, seeds []Seed, own []netip.Add
 	for _, s := range seeds {
 		j.seeds = append(j.seeds, &seedState{Seed: s})
 	}
+	j.publish(nil)
 	return j
 }
 
@@ -173,11 +186,15 @@ func (j *joiner) lookUp(ctx context.Context) {
 		} else {
 			ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 			defer cancel()
-			if ips, s.err = j.resolver.LookupNetIP(ctx, "ip", s.Host); s.err != nil {
+			if ips, s.lookup = j.resolver.LookupNetIP(ctx, "ip", s.Host); s.lookup != nil {
+				j.failed.Add(1)
 				return
 			}
 		}
-		s.err, s.addrs = nil, nil
+		s.lookup, s.addrs = nil, nil
+		if len(ips) == 0 {
+			s.lookup = errNoAddresses
+		}
 		for _, ip := range ips {
 			// memberlist knows no zones.
 			s.addrs = append(s.addrs, netip.AddrPortFrom(ip.Unmap().WithZone(""), s.Port))
@@ -210,6 +227,9 @@ func (j *joiner) isOwn(addr netip.AddrPort) bool {
 		return addr == own || own.Addr().IsUnspecified() && addr.Addr().IsLoopback() && addr.Port() == own.Port()
 	})
 }
+
+// errNoAddresses is of a name that is known and has no address.
+var errNoAddresses = errors.New("the name has no addresses")
 
 // seedAddr is one address of a seed.
 type seedAddr struct {
@@ -244,7 +264,8 @@ func (j *joiner) joinSeeds(ctx context.Context, seeds []seedAddr) (joined bool) 
 	})
 	for i, s := range seeds {
 		if results[i] != nil {
-			s.err = fmt.Errorf("%s: %w", s.addr, results[i])
+			s.note(s.addr, results[i])
+			j.failed.Add(1)
 		}
 		if answered[i] && !j.cluster.memberAt(s.addr) {
 			j.aliases[s.addr] = time.Now()
@@ -281,19 +302,50 @@ func (j *joiner) askMember() {
 	}
 }
 
-// logSeeds logs when a seed begins to fail, and when it is joined after that.
+// note takes in that a join of one of the seed's addresses has failed.
+func (s *seedState) note(addr netip.AddrPort, err error) {
+	fault := FaultOther
+	var known *joinError
+	if errors.As(err, &known) {
+		fault = known.fault
+	}
+	s.failed = &joinError{fault, fmt.Errorf("%s: %w", addr, err)}
+}
+
+// logSeeds logs why a seed is not joined, each reason once, and when it is joined after that.
 func (j *joiner) logSeeds() {
 	missing := j.missingSeeds()
-	for _, s := range j.seeds {
-		failing := s.addrs == nil || slices.ContainsFunc(missing, func(m seedAddr) bool { return m.seedState == s })
+	j.publish(missing)
+	for i, status := range *j.outcome.Load() {
+		s := j.seeds[i]
 		switch {
-		case failing && !s.warned:
-			j.log.Warn("cannot join seed, retrying; check its address, the gossip port and Secret", "seed", s.Text, "err", s.err)
-		case !failing && s.warned:
+		case !status.Joined && status.Fault != NoFault && !s.said[status.Fault]:
+			s.said[status.Fault] = true
+			j.log.Warn("cannot join seed, retrying", "seed", s.Text, "reason", status.Fault.String(), "err", status.Err)
+		case status.Joined && s.said != [Faults]bool{}:
 			j.log.Info("seed joined", "seed", s.Text)
+			s.said = [Faults]bool{}
 		}
-		s.warned = failing
 	}
+}
+
+// publish has Membership.Seeds return what is known now.
+func (j *joiner) publish(missing []seedAddr) {
+	outcome := make([]SeedStatus, len(j.seeds))
+	for i, s := range j.seeds {
+		status := SeedStatus{Text: s.Text}
+		switch {
+		case s.addrs == nil && s.lookup != nil:
+			status.Fault, status.Err = FaultLookup, s.lookup
+		case s.addrs == nil: // not tried
+		case !slices.ContainsFunc(missing, func(m seedAddr) bool { return m.seedState == s }):
+			status.Joined, s.failed = true, nil
+		case s.failed != nil:
+			status.Fault, status.Err = s.failed.fault, s.failed.cause
+		}
+		outcome[i] = status
+	}
+	j.outcome.Store(&outcome)
 }
 
 // pick returns up to n of items, chosen and ordered at random.

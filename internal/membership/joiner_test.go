@@ -258,7 +258,7 @@ func TestJoinerFollowsNames(t *testing.T) {
 		<-j.tried
 		assert.Empty(t, c.takeJoins())
 		synctest.Wait()
-		assert.Contains(t, logs.String(), `level=WARN msg="cannot join seed, retrying; check its address, the gossip port and Secret" seed=api.internal:99 err="lookup api.internal: no such host"`)
+		assert.Contains(t, logs.String(), `level=WARN msg="cannot join seed, retrying" seed=api.internal:99 reason="its name does not resolve: check Config.Join and DNS" err="lookup api.internal: no such host"`)
 
 		names.set("api.internal", "10.0.0.2", "::ffff:10.0.0.3", "fd00::1")
 		names.set("also.internal", "10.0.0.1")
@@ -350,7 +350,7 @@ func TestJoinerSkipsSeedsThatOthersBringIn(t *testing.T) {
 
 func TestJoinerRejoinsAnAliasSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &fakeCluster{answer: func(netip.AddrPort) error { return nil }} // somebody answers, who is elsewhere
+		c := &fakeCluster{answer: func(netip.AddrPort) error { return nil }} // some process responds, but another one than meant
 		runJoiner(t, c, nil, nil, "10.0.0.2")
 		time.Sleep(time.Hour)
 		rounds := c.takeJoins()

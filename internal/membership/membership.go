@@ -3,7 +3,6 @@ package membership
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -24,10 +23,13 @@ type Membership struct {
 	identity  string
 	log       *slog.Logger
 	list      *memberlist.Memberlist
+	gossip    gossipTransport
 	gate      *gossipGate
+	silencer  silencer // of all logs
 	joiner    *joiner
 	onChange  func(*View)
 	changed   signal.Signal // capacity 1: a view is to be made
+	viewed    signal.Signal // a view was made; for Leave
 	forced    atomic.Bool   // and told of even if it is the same
 	young     atomic.Bool   // roster.young, to be looked at often
 	goodbyes  memberlist.TransmitLimitedQueue
@@ -37,8 +39,10 @@ type Membership struct {
 	stop      context.CancelFunc     // ends them
 	joining   context.Context        // of the joiner, and
 	haltJoins context.CancelFunc     // ends it
-	running   sync.WaitGroup         // watch and the joiner
-	departing sync.WaitGroup         // calls to leave; not added to once closed is set
+	running   sync.WaitGroup         // watch, the joiner, and what a Leave has begun
+	departing sync.WaitGroup         // calls of AnnounceLeaving and Leave; not added to once closed is set
+	ended     chan struct{}          // closed when Close has ended
+	endErr    error                  // what it returned; set before ended is closed
 
 	// mu guards what follows. memberlist takes it under its own lock, so memberlist must not be called under it, and
 	// nothing else that could wait.
@@ -64,13 +68,11 @@ type gossipNode struct {
 // then a failure has been under investigation for five seconds or more.
 const goodbyeGrace = 500 * time.Millisecond
 
-// maxAnnounce bounds how long it is waited for an announcement to have been sent often enough: 8 to 32 times by the size of
-// the cluster, to three members every 100 ms. That takes 0.8 s with two members, 0.3 s with five, 1.1 s with 1,000.
-const maxAnnounce = 3 * time.Second
-
 // New binds the gossip address and starts memberlist, which meets nobody by itself. An error wraps the network's or matches
 // ErrAdvertise. The caller must close the membership, whether or not it starts it.
 func New(c Config) (*Membership, error) {
+	quiet := newSilencer(c.Logger.Handler())
+	c.Logger = slog.New(quiet)
 	logger := gossipLogger(c.Logger)
 	gossip, err := listenGossip(&c, logger)
 	if err != nil {
@@ -81,8 +83,11 @@ func New(c Config) (*Membership, error) {
 		m.list, err = createGossip(&c, gossip, m, logger)
 	}
 	if err != nil {
-		return nil, errors.Join(err, gossip.Shutdown())
+		err = errors.Join(err, gossip.Shutdown())
+		quiet.close()
+		return nil, err
 	}
+	m.gossip, m.silencer = gossip, quiet
 	if c.Resolver == nil {
 		c.Resolver = net.DefaultResolver
 	}
@@ -111,7 +116,9 @@ func newOfOne(c *Config, t gossipTransport) (*Membership, error) {
 		log:       c.Logger.With("component", "membership"),
 		gate:      t.gate(),
 		changed:   signal.New(),
+		viewed:    signal.New(),
 		firstJoin: make(chan struct{}),
+		ended:     make(chan struct{}),
 		nodes:     make(map[string]*gossipNode),
 		own:       metadata{protocolMin: c.ProtocolMin, protocolMax: c.ProtocolMax, rpcPort: c.RPC.Port()},
 	}
@@ -302,6 +309,7 @@ func (m *Membership) refresh() (again time.Duration) {
 			m.joiner.hurry()
 		}
 		m.onChange(next)
+		m.viewed.Send()
 	}
 	return again
 }
@@ -376,8 +384,18 @@ func (m *Membership) otherSeeds(n int) {
 
 // join meets the node at addr: both learn of everyone the other knows.
 func (m *Membership) join(addr netip.AddrPort) error {
-	_, err := m.list.Join([]string{addr.String()})
-	return err
+	at := addr.String()
+	m.gate.attempts.begin(at)
+	_, err := m.list.Join([]string{at})
+	failed := m.gate.attempts.end(at)
+	switch {
+	case err == nil:
+		return nil
+	case failed == nil:
+		return &joinError{FaultOther, err}
+	}
+	m.gate.met[failed.fault].Add(1)
+	return failed
 }
 
 // TriedSeeds is closed when every seed has been tried once, whatever came of it, or the membership was closed. The view then
@@ -389,82 +407,78 @@ func (m *Membership) Refused() (malformed, unauthenticated uint64) {
 	return m.gate.malformed.Load(), m.gate.strangers.Load()
 }
 
-// AnnounceLeaving tells the cluster that this node is going to leave, so that others take over what it owns. It waits until
-// that has been sent often enough to reach everyone, at most 3 s or until the deadline of ctx. An error means that it was
-// not, or not yet: gossip goes on with it.
-func (m *Membership) AnnounceLeaving(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
+// Met returns how many times this node met a peer of another cluster, and one that has not its secret, by gossip that came or
+// that it began.
+func (m *Membership) Met() (otherCluster, otherSecret uint64) {
+	for f := range Faults {
+		switch {
+		case f.IsCluster():
+			otherCluster += m.gate.met[f].Load()
+		case f.IsSecret():
+			otherSecret += m.gate.met[f].Load()
+		}
 	}
-	m.mu.Lock()
-	closed, already := m.closed, m.own.leaving
-	m.own.leaving = true
-	m.mu.Unlock()
-	if closed {
-		return ErrClosed
-	}
-	if already {
-		return nil
-	}
-	timeout := maxAnnounce
-	if deadline, ok := ctx.Deadline(); ok {
-		// memberlist takes zero and less for "for ever".
-		timeout = max(min(timeout, time.Until(deadline)), time.Nanosecond)
-	}
-	if err := m.list.UpdateNode(timeout); err != nil {
-		return fmt.Errorf("peerlimit: announcing the leave: %w", err)
-	}
-	return nil
+	return otherCluster, otherSecret
 }
 
-// Leave says goodbye, so that others know at once that this node has left and has not failed, and waits until that has
-// been sent often enough to reach everyone, or for the timeout, which must be positive. Nothing is joined any more. A
-// second call does nothing. The membership must still be closed, later, to let others ask for what they missed.
-func (m *Membership) Leave(timeout time.Duration) error {
+// Seeds returns what has become of each seed, in their order; failed is how many look-ups and joins of them have failed.
+func (m *Membership) Seeds() (seeds []SeedStatus, failed uint64) {
+	return *m.joiner.outcome.Load(), m.joiner.failed.Load()
+}
+
+// AnnounceLeaving tells that this node is going to leave, so that others take over what it owns: by gossip, and up to maxTold
+// members over a stream, because packets may be lost. It waits for neither. The error is ErrClosed or nil. A second call does
+// nothing.
+func (m *Membership) AnnounceLeaving() error {
 	m.mu.Lock()
 	if m.closed {
 		m.mu.Unlock()
 		return ErrClosed
 	}
-	again := m.left
-	m.left = true
-	remember := m.roster.tombstoneMemory()
+	already := m.own.leaving
+	m.own.leaving = true
 	m.departing.Add(1)
 	m.mu.Unlock()
 	defer m.departing.Done()
-	if again {
-		return nil
-	}
-	m.haltJoins()
-
-	deadline := time.NewTimer(timeout)
-	defer deadline.Stop()
-	sent := make(chan struct{})
-	m.goodbyes.QueueBroadcast(newGoodbye(departure{m.identity, remember}, m.Roster().Told, func() { close(sent) }))
-	err := m.list.Leave(timeout)
-	if err == nil && m.list.NumMembers() > 0 {
-		select {
-		case <-sent:
-		case <-deadline.C:
-			err = errors.New("timeout")
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("peerlimit: saying goodbye: %w", err)
+	if !already {
+		// It waits for what never comes when all others leave as well, so it is given no time for that. What it returns is
+		// that it has not waited.
+		_ = m.list.UpdateNode(time.Nanosecond)
+		m.running.Go(m.tellLeaving)
 	}
 	return nil
 }
 
-// Close ends gossip at once, without a goodbye if leave was not called, and waits for all of its goroutines: mostly at
-// once; a second, or several while the node takes itself to be unwell, when somebody is being probed in vain. It waits
-// for a leave that is under way, too. It can be called more than once.
+// tellLeaving exchanges everything with some members.
+func (m *Membership) tellLeaving() {
+	others := slices.DeleteFunc(slices.Clone(m.View().Members), func(i Info) bool { return i.Self || i.State != Alive })
+	others = pick(maxTold, others)
+	atOnce(len(others), func(i int) {
+		if m.living.Err() == nil {
+			if err := m.join(others[i].Gossip); err != nil {
+				m.log.Debug("gossip with member failed", "addr", others[i].Gossip, "err", err)
+			}
+		}
+	})
+}
+
+// Close ends gossip at once, without a goodbye if Leave was not called. It waits for a Leave that is under way, and for all
+// goroutines of this package; those of memberlist end with it, and reach nothing any more. It can be called more than once,
+// and returns what the first call returned.
 func (m *Membership) Close() error {
 	m.mu.Lock()
+	again := m.closed
 	m.closed = true
 	m.mu.Unlock()
+	if again {
+		<-m.ended
+		return m.endErr
+	}
+	defer close(m.ended)
 	m.stop()
 	m.departing.Wait()
-	err := m.list.Shutdown()
+	m.endErr = endGossip(m.gossip, m.list)
 	m.running.Wait()
-	return errors.Join(err, awaitGossipEnd(m.identity))
+	m.silencer.close()
+	return m.endErr
 }

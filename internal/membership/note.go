@@ -32,8 +32,8 @@ const (
 var errBadNote = errors.New("peerlimit: malformed gossip note")
 
 // departure is a member that has left, and for how long that is still to be remembered. Durations, not times, go from
-// node to node, because clocks differ; and they are what is left, so that a departure passed around for ever is not
-// remembered for ever.
+// node to node, because clocks differ; and they are what is left, so that a departure passed around forever is not
+// remembered forever.
 type departure struct {
 	name     string
 	remember time.Duration

@@ -94,7 +94,7 @@ func TestGoodbyeSaysOnceThatItWasSent(t *testing.T) {
 	assert.False(t, g.Invalidates(newGoodbye(departure{"w-2", time.Hour}, nil, func() {})))
 }
 
-// Whoever hears of a departure hears who else is there: as many as a packet has room for.
+// A member that hears of a departure hears of others that are there: as many as a packet has room for.
 func TestGoodbyeNamesOthers(t *testing.T) {
 	for _, members := range []int{0, 3, 1000} {
 		var names []string

@@ -43,7 +43,7 @@ const (
 // for so long that it counts as dead. Dividing by too many only wastes a part of the limit for a while; dividing by too
 // few exceeds it, so a name in doubt stays.
 //
-// A name counts for good when its bearer has proved itself to this node: by a link, a ping, a question or an answer, on the
+// A name counts forever when its bearer has proved itself to this node: by a link, a ping, a request or an answer, on the
 // authenticated connection. A member's word that it proved itself there counts as well, but not against quorum: a node
 // that has a majority without a name goes on having it until the name proves itself, or a second member vouches for it.
 // Until then the name is doubted, which means that it must answer in rounds like those that count [DoubtedAreAsked].
@@ -59,7 +59,7 @@ type rosterSet struct {
 	// judge, also of members that left.
 	expect int
 
-	// seeds is the number of other nodes that there are to join. It counts until another member was met: who has met
+	// seeds is the number of other nodes that there are to join. It counts until another member was met: a node that has met
 	// nobody cannot know that the seeds are all there is.
 	seeds int
 	met   bool
@@ -89,7 +89,7 @@ type rosterSet struct {
 	left map[string]time.Time
 
 	// forgotten has the names that were given up here, and until when they are not taken in from hearsay again: two nodes
-	// would keep a dead name alive between them for ever.
+	// would keep a dead name alive between them forever.
 	forgotten map[string]time.Time
 }
 
@@ -162,7 +162,7 @@ func (k *rosterSet) mergeNames(w *Word, full bool, now time.Time) (news bool) {
 // mergeName takes in one name. vouch says that it has proved itself to the teller.
 func (k *rosterSet) mergeName(teller, name string, vouch, full bool, now time.Time) (news bool) {
 	if m := k.members[name]; m != nil {
-		news = m.byGossipAlone() // it counts for good now, and is told of
+		news = m.byGossipAlone() // it counts forever now, and is told of
 		m.vouch(teller, vouch)
 		return news
 	}
@@ -415,7 +415,7 @@ func (k *rosterSet) update(members []Info, now time.Time) {
 	}
 }
 
-// retire takes in that a member has left for good, which is to be remembered for the given time, at most for
+// retire takes in that a member has left forever, which is to be remembered for the given time, at most for
 // tombstoneMemory. It reports whether the member was known, which is when others may need to be told too.
 func (k *rosterSet) retire(name string, remember time.Duration, now time.Time) (wasKnown bool) {
 	if name == k.self || k.hasLeft(name, now) {
@@ -522,7 +522,7 @@ func (k *rosterSet) noteMajority(now time.Time) {
 
 // forgetAt is when a lost member is forgotten, if nothing changes until then: soon only where more than half are in reach
 // [ForgetOnlyWithMajority], by gossip's word. After an hour or so it is forgotten in any case: the rest of a cluster that has
-// lost its majority for good must become one again.
+// lost its majority forever must become one again.
 func (k *rosterSet) forgetAt(m *rosterMember) time.Time {
 	latest := m.failedAt.Add(k.isolatedMemory())
 	if k.majoritySince.IsZero() {

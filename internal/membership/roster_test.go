@@ -107,7 +107,7 @@ func TestKnownLearnsFromHearsay(t *testing.T) {
 	require.Empty(t, s.forgotten, "seen alive")
 
 	s.retire("x", time.Hour, s.now)
-	require.False(t, s.told("b", false, "x"), "who has left does not come back")
+	require.False(t, s.told("b", false, "x"), "a member that has left does not come back")
 	require.False(t, s.addHeardFrom("x", s.now), "nor when it is still to be heard")
 	s.assertReach(t, 2, 2)
 }
@@ -176,7 +176,7 @@ func TestKnownCountsByGossipForSecondsWhileYoung(t *testing.T) {
 	}
 }
 
-// Quorum with others, and the word of a member that has it, settle who counts.
+// Quorum with others, and the word of a member that has it, settle which names count.
 func TestKnownIsSettled(t *testing.T) {
 	s := newKnownScript(0, 1)
 	s.gossip(0, "xyz")
@@ -205,7 +205,7 @@ func TestKnownDoubtsOneWordAgainstEvidence(t *testing.T) {
 	s.assertReach(t, 3, 3)
 	require.Equal(t, []string{"w", "x", "y"}, s.doubted())
 	require.False(t, s.told("b", true, "x"), "the same member again")
-	require.False(t, s.mergeNames(&Word{Teller: "c", Names: []string{"x"}, Hearsay: []string{"x"}}, true, s.now), "who has it from others")
+	require.False(t, s.mergeNames(&Word{Teller: "c", Names: []string{"x"}, Hearsay: []string{"x"}}, true, s.now), "a teller that has it from others")
 	require.True(t, s.told("c", true, "x"))
 	require.True(t, s.addHeardFrom("y", s.now))
 	s.assertReach(t, 5, 3)
@@ -237,7 +237,7 @@ func TestKnownDoubtsAreBounded(t *testing.T) {
 	s.assertReach(t, 3, 3)
 }
 
-// Whom a member knew that has left counts at once, or the majority of the rest could be one without them.
+// The members that one knew that has left count immediately, or the majority of the rest could be one without them.
 func TestKnownCountsWhatALeaverKnew(t *testing.T) {
 	s := newKnownScript(0, 0)
 	s.alive(0, "ab")
@@ -395,7 +395,7 @@ func TestKnownSeeds(t *testing.T) {
 	s.assertReach(t, 2, 2)
 	s.alive(0, "a")
 	s.seeds = 5
-	s.assertReach(t, 2, 1) // from the first other member on, who was seen counts
+	s.assertReach(t, 2, 1) // from the first other member on, those that were seen count
 
 	both := newKnownScript(7, 3)
 	both.assertReach(t, 7, 1)

@@ -6,7 +6,7 @@ func (m *machine) mayBegin(s *State, n node) bool {
 	switch {
 	case q.round.running() || q.leaving && m.Rules.LeavingAcquiresNothing:
 		return false
-	case m.Rules.AcquireNeedsQuorum && !s.evidence(n):
+	case m.Rules.AcquireNeedsQuorum && !s.hasQuorum(n):
 		return false
 	case q.holding && !q.lapsed:
 		return q.refused
@@ -14,7 +14,7 @@ func (m *machine) mayBegin(s *State, n node) bool {
 	return m.owners.owner(q.ring) == n
 }
 
-// begin starts a round above all ballots heard and fixes who is gone.
+// begin starts a round above all ballots heard and fixes which nodes are gone.
 func (m *machine) begin(s *State, n node) {
 	q := &s.members[n]
 	if q.lapsed {
@@ -33,7 +33,7 @@ func (m *machine) begin(s *State, n node) {
 	}
 }
 
-// gone returns who is lost to n, tombstoned or forgotten.
+// gone returns the nodes that are lost to n, tombstoned or forgotten.
 func (s *State) gone(n node) nodes {
 	gone := s.members[n].departed()
 	for h := range node(maxNodes) {
@@ -44,13 +44,13 @@ func (s *State) gone(n node) nodes {
 	return gone
 }
 
-// unanswered returns who must still answer n's round, whether gone or not.
+// unanswered returns the nodes that must still answer n's round, whether gone or not.
 func (m *machine) unanswered(s *State, n node) nodes {
 	r := &s.members[n].round
 	return (r.must | m.asked(s, n)) &^ r.answered &^ only(n)
 }
 
-// mustRestart tells whether the round's verdicts no longer hold: somebody unanswered has gone since it began, or one
+// mustRestart tells whether the round's verdicts no longer hold: a node that has not answered is gone since it began, or one
 // that was lost no longer is.
 func (m *machine) mustRestart(s *State, n node) bool {
 	if !m.Rules.GoneFixedForRound {
@@ -75,7 +75,7 @@ func (m *machine) mustRestart(s *State, n node) bool {
 	return false
 }
 
-// mayStart tells whether n's round is complete: everybody has said "not holding", or is gone.
+// mayStart tells whether n's round is complete: every node has said "not holding", or is gone.
 func (m *machine) mayStart(s *State, n node) bool {
 	q := &s.members[n]
 	if !q.round.running() {
@@ -89,7 +89,7 @@ func (m *machine) mayStart(s *State, n node) bool {
 	return true
 }
 
-// countsAsGone tells whether n's round may end without an answer from h.
+// countsAsGone tells whether n's round may end without a response from h.
 func (m *machine) countsAsGone(s *State, n, h node) bool {
 	q := &s.members[n]
 	lost, buried := s.lost(n, h), q.departed().has(h)
@@ -134,15 +134,15 @@ func (s *State) hold(n node, v version, missing nodes) error {
 	return s.judgeStart(v.takes, missing)
 }
 
-// question is what n asks in its round.
-func (m *machine) question(s *State, n, of node) message {
+// request is what n asks in its round.
+func (m *machine) request(s *State, n, of node) message {
 	return message{kind: ask, from: n, to: of, round: s.members[n].round.ballot, known: m.spokenKnown(s, n), place: m.place(&s.members[n].round, of)}
 }
 
-// spokenKnown is the known set a question or an answer of n carries.
+// spokenKnown is the known set a request or a response of n carries.
 func (m *machine) spokenKnown(s *State, n node) nodes {
 	if !m.Rules.NamesInRequests {
 		return 0
 	}
-	return s.witnesses(n)
+	return s.names(n)
 }

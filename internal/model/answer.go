@@ -1,12 +1,12 @@
 package model
 
-// hearQuestion answers a question at once, in one of three ways: the copy, "not holding" with a promise, or "behind".
-func (m *machine) hearQuestion(s *State, q message) {
+// hearRequest answers a request immediately, in one of three ways: the copy, "not holding" with a promise, or "behind".
+func (m *machine) hearRequest(s *State, q message) {
 	n := &s.members[q.to]
 	if m.Rules.NamesInRequests {
 		if s.linked(q.from, q.to) {
 			m.learn(s, q.to, only(q.from))
-		} // else it came through another member, and is that one's word
+		} // else it came through another member, and is that member's word
 		m.told(s, q.to, only(q.from)|q.known)
 	}
 	answer := message{from: q.to, to: q.from, round: q.round, known: m.spokenKnown(s, q.to), place: q.place}
@@ -38,7 +38,7 @@ func (m *machine) hearQuestion(s *State, q message) {
 	s.send(answer)
 }
 
-// TransferredTo tells whether the question comes from the one the copy was given to, so that the copy is sent again.
+// TransferredTo tells whether the request comes from the one the copy was given to, so that the copy is sent again.
 func (m *machine) givenTo(n *member, q message) bool {
 	if n.transfer == (transfer{}) || n.transfer.spent || n.transfer.to != q.from {
 		return false
@@ -46,7 +46,7 @@ func (m *machine) givenTo(n *member, q message) bool {
 	return n.transfer.round == q.round || !m.Rules.TransferForOneRound
 }
 
-// give writes n's copy into the answer, one transfer higher.
+// give writes n's copy into the response, one transfer higher.
 func (m *machine) give(n *member, answer *message) {
 	answer.kind, answer.copy = theCopy, n.copy
 	answer.copy.holder = answer.to
@@ -55,7 +55,7 @@ func (m *machine) give(n *member, answer *message) {
 	}
 }
 
-// receiver returns whom the copy was given to, or none.
+// receiver returns the node that the copy was given to, or none.
 func (n *member) receiver() nodes {
 	if n.transfer == (transfer{}) {
 		return 0
@@ -63,7 +63,7 @@ func (n *member) receiver() nodes {
 	return only(n.transfer.to)
 }
 
-// hearAnswer takes an answer into the round it belongs to.
+// hearAnswer takes a response into the round it belongs to.
 func (m *machine) hearAnswer(s *State, a message) error {
 	n := &s.members[a.to]
 	m.learn(s, a.to, only(a.from))
@@ -92,7 +92,7 @@ func (m *machine) hearAnswer(s *State, a message) error {
 			}
 			return nil
 		}
-		// It acquires anew, and whoever has just given up had no right to hold.
+		// It acquires again, and the one that has just given up had no right to hold.
 		if m.Rules.TransferTellsNotHolding {
 			n.round.answered.add(a.from)
 		}

@@ -4,17 +4,18 @@ import "math/rand/v2"
 
 // Config is a cluster to be searched.
 type Config struct {
-	Nodes    int      // 1 to 4
+	Nodes    int      // 1 to 5
 	Members  int      // the first Members nodes form the cluster at the start, 1 to Nodes
 	Apart    int      // the last Apart of the members are a cluster of their own at the start: neither half knows the other
 	Messages int      // in flight at once, 1 to 5
 	Takes    int      // decided in all, 0 to 7
 	Ring     uint64   // 0: the ring names the highest number; LowestFirst: the lowest; else the seed of an arbitrary ring
 	Script   []string // steps taken first, as Step.String says them; the events allowed must include theirs
-	Silence  bool     // gossip tells nobody of anybody: names are learned from pings, questions and answers only
+	Silence  bool     // gossip tells no node of another: names are learned from pings, requests and responses only
 	Tidy     bool     // nodes drop copies they have no use for, and not only those that leave
 	Pieces   bool     // a copy of two takes or more travels in two pieces
 	Bare     bool     // a joiner knows the highest ballot as a number only, and has promised nothing
+	Panels   int      // 0: majorities are of the known sets, as in the code today; else so many of the first members, of each cluster, are witnesses at first
 	Events   Events
 	Rules    Rules
 }
@@ -51,7 +52,7 @@ func newOwners(seed uint64) owners {
 
 func (o *owners) owner(set nodes) node { return o[set] }
 
-// standby returns the owner in the ring without holder: who keeps holder's replica.
+// standby returns the owner in the ring without holder: it keeps holder's replica.
 func (o *owners) standby(set nodes, holder node) node { return o[set.without(holder)] }
 
 // machine is a configuration made ready to run.
@@ -90,6 +91,7 @@ func (m *machine) form(s *State, all nodes, v version) {
 			}
 		}
 	}
+	m.formPanel(s, all)
 	holder := &s.members[v.holder]
 	holder.holding, holder.owes, holder.copy = true, true, v
 }

@@ -6,7 +6,7 @@ func (m *machine) needless(q *member, n node) bool {
 	return m.Tidy && q.copy.exists() && !q.holding && !q.round.running() && owner != n && m.owners.standby(q.ring, owner) != n
 }
 
-// asksToSettle tells whether n would ask about the copy it keeps, because it is leaving or has no use for it, and whom: the
+// asksToSettle tells whether n would ask about the copy it keeps, because it is leaving or has no use for it, and which one it asks: the
 // owner that its ring names.
 func (m *machine) asksToSettle(s *State, n node) (to node, ok bool) {
 	q := &s.members[n]
@@ -17,7 +17,7 @@ func (m *machine) asksToSettle(s *State, n node) (to node, ok bool) {
 	return to, to != nobody && to != n && !s.asksAboutCopy(n)
 }
 
-// asksAboutCopy tells whether a question of n about its copy, or the answer, is on its way. There is one at a time.
+// asksAboutCopy tells whether a request of n about its copy, or the response, is on its way. There is one at a time.
 func (s *State) asksAboutCopy(n node) bool {
 	for i := range s.messages {
 		if q := &s.messages[i]; q.kind == settle && q.from == n || q.kind == settled && q.to == n {
@@ -27,8 +27,8 @@ func (s *State) asksAboutCopy(n node) bool {
 	return false
 }
 
-// hearSettle answers one who asks about its copy, if the standby, which must be another node, has all that is in it. A copy
-// newer than its own makes the holder acquire anew, and so get that one.
+// hearSettle answers a node that asks about its copy, if the standby, which must be another node, has all that is in it. A copy
+// newer than its own makes the holder acquire again, and so get that one.
 func (m *machine) hearSettle(s *State, q message) {
 	n := &s.members[q.to]
 	if !n.holding || n.lapsed {
@@ -62,7 +62,7 @@ func (m *machine) standbyHasAllOf(holder *member, standby node, v version) bool 
 	return v.takes&^holder.acked == 0
 }
 
-// hearSettled drops the copy that was asked about, if it is still the one kept, and nobody has sent it again since.
+// hearSettled drops the copy that was asked about, if it is still the one kept, and no node has sent it again since.
 func (m *machine) hearSettled(s *State, a message) {
 	n := &s.members[a.to]
 	if n.renewed && m.Rules.ReplicaVoidsSettling {
@@ -74,7 +74,7 @@ func (m *machine) hearSettled(s *State, a message) {
 	n.drop()
 }
 
-// drop forgets the copy. To whom it was given is remembered, to be named in answers.
+// drop forgets the copy. The node that it was given to is remembered, to be named in answers.
 func (m *member) drop() {
 	m.copy, m.owes = version{}, false
 	if m.transfer != (transfer{}) {

@@ -13,7 +13,7 @@ func (m *machine) mayForget(s *State, n, o node) bool {
 	case p.alive() && s.linked(n, o):
 		return false
 	}
-	return !m.Rules.ForgetOnlyWithMajority || s.evidence(n) && (s.lost(n, o) || !m.Rules.ForgetOnlyLost)
+	return !m.Rules.ForgetOnlyWithMajority || s.hasQuorum(n) && (s.lost(n, o) || !m.Rules.ForgetOnlyLost)
 }
 
 // forget makes n forget gone.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -115,20 +116,18 @@ func someWalks(muted bool) model.Walks {
 
 // TestEveryRuleIsNeeded removes one rule at a time and expects the model to notice.
 func TestEveryRuleIsNeeded(t *testing.T) {
-	for _, c := range removals {
+	for _, c := range slices.Concat(removals, panelRemovals) {
 		if c.states > 0 && onecore.RaceDetector {
 			continue
 		}
 		t.Run(c.rule, func(t *testing.T) {
-			c.cluster.Rules = model.AllRules()
-			c.cluster.Rules = c.cluster.Rules.Without(c.rule)
-			r := c.search()
+			r := c.search(c.without())
 			require.NotNil(t, r.Violation, "%d steps found nothing", r.States)
 			assert.ErrorIs(t, r.Violation, c.property)
 			t.Logf("after %d steps: %v", r.States, r.Violation)
 			if c.cluster.Script != nil { // the script is legal, and harmless with the rule
 				c.cluster.Rules = model.AllRules()
-				requireClean(t, c.search())
+				requireClean(t, c.search(c.cluster))
 			}
 		})
 	}
@@ -137,7 +136,7 @@ func TestEveryRuleIsNeeded(t *testing.T) {
 // TestEveryRuleIsAccountedFor keeps the tables complete: a new rule is either seen to be needed or admitted not to be.
 func TestEveryRuleIsAccountedFor(t *testing.T) {
 	var listed []string
-	for _, c := range removals {
+	for _, c := range slices.Concat(removals, panelRemovals) {
 		listed = append(listed, c.rule)
 	}
 	assert.ElementsMatch(t, model.RuleNames(), append(listed, unmissed...))

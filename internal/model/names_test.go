@@ -15,7 +15,7 @@ import (
 
 // notInCode are the rules of the model that the code does not have, and why.
 var notInCode = map[string]string{
-	"GoodbyeAfterSilence":     "in a small cluster half a second of silence would cost the others their evidence, and so calls",
+	"GoodbyeAfterSilence":     "in a small cluster half a second of silence would cost the others their quorum, and so calls",
 	"ForgetOnlyLost":          "gossip's word is taken: it has missed the member for the time of SplitMemory, ten times what lost takes",
 	"RefusedLeaverReplicates": "a refused leaver may acquire anew instead, see keeper.wants",
 }
@@ -23,7 +23,7 @@ var notInCode = map[string]string{
 // brackets finds what a comment puts in brackets: one name, or several with commas.
 var brackets = regexp.MustCompile(`\[([A-Z]\w*(?:, [A-Z]\w*)*)\]`)
 
-// The code names each rule of the model where it keeps it, so that who changes one finds the other.
+// The code names each rule of the model where it keeps it, so that somebody who changes one finds the other.
 func TestCodeNamesEveryRule(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join("..", "..", "*.go"))
 	require.NoError(t, err)

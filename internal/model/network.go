@@ -17,18 +17,18 @@ const (
 	settle          // does your standby have all that is in my copy? (copy)
 )
 
-var kindNames = [...]string{"", "question", "not holding", "copy", "behind", "replica", "acknowledgement", "refusal", "refusal as a holder", "all clear", "question about its copy"}
+var kindNames = [...]string{"", "request", "not holding", "copy", "behind", "replica", "acknowledgement", "refusal", "refusal as a holder", "all clear", "request about its copy"}
 
 // message is in flight from one node to another. The fields a kind does not use are zero.
 type message struct {
 	kind     kind
 	from, to node
-	round    ballot // of the asker, in questions and answers
+	round    ballot // of the asker, in requests and responses
 	copy     version
 	promise  promise
 	known    nodes
 	gaveTo   nodes // one or none
-	place    uint8 // of the piece that is asked for, or that is in the answer
+	place    uint8 // of the piece that is asked for, or that is in the response
 }
 
 func (m message) key() (hi, lo uint64) {
@@ -59,8 +59,8 @@ func (s *State) inFlight() int {
 	return count
 }
 
-// send puts a message in flight. Two equal ones are one: delivering a message twice is a repeated question, which the
-// asker can send by itself. An answer without room is lost.
+// send puts a message in flight. Two equal ones are one: delivering a message twice is a repeated request, which the
+// asker can send by itself. A response without room is lost.
 func (s *State) send(m message) {
 	free := -1
 	for i := range s.messages {

@@ -1,7 +1,7 @@
 package model
 
 // With [Config].Pieces a copy of two takes or more travels in two pieces: the first take, and all others. Each has to be asked
-// for, and an answer is matched with the place that was asked for, as an answer to a call is.
+// for, and a response is matched with the place that was asked for, as a response to a call is.
 
 // stage is a peer's copy of which the first piece has come. Without PieceContinues there is one for all peers.
 type stage struct {
@@ -17,7 +17,7 @@ func (m *machine) goesOn(a message) bool {
 	return m.Pieces && a.place == 0 && a.copy.takes&(a.copy.takes-1) != 0
 }
 
-// piece returns the takes that are in an answer.
+// piece returns the takes that are in a response.
 func (m *machine) piece(a message) takes {
 	first := a.copy.takes & -a.copy.takes
 	switch {
@@ -29,7 +29,7 @@ func (m *machine) piece(a message) takes {
 	return a.copy.takes
 }
 
-// place returns where a question to a peer goes on.
+// place returns where a request to a peer goes on.
 func (m *machine) place(r *round, peer node) uint8 {
 	if m.Rules.PieceContinues {
 		return r.staged[peer].next

@@ -13,7 +13,7 @@ func (x *explorer) rounds() {
 		if x.mayBegin(x.s, n) {
 			x.do(beginsRound, n, n, func(t *State) { x.begin(t, n) })
 		}
-		if x.mayLeave(q) {
+		if x.mayLeave(x.s, n) {
 			x.do(leavesForGood, n, n, func(t *State) { x.leave(t, n) })
 		}
 		x.settling(n)
@@ -40,7 +40,7 @@ func (x *explorer) round(n node) {
 	for o := range node(x.Nodes) {
 		wanted := x.unanswered(x.s, n).has(o) && !q.tombstones.has(o) && x.s.members[o].life != outside
 		if wanted && !x.s.underway(ask, n, o) {
-			x.do(asksMember, n, o, func(t *State) { t.send(x.question(t, n, o)) })
+			x.do(asksMember, n, o, func(t *State) { t.send(x.request(t, n, o)) })
 		}
 	}
 }

@@ -1,6 +1,6 @@
 package model
 
-// currentStandby returns who keeps n's replica by n's ring: the owner in the ring without n. A holder the ring does not
+// currentStandby returns the node that keeps n's replica by n's ring: the owner in the ring without n. A holder the ring does not
 // name replicates to the owner itself.
 func (m *machine) currentStandby(s *State, n node) node {
 	return m.owners.standby(s.members[n].ring, n)

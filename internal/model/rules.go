@@ -10,7 +10,7 @@ import (
 // search has shown it, and for which none has yet, is kept in the tests as removals and unmissed.
 type Rules struct {
 	// Promise: a node remembers the highest ballot it has answered and answers "behind" to a lower one, so of two rounds
-	// at once only the later can collect every answer. Without it two askers both hear "not holding" from everyone.
+	// at once only the later can collect every response. Without it two askers both hear "not holding" from everyone.
 	Promise bool
 	// ResponsesOfThisRoundOnly: an asker ignores answers to its earlier rounds. Without it a "not holding" said before the
 	// answerer became the holder still counts.
@@ -27,7 +27,7 @@ type Rules struct {
 	// TransferRaisesTerm: a given copy carries one more transfer in its term. Without it the giver's own stale copy can be taken
 	// for the same version as the receiver's.
 	TransferRaisesTerm bool
-	// TransferForOneRound: a given copy is sent again only to a question of the same round. Without it a receiver that has
+	// TransferForOneRound: a given copy is sent again only to a request of the same round. Without it a receiver that has
 	// since held, and lapsed, gets the old copy again as the authoritative one.
 	TransferForOneRound bool
 	// TransferVoidOnLapse: a transfer is void once its giver's quorum lapses. Without it a giver that others count as lost, and
@@ -44,10 +44,10 @@ type Rules struct {
 	// Without it an asker that does not know the receiver starts beside it.
 	ResponseNamesReceiver bool
 
-	// GoneFixedForRound: a round decides at its beginning who is gone, and starts again when that changes. Without it an
+	// GoneFixedForRound: a round decides at its beginning which nodes are gone, and starts again when that changes. Without it an
 	// answerer's promise and the death of another are combined from different moments.
 	GoneFixedForRound bool
-	// StillLostAtStart: whoever was counted as lost when the round began must still be lost when it ends. Without it a
+	// StillLostAtStart: a node that was counted as lost when the round began must still be lost when it ends. Without it a
 	// holder that has recovered in between is overlooked.
 	StillLostAtStart bool
 	// TombstoneFixedForRound: a node whose tombstone arrives during a round is not skipped: the round starts again.
@@ -60,25 +60,25 @@ type Rules struct {
 	// dies before gossip has spread it is never lost, and what it held is never acquired.
 	WitnessSpeaksOfUnknown bool
 
-	// NamesInRequests: questions and answers carry the sender's known set. Without it an asker does not ask a joiner that
+	// NamesInRequests: requests and responses carry the sender's known set. Without it an asker does not ask a joiner that
 	// only the answerers know.
 	NamesInRequests bool
-	// DoubtedAreAsked: a name that a question or an answer tells a node of that has quorum without it does not count among
-	// its witnesses until it has proved itself, by a ping, a question, an answer or a link; but it must answer the node's
+	// DoubtedAreAsked: a name that a request or a response tells a node of that has quorum without it does not count among
+	// its witnesses until it has proved itself, by a ping, a request, a response or a link; but it must answer the node's
 	// rounds like all others. Without it a joiner that only one other member knows holds beside the asker.
 	DoubtedAreAsked bool
-	// PingAddsToRoster: whoever answers a node's ping takes that node into known. Without it a node counts quorum from
+	// PingAddsToRoster: a node that answers another one's ping takes that one into known. Without it a node counts quorum from
 	// witnesses that would not count it.
 	PingAddsToRoster bool
 
 	// ForgetOnlyWithMajority: a node forgets one that has been gone for long only while its quorum is fresh, and under
 	// ForgetOnlyLost. Without it a node that is cut off forgets all others and is then a majority alone.
 	ForgetOnlyWithMajority bool
-	// ForgetOnlyLost: a node forgets only one that more than half of its witnesses miss at that moment. Without it one whom
-	// gossip has given up, and who still answers pings of others, decides beside whoever does without it.
+	// ForgetOnlyLost: a node forgets only one that more than half of its witnesses miss at that moment. Without it one that
+	// gossip has given up, and that still answers pings of others, decides beside a node that does without it.
 	ForgetOnlyLost bool
-	// ForgottenLearnedAgain: a forgotten node that pings or asks, or whom a question or an answer names as known, is known
-	// again at once, and not only when gossip says so. Without it one that has come back and acquired is overlooked by
+	// ForgottenLearnedAgain: a forgotten node that pings or asks, or that a request or a response names as known, is known
+	// again immediately, and not only when gossip says so. Without it one that has come back and acquired is overlooked by
 	// those that have not heard of it yet, even by the one that gave it the copy.
 	ForgottenLearnedAgain bool
 
@@ -89,7 +89,7 @@ type Rules struct {
 	// was overtaken rolls the standby back.
 	StaleReplicaRefused bool
 	// RefusedHolderReacquires: a holder whose replica was refused acquires anew while still holding. Without it its standby
-	// refuses it for ever and its takes are never safe.
+	// refuses it forever and its takes are never safe.
 	RefusedHolderReacquires bool
 
 	// HolderYields: a holder whose replica is refused by a node that is holding itself, and that the holder's own ring
@@ -97,7 +97,7 @@ type Rules struct {
 	// replacing each other, and a leaving one, which cannot, never goes.
 	HolderYields bool
 	// TransferTellsNotHolding: to a holder that acquires anew, a copy means no more than "not holding". Without it the holder
-	// waits for ever for another answer of whoever has just stopped holding for it.
+	// waits forever for another response of the node that has just stopped holding for it.
 	TransferTellsNotHolding bool
 
 	// UnnamedHolderRepeats: a holder that its own ring does not name as the owner replicates to the owner again, even when
@@ -108,11 +108,11 @@ type Rules struct {
 	// Without it one whose standby of the moment refuses it never meets the other holder, yields to nobody and never goes.
 	RefusedLeaverReplicates bool
 
-	// GoodbyeAfterSilence: a leaver says goodbye only when it has answered no ping for as long as an answer stays fresh.
-	// Without it a holder still counts the answer of a witness that the others no longer count as one, and when it has
+	// GoodbyeAfterSilence: a leaver says goodbye only when it has answered no ping for as long as a response stays fresh.
+	// Without it a holder still counts the response of a witness that the others no longer count as one, and when it has
 	// not heard of a joiner either, they are a majority without it.
 	GoodbyeAfterSilence bool
-	// GoodbyeNamesRoster: a goodbye names whom the leaver knew. Without it a node that was cut off while others joined, and
+	// GoodbyeNamesRoster: a goodbye names the nodes that the leaver knew. Without it a node that was cut off while others joined, and
 	// hears only the goodbye of the last one it knew, is then a majority alone.
 	GoodbyeNamesRoster bool
 	// LeavingAcquiresNothing: a leaving node begins no round. Without it the copy comes back to the node that is going.
@@ -120,10 +120,10 @@ type Rules struct {
 	// SettleByAsking: a node drops a copy for which it is neither the owner nor the standby only when the holder has said that
 	// its standby has everything in it. Without it the only copy of what a dead holder had decided is dropped.
 	SettleByAsking bool
-	// SettleNamesVersion: it asks about one version, and drops no other. Without it an answer frees it of a copy that it
+	// SettleNamesVersion: it asks about one version, and drops no other. Without it a response frees it of a copy that it
 	// got only later, or that the holder does not have.
 	SettleNamesVersion bool
-	// ReplicaVoidsSettling: an answer to a question from before the last replica drops nothing. Without it one who has
+	// ReplicaVoidsSettling: a response to a request from before the last replica drops nothing. Without it one that has
 	// become the standby meanwhile, and was sent the same version again, drops what the holder now counts on.
 	ReplicaVoidsSettling bool
 	// LeaveWaitsForStandby: a leaver goes only when the holder has said, for every copy it keeps, that the standby has
@@ -131,9 +131,52 @@ type Rules struct {
 	LeaveWaitsForStandby bool
 	// LeaverKeepsReplicas: the same wait holds for replicas. Without it a leaving standby takes the only replica with it.
 	LeaverKeepsReplicas bool
-	// NewerCopyOffered: a holder that is asked about a copy newer than its own acquires anew. Without it a leaver waits for
-	// ever for a holder that cannot speak for so new a version.
+	// NewerCopyOffered: a holder that is asked about a copy newer than its own acquires anew. Without it a leaver waits
+	// forever for a holder that cannot speak for so new a version.
 	NewerCopyOffered bool
+
+	// The rules of panels. What they say is in package panel, whose code is run here.
+
+	// PanelDecides: a majority is of the witnesses of one's own panel. Without it, it is of all that one knows, as it was before
+	// there were panels: members that start on the small side of a split outvote the large one there, which goes on deciding.
+	PanelDecides bool
+	// NewerPanelRefuses: a witness refuses the pings of members of earlier panels. Without it members that were cut off have a
+	// majority by witnesses that have agreed on something else.
+	NewerPanelRefuses bool
+	// NextPanelWaits: a witness accepts the panel after its own only when its last answers from before it adopted that have
+	// aged. Without it members two panels apart have evidence.
+	NextPanelWaits bool
+	// OneWitnessAtATime: a panel differs from the one before in one witness. Without it their majorities need not meet.
+	OneWitnessAtATime bool
+	// AcceptedGoesOn: a proposer goes on with what was accepted in the highest ballot it hears of. Without it two panels get one
+	// number.
+	AcceptedGoesOn bool
+	// AdoptedByHearing: a panel is agreed on when a majority has accepted it in one ballot. Without it acceptances of
+	// different ballots are counted together, and two panels get one number.
+	AdoptedByHearing bool
+	// OldPanelCountsOn: the evidence that there was under the panel before counts until it has aged. Without it every step that
+	// adds a witness ends evidence until that one has answered.
+	OldPanelCountsOn bool
+	// ProposedPanelAnswers: more than half of the proposed witnesses answer the proposer. Without it a living witness is
+	// removed while others are dead, and nobody can remove those any more.
+	ProposedPanelAnswers bool
+	// AcceptorsLook: a witness accepts only what it sees itself, or what another one has accepted. Without it one witness that
+	// hears nobody removes members that are there.
+	AcceptorsLook bool
+	// OriginsInOrder: of two clusters that meet it is fixed which one ends. Without it each ends for the other.
+	OriginsInOrder bool
+	// GoodbyeNamesPanel: a goodbye names the highest panel that the leaver adopted or accepted, and is of use from that one on.
+	// Without it a member that was cut off counts out whoever has agreed on a later panel with others.
+	GoodbyeNamesPanel bool
+	// GoodbyeNamesPromise: it names the highest ballot that the leaver promised, and agreement without the leaver is in a higher
+	// one. Without it two that promise one proposer and go are its majority, and the rest agrees on something else.
+	GoodbyeNamesPromise bool
+	// GoodbyeAfterEvidence: a leaver is counted out when its last answers have aged. Without it one holds by these, and another
+	// without the leaver.
+	GoodbyeAfterEvidence bool
+	// LeaverSeesAdoption: a leaver goes only when more than half of the witnesses of a panel without it have adopted that. Without it
+	// the leaver takes with it what the others must hear to adopt.
+	LeaverSeesAdoption bool
 }
 
 // AllRules returns the rules as they are: all on.

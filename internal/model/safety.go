@@ -6,12 +6,22 @@ import "errors"
 var (
 	// ErrTwoDeciders is S1: two nodes decide in full at once.
 	ErrTwoDeciders = errors.New("S1: two nodes decide in full")
-	// ErrTakeLost is S2: a holder starts without a take although everybody who could have it answered, or left in peace.
+	// ErrTakeLost is S2: a holder starts without a take although every node that could have it answered, or left in peace.
 	ErrTakeLost = errors.New("S2: a new holder starts without a take that was decided")
 	// ErrAckedTakeLost is S3: a holder starts without an acknowledged take although only one node is lost.
 	ErrAckedTakeLost = errors.New("S3: a new holder starts without an acknowledged take")
 	// ErrNoWayBack is the liveness property: a majority lives, and yet no good state can be reached without more faults.
 	ErrNoWayBack = errors.New("liveness: no good state can be reached")
+	// ErrTwoPanels: two panels have one number and one origin.
+	ErrTwoPanels = errors.New("panels: two have one number")
+	// ErrFarApart: two nodes have evidence of one origin by panels whose numbers differ by two or more.
+	ErrFarApart = errors.New("panels: evidence of numbers that are no neighbours")
+	// ErrDeadPanel: a panel is proposed of which at least half are dead, and have been for longer than an answer counts.
+	ErrDeadPanel = errors.New("panels: one is proposed whose witnesses are dead")
+	// ErrRemovedUnmissed: a witness accepts, as the first one, that another is removed that is up, not leaving, and missed by nobody.
+	ErrRemovedUnmissed = errors.New("panels: a witness is removed that nobody misses")
+	// ErrEvidenceEnded: a node had evidence, adopts a panel, and has none.
+	ErrEvidenceEnded = errors.New("panels: adopting one ends the evidence")
 )
 
 // judgeOneDecider is S1.
@@ -33,7 +43,7 @@ func (s *State) judgeOneDecider() error {
 
 // unite notes when two clusters have become one: all alive know each other, exactly one of them holds, no copy is on its
 // way to another that would hold by it, and no copy is of a higher version: that of a holder that has yielded can be, and
-// whoever acquires before the holder has outdone it starts on that. What was decided until then is excused, except what
+// a node that acquires before the holder has outdone it starts on that. What was decided until then is excused, except what
 // the one holder has.
 func (s *State) unite() {
 	if !s.apart {
@@ -59,7 +69,7 @@ func (s *State) unite() {
 	})
 	for n := range node(maxNodes) {
 		q := &s.members[n]
-		if alive.has(n) && (alive&^q.known != 0 || s.isGiven(n)) {
+		if alive.has(n) && (alive&^q.known != 0 || s.isGiven(n) || s.foreign(alive, n)) {
 			return
 		}
 		if q.holding {
@@ -92,7 +102,7 @@ func (s *State) isGiven(n node) bool {
 	return false
 }
 
-// judgeStart is S2 and S3, judged when a node starts on a copy without an answer from missing. Nodes that left in peace
+// judgeStart is S2 and S3, judged when a node starts on a copy without a response from missing. Nodes that left in peace
 // excuse nothing. One lost node excuses what it had not replicated, two lost nodes (holder and standby) excuse anything;
 // what was excused once is not asked for again.
 func (s *State) judgeStart(has takes, missing nodes) error {

@@ -14,7 +14,10 @@ func (m *machine) settle(s *State) error {
 			*q = member{life: crashed, leaving: q.leaving}
 			continue
 		case left:
-			*q = member{life: left, leaving: q.leaving, known: q.known}
+			*q = member{life: left, leaving: q.leaving, known: q.known, p: m.goodbye(&q.p)}
+			continue
+		case closed:
+			*q = member{life: closed, leaving: q.leaving, known: q.known, p: m.goodbye(&q.p)}
 			continue
 		}
 		m.lapse(s, n)
@@ -38,7 +41,16 @@ func (m *machine) settle(s *State) error {
 		}
 		return 0
 	})
+	if m.Panels > 0 {
+		s.settlePanels()
+		s.renumberPanels()
+	}
 	s.unite()
+	if m.Panels > 0 {
+		if err := s.judgePanels(); err != nil {
+			return err
+		}
+	}
 	return s.judgeOneDecider()
 }
 

@@ -4,7 +4,7 @@ import "math/bits"
 
 // Arrays of fixed size make a State comparable and its copies cheap; no configuration searched here needs more.
 const (
-	maxNodes    = 4
+	maxNodes    = 5
 	maxMessages = 5
 )
 
@@ -55,7 +55,7 @@ func (v version) less(o version) bool {
 	return v.takes < o.takes
 }
 
-// promise is the highest ballot a node has answered, and whose it was.
+// promise is the highest ballot a node has answered, and the node that asked with it.
 type promise struct {
 	ballot ballot
 	to     node
@@ -67,7 +67,7 @@ func (p *promise) raise(o promise) {
 	}
 }
 
-// transfer remembers to whom, and in which of its rounds, a copy was given. The zero value is no transfer.
+// transfer remembers the node that a copy was given to, and in which of its rounds. The zero value is no transfer.
 type transfer struct {
 	to    node
 	round ballot
@@ -77,10 +77,10 @@ type transfer struct {
 // round is one attempt to acquire. A zero ballot is none.
 type round struct {
 	ballot   ballot
-	must     nodes   // known at the beginning, or named by an answer
+	must     nodes   // known at the beginning, or named by a response
 	answered nodes   // said "not holding"
 	gone     nodes   // lost or tombstoned when the round began
-	best     version // highest copy in the answers
+	best     version // highest copy in the responses
 	staged   [maxNodes]stage
 }
 
@@ -94,6 +94,7 @@ const (
 	paused
 	crashed
 	left
+	closed // like crashed, but it has said goodbye
 )
 
 // member is one node and all it knows.
@@ -103,7 +104,7 @@ type member struct {
 
 	holding bool
 	lapsed  bool // holds with lapsed quorum; never true under LapsedIsNotHolding
-	refused bool // its replica was refused: acquire anew
+	refused bool // its replica was refused: acquire again
 	owes    bool // keeps a copy with which it does not leave
 	renewed bool // has taken a replica since it asked about its copy
 
@@ -112,7 +113,7 @@ type member struct {
 	tombstones nodes
 	doubted    nodes // one member alone has told of it, while this node had quorum without it
 	forgotten  nodes // was known and is no more, because it had been gone for long
-	fresh      nodes // witnesses whose answers to its pings are fresh
+	fresh      nodes // witnesses whose responses to its pings are fresh
 	silent     nodes // nodes of which it says "no ping", and whose pings it does not answer
 
 	copy     version
@@ -123,6 +124,8 @@ type member struct {
 
 	ackedBy nodes // the standby that acknowledged, or none
 	acked   takes // what it acknowledged
+
+	p agreement // of no use without Config.Panels
 }
 
 func (m *member) alive() bool { return m.life == up || m.life == paused }
@@ -147,4 +150,7 @@ type State struct {
 type Events struct {
 	Crashes, Pauses, Cuts, Joins, Leaves, Lapses, Forgets uint8
 	Total                                                 uint8 // of all kinds together
+
+	Closes    uint8 // crashes after a goodbye
+	Proposals uint8 // of any next panel, by any witness; not counted in Total
 }

@@ -40,6 +40,17 @@ const (
 	eventIsolate
 	eventForget
 	dropsCopy
+	proposesMore
+	proposesLess
+	proposesSwap
+	proposesEnd
+	promises
+	accepts
+	hearsOfPanel
+	jumps
+	adoptionAges
+	keptLapses
+	eventClose
 	actionCount
 )
 
@@ -56,10 +67,10 @@ var actionTexts = [actionCount]string{
 	answersPing:      "%s answers a ping of %s",
 	evidenceLapses:   "an answer of %s to %s grows old",
 	accuses:          "%s says \"no ping\" of %s",
-	restartsRound:    "%s starts its round again: who is gone has changed",
+	restartsRound:    "%s starts its round again: which nodes are gone has changed",
 	startsHolding:    "%s STARTS: all others are not holding, or gone",
 	stopsAcquiring:   "%s stops acquiring",
-	leavesForGood:    "%s LEAVES for good",
+	leavesForGood:    "%s LEAVES",
 	asksMember:       "%s asks %s",
 	beginsRound:      "%s begins a round",
 	sendsReplica:     "%s replicates to %s",
@@ -74,6 +85,17 @@ var actionTexts = [actionCount]string{
 	eventIsolate:     "EVENT %s is cut off",
 	eventForget:      "EVENT %s forgets %s",
 	dropsCopy:        "%s drops its copy",
+	proposesMore:     "%s proposes to add %s",
+	proposesLess:     "%s proposes to remove %s",
+	proposesSwap:     "%s proposes to put %s into its own place",
+	proposesEnd:      "%s proposes to join %s's cluster",
+	promises:         "%s promises %s's ballot",
+	accepts:          "%s accepts %s's panel",
+	hearsOfPanel:     "%s hears %s's panel",
+	jumps:            "%s jumps to %s's panel",
+	adoptionAges:     "%s has had its panel for half a second",
+	keptLapses:       "an answer of %s to %s, from before its panel, grows old",
+	eventClose:       "EVENT %s closes",
 }
 
 // Step is one step of a trace.
@@ -106,6 +128,7 @@ type explorer struct {
 	*machine
 	s     *State
 	calm  bool // only steps that need no further fault, take or loss
+	quiet bool // also without messages and rounds
 	next  State
 	visit func(Step, *State, error)
 }
@@ -114,14 +137,24 @@ type explorer struct {
 // state is valid during the call only. In calm no faults, losses, takes or mistaken suspicions happen.
 func (m *machine) successors(s *State, calm bool, visit func(Step, *State, error)) {
 	x := explorer{machine: m, s: s, calm: calm, visit: visit}
+	x.steps()
+}
+
+func (x *explorer) steps() {
 	x.healing()
+	if x.Panels > 0 && x.Rules.PanelDecides {
+		x.panels() // first, because a search for a way back is depth first: rounds among members that differ in panels lead nowhere
+	}
 	x.membership()
 	x.pings()
 	x.accusations()
+	if x.quiet {
+		return
+	}
 	x.delivery()
 	x.rounds()
 	x.holders()
-	if !calm && s.events.Total > 0 {
+	if !x.calm && x.s.events.Total > 0 {
 		x.events()
 	}
 }

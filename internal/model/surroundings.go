@@ -14,7 +14,7 @@ func (x *explorer) healing() {
 	}
 }
 
-// membership lists what gossip may tell a node, in any order: who is in its ring, who is known, who has left.
+// membership lists what gossip may tell a node, in any order: which nodes are in its ring, which are known, which have left.
 func (x *explorer) membership() {
 	for n := range node(x.Nodes) {
 		if x.s.members[n].life != up {
@@ -32,7 +32,7 @@ func (x *explorer) membership() {
 func (x *explorer) ringChange(n, o node) {
 	q, p := &x.s.members[n], &x.s.members[o]
 	linked := n == o || x.s.linked(n, o)
-	departing := p.life == crashed || p.life == left || p.leaving
+	departing := p.life == crashed || p.life == left || p.life == closed || p.leaving
 	mayHear := !p.leaving || p.life != up || linked // that it leaves
 	present := p.life == up || p.life == paused && !x.calm
 	switch {
@@ -50,7 +50,7 @@ func (x *explorer) ringChange(n, o node) {
 
 func (x *explorer) knownChange(n, o node) {
 	q, p := &x.s.members[n], &x.s.members[o]
-	if p.life == left && !q.tombstones.has(o) {
+	if (p.life == left || p.life == closed) && !q.tombstones.has(o) && x.mayBury(x.s, o) {
 		x.do(seesTombstone, n, o, func(t *State) { x.bury(t, n, o) })
 	}
 	if p.life == up && !q.known.has(o) && x.s.linked(n, o) && !x.Silence {
@@ -64,16 +64,23 @@ func (x *explorer) pings() {
 		w, q := &x.s.members[witness], &x.s.members[n]
 		apart := w.life != up || q.life != up || !x.s.linked(witness, n)
 		fresh := q.alive() && q.fresh.has(witness)
+		if q.p.on() && !x.mayAnswerPing(x.s, witness, n) {
+			apart = true // refused
+		}
 		switch {
 		case fresh && apart:
-			x.do(evidenceLapses, witness, n, func(t *State) { t.members[n].fresh.remove(witness) })
+			x.do(evidenceLapses, witness, n, func(t *State) {
+				t.members[n].fresh.remove(witness)
+				t.members[n].p.early.remove(witness)
+			})
 		case fresh && !x.calm && x.s.events.Lapses > 0 && x.s.events.Total > 0:
 			x.do(eventLapse, witness, n, func(t *State) {
 				t.members[n].fresh.remove(witness)
+				t.members[n].p.early.remove(witness)
 				t.events.Lapses--
 				t.events.Total--
 			})
-		case !fresh && x.mayAnswerPing(x.s, witness, n):
+		case (!fresh || q.p.early.has(witness)) && x.mayAnswerPing(x.s, witness, n):
 			x.do(answersPing, witness, n, func(t *State) { x.answerPing(t, witness, n) })
 		}
 	})
@@ -94,7 +101,7 @@ func (x *explorer) accusations() {
 }
 
 // delivery lists what may become of each message. Losing a message is only worth trying when it makes room or when it
-// can never arrive: a message that stays in flight for ever is lost as well.
+// can never arrive: a message that stays in flight forever is lost as well.
 func (x *explorer) delivery() {
 	full := x.s.inFlight() >= x.Messages
 	for i, m := range x.s.messages {
@@ -108,7 +115,7 @@ func (x *explorer) delivery() {
 				return x.receive(t, m)
 			})
 		}
-		if life == crashed || life == left || !x.calm && full {
+		if life == crashed || life == left || life == closed || !x.calm && full {
 			x.judge(Step{loseMessage, m.from, m.to, m.kind}, func(t *State) error {
 				t.messages[i] = message{}
 				return nil
@@ -121,7 +128,7 @@ func (x *explorer) delivery() {
 func (m *machine) receive(s *State, msg message) error {
 	switch msg.kind {
 	case ask:
-		m.hearQuestion(s, msg)
+		m.hearRequest(s, msg)
 	case notHolding, theCopy, behind:
 		return m.hearAnswer(s, msg)
 	case replicate:
@@ -151,6 +158,9 @@ func (x *explorer) events() {
 		if left.Crashes > 0 {
 			x.event(eventCrash, n, n, func(t *State) { t.members[n].life = crashed; t.events.Crashes-- })
 		}
+		if left.Closes > 0 {
+			x.event(eventClose, n, n, func(t *State) { t.members[n].life = closed; t.events.Closes-- })
+		}
 		if left.Pauses > 0 {
 			x.event(eventPause, n, n, func(t *State) { t.members[n].life = paused; t.events.Pauses-- })
 		}
@@ -173,7 +183,7 @@ func (x *explorer) event(a action, first, second node, change func(*State)) {
 	})
 }
 
-// joins lists through whom n may join. A joiner learns what its seed knows, and the highest ballot it has heard.
+// joins lists the nodes through which n may join. A joiner learns what its seed knows, and the highest ballot it has heard.
 func (x *explorer) joins(n node) {
 	for seed := range node(x.Nodes) {
 		if p := &x.s.members[seed]; p.life != up || p.leaving {
@@ -187,12 +197,13 @@ func (x *explorer) joins(n node) {
 			if x.Bare {
 				q.promise, q.heard = promise{}, max(p.promise.ballot, p.heard)
 			}
+			q.p.join(&p.p)
 			t.events.Joins--
 		})
 	}
 }
 
-// forgetting lists whom n may forget.
+// forgetting lists the nodes that n may forget.
 func (x *explorer) forgetting(n node) {
 	for o := range node(x.Nodes) {
 		if x.mayForget(x.s, n, o) {

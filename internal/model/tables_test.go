@@ -1,6 +1,10 @@
 package model_test
 
-import "github.com/peerlimit/peerlimit/internal/model"
+import (
+	"slices"
+
+	"github.com/peerlimit/peerlimit/internal/model"
+)
 
 // exhaustions are the clusters every test run sees every state of.
 var exhaustions = []exhaustion{
@@ -64,15 +68,24 @@ type removal struct {
 	property error
 	cluster  model.Config
 	walks    model.Walks
-	states   int // breadth first over so many states instead of walks, when not 0
-	live     int // judge liveness for every live-th of them
+	further  []string // steps after the cluster's script that the rule would forbid: taken without it only
+	states   int      // breadth first over so many states instead of walks, when not 0
+	live     int      // judge liveness for every live-th of them
 }
 
-func (r removal) search() model.Result {
+func (r removal) search(c model.Config) model.Result {
 	if r.states > 0 {
-		return model.Explore(r.cluster, r.states, r.live)
+		return model.Explore(c, r.states, r.live)
 	}
-	return model.Walk(r.cluster, r.walks)
+	return model.Walk(c, r.walks)
+}
+
+// without is the cluster without the rule.
+func (r removal) without() model.Config {
+	c := r.cluster
+	c.Rules = model.AllRules().Without(r.rule)
+	c.Script = append(slices.Clone(c.Script), r.further...)
+	return c
 }
 
 // removals are found in under three seconds each.
@@ -114,7 +127,7 @@ var removals = []removal{
 			Nodes: 3, Members: 2, Messages: 2, Takes: 2, Pieces: true, Events: model.Events{Joins: 1, Total: 1},
 			Script: []string{
 				"B decides a TAKE", "B decides a TAKE", "B replicates to A", "A receives B's replica", "B receives A's acknowledgement",
-				"EVENT C joins through A", "B answers a ping of C", "C begins a round", "C asks B", "B receives C's question",
+				"EVENT C joins through A", "B answers a ping of C", "C begins a round", "C asks B", "B receives C's request",
 			},
 		},
 		states: 100_000,
@@ -126,8 +139,8 @@ var removals = []removal{
 			Script: []string{
 				"EVENT the link A-B is cut", "A wrongly drops B from its ring", "the link A-B heals",
 				"EVENT C pauses", "A wrongly drops C from its ring", "B wrongly drops C from its ring", "C resumes",
-				"A begins a round", "A asks B", "B receives A's question", "A receives B's not holding",
-				"B begins a round", "B asks C", "C receives B's question", "B receives C's copy",
+				"A begins a round", "A asks B", "B receives A's request", "A receives B's not holding",
+				"B begins a round", "B asks C", "C receives B's request", "B receives C's copy",
 			},
 		},
 		states: 100_000,
@@ -145,7 +158,7 @@ var removals = []removal{
 				"EVENT the link A-B is cut", "B wrongly drops A from its ring", "the link A-B heals", "EVENT C pauses",
 				"B wrongly drops C from its ring", "C resumes", "B begins a round", "C replicates to B",
 				"B receives C's replica", "C receives B's refusal", "B adds A to its ring", "B adds C to its ring",
-				"B stops acquiring", "C begins a round", "C asks A", "A receives C's question",
+				"B stops acquiring", "C begins a round", "C asks A", "A receives C's request",
 				"C receives A's not holding", "EVENT D joins through C", "EVENT D crashes", "C drops D from its ring",
 			},
 		},
@@ -175,9 +188,9 @@ var removals = []removal{
 			Nodes: 4, Members: 2, Messages: 1, Silence: true, Events: model.Events{Joins: 2, Total: 2},
 			Script: []string{
 				"EVENT C joins through A", "EVENT D joins through B", "A answers a ping of C", "B answers a ping of D",
-				"D begins a round", "D asks B", "B receives D's question", "D receives B's copy",
+				"D begins a round", "D asks B", "B receives D's request", "D receives B's copy",
 				"D replicates to B", "B receives D's replica", "D receives B's acknowledgement",
-				"C begins a round", "C asks B", "B receives C's question", "C receives B's behind",
+				"C begins a round", "C asks B", "B receives C's request", "C receives B's behind",
 			},
 		},
 		states: 100_000,
@@ -188,9 +201,9 @@ var removals = []removal{
 			Nodes: 4, Members: 2, Messages: 1, Silence: true, Events: model.Events{Joins: 2, Total: 2},
 			Script: []string{
 				"EVENT C joins through A", "EVENT D joins through B", "A answers a ping of C", "B answers a ping of D",
-				"D begins a round", "D asks B", "B receives D's question", "D receives B's copy",
+				"D begins a round", "D asks B", "B receives D's request", "D receives B's copy",
 				"D replicates to B", "B receives D's replica", "D receives B's acknowledgement",
-				"C begins a round", "C asks B", "B receives C's question", "C receives B's behind",
+				"C begins a round", "C asks B", "B receives C's request", "C receives B's behind",
 			},
 		},
 		states: 100_000,
@@ -214,7 +227,7 @@ var removals = []removal{
 			Script: []string{
 				"EVENT the link B-C is cut", "an answer of B to C grows old", "an answer of C to B grows old",
 				`B says "no ping" of C`, "B wrongly drops C from its ring", "B begins a round", "B asks A",
-				"A receives B's question", "B receives A's not holding",
+				"A receives B's request", "B receives A's not holding",
 			},
 		},
 		states: 20_000,
@@ -227,10 +240,10 @@ var removals = []removal{
 				"EVENT C is cut off", "an answer of A to C grows old", "an answer of B to C grows old",
 				"an answer of C to A grows old", "an answer of C to B grows old", `A says "no ping" of C`, `B says "no ping" of C`,
 				"A wrongly drops C from its ring", "B wrongly drops C from its ring",
-				"B begins a round", "B asks A", "A receives B's question", "B receives A's not holding",
+				"B begins a round", "B asks A", "A receives B's request", "B receives A's not holding",
 				"B STARTS: all others are not holding, or gone", "EVENT B forgets C", "the link A-C heals", "the link B-C heals",
 				`A no longer says "no ping" of C`, "A answers a ping of C",
-				"C begins a round", "C asks B", "B receives C's question", "C receives B's copy",
+				"C begins a round", "C asks B", "B receives C's request", "C receives B's copy",
 			},
 		},
 		states: 100_000,
@@ -255,7 +268,7 @@ var removals = []removal{
 				"C decides a TAKE", "C replicates to B", "B receives C's replica", "C receives B's acknowledgement",
 				"EVENT D joins through A", "A answers a ping of D", "B answers a ping of D", "B adds D to its ring",
 				"EVENT C crashes", `A says "no ping" of C`, `B says "no ping" of C`, `D says "no ping" of C`,
-				"D begins a round", "D asks A", "A receives D's question", "D receives A's not holding",
+				"D begins a round", "D asks A", "A receives D's request", "D receives A's not holding",
 			},
 		},
 		states: 20_000,
@@ -267,14 +280,14 @@ var removals = []removal{
 			Script: []string{
 				"C replicates to B", "B receives C's replica", "C receives B's acknowledgement", "EVENT D joins through C",
 				"A answers a ping of D", "B answers a ping of D", "C answers a ping of D", "D begins a round", "D asks C",
-				"C receives D's question", "D receives C's copy", "D replicates to C", "C receives D's replica",
+				"C receives D's request", "D receives C's copy", "D replicates to C", "C receives D's replica",
 				"D receives C's acknowledgement", "B adds D to its ring", "B asks D about its copy",
-				"D receives B's question about its copy", "EVENT B is cut off", "B wrongly drops C from its ring",
+				"D receives B's request about its copy", "EVENT B is cut off", "B wrongly drops C from its ring",
 				"B wrongly drops D from its ring", "the link A-B heals", "the link B-C heals", "the link B-D heals",
-				"B begins a round", "B asks D", "D receives B's question", "B receives D's copy", "B decides a TAKE",
+				"B begins a round", "B asks D", "D receives B's request", "B receives D's copy", "B decides a TAKE",
 				"EVENT B is cut off", "an answer of A to B grows old", "an answer of C to B grows old", "the link A-B heals",
-				"the link B-C heals", "the link B-D heals", "D begins a round", "D asks A", "A receives D's question",
-				"D receives A's not holding", "D asks C", "C receives D's question", "D receives C's not holding",
+				"the link B-C heals", "the link B-D heals", "D begins a round", "D asks A", "A receives D's request",
+				"D receives A's not holding", "D asks C", "C receives D's request", "D receives C's not holding",
 			},
 		},
 		states: 20_000,
@@ -287,10 +300,10 @@ var removals = []removal{
 				"D decides a TAKE", "EVENT the link C-D is cut", "D wrongly drops C from its ring", "D replicates to B",
 				"B receives D's replica", "D receives B's acknowledgement", "the link C-D heals", "D adds C to its ring",
 				"D replicates to C", "C receives D's replica", "D receives C's acknowledgement", "B asks D about its copy",
-				"D receives B's question about its copy", "EVENT C begins to leave", "D drops C from its ring",
+				"D receives B's request about its copy", "EVENT C begins to leave", "D drops C from its ring",
 				"D replicates to B", "B receives D's replica", "D receives B's acknowledgement", "C drops C from its ring",
-				"C asks D about its copy", "D receives C's question about its copy", "C receives D's all clear",
-				"C LEAVES for good", "EVENT D crashes", "A sees the tombstone of C", "B sees the tombstone of C",
+				"C asks D about its copy", "D receives C's request about its copy", "C receives D's all clear",
+				"C LEAVES", "EVENT D crashes", "A sees the tombstone of C", "B sees the tombstone of C",
 				"B receives D's all clear",
 			},
 		},
@@ -304,12 +317,12 @@ var removals = []removal{
 				"EVENT C joins through B", "C answers a ping of B", "EVENT D joins through B", "D answers a ping of B",
 				"EVENT A is cut off", "an answer of B to A grows old", "A wrongly drops B from its ring",
 				"B wrongly drops A from its ring", "D wrongly drops A from its ring", "C learns of D by gossip",
-				"C answers a ping of D", "B answers a ping of D", "D begins a round", "D asks B", "B receives D's question",
+				"C answers a ping of D", "B answers a ping of D", "D begins a round", "D asks B", "B receives D's request",
 				"D receives B's copy", "EVENT B begins to leave", "D drops B from its ring", "D replicates to C",
 				"C receives D's replica", "D receives C's acknowledgement", "B drops B from its ring", "the link A-B heals",
-				"B asks D about its copy", "D receives B's question about its copy", "B receives D's all clear",
-				"B LEAVES for good", "D sees the tombstone of B", `C says "no ping" of A`, `D says "no ping" of A`,
-				"D begins a round", "D asks C", "C receives D's question", "D receives C's not holding",
+				"B asks D about its copy", "D receives B's request about its copy", "B receives D's all clear",
+				"B LEAVES", "D sees the tombstone of B", `C says "no ping" of A`, `D says "no ping" of A`,
+				"D begins a round", "D asks C", "C receives D's request", "D receives C's not holding",
 				"D STARTS: all others are not holding, or gone",
 			},
 		},
@@ -362,8 +375,8 @@ var removals = []removal{
 			Script: []string{
 				"EVENT the link A-B is cut", "A wrongly drops B from its ring", "B wrongly drops A from its ring",
 				"the link A-B heals", "EVENT C begins to leave", "A drops C from its ring", "B drops C from its ring",
-				"A begins a round", "A asks B", "B receives A's question", "A receives B's not holding",
-				"B begins a round", "B asks C", "C receives B's question", "B receives C's copy",
+				"A begins a round", "A asks B", "B receives A's request", "A receives B's not holding",
+				"B begins a round", "B asks C", "C receives B's request", "B receives C's copy",
 			},
 		},
 		states: 50_000,
@@ -376,7 +389,7 @@ var removals = []removal{
 			Script: []string{
 				"EVENT C is cut off", "the link B-C heals", "an answer of C to A grows old", "an answer of A to C grows old",
 				`A says "no ping" of C`, "EVENT D joins through A", "A answers a ping of D", "D answers a ping of A",
-				"EVENT B begins to leave", "B LEAVES for good", "A sees the tombstone of B", "D sees the tombstone of B",
+				"EVENT B begins to leave", "B LEAVES", "A sees the tombstone of B", "D sees the tombstone of B",
 			},
 		},
 		states: 100_000,
@@ -388,10 +401,10 @@ var removals = []removal{
 			Script: []string{
 				"EVENT C is cut off", "an answer of A to C grows old", "an answer of B to C grows old",
 				"B wrongly drops C from its ring", "the link A-C heals", "the link B-C heals", "B begins a round",
-				"B asks A", "A receives B's question", "B receives A's not holding", "B asks C", "C receives B's question",
+				"B asks A", "A receives B's request", "B receives A's not holding", "B asks C", "C receives B's request",
 				"EVENT B is cut off", "an answer of A to B grows old", "an answer of C to B grows old",
 				"A answers a ping of C", `A says "no ping" of B`, `C says "no ping" of B`, "the link B-C heals",
-				"B receives C's not holding", "C begins a round", "C asks A", "A receives C's question",
+				"B receives C's not holding", "C begins a round", "C asks A", "A receives C's request",
 				"C receives A's not holding", "C STARTS: all others are not holding, or gone",
 			},
 		},
@@ -405,9 +418,9 @@ var removals = []removal{
 				"EVENT the link B-C is cut", "B wrongly drops C from its ring", "the link B-C heals", "B begins a round",
 				"EVENT A is cut off", "B asks A", "an answer of B to A grows old", "an answer of C to A grows old",
 				"A wrongly drops B from its ring", "A wrongly drops C from its ring", `B says "no ping" of A`,
-				`C says "no ping" of A`, "B starts its round again: who is gone has changed", "B begins a round",
+				`C says "no ping" of A`, "B starts its round again: which nodes are gone has changed", "B begins a round",
 				"the link A-C heals", `C no longer says "no ping" of A`, "C answers a ping of A", "A begins a round",
-				"A asks C", "C receives A's question", "A receives C's copy",
+				"A asks C", "C receives A's request", "A receives C's copy",
 			},
 		},
 		states: 20_000,
@@ -418,7 +431,7 @@ var removals = []removal{
 			Nodes: 4, Members: 3, Messages: 1, Events: model.Events{Joins: 1, Crashes: 1, Total: 2},
 			Script: []string{
 				"EVENT D joins through C", "A answers a ping of D", "B answers a ping of D", "D begins a round", "D asks C",
-				"C receives D's question", "D receives C's copy", "EVENT C crashes", `A says "no ping" of C`,
+				"C receives D's request", "D receives C's copy", "EVENT C crashes", `A says "no ping" of C`,
 				`B says "no ping" of C`, "B drops C from its ring", "B begins a round",
 			},
 		},
@@ -432,9 +445,9 @@ var removals = []removal{
 				"EVENT the link B-C is cut", "B wrongly drops C from its ring", "the link B-C heals", "B begins a round",
 				"EVENT A is cut off", "B asks A", "an answer of B to A grows old", "an answer of C to A grows old",
 				"A wrongly drops B from its ring", "A wrongly drops C from its ring", `B says "no ping" of A`,
-				`C says "no ping" of A`, "B starts its round again: who is gone has changed", "B begins a round",
+				`C says "no ping" of A`, "B starts its round again: which nodes are gone has changed", "B begins a round",
 				"the link A-C heals", `C no longer says "no ping" of A`, "C answers a ping of A", "A begins a round",
-				"A asks C", "C receives A's question", "A receives C's copy", "B asks C", "C receives B's question",
+				"A asks C", "C receives A's request", "A receives C's copy", "B asks C", "C receives B's request",
 				"B receives C's not holding", "A adds C to its ring", "A decides a TAKE", "A replicates to C",
 			},
 		},
@@ -446,7 +459,7 @@ var removals = []removal{
 			Nodes: 4, Members: 3, Messages: 2, Takes: 1, Events: model.Events{Joins: 1, Cuts: 1, Crashes: 1, Total: 3},
 			Script: []string{
 				"C replicates to B", "EVENT D joins through C", "A answers a ping of D", "B answers a ping of D",
-				"D begins a round", "D asks C", "C receives D's question", "D receives C's copy",
+				"D begins a round", "D asks C", "C receives D's request", "D receives C's copy",
 				"EVENT the link C-D is cut", "D wrongly drops C from its ring", "D decides a TAKE", "D replicates to B",
 				"B receives D's replica", "D receives B's acknowledgement", "EVENT D crashes", `A says "no ping" of D`,
 				`B says "no ping" of D`, `C says "no ping" of D`, "C drops D from its ring",
@@ -459,8 +472,8 @@ var removals = []removal{
 // unmissed are the rules whose removal no search here has noticed, in a few seconds of walks each at most, unless a line says
 // more. -model.long walks on without them.
 var unmissed = []string{
-	"TransferVoidOnLapse",    // a transfer is for one round, and who is lost to another round is in none
+	"TransferVoidOnLapse",    // a transfer is for one round, and a node that is lost to another round is in none
 	"TransferVoidOnResponse", // the same
-	"ResponseNamesReceiver",  // the giver has learned the receiver from its question, and so names it in known as well
+	"ResponseNamesReceiver",  // the giver has learned the receiver from its request, and so names it in known as well
 	"LeavingAcquiresNothing", // the copy would come back to the leaver again and again: an endless race
 }

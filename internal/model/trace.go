@@ -44,7 +44,7 @@ func (s State) String() string {
 	return b.String()
 }
 
-var lifeNames = [...]string{"outside", "up", "paused", "crashed", "left"}
+var lifeNames = [...]string{"outside", "up", "paused", "crashed", "left", "closed"}
 
 // String shows what the node knows.
 func (m *member) String() string {
@@ -71,6 +71,9 @@ func (m *member) String() string {
 	}
 	if m.ackedBy != 0 {
 		fmt.Fprintf(&b, ", acknowledged by %s: %03b", m.ackedBy, m.acked)
+	}
+	if m.p.on() {
+		fmt.Fprintf(&b, "; %s", &m.p)
 	}
 	return b.String()
 }

@@ -90,7 +90,7 @@ func (w *walker) judgeLiveness(s *State, trace []Step) {
 }
 
 // muted tells whether this walk leaves the step out: a quarter of all, chosen anew for each walk. Most counterexamples
-// need something not to happen for long (a piece of gossip, an answer to a ping), which walks that take every step
+// need something not to happen for long (a piece of gossip, a response to a ping), which walks that take every step
 // sooner or later hardly ever meet.
 func (w *walker) muted(t Step) bool {
 	if !w.Muted {
@@ -132,4 +132,6 @@ func (w *walker) choose(choices *[actionCount][]choice) (choice, bool) {
 	return choices[a][w.rng.IntN(len(choices[a]))], true
 }
 
-func (a action) rare() bool { return a >= eventLapse || a == resume || a == healLink }
+func (a action) rare() bool {
+	return a >= eventLapse && a <= dropsCopy || a == eventClose || a == resume || a == healLink
+}

@@ -54,7 +54,7 @@ func (l Limit) window(takes, refunds []Take, from, to time.Duration) Window {
 //
 // The search rounds like any float64 sum, so a window may be passed over for
 // another whose excess is less by at most 1e-14 of R·T plus all that was admitted,
-// T being the run's length. What is returned is counted anew within the window
+// T being the run's length. What is returned is counted again within the window
 // found.
 func (l Limit) worst(takes, refunds []Take) Window {
 	starts := distinct(takes, func(t Take) time.Duration { return t.Start })

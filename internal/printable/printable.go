@@ -1,4 +1,4 @@
-// Package printable makes text that strangers have chosen, such as keys and names, safe to show: on a terminal, where an
+// Package printable makes text that clients and peers have chosen, such as keys and names, safe to show: on a terminal, where an
 // escape sequence moves the cursor, renames the window or hides a line, and to people, who are misled by text that runs
 // backwards or cannot be seen.
 package printable

@@ -13,10 +13,10 @@ import (
 
 const (
 	// askEvery is how often witnesses are asked about one that stays suspect. What they say counts for verdictAge, so
-	// two questions in a row may fail.
+	// two requests in a row may fail.
 	askEvery = 300 * time.Millisecond
 
-	// eagerAsks is how many questions about a new suspect come with every tick: the first is too early by design, and
+	// eagerAsks is how many requests about a new suspect come with every tick: the first is too early by design, and
 	// the verdict should not wait for askEvery when it is due.
 	eagerAsks = 4
 
@@ -24,7 +24,7 @@ const (
 	suspectFor  = 500 * time.Millisecond
 	maxSuspects = 512
 
-	// maxCalls is how many pings, and how many questions, may be on their way to one witness. Each ends within
+	// maxCalls is how many pings, and how many verdict requests, may be on their way to one witness. Each ends within
 	// AnswerAge, and one begins with every tick.
 	maxCalls = 6
 
@@ -58,10 +58,13 @@ type Told struct {
 }
 
 // Prober pings the witnesses, and asks them about members that somebody misses, for as long as it runs. It answers the
-// pings and questions of others, too.
+// pings and requests of others, too.
 type Prober struct {
-	reach *State
-	io    IO
+	reach     *State
+	agreement *Agreement
+	io        IO
+	byPanels  bool       // quorum and loss are of the agreed panels
+	seating   sync.Mutex // makes asking for the panel and taking it in one step
 
 	// onLost is called, on one goroutine, when the set of lost members has changed. It must return soon.
 	onLost func()
@@ -91,8 +94,8 @@ type suspect struct {
 
 // callsTo counts what is on its way to one witness, and knows whether it answered last.
 type callsTo struct {
-	pings, questions int
-	answers          bool
+	pings, verdicts int
+	answers         bool
 }
 
 // missedHint is what pongs say, as of that time. It is not changed.
@@ -101,10 +104,13 @@ type missedHint struct {
 	names []string
 }
 
-func NewProber(r *State, io IO, onLost func()) *Prober {
+// NewProber returns a prober that is not started. It makes the calls of the agreement's.
+func NewProber(r *State, agreement *Agreement, io IO, onLost func()) *Prober {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Prober{reach: r, io: io, onLost: onLost, ctx: ctx, cancel: cancel, wake: signal.New(),
+	e := &Prober{reach: r, agreement: agreement, io: io, onLost: onLost, ctx: ctx, cancel: cancel, wake: signal.New(),
 		suspects: make(map[string]suspect), calls: make(map[string]*callsTo)}
+	agreement.begin = func(call func(context.Context)) { e.owned.Go(func() { call(e.ctx) }) }
+	return e
 }
 
 // Start begins to ping. It may be called once.
@@ -152,6 +158,10 @@ func (e *Prober) tick() {
 	now := e.io.Now()
 	e.reach.running(now)
 	e.reach.Check(now) // a lapse ends holding even when nobody takes
+	if e.agreement.Tick(now) {
+		e.lookNow()
+	}
+	e.reseat()
 	e.pingWitnesses(false)
 	e.suspect(e.reach.missed(now), now)
 }
@@ -159,10 +169,13 @@ func (e *Prober) tick() {
 // pingWitnesses pings all witnesses, or only those that were never pinged.
 func (e *Prober) pingWitnesses(onlyNew bool) {
 	witnesses, _ := e.reach.currentWitnesses()
+	witnesses = append(slices.Clone(witnesses), e.agreement.Targets(e.io.Now())...)
+	slices.Sort(witnesses)
+	witnesses = slices.Compact(witnesses)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for w, c := range e.calls {
-		if c.pings+c.questions == 0 {
+		if c.pings+c.verdicts == 0 {
 			if _, is := slices.BinarySearch(witnesses, w); !is {
 				delete(e.calls, w)
 			}
@@ -189,8 +202,8 @@ func (e *Prober) pingWitnesses(onlyNew bool) {
 func (e *Prober) ping(witness string, c *callsTo) {
 	ctx, cancel := context.WithTimeout(e.ctx, AnswerAge)
 	defer cancel()
-	sent := e.io.Now()
-	p, err := e.io.Ping(ctx, witness, wire.Ping{Heard: e.reach.Heard.Load(), Digest: e.io.Known().Digest})
+	sent, panel := e.io.Now(), e.agreement.ID()
+	p, err := e.io.Ping(ctx, witness, wire.Ping{Heard: e.reach.Heard.Load(), Digest: e.io.Known().Digest, Panel: panel})
 	e.mu.Lock()
 	c.pings--
 	c.answers = err == nil
@@ -206,6 +219,10 @@ func (e *Prober) ping(witness string, c *callsTo) {
 		e.lookNow()
 	}
 	now := e.io.Now()
+	if e.agreement.Answered(witness, panel, sent, p.Panel, now) {
+		e.reseat()
+		e.lookNow()
+	}
 	if !p.Refused {
 		e.reach.answered(witness, sent, now)
 		if e.reach.IsFull(now) {
@@ -276,10 +293,10 @@ func (e *Prober) askAboutSuspects(now int64) {
 	defer e.mu.Unlock()
 	for _, w := range witnesses {
 		c := e.calls[w]
-		if c == nil || c.questions >= maxCalls {
+		if c == nil || c.verdicts >= maxCalls {
 			continue // one that is new is pinged first; itself is never called
 		}
-		c.questions++
+		c.verdicts++
 		e.owned.Go(func() { e.ask(w, names, c) })
 	}
 }
@@ -291,7 +308,7 @@ func (e *Prober) ask(witness string, names []string, c *callsTo) {
 	sent := e.io.Now()
 	v, err := e.io.Judge(ctx, witness, wire.VerdictRequest{Heard: e.reach.Heard.Load(), Names: names})
 	e.mu.Lock()
-	c.questions--
+	c.verdicts--
 	e.mu.Unlock()
 	if err != nil {
 		return
@@ -320,6 +337,10 @@ func (e *Prober) OnPing(from string, p wire.Ping) wire.Pong {
 	if answer.Digest != p.Digest {
 		answer.Known, answer.Hearsay, answer.Full = known.Names, known.Hearsay, e.reach.IsFull(now)
 	}
+	answer.Panel = e.agreement.Pinged(from, p.Panel, now)
+	if e.byPanels && e.agreement.Refuses(p.Panel, now) { // [NewerPanelRefuses]
+		answer.Refused = true
+	}
 	return answer
 }
 
@@ -339,4 +360,33 @@ func (e *Prober) OnVerdictRequest(v wire.VerdictRequest) wire.Verdict {
 	e.reach.Hear(v.Heard)
 	e.reach.running(now) // after a pause this may come before the next tick
 	return wire.Verdict{Silent: e.reach.silentAmong(v.Names, now), Heard: e.reach.Heard.Load()}
+}
+
+// OnPanelRequest answers another member's request to agree on a panel.
+func (e *Prober) OnPanelRequest(from string, q *wire.PanelRequest) (wire.PanelAnswer, bool) {
+	if e.Parting.Load() {
+		return wire.PanelAnswer{}, false
+	}
+	answer, adopted := e.agreement.OnRequest(from, q)
+	if adopted {
+		e.reseat()
+		e.lookNow()
+	}
+	return answer, true
+}
+
+// JudgeByPanels has quorum and loss be of the agreed panels. It is called before Start.
+func (e *Prober) JudgeByPanels() {
+	e.byPanels = true
+	e.reseat()
+}
+
+// reseat has quorum judged by the panel as it is now.
+func (e *Prober) reseat() {
+	if e.byPanels {
+		e.seating.Lock()
+		defer e.seating.Unlock()
+		now := e.io.Now()
+		e.reach.SetSeats(e.agreement.Seats(now), now)
+	}
 }

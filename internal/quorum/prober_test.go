@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// reachNet carries pings and questions between nodes of a test, 1 ms each way. It is made inside a synctest bubble.
+// reachNet carries pings and verdict requests between nodes of a test, 1 ms each way. It is made inside a synctest bubble.
 type reachNet struct {
 	t     *testing.T
 	begin time.Time
@@ -70,6 +70,14 @@ func inReachNet(t *testing.T, n, knows int, seed uint64, test func(t *testing.T,
 	})
 }
 
+// unlinked returns the agreement of a node that has no links to others, and so stays alone.
+func unlinked(name string, now func() int64) *Agreement {
+	return NewAgreement(name, 0, AgreementIO{
+		Now: now, Linked: func() []Candidate { return nil }, Count: func() int { return 1 }, Needs: func() int { return 1 },
+		Silent: func(string) bool { return true },
+	})
+}
+
 func (w *reachNet) close() {
 	for _, n := range w.nodes {
 		n.resume()
@@ -84,7 +92,7 @@ func (w *reachNet) now() int64 { return int64(time.Since(w.begin)) }
 
 func (w *reachNet) add(name string, known []string) {
 	n := &reachNode{net: w, name: name}
-	n.Prober = NewProber(New(name, func() {}), IO{
+	n.Prober = NewProber(New(name, func() {}), unlinked(name, n.now), IO{
 		Now: n.now, Ping: n.sendPing, Judge: n.sendQuestion, Learn: func(_ string, p *wire.Pong) { n.learn(p.Known) },
 		Meet: func(name string) { n.learn([]string{name}) }, Settled: func() {},
 		Known: func() Told { return Told{Names: n.names(), Digest: n.digest()} },
@@ -212,7 +220,7 @@ func (w *reachNet) setCut(from, to *reachNode, cut bool) {
 	w.cut[[2]string{from.name, to.name}] = cut
 }
 
-// verify checks what must hold at every instant: nobody is lost to anybody and full, and who was not full had a lapse
+// verify checks what must hold at every instant: no node is lost to another and full, and a node that was not full had a lapse
 // before it was full again.
 func (w *reachNet) verify() {
 	now := w.now()
@@ -412,7 +420,7 @@ func TestPingsMakeNodesKnown(t *testing.T) {
 		})
 		w.until(50*time.Millisecond, "all are full", func() bool { return w.allFull(w.nodes...) })
 		for _, n := range w.nodes {
-			assert.Zero(t, n.reach.Lapses.Load(), "the evidence of one who is alone counts until the newcomers have answered")
+			assert.Zero(t, n.reach.Lapses.Load(), "the quorum of a node that is alone counts until the newcomers have answered")
 		}
 		w.pass(2 * time.Second)
 		assert.True(t, w.allFull(w.nodes...) && w.noneLost(w.nodes...))
@@ -495,7 +503,7 @@ func BenchmarkPingAnswered(b *testing.B) {
 			r := New(names[0], func() {})
 			now := func() int64 { return int64(time.Since(begin)) }
 			r.SetKnown(names, n, now())
-			e := NewProber(r, IO{
+			e := NewProber(r, unlinked(names[0], now), IO{
 				Now: now, Known: func() Told { return Told{Digest: 1} }, Meet: func(string) {}, Settled: func() {},
 			}, func() {})
 			b.ReportAllocs()
@@ -511,8 +519,9 @@ func BenchmarkPingSent(b *testing.B) {
 	begin := time.Now()
 	r := New("a", func() {})
 	r.SetKnown([]string{"a", "b", "c"}, 3, 0)
-	e := NewProber(r, IO{
-		Now:   func() int64 { return int64(time.Since(begin)) },
+	now := func() int64 { return int64(time.Since(begin)) }
+	e := NewProber(r, unlinked("a", now), IO{
+		Now:   now,
 		Ping:  func(context.Context, string, wire.Ping) (wire.Pong, error) { return wire.Pong{}, nil },
 		Known: func() Told { return Told{Digest: 1} }, Meet: func(string) {}, Settled: func() {},
 	}, func() {})

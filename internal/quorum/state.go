@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
 // Quorum and loss.
@@ -23,7 +25,7 @@ import (
 //   - That witness said so at an instant e at which the last ping it had received was 500 ms old. A ping is sent before
 //     it is received, and quorum ages from the sending: what the witness answered before e has lapsed at e.
 //   - From e on the witness refuses the suspect's pings for 1 s. What it said counts for 1 s from the sending of the
-//     question, which was before e: as long as it counts, no new quorum comes from this witness.
+//     request, which was before e: as long as it counts, no new quorum comes from this witness.
 //
 // Each of these spans is measured by one clock, so nothing depends on how clocks of two nodes compare, except that they
 // run equally fast.
@@ -44,17 +46,17 @@ const (
 	// still to be read: without this, a process that was paused would refuse everyone's pings for a second.
 	watchGap = 250 * time.Millisecond
 
-	// maxStrangers bounds how many names that are not known a witness remembers pings and refusals of.
-	maxStrangers = 1024
+	// maxUnknown bounds how many names that are not known a witness remembers pings and refusals of.
+	maxUnknown = 1024
 )
 
-// Elections count the rounds of a cluster: each is one above the highest that its asker has heard of, and who has heard of
-// few hears of all with the first answer. A million rounds a second do not come to CountableElections in eight years. One
-// that is above, and above what is heard of by more than ElectionLeap, was not counted: it is a fault, and outbidding it
+// Ballots count the rounds of a cluster: each is one above the highest that its asker has heard of, and a node that has heard of
+// few hears of all with the first response. A million rounds a second do not come to CountableBallots in eight years. One
+// that is above, and above what is heard of by more than BallotLeap, was not counted: it is a fault, and outbidding it
 // would leave no number to outbid the next one with.
 const (
-	CountableElections = 1 << 48
-	ElectionLeap       = 1 << 32
+	CountableBallots = 1 << 48
+	BallotLeap       = 1 << 32
 )
 
 // never is an instant before all others.
@@ -88,10 +90,12 @@ type State struct {
 	mu        sync.Mutex       // guards everything below; held for a few map look-ups only
 	known     []string         // sorted, with self: the names that count
 	doubted   []string         // sorted: names that do not count and are asked in rounds, so that State must tell whether they are lost
+	panel     bool             // the witnesses are a panel's, and not chosen among the known
+	number    wire.PanelID     // which one's
 	majority  int              // how many witnesses are more than half
 	witnesses []string         // sorted
 	answers   []int64          // of each witness: when the last ping that it answered was sent; self: always
-	watch     map[string]watch // as a witness; has every known name but self, and strangers for as long as it matters
+	watch     map[string]watch // as a witness; has every known name but self, and others for as long as it matters
 
 	// words has what witnesses said: of a known name, which witness, and when it was asked.
 	words map[string]map[string]int64
@@ -120,9 +124,15 @@ func (r *State) SetKnown(names []string, count int, now int64) {
 	r.Lapsing.Lock()
 	defer r.Lapsing.Unlock()
 	r.mu.Lock()
+	if r.panel {
+		r.known = slices.Clone(names)
+		r.forgetWords(now)
+		r.mu.Unlock()
+		return
+	}
 	grown := r.replaceKnown(slices.Clone(names), now)
 	r.majority = min(maxWitnesses, max(len(names), count))/2 + 1
-	until := r.evidenceEnd()
+	until := r.quorumEnd()
 	r.mu.Unlock()
 	if grown {
 		r.graceUntil = min(r.FullUntil.Load(), now+int64(AnswerAge))
@@ -145,14 +155,53 @@ func (r *State) replaceKnown(names []string, now int64) (grown bool) {
 		}
 	}
 	r.known, r.witnesses, r.answers = names, witnesses, answers
-	r.watchKnown(names, now)
-	r.forgetStrangers(now)
+	r.forgetWords(now)
+	return grown
+}
+
+// forgetWords begins to watch the known, and forgets what was said of others, with mu held.
+func (r *State) forgetWords(now int64) {
+	r.watchKnown(r.known, now)
+	r.forgetUnknown(now)
 	for name := range r.words {
 		if !r.isKnown(name) {
 			delete(r.words, name)
 		}
 	}
-	return grown
+}
+
+// Seats are the witnesses of a panel that count for quorum and loss.
+type Seats struct {
+	Panel     wire.PanelID
+	Witnesses []string // sorted: those that have not said goodbye; none where the panel gives nobody a quorum
+	Granted   []int64  // of each: when the last ping was sent that it has answered and not refused; never: none. This node's own is not looked at
+}
+
+// SetSeats takes in the panel by which quorum is judged from now on [PanelDecides]. The quorum that there was under the panel before
+// counts until its answers have aged [OldPanelCountsOn].
+func (r *State) SetSeats(s Seats, now int64) {
+	r.Lapsing.Lock()
+	defer r.Lapsing.Unlock()
+	r.mu.Lock()
+	if r.panel && r.number == s.Panel && slices.Equal(r.witnesses, s.Witnesses) {
+		r.mu.Unlock()
+		return
+	}
+	first, another := !r.panel, r.number != s.Panel
+	r.panel, r.number = true, s.Panel
+	r.witnesses, r.answers = s.Witnesses, slices.Clone(s.Granted)
+	for i, w := range s.Witnesses {
+		if w == r.self {
+			r.answers[i] = math.MaxInt64
+		}
+	}
+	r.majority = len(s.Witnesses)/2 + 1
+	until := r.quorumEnd()
+	r.mu.Unlock()
+	if another && !first {
+		r.graceUntil = min(r.FullUntil.Load(), now+int64(AnswerAge))
+	}
+	r.moveEnd(until, now)
 }
 
 // chooseWitnesses returns the witnesses among names, which are sorted, sorted as well.
@@ -229,8 +278,8 @@ func (r *State) currentWitnesses() (names []string, selfIsOne bool) {
 	return r.witnesses, selfIsOne
 }
 
-// evidenceEnd returns until when more than half of the witnesses are fresh, with mu held.
-func (r *State) evidenceEnd() int64 {
+// quorumEnd returns until when more than half of the witnesses are fresh, with mu held.
+func (r *State) quorumEnd() int64 {
 	if len(r.answers) < r.majority {
 		return never
 	}
@@ -296,7 +345,7 @@ func (r *State) answered(witness string, sent, now int64) {
 	if ok {
 		r.answers[i] = max(r.answers[i], sent)
 	}
-	until := r.evidenceEnd()
+	until := r.quorumEnd()
 	r.mu.Unlock()
 	r.moveEnd(until, now)
 }
@@ -318,7 +367,7 @@ func (r *State) pinged(from string, now int64) (refused bool) {
 	defer r.mu.Unlock()
 	w, ok := r.watch[from]
 	if !ok {
-		if !r.roomForStranger(now) {
+		if !r.roomForUnknown(now) {
 			return true
 		}
 		w = watch{ping: never, refuseUntil: never}
@@ -342,7 +391,7 @@ func (r *State) silentAmong(names []string, now int64) []string {
 			continue
 		case ok && !r.quietFor(w, silentAfter, now):
 			continue
-		case !ok && !r.roomForStranger(now):
+		case !ok && !r.roomForUnknown(now):
 			continue
 		case !ok:
 			w = watch{ping: never, refuseUntil: never}
@@ -363,17 +412,25 @@ func (r *State) quietFor(w watch, d time.Duration, now int64) bool {
 	return now-max(last, r.watchedSince) >= int64(d)
 }
 
-// roomForStranger reports whether one more name that is not known can be remembered, with mu held.
-func (r *State) roomForStranger(now int64) bool {
-	if most := len(r.known) + len(r.doubted) - 1 + maxStrangers; len(r.watch) >= most {
-		r.forgetStrangers(now)
+// roomForUnknown reports whether one more name that is not known can be remembered, with mu held.
+func (r *State) roomForUnknown(now int64) bool {
+	if most := len(r.known) + len(r.doubted) - 1 + maxUnknown; len(r.watch) >= most {
+		r.forgetUnknown(now)
 		return len(r.watch) < most
 	}
 	return true
 }
 
-// forgetStrangers forgets of those not known what makes no difference any more, with mu held.
-func (r *State) forgetStrangers(now int64) {
+// Silent reports, as a witness, whether a member has not pinged for silentAfter while this node was running.
+func (r *State) Silent(name string, now int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w, ok := r.watch[name]
+	return !ok || r.quietFor(w, silentAfter, now)
+}
+
+// forgetUnknown forgets of those not known what makes no difference any more, with mu held.
+func (r *State) forgetUnknown(now int64) {
 	for name, w := range r.watch {
 		if now >= w.refuseUntil && r.quietFor(w, silentAfter, now) && !r.isKnown(name) {
 			delete(r.watch, name)
@@ -505,7 +562,7 @@ func (r *State) Reachable(now int64) int {
 			fresh++
 		}
 	}
-	if all := len(r.known); all > len(r.witnesses) {
+	if all := len(r.known); all > len(r.witnesses) && len(r.witnesses) > 0 {
 		return max(1, fresh*all/len(r.witnesses))
 	}
 	return max(1, fresh+self)
@@ -514,20 +571,20 @@ func (r *State) Reachable(now int64) int {
 // Hear takes in a ballot number, and reports whether it is one that a member can have come to by counting. One that is
 // not is heard of no further, so that it is neither outbid nor passed on. One that is not far beyond that is approached: the
 // limits of two members differ by as much as what they have heard of, so one may have believed it.
-func (r *State) Hear(election uint64) (believed bool) {
+func (r *State) Hear(ballot uint64) (believed bool) {
 	for {
 		heard := r.Heard.Load()
-		next, most := heard, max(CountableElections, heard+min(ElectionLeap, math.MaxUint64-heard))
+		next, most := heard, max(CountableBallots, heard+min(BallotLeap, math.MaxUint64-heard))
 		switch {
-		case election <= most:
-			next = max(heard, election)
-		case heard < CountableElections: // a member that joins where that number has been reached finds the others there
-			next = CountableElections
-		case election-heard <= CountableElections:
+		case ballot <= most:
+			next = max(heard, ballot)
+		case heard < CountableBallots: // a member that joins where that number has been reached finds the others there
+			next = CountableBallots
+		case ballot-heard <= CountableBallots:
 			next = most
 		}
 		if next == heard || r.Heard.CompareAndSwap(heard, next) {
-			return election <= next
+			return ballot <= next
 		}
 	}
 }

@@ -42,7 +42,7 @@ func TestExpectedMembersAreSilentWitnesses(t *testing.T) {
 	assert.False(t, r.IsFull(12), "two of five")
 	r.SetKnown([]string{"a", "b", "c"}, 5, 20)
 	r.answered("c", 20, 21)
-	assert.True(t, r.IsFull(22), "the evidence of b is still there")
+	assert.True(t, r.IsFull(22), "the response of b still counts")
 	r.SetKnown([]string{"a"}, 2, 23)
 	assert.False(t, r.IsFull(24))
 }
@@ -60,7 +60,7 @@ func TestEvidenceAgesFromSending(t *testing.T) {
 	assert.False(t, r.IsFull(550*testMs))
 	r.answered("d", 40*testMs, 430*testMs)
 	assert.True(t, r.IsFull(550*testMs-1), "answers may come in any order")
-	r.answered("stranger", 400*testMs, 440*testMs)
+	r.answered("unknown", 400*testMs, 440*testMs)
 	assert.False(t, r.IsFull(550*testMs))
 	assert.Zero(t, *lapses)
 }
@@ -75,7 +75,7 @@ func TestLapseIsRemembered(t *testing.T) {
 	})
 	r.SetKnown([]string{"a", "b", "c"}, 3, now)
 	r.answered("b", 0, 1)
-	require.Zero(t, lapses, "nothing was held before the first evidence")
+	require.Zero(t, lapses, "nothing was held before the first quorum")
 
 	now = 2 * testSecond
 	r.answered("b", now-1, now)
@@ -209,13 +209,13 @@ func TestWitnessSaysWhoIsSilentAndRefuses(t *testing.T) {
 	r, _ := reachOf("a", "b", "c")
 	require.Empty(t, r.silentAmong([]string{"a", "b"}, 499*testMs), "it had no time to ping")
 	require.False(t, r.pinged("b", 300*testMs))
-	assert.Equal(t, []string{"c", "stranger"}, r.silentAmong([]string{"a", "b", "c", "stranger"}, 500*testMs))
+	assert.Equal(t, []string{"c", "unknown"}, r.silentAmong([]string{"a", "b", "c", "unknown"}, 500*testMs))
 	assert.False(t, r.pinged("b", 501*testMs))
-	assert.True(t, r.pinged("c", 600*testMs) && r.pinged("stranger", 600*testMs))
-	assert.Empty(t, r.silentAmong([]string{"c", "stranger"}, 700*testMs), "refused pings are heard")
+	assert.True(t, r.pinged("c", 600*testMs) && r.pinged("unknown", 600*testMs))
+	assert.Empty(t, r.silentAmong([]string{"c", "unknown"}, 700*testMs), "refused pings are heard")
 	assert.True(t, r.pinged("c", 1500*testMs-1))
-	assert.False(t, r.pinged("c", 1500*testMs) || r.pinged("stranger", 1500*testMs))
-	assert.False(t, r.knows("stranger"))
+	assert.False(t, r.pinged("c", 1500*testMs) || r.pinged("unknown", 1500*testMs))
+	assert.False(t, r.knows("unknown"))
 }
 
 func TestWitnessThatDidNotRunForgives(t *testing.T) {
@@ -259,12 +259,12 @@ func TestMissedIsBoundedAndNamesAllInTurn(t *testing.T) {
 func TestStrangersAreBounded(t *testing.T) {
 	r, _ := reachOf("a", "b")
 	var names []string
-	for i := range 2 * maxStrangers {
+	for i := range 2 * maxUnknown {
 		names = append(names, fmt.Sprint("s", i))
 	}
-	assert.Equal(t, maxStrangers, len(r.silentAmong(names, testSecond)))
+	assert.Equal(t, maxUnknown, len(r.silentAmong(names, testSecond)))
 	assert.True(t, r.pinged("one more", testSecond), "what cannot be remembered is refused")
-	assert.Equal(t, maxStrangers+1, len(r.watch), "with b")
+	assert.Equal(t, maxUnknown+1, len(r.watch), "with b")
 	assert.False(t, r.pinged("one more", 2*testSecond), "those were forgotten")
 	assert.Len(t, r.watch, 2)
 }
@@ -274,7 +274,7 @@ func TestLostIsSaidByMoreThanHalf(t *testing.T) {
 	ask, say := []string{"e"}, []string{"e"}
 	r.judged("b", 0, ask, say, 1)
 	r.judged("c", 100, ask, say, 101)
-	r.judged("stranger", 100, ask, say, 101)
+	r.judged("unknown", 100, ask, say, 101)
 	r.judged("c", 100, ask, say, 102)
 	require.False(t, r.Lost("e", 103))
 	r.judged("a", 200, ask, say, 200)
@@ -316,8 +316,8 @@ func TestHeardOnlyRises(t *testing.T) {
 	assert.EqualValues(t, 7, r.Heard.Load())
 }
 
-// TestMajoritiesNeverContradict plays pings, questions and answers of nodes in any order, with any delays, and without
-// the driver: whatever is asked of whom and when, nobody is full while lost to another.
+// TestMajoritiesNeverContradict plays pings, verdict requests and responses of nodes in any order, with any delays, and without
+// the driver: whatever is asked of which node and when, none is full while lost to another.
 func TestMajoritiesNeverContradict(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(2, 5).Draw(t, "nodes")

@@ -347,7 +347,7 @@ func (r *Replicator) send(ctx context.Context, standby string, parts []uint16) {
 // returns what remains.
 func (r *Replicator) fill(s *store.Shipment, standby string, parts []uint16, rest *store.Whole) ([]uint16, *store.Whole) {
 	if rest != nil {
-		if !r.table.PackNext(s, rest, standby, r.rules, r.now()) {
+		if !r.table.PackNext(s, rest, standby, r.now()) {
 			rest = nil
 		}
 		return parts, rest
@@ -359,7 +359,7 @@ func (r *Replicator) fill(s *store.Shipment, standby string, parts []uint16, res
 			parts = parts[1:]
 			continue
 		}
-		result, first := r.table.Pack(s, parts[0], standby, r.rules, r.now())
+		result, first := r.table.Pack(s, parts[0], standby, r.now())
 		if result == store.PackedLater {
 			break
 		}
@@ -393,7 +393,7 @@ func (r *Replicator) deliver(ctx context.Context, standby string, s *store.Shipm
 			}
 		}
 		if ack.Status == wire.ReplicaRefused && ack.Promised.By == standby {
-			r.others.Postpone(part) // the standby is acquiring itself: its question is on the way, and this node will give
+			r.others.Postpone(part) // the standby is acquiring itself: its request is on the way, and this node will transfer
 		}
 		refused, yielded := r.table.Delivered(s, i, standby, ack, current.Owner(part) == standby, now)
 		anyRefused, anyYielded = anyRefused || refused, anyYielded || yielded

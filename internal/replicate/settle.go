@@ -59,7 +59,7 @@ func (r *Replicator) ReleaseCopies(ctx context.Context) (kept int) {
 // [SettleNamesVersion], drops those that are safe elsewhere, and returns how many of them are left.
 func (r *Replicator) settle(ctx context.Context, wanted func(part uint16) bool) (kept int) {
 	current := r.others.Ring()
-	questions := make(map[string][]store.IdleCopy)
+	requests := make(map[string][]store.IdleCopy)
 	for part := range uint16(ring.Partitions) {
 		idle, any := r.table.IdleCopy(part)
 		if !any || !wanted(part) {
@@ -67,7 +67,7 @@ func (r *Replicator) settle(ctx context.Context, wanted func(part uint16) bool) 
 		}
 		kept++
 		if owner := current.Owner(part); owner != r.self {
-			questions[owner] = append(questions[owner], idle)
+			requests[owner] = append(requests[owner], idle)
 		}
 	}
 	var (
@@ -75,7 +75,7 @@ func (r *Replicator) settle(ctx context.Context, wanted func(part uint16) bool) 
 		free   = make(chan struct{}, settleAtOnce)
 		mu     sync.Mutex // guards kept
 	)
-	for owner, parts := range questions {
+	for owner, parts := range requests {
 		for piece := range slices.Chunk(parts, settlePiece) {
 			free <- struct{}{}
 			asking.Go(func() {

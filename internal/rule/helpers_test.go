@@ -2,6 +2,7 @@ package rule
 
 import (
 	"time"
+	"unsafe"
 
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/wire"
@@ -19,3 +20,6 @@ func mustFind(t require.TestingT, known *Rules, name string, limits []limit.Limi
 	require.NoError(t, err)
 	return found
 }
+
+// addressOf returns where a set is, for a test that must not refer to it.
+func addressOf(set *limit.Set) uintptr { return uintptr(unsafe.Pointer(set)) }

@@ -12,7 +12,7 @@ import (
 	"github.com/peerlimit/peerlimit/peerlimittest"
 )
 
-// scheduler makes a schedule. It knows who is there at the time it has got to.
+// scheduler makes a schedule. It knows which nodes are there at the time it has got to.
 type scheduler struct {
 	*rand.Rand
 	s     *Schedule
@@ -46,6 +46,10 @@ func New(seed uint64) *Schedule {
 	case piecesFamily:
 		g.begin(2 + g.IntN(4))
 		g.pieces()
+	default:
+		g.changes()
+		g.s.plans = changePlans(g.s)
+		return g.s
 	}
 	slices.SortStableFunc(g.s.events, func(a, b event) int { return int(a.at - b.at) })
 	if g.s.family == piecesFamily {
@@ -53,6 +57,15 @@ func New(seed uint64) *Schedule {
 	} else {
 		g.s.plans = g.plans()
 	}
+	switch g.s.family {
+	case killFamily, faultFamily, handoverFamily:
+		g.s.plans = append(g.s.plans, fewPlan(seed, g.s.nodes))
+	}
+	if g.s.family == steadyFamily {
+		g.s.far = []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond}[seed/5%3]
+		g.s.plans = append(g.s.plans, tightPlan(g.s.nodes, seed/15%3))
+	}
+	g.s.plans = append(g.s.plans, queuedPlan(seed))
 	return g.s
 }
 
@@ -77,8 +90,8 @@ func (g *scheduler) spread(low, high time.Duration) time.Duration {
 
 func (g *scheduler) chance(p float64) bool { return g.Float64() < p }
 
-// wait lets time pass; there is always some, so that no two events are at the same instant and who joins first has the
-// lower number.
+// wait lets time pass; there is always some, so that no two events are at the same instant and the node that joins first has
+// the lower number.
 func (g *scheduler) wait(d time.Duration) { g.now += d + time.Microsecond }
 
 func (g *scheduler) add(e event) {
@@ -305,6 +318,45 @@ func (g *scheduler) piecesPlans() []plan {
 		newPlan("two", exhausted, 20, 1, 200*time.Millisecond, peerlimit.PerHour(1), peerlimit.Per(3, 24*time.Hour)),
 		newPlan("hot", saturated, 1, 1, 10*time.Millisecond, peerlimit.PerSecond(100)),
 	}
+}
+
+// tightPlan is a key with a burst of 1 to 3, which is full as soon as nobody has asked for a moment: what is earned then is lost.
+// So it is asked for much more often than it earns. Above one token, what it earns in a round trip fits into its burst.
+func tightPlan(nodes int, which uint64) plan {
+	limit := []peerlimit.Limit{
+		peerlimit.PerSecond(10).WithBurst(1), peerlimit.PerSecond(15).WithBurst(2), peerlimit.PerSecond(15).WithBurst(3),
+	}[which]
+	p := newPlan("tight", saturated, 1, 1, time.Duration(nodes)*time.Millisecond/2, limit)
+	p.remote = true
+	return p
+}
+
+// queuedPlan is two keys that a crowd waits for all the time. No draw for this one, as for bursts below.
+func queuedPlan(seed uint64) plan {
+	limit := []peerlimit.Limit{
+		peerlimit.PerSecond(20).WithBurst(1), peerlimit.PerSecond(40).WithBurst(3), peerlimit.PerSecond(10),
+		peerlimit.PerSecond(20).WithBurst(2).Leaky(), peerlimit.PerMinute(150).WithBurst(1),
+	}[seed/5%5]
+	return newPlan("queued", waiting, 2, 1, 20*time.Millisecond, limit)
+}
+
+// fewPlan is some keys with a burst of 0.5 to twice as many tokens as there are members, so that most shares are worth less than
+// a token. Some are asked for more than they earn, and some less, so that they are full now and then. It has draws of its own:
+// seeds from before there was any stay what they were.
+func fewPlan(seed uint64, nodes int) plan {
+	random := rand.New(rand.NewPCG(seed, 3)) // #nosec G404 -- it follows from the seed
+	burst := 0.5 + random.Float64()*(2*float64(nodes)-0.5)
+	switch random.IntN(4) {
+	case 0, 1:
+		burst = math.Ceil(burst)
+	case 2:
+		burst = 0.5 + 3*random.Float64()
+	}
+	rate := []float64{3, 20, 60}[random.IntN(3)]
+	demand := rate * (0.5 + 2*random.Float64())
+	p := newPlan("few", cold, 4, math.Min(1, burst), 0, peerlimit.PerSecond(rate).WithBurst(burst).WithMinCost(math.Min(1, burst)))
+	p.pause = time.Duration(float64(nodes) / (demand * float64(len(p.keys))) * p.cost * float64(time.Second))
+	return p
 }
 
 // plans draws what is asked for. There are always keys that are saturated, because they show what a change costs, and

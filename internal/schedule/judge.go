@@ -20,7 +20,7 @@ const (
 	// while its acknowledgement was on its way.
 	unreplicated = 2*peerlimit.DefaultReplicaInterval + 4*time.Millisecond
 
-	// leaseTime is how long after it was granted a lease may be used: what was lent is admitted then.
+	// leaseTime is how long after it was granted a lease may be used: what was leased is admitted then.
 	leaseTime = 10 * time.Millisecond
 
 	// quorumLasts is how long a holder that is cut off may go on deciding in full.
@@ -32,6 +32,16 @@ const (
 
 	// together is how close two crashes must be for the second to strike before the new holder had a standby of its own.
 	together = 3 * time.Second
+
+	// inOrder is how much later one may have come that has its turn before another, where messages take no time: what each has
+	// waited is counted from when it is heard of, and it is seen to be served when it hears of that.
+	inOrder = 50 * time.Millisecond
+
+	// healthyWay is more than a message takes there and back where the network is healthy.
+	healthyWay = 5 * time.Millisecond
+
+	// askedAgain is how long after another node began to hold all that wait have asked it.
+	askedAgain = callBound
 
 	// fullRate is the part of a limit that must be given out under saturation.
 	fullRate = 0.98
@@ -73,8 +83,8 @@ func burstOf(l peerlimit.Limit) float64 {
 	return l.Burst
 }
 
-// A killed holder takes with it what it admitted or lent since its last acknowledged replication. Who was killed together with it
-// may have been its standby: then all that the bucket knew, one burst, is lost too.
+// A killed holder takes with it what it admitted or leased since its last acknowledged replication. A node that was killed together
+// with it may have been its standby: then all that the bucket knew, one burst, is lost too.
 func (r *Run) killAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
 	if !k.heldBy(1<<e.node, e.at-unreplicated, e.at) {
 		return 0
@@ -89,22 +99,24 @@ func (r *Run) killAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
 }
 
 // A frozen holder is as a killed one; what was on its way to it when it stopped is decided when it goes on. Until it is
-// known to be lost, which a freeze may be too short for and which needs a majority, its standby gives out a share of 1/N. And
-// whoever is frozen while it waits for an answer has given up on it when it goes on; it then decides by its share until its
+// known to be lost, which a freeze may be too short for and which needs a majority, its standby gives out a share of 1/N. And a
+// node that is frozen while it waits for a response has given up on it when it goes on; it then decides by its share until its
 // links, which the others have given up, are up again.
 func (r *Run) freezeAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
 	tokens := r.admittedOn(e.node, k, e.at, e.at)
-	tokens += min(grown(l, time.Second)/float64(r.s.membersAt(e.at)), r.admittedOn(e.node, k, e.end(), e.end()+time.Second))
+	n := r.s.membersAt(e.at)
+	share := func(d time.Duration) float64 { return grown(l, d)/float64(n) + k.wholeTokens(l, 1, n) }
+	tokens += min(share(time.Second), r.admittedOn(e.node, k, e.end(), e.end()+time.Second))
 	if !k.heldBy(1<<e.node, e.at-unreplicated, e.end()) {
 		return tokens
 	}
 	untilLost := min(e.lasts, 2*quorumLasts)
-	if r.s.membersAt(e.at) == 2 || r.overlaps(e) {
+	if n == 2 || r.overlaps(e) {
 		untilLost = e.lasts + rejoin
 	}
 	tokens += r.admitted(k, e.at-unreplicated, e.at) + r.admittedByLease(k, e.at, e.at+leaseTime)
 	tokens += r.admitted(k, e.end(), e.end()+2*peerlimit.DefaultRPCTimeout)
-	return tokens + grown(l, untilLost)/float64(r.s.membersAt(e.at))
+	return tokens + share(untilLost)
 }
 
 // overlaps reports whether something else is going on while an event lasts, and takes away a majority perhaps.
@@ -129,20 +141,30 @@ func (r *Run) cutAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
 	if !k.heldBy(1<<e.node|1<<e.peer, e.at-quorumLasts, e.end()+rejoin) {
 		return 0
 	}
-	if r.s.membersAt(e.at) == 2 {
+	n := r.s.membersAt(e.at)
+	if n == 2 {
 		return withoutMajority(l, 1, 2)
 	}
-	return 2 / float64(r.s.membersAt(e.at)) * grown(l, e.lasts+rejoin)
+	return 2/float64(n)*grown(l, e.lasts+rejoin) + k.wholeTokens(l, 2, n)
 }
 
 // In a split with a majority the m others give out m/N of the limit, and the old holder, when it is one of them, goes on
 // until its quorum lapses.
 func (r *Run) splitAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
-	n := r.s.membersAt(e.at)
-	largest := slices.MaxFunc(e.sides, func(a, b []int) int { return len(a) - len(b) })
-	if 2*len(largest) <= n {
-		return withoutMajority(l, len(largest), n)
+	if r.s.family == newcomersFamily {
+		return r.newcomersAllowance(e, k, l)
 	}
+	n := r.s.membersAt(e.at)
+	largest := len(r.s.largestSide(e))
+	if 2*largest <= n {
+		return withoutMajority(l, largest, n)
+	}
+	return float64(n-largest)/float64(n)*grown(l, e.lasts+rejoin) + k.wholeTokens(l, n-largest, n) + r.minorityAllowance(e, k, l)
+}
+
+// minorityAllowance is what it may cost that the old holder is on a smaller side of a split.
+func (r *Run) minorityAllowance(e event, k *keyRun, l peerlimit.Limit) (tokens float64) {
+	largest := r.s.largestSide(e)
 	var minority uint64
 	for _, side := range e.sides {
 		for _, i := range side {
@@ -151,7 +173,6 @@ func (r *Run) splitAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
 			}
 		}
 	}
-	tokens := float64(n-len(largest)) / float64(n) * grown(l, e.lasts+rejoin)
 	if k.heldBy(minority, e.at-unreplicated, e.end()) {
 		tokens += r.admitted(k, e.at-unreplicated, e.at+quorumLasts) + r.admittedByLease(k, e.at+quorumLasts, e.at+quorumLasts+leaseTime)
 	}
@@ -162,7 +183,7 @@ func (r *Run) splitAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
 }
 
 // Loss cuts links for the time that TCP needs to send again, any of them at any time: overlapping cuts, less than twice
-// the limit. Delay alone costs nothing: answers are slower than usual and still in time.
+// the limit. Delay alone costs nothing: responses are slower than usual and still in time.
 func (r *Run) lossAllowance(e event, l peerlimit.Limit) float64 {
 	if e.conditions.Loss == 0 {
 		return 0
@@ -179,28 +200,42 @@ func (r *Run) judge() {
 			if report := o.Report(); !report.Within(extra) {
 				r.saw("over the limit", k, "%v (%v), allowed on top %.4g: %v", k, l, extra, report)
 			}
+			for _, e := range r.happened {
+				if k.plan.use != refunding && k.plan.use != reserving {
+					r.judgeSplit(e, k, l)
+				}
+			}
 		}
 		r.judgeRate(k)
+		r.judgeQueue(k)
 	}
+	r.judgeChanges()
 	for _, c := range r.calls {
 		alone := c.origin == peerlimit.OriginFallback || c.origin == peerlimit.OriginStandby
 		if alone && c.start > r.settled+calmAfter {
-			r.saw("still deciding alone", c.key, "%.3fs: %v on node%d, by %v", c.start.Seconds(), c.key, c.node, c.origin)
+			r.saw("still deciding by a share", c.key, "%.3fs: %v on node%d, by %v", c.start.Seconds(), c.key, c.node, c.origin)
 		}
 	}
+}
+
+// asked reports whether there is always somebody who asks for a key. One after the other, callers that are far away do not
+// ask for more than there is.
+func (r *Run) asked(k *keyRun) bool {
+	return k.plan.use == waiting || k.plan.use == saturated && (r.s.far == 0 || k.plan.remote)
 }
 
 // judgeRate judges whether enough was given out of a key that was saturated: all of the time when nothing happened, and
 // again from one second after a crash.
 func (r *Run) judgeRate(k *keyRun) {
-	if k.plan.use != saturated {
+	if !r.asked(k) {
 		return
 	}
 	l := k.plan.limits[0]
 	if r.s.family == steadyFamily {
 		report := k.oracles[0].Report()
-		if due := fullRate*math.Floor(grown(l, r.finished)) - 1; report.Run.Admitted < due {
-			r.saw("starved", k, "%v: %v of at least %.1f in %v", k, report.Run.Admitted, due, r.finished)
+		due := (fullRate - r.onItsWay(k)) * math.Floor(grown(l, r.stopped-r.loaded))
+		if due -= 1 + r.spentInVain(k, 0, r.stopped); report.Run.Admitted < due {
+			r.saw("starved", k, "%v: %v of at least %.1f in %v", k, report.Run.Admitted, due, r.stopped-r.loaded)
 		}
 		return
 	}
@@ -214,11 +249,68 @@ func (r *Run) judgeRate(k *keyRun) {
 			continue
 		}
 		inTime := k.oracles[0].Between(from, to).Report().Run.Admitted
-		if due := fullRate*l.Tokens*float64(to-from)/float64(l.Period) - 2; inTime < due { // two calls straddle the edges
+		if k.plan.use == waiting {
+			inTime = r.servedBetween(k, from, to)
+		}
+		if due := fullRate*l.Tokens*float64(to-from)/float64(l.Period) - 2 - r.spentInVain(k, from, to); inTime < due { // two calls straddle the edges
 			r.saw("not at full rate", k, "%v: %v of at least %.1f admitted from 1 to 3 s after the kill of node%d at %.3fs",
 				k, inTime, due, e.node, e.at.Seconds())
 		}
 	}
+}
+
+// onItsWay returns which part of the turns may come to callers that have just hung up: they hear of a turn, and the holder
+// hears of them, as long after as the way is. It is twice what is to be expected, as chance has a part in it.
+func (r *Run) onItsWay(k *keyRun) float64 {
+	if k.plan.use != waiting {
+		return 0
+	}
+	return 2 * float64(2*r.s.far) / float64(meanPatience)
+}
+
+// judgeQueue judges whether turns came in the order in which their callers began to wait. That of one that hung up does not
+// count; a moment is for what is on its way. When another node begins to hold, those that wait ask it again, and until all
+// have, it can only keep the order of those that did.
+func (r *Run) judgeQueue(k *keyRun) {
+	if k.plan.use != waiting {
+		return
+	}
+	slack := inOrder + 2*r.s.way()
+	if r.s.pieces != (pieces{}) {
+		slack += callBound // while a partition moves slowly, a request looks for its holder for as long as a call may
+	}
+	calls := r.callsOf(k)
+	var latest call // of those that were told of their turns clearly before, the one that began last
+	before := 0
+	for _, c := range calls {
+		for ; calls[before].end < c.end-2*r.s.way()-healthyWay; before++ {
+			if b := calls[before]; b.start > latest.start && !k.heldSince(b.end-askedAgain, b.end+sampleEvery) {
+				latest = b
+			}
+		}
+		if late := latest.start - c.start; late > slack {
+			if r.orderly() || r.s.family == steadyFamily {
+				r.saw("out of turn", k, "%.3fs: %v on node%d waited until %.3fs; one that came %v later on node%d had its turn at %.3fs",
+					c.start.Seconds(), k, c.node, c.end.Seconds(), late, latest.node, latest.end.Seconds())
+			}
+			r.outOfTurn = max(r.outOfTurn, late)
+		}
+	}
+}
+
+// heldSince reports whether another node was seen to begin to hold a key in a time.
+func (k *keyRun) heldSince(from, to time.Duration) bool {
+	return slices.ContainsFunc(k.holders, func(h holding) bool { return h.at >= from && h.at <= to })
+}
+
+// servedBetween returns how many tokens were given to those that wait in a time.
+func (r *Run) servedBetween(k *keyRun, from, to time.Duration) (tokens float64) {
+	for _, c := range r.calls {
+		if c.key == k && c.end > from && c.end <= to {
+			tokens += c.cost
+		}
+	}
+	return tokens
 }
 
 // Failure describes a run in which something was wrong, or returns nothing.

@@ -14,15 +14,15 @@ import (
 	"github.com/peerlimit/peerlimit/peerlimittest"
 )
 
-// Who judges the judge: schedules make sense, allowances are what they say, what is wrong is reported and shown.
+// The judge is judged: schedules make sense, allowances are what they say, what is wrong is reported and shown.
 
-// A schedule follows from its seed, and nothing happens to somebody who is not there.
+// A schedule follows from its seed, and nothing happens to a node that is not there.
 func TestSchedulesMakeSense(t *testing.T) {
 	kinds := make(map[eventKind]int)
-	for i := range uint64(2100) {
+	for i := range uint64(2500) {
 		seed := 1 + i
 		if i >= 2000 {
-			seed += piecesFrom
+			seed += (i-2000)/100*ownSeeds + ownSeeds
 		}
 		s := New(seed)
 		require.Equal(t, s.String(), New(seed).String())
@@ -39,6 +39,7 @@ func TestSchedulesMakeSense(t *testing.T) {
 // senseless says what cannot be done of what a schedule says, or breaks what its family promises.
 func senseless(s *Schedule) error {
 	alive, next, killed, last := make(map[int]bool), s.nodes, 0, time.Duration(0)
+	whole := time.Duration(0) // until when nobody was cut off
 	for i := range s.nodes {
 		alive[i] = true
 	}
@@ -46,6 +47,14 @@ func senseless(s *Schedule) error {
 	for _, e := range s.events {
 		if e.at <= last {
 			return fmt.Errorf("at %v: not after the one before", e.at)
+		}
+		if e.kind == split && s.family == newcomersFamily && !s.foundsApart(e) {
+			if !s.cutBefore(e) {
+				whole = e.at
+			}
+			if e.end()-whole >= apartForever {
+				return fmt.Errorf("at %v: members are cut off from %v to %v", e.at, whole, e.end())
+			}
 		}
 		last = e.at
 		switch e.kind {
@@ -70,11 +79,11 @@ func senseless(s *Schedule) error {
 		if e.kind == kill {
 			killed++
 		}
-		if len(alive) < 1 || len(alive) > maxNodes+1 || killed > 0 && killed >= len(alive) {
-			return fmt.Errorf("at %v: %d are left, %d were killed", e.at, len(alive), killed)
+		if len(alive) < 1 || len(alive) > maxNodes+1 || killed > 0 && killed >= len(alive) && !s.family.goesOn() || next > 64 {
+			return fmt.Errorf("at %v: %d are left, %d were killed, %d were there in all", e.at, len(alive), killed, next)
 		}
 	}
-	if s.lastEnd() > 90*time.Second {
+	if longest := 90 * time.Second; s.lastEnd() > longest && !s.family.goesOn() || s.lastEnd() > 5*longest {
 		return fmt.Errorf("it lasts %v", s.lastEnd())
 	}
 	return nil
@@ -128,6 +137,92 @@ func TestAllowances(t *testing.T) {
 			r.happened = c.events
 			assert.InDelta(t, c.want, r.allowance(k, k.plan.limits[0]), 1e-9)
 		})
+	}
+}
+
+// Of a burst below the number of members, a member that is cut off may give out a whole token, at as many as there are tokens.
+func TestAllowancesOfSmallBursts(t *testing.T) {
+	for _, c := range []struct {
+		bursts   []float64
+		apart, n int
+		want     []float64
+	}{
+		{[]float64{5}, 2, 5, []float64{0}},
+		{[]float64{12}, 2, 5, []float64{0}},
+		{[]float64{4.5}, 2, 5, []float64{0.2}},
+		{[]float64{2}, 1, 5, []float64{0.6}},
+		{[]float64{2}, 2, 5, []float64{1.2}},
+		{[]float64{2}, 3, 7, []float64{2 * 5.0 / 7}},
+		{[]float64{1.5}, 2, 5, []float64{0.7}},
+		{[]float64{1}, 2, 5, []float64{0.8}},
+		{[]float64{0.5}, 2, 5, []float64{0.4}},
+		{[]float64{2, 10, 3}, 2, 5, []float64{1.2, 0, 0.8}},
+	} {
+		p := &plan{name: "made-up"}
+		for _, burst := range c.bursts {
+			p.limits = append(p.limits, peerlimit.PerSecond(20).WithBurst(burst))
+		}
+		k := &keyRun{plan: p}
+		for i, l := range p.limits {
+			assert.InDelta(t, c.want[i], k.wholeTokens(l, c.apart, c.n), 1e-9, "%v of %v, %d of %d", l, c.bursts, c.apart, c.n)
+		}
+	}
+}
+
+// The bound of a split is judged in every window of it, when nothing else happened: one of three that is cut off may admit a third
+// of the rate and one token, and no more.
+func TestSplitsAreJudged(t *testing.T) {
+	l := peerlimit.PerSecond(20).WithBurst(1)
+	parted := event{at: time.Second, kind: split, sides: [][]int{{0}, {1, 2}}, lasts: 10 * time.Second}
+	for name, c := range map[string]struct {
+		apart float64 // a second, by the one that is cut off
+		also  []event
+		wrong bool
+	}{
+		"its share":                 {apart: 20.0 / 3},
+		"a whole limit":             {apart: 20, wrong: true},
+		"half of a limit":           {apart: 10, wrong: true},
+		"while something else goes": {apart: 20, also: []event{{at: 5 * time.Second, kind: cutLink, node: 1, peer: 2, lasts: time.Second}}},
+		"just after something else": {apart: 20, also: []event{{at: time.Millisecond, kind: freeze, node: 1, lasts: 100 * time.Millisecond}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := &keyRun{plan: &plan{name: "made-up", limits: []peerlimit.Limit{l}, use: cold}, name: "key"}
+			r := &Run{s: &Schedule{nodes: 3}, keys: []*keyRun{k}, began: time.Now(), wrong: make(map[string]*wrong)}
+			r.happened = append([]event{parted}, c.also...)
+			for node, rate := range []float64{c.apart, 20} {
+				for at := 2 * time.Second; at < parted.end(); at += time.Duration(float64(time.Second) / rate) {
+					r.calls = append(r.calls, call{start: at, end: at, key: k, node: node, cost: 1, admitted: true})
+				}
+			}
+			r.judgeSplit(parted, k, l)
+			assert.Equal(t, c.wrong, len(r.wrong) > 0, "%v", r.wrong)
+		})
+	}
+}
+
+// The bursts of the plan for small ones reach from half a token to two for each member.
+func TestSmallBurstsAreDrawn(t *testing.T) {
+	below, whole, between, above := 0, 0, 0, 0
+	for seed := uint64(1); seed <= 1000; seed++ {
+		nodes := 2 + int(seed%6)
+		p := fewPlan(seed, nodes)
+		burst := p.limits[0].Burst
+		assert.NoError(t, p.limits[0].Validate())
+		assert.True(t, burst >= 0.5 && burst <= 2*float64(nodes) || burst < 3.5, burst)
+		assert.Positive(t, p.pause)
+		switch {
+		case burst < 1:
+			below++
+		case burst >= float64(nodes):
+			above++
+		case burst == float64(int(burst)):
+			whole++
+		default:
+			between++
+		}
+	}
+	for _, count := range []int{below, whole, between, above} {
+		assert.Greater(t, count, 50)
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/peerlimit/peerlimit/internal/ring"
 )
 
-// Who decides in full about what: never two, and after the last event somebody about everything.
+// Which nodes decide in full about what: never two, and after the last event one about everything.
 
 // holding is the start of a time in which the same nodes decided in full about a key.
 type holding struct {
@@ -19,28 +19,31 @@ type holding struct {
 	nodes uint64 // a bit each
 }
 
-// gap is the start of a time in which there were partitions about which nobody decided in full, or of one without any.
+// gap is the start of a time in which there were partitions about which no node decided in full, or of one without any.
 type gap struct {
 	at      time.Duration
 	missing int
 }
 
 // look looks at every node until the run ends.
-func (r *Run) look() {
-	ticks := time.NewTicker(sampleEvery)
+func (r *Run) look() { r.untilTheEnd(sampleEvery, r.sample) }
+
+// untilTheEnd does something again and again until the run ends.
+func (r *Run) untilTheEnd(every time.Duration, do func()) {
+	ticks := time.NewTicker(every)
 	defer ticks.Stop()
 	for {
 		select {
 		case <-r.stop:
 			return
 		case <-ticks.C:
-			r.sample()
+			do()
 		}
 	}
 }
 
-// sample asks every node what it decides in full, all at one instant of controlled time: whoever stopped at this instant
-// cannot have told anybody yet. Nodes that are frozen or cut off are asked like all others; one that was closed decides
+// sample asks every node what it decides in full, all at one instant of controlled time: a node that stopped at this instant
+// cannot have told another one yet. Nodes that are frozen or cut off are asked like all others; one that was closed decides
 // nothing.
 func (r *Run) sample() {
 	now := r.now()
@@ -79,7 +82,7 @@ func (r *Run) sample() {
 	for _, k := range r.keys {
 		k.held(now, r.nodes)
 	}
-	if doubled > 0 && !r.doubles {
+	if doubled > 0 && !r.doubles && !r.s.unmet(now) {
 		partition := firstBit(twice)
 		r.sawLocked("two full deciders", r.keyHeldBy(2), "%.3fs: for %d partitions, such as %d: %s",
 			now.Seconds(), doubled, partition, nodeNames(decidersOf(partition, r.nodes)))
@@ -88,8 +91,8 @@ func (r *Run) sample() {
 }
 
 // compare judges, as soon as a node has begun to hold partitions, whether it knows all that any other copy of them does
-// that is not of a higher version: that of who gave them, most of all. Where nobody crashes and no link breaks, there is
-// nothing to forget. Keys of which tokens are lent or given back are left out: of those an old copy may say more.
+// that is not of a higher version: most of all the copy of the node that transferred them. Where no node crashes and no link breaks, there is
+// nothing to forget. Keys of which tokens are leased or given back are left out: of those an old copy may say more.
 func (r *Run) compare(holder *nodeRun, gained [64]uint64) {
 	if !r.orderly() {
 		return
@@ -134,7 +137,7 @@ func firstBit(bitmap [64]uint64) uint16 {
 	return 0
 }
 
-// decidersOf returns who decides in full about a partition, a bit each.
+// decidersOf returns the nodes that decide in full about a partition, a bit each.
 func decidersOf(partition uint16, nodes []*nodeRun) (deciders uint64) {
 	for _, n := range nodes {
 		if n.decides[partition/64]&(1<<(partition%64)) != 0 {
@@ -155,7 +158,7 @@ func nodeNames(set uint64) string {
 	return strings.Join(names, " and ")
 }
 
-// held notes who decides about a key, if that is news.
+// held notes the nodes that decide about a key, if that is news.
 func (k *keyRun) held(now time.Duration, nodes []*nodeRun) {
 	deciders := decidersOf(k.partition, nodes)
 	if len(k.holders) == 0 || k.holders[len(k.holders)-1].nodes != deciders {

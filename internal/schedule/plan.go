@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,6 +20,9 @@ type Schedule struct {
 	plans  []plan
 	events []event // in order of time
 	pieces pieces  // in which partitions move
+	panels bool    // quorum and loss are of the agreed panels
+
+	far time.Duration // the way from one node to another; 0 in a healthy network
 }
 
 // pieces are the most bytes that move at once of a partition; 0 for what is built in.
@@ -30,27 +34,47 @@ type Family int
 const (
 	membershipFamily Family = iota // joins and leaves: nothing over the limit, no call fails
 	killFamily                     // crashes: what was not replicated may be admitted twice, full rate again in 1 s
-	faultFamily                    // freezes, cuts, splits, loss, delay: what deciding alone may cost, and healing
+	faultFamily                    // freezes, cuts, splits, loss, delay: what deciding by shares may cost, and healing
 	steadyFamily                   // nothing happens: the whole limit is given out, and nothing over it
 	handoverFamily                 // crashes and cuts in the middle of joins and leaves
-	familyCount
-	piecesFamily = familyCount // joins and leaves of nodes that keep so much that it moves in pieces: nothing is forgotten
+	familyCount                    // of those that take turns
 )
 
-var familyNames = [familyCount + 1]string{"membership", "kills", "faults", "steady", "handovers", "pieces"}
+// Families that came later.
+const (
+	piecesFamily    = familyCount + iota // joins and leaves of nodes that keep so much that it moves in pieces: nothing is forgotten
+	crashRollFamily                      // all are replaced by crashes, one by one: it costs what crashes cost, and most of a limit is given out
+	crashLoopFamily                      // one or two crash and come back for minutes: the same
+	churnFamily                          // a hundred joins and ends, every fifth end a crash: the same
+	newcomersFamily                      // splits in which newcomers start that reach one side: never two that decide in full
+	allFamilies
+)
+
+var familyNames = [allFamilies]string{
+	"membership", "kills", "faults", "steady", "handovers", "pieces", "crashrolls", "crashloops", "churn", "newcomers",
+}
 
 func (f Family) String() string { return familyNames[f] }
 
-// piecesFrom is the first seed of the pieces family.
-const piecesFrom = 1_000_000_000
+// goesOn reports whether so much happens in a family, one thing after the other, that it is judged how the cluster does
+// meanwhile, and not only afterwards.
+func (f Family) goesOn() bool {
+	return f == crashRollFamily || f == crashLoopFamily || f == churnFamily
+}
 
-// FamilyOf returns the family of the schedule of a seed: they take turns, but for the one that came later, which has seeds
-// of its own, so that those that once failed stay what they were.
+// ownSeeds is how many seeds each family has that came later.
+const ownSeeds = 1_000_000_000
+
+// firstSeed returns where the seeds of a family that came later begin.
+func (f Family) firstSeed() uint64 { return uint64(f-familyCount+1) * ownSeeds }
+
+// FamilyOf returns the family of the schedule of a seed: they take turns, but for those that came later, which have seeds
+// of their own, so that those that once failed stay what they were.
 func FamilyOf(seed uint64) Family {
-	if seed >= piecesFrom {
-		return piecesFamily
+	if seed < ownSeeds {
+		return Family(seed % uint64(familyCount))
 	}
-	return Family(seed % uint64(familyCount))
+	return min(familyCount+Family(seed/ownSeeds)-1, allFamilies-1)
 }
 
 // plan is one limiter, its keys, and how every node uses them.
@@ -61,6 +85,8 @@ type plan struct {
 	use    use
 	cost   float64
 	pause  time.Duration // between two calls of one node, on average; it goes through the keys in turn
+
+	remote bool // the owner's own callers leave the keys to others, if there are any, and nobody is in a hurry
 }
 
 // use is how keys are used.
@@ -74,16 +100,28 @@ const (
 	resetting use = "reset"     // and reset now and then: not judged, but for errors and time
 	reserving use = "reserved"  // reserved, half of it cancelled
 	bursting  use = "bursts"    // now and then, as much as there is, as fast as can be: what leases are for
+	waiting   use = "queued"    // always waited for by a crowd, of which most hang up before their turn
 )
+
+// crowd is about how many wait for the keys of a plan at a time, all nodes together.
+const crowd = 60
+
+// callers returns how many users of a plan each node of a cluster has.
+func (p plan) callers(nodes int) int {
+	if p.use == waiting {
+		return crowd/nodes + 1
+	}
+	return 1
+}
 
 // event is what happens to the cluster at one time.
 type event struct {
 	at    time.Duration // since the load began; no two are alike
 	lasts time.Duration // of what ends: freezes, cuts, splits and bad conditions
 	kind  eventKind
-	node  int     // who joins, leaves, is killed or frozen; the one end of a cut
+	node  int     // that joins, leaves, is killed or frozen; the one end of a cut
 	peer  int     // the other end of a cut
-	sides [][]int // of a split
+	sides [][]int // of a split; nodes that start while it lasts may be named: each reaches its own side only
 
 	conditions peerlimittest.Conditions // of a bad network
 }
@@ -142,6 +180,9 @@ func (p plan) String() string {
 func (s *Schedule) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%v, %d nodes, seed %d\n", s.family, s.nodes, s.seed)
+	if s.far > 0 {
+		fmt.Fprintf(&b, "  %v from one to another\n", s.far)
+	}
 	for _, p := range s.plans {
 		fmt.Fprintf(&b, "  %v\n", p)
 	}
@@ -151,12 +192,62 @@ func (s *Schedule) String() string {
 	return b.String()
 }
 
+// way returns how long messages take from one node to another, at most, if they are not lost.
+func (s *Schedule) way() time.Duration {
+	longest := s.far
+	for _, e := range s.events {
+		longest = max(longest, e.conditions.Latency+e.conditions.Jitter)
+	}
+	return longest
+}
+
 // lastEnd is when the last event is over.
 func (s *Schedule) lastEnd() (last time.Duration) {
 	for _, e := range s.events {
 		last = max(last, e.end())
 	}
 	return last
+}
+
+// startedAt reports whether a node had been told to start at a time.
+func (s *Schedule) startedAt(node int, at time.Duration) bool {
+	return node < s.nodes || slices.ContainsFunc(s.events, func(e event) bool { return e.kind == join && e.node == node && e.at <= at })
+}
+
+// cutOffAt returns the nodes that a node cannot reach which starts at a time: those on the other sides of the splits that name it.
+func (s *Schedule) cutOffAt(node int, at time.Duration) (others []int) {
+	for _, e := range s.events {
+		own := slices.IndexFunc(e.sides, func(side []int) bool { return slices.Contains(side, node) })
+		if own < 0 || e.at > at || e.end() <= at {
+			continue
+		}
+		for i, side := range e.sides {
+			if i != own {
+				others = append(others, s.thereAt(side, at)...)
+			}
+		}
+	}
+	return others
+}
+
+// sidesAt returns the sides of a split without those that had not started at a time.
+func (s *Schedule) sidesAt(e event, at time.Duration) (sides [][]int) {
+	for _, side := range e.sides {
+		if there := s.thereAt(side, at); len(there) > 0 {
+			sides = append(sides, there)
+		}
+	}
+	return sides
+}
+
+// thereAt returns those of a side that had started at a time.
+func (s *Schedule) thereAt(side []int, at time.Duration) (there []int) {
+	for _, i := range side {
+		if s.startedAt(i, at) {
+			there = append(there, i)
+		}
+	}
+	return there
 }
 
 // membersAt returns how many members there are at a time: those that left no longer count, those that were killed do.

@@ -25,15 +25,15 @@ import (
 	"github.com/peerlimit/peerlimit/peerlimittest"
 )
 
-// Running a schedule: a cluster in a bubble, callers on every node, the events, and somebody who looks at every node
-// every few milliseconds. What can be judged at once is, and the rest is written down for judge.go.
+// Running a schedule: a cluster in a bubble, callers on every node, the events, and a goroutine that looks at every node
+// every few milliseconds. What can be judged immediately is, and the rest is written down for judge.go.
 
 const (
 	sampleEvery  = 5 * time.Millisecond
 	callBound    = 2*peerlimit.DefaultRPCTimeout + 50*time.Millisecond // the longest that a call may take
 	holderBound  = 5 * time.Second                                     // from the last event until all is decided in full again
 	healingBound = 30 * time.Second                                    // the same when something had to heal first
-	calmAfter    = time.Second                                         // from then until nobody decides alone any more
+	calmAfter    = time.Second                                         // from then until no node decides by a share any more
 	lastLook     = 3 * time.Second                                     // how long the load goes on after that began
 )
 
@@ -54,7 +54,7 @@ type keyRun struct {
 	name      string
 	partition uint16
 	oracles   []*oracle.Oracle // one for each limit; none for keys that are reset
-	holders   []holding        // who decided in full, in order of time
+	holders   []holding        // the nodes that decided in full, in order of time
 
 	// replicated has, for each event by its time, the nodes that had a copy when it began.
 	replicated map[time.Duration]uint64
@@ -69,7 +69,11 @@ type nodeRun struct {
 	frozen  atomic.Bool // its callers stand still with it
 	freezes atomic.Int32
 	going   atomic.Bool // it was told to leave or killed: calls may find it closed
+	killed  atomic.Bool // its callers are dead with it, whatever they are still told
 	decides [64]uint64  // when it was looked at last
+
+	since time.Duration // when it was told to start
+	ended atomic.Int64  // when it was killed or had left, a time.Duration; 0 while it lives
 }
 
 // Run is a schedule being played, and what was seen.
@@ -85,14 +89,21 @@ type Run struct {
 	mu       sync.Mutex // guards what follows; held for a look or an entry
 	nodes    []*nodeRun
 	calls    []call
+	lost     []call            // that ended with their deadlines, before there was a response
 	wrong    map[string]*wrong // by kind
 	noted    []noted
 	happened []event // with the times at which they really began
 	doubles  bool    // two nodes decided in full about a partition when last looked at
 	missing  int     // partitions about which nobody did
 	gaps     []gap
+	joiners  []joiner
+	counts   []count
 	settled  time.Duration // when all was as it should be after the last event, or that was given up
+	loaded   time.Duration // when the callers began
+	stopped  time.Duration // and were told to end; those in the middle of a burst take a moment
 	finished time.Duration
+
+	outOfTurn time.Duration // the most by which one that waited was overtaken
 }
 
 // wrong is one kind of thing that went wrong: when it first did, the first few of it, and how many there were.
@@ -106,9 +117,9 @@ type wrong struct {
 // noted is a line for the timeline of a failure.
 type noted struct {
 	at     time.Time
-	node   int // who noticed; -1 for what was done to the cluster
+	node   int // that noticed; -1 for what was done to the cluster
 	kind   peerlimit.EventKind
-	member string // whom it is about
+	member string // that it is about
 	text   string
 }
 
@@ -123,12 +134,19 @@ func Play(t *testing.T, s *Schedule) *Run {
 		r.stop = make(chan struct{}) // of this bubble
 		r.cluster = peerlimittest.NewSeededCluster(t, s.nodes, s.seed, r.listen)
 		r.began = time.Now()
+		if s.far > 0 {
+			r.cluster.Degrade(peerlimittest.Conditions{Latency: s.far})
+		}
 		r.prepare()
 		var looking sync.WaitGroup
 		looking.Go(r.look)
 		r.exhaust()
+		r.loaded = r.now()
 		for i := range s.nodes {
-			r.enlist(i, r.cluster.Node(i))
+			r.enlist(i, r.cluster.Node(i), 0)
+		}
+		if s.family.goesOn() {
+			looking.Go(r.countMembers)
 		}
 		r.happen()
 		r.settle()
@@ -136,7 +154,11 @@ func Play(t *testing.T, s *Schedule) *Run {
 			r.askAll()
 		}
 		time.Sleep(lastLook)
+		if s.family.goesOn() {
+			time.Sleep(s.lastEnd() + calmFrom + calmFor + time.Second - r.now())
+		}
 		close(r.stop)
+		r.stopped = r.now()
 		r.load.Wait()
 		looking.Wait()
 		r.finished = r.now()
@@ -145,7 +167,7 @@ func Play(t *testing.T, s *Schedule) *Run {
 	return r
 }
 
-// fixIdentities makes the random part of the nodes' identities, and so who owns what, follow from a seed, until what it
+// fixIdentities makes the random part of the nodes' identities, and so the owners, follow from a seed, until what it
 // returns is called. A seed that fails would else be unlikely to fail again.
 func fixIdentities(seed uint64) (restore func()) {
 	random := crand.Reader
@@ -183,11 +205,24 @@ func (r *Run) saw(kind string, k *keyRun, format string, args ...any) {
 	r.sawLocked(kind, k, format, args...)
 }
 
+// sawAt is saw for what is found by looking back, with when it was.
+func (r *Run) sawAt(at time.Duration, kind string, k *keyRun, format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.wrong[kind] == nil {
+		r.wrong[kind] = &wrong{since: at, key: k}
+	}
+	r.sawLocked(kind, k, format, args...)
+}
+
 // sawLocked is saw for callers that hold the lock.
 func (r *Run) sawLocked(kind string, k *keyRun, format string, args ...any) {
 	w := r.wrong[kind]
 	if w == nil {
 		w = &wrong{since: r.now(), key: k}
+		if r.finished > 0 {
+			w.since = r.finished // found by looking back
+		}
 		r.wrong[kind] = w
 	}
 	if w.count++; len(w.first) < 3 {
@@ -206,6 +241,9 @@ func (r *Run) note(format string, args ...any) {
 func (r *Run) listen(c *peerlimit.Config) {
 	var number int
 	_, _ = fmt.Sscanf(c.Name, "node%d", &number)
+	if r.s.panels {
+		inspect.JudgeByPanels(c)
+	}
 	if r.s.family == piecesFamily {
 		// A share would admit what the holder denies while a partition moves for longer than a call may take.
 		c.Fallback = fallback.Closed
@@ -271,7 +309,7 @@ func (r *Run) exhaust() {
 		if burst == 0 {
 			burst = k.plan.limits[0].Tokens
 		}
-		c := caller{r, r.nodes[0], l, nil, false}
+		c := caller{Run: r, node: r.nodes[0], limiter: l}
 		c.take(k, burst)
 	}
 }
@@ -290,19 +328,19 @@ func (r *Run) askAll() {
 			return
 		}
 		n := r.nodes[slices.IndexFunc(r.nodes, func(n *nodeRun) bool { return n.node == node })]
-		c := caller{r, n, l, nil, false}
+		c := caller{Run: r, node: n, limiter: l}
 		c.take(k, k.plan.cost)
 	}
 }
 
-// enlist puts callers on a node.
-func (r *Run) enlist(number int, node *peerlimit.Node) {
+// enlist puts callers on a node that was told to start at a time.
+func (r *Run) enlist(number int, node *peerlimit.Node, since time.Duration) {
 	r.mu.Lock()
 	var n *nodeRun
 	if i := slices.IndexFunc(r.nodes, func(n *nodeRun) bool { return n.number == number }); i >= 0 {
 		n = r.nodes[i]
 	} else {
-		n = &nodeRun{number: number, node: node}
+		n = &nodeRun{number: number, node: node, since: since}
 		r.nodes = append(r.nodes, n)
 	}
 	r.mu.Unlock()
@@ -324,8 +362,13 @@ func (r *Run) enlist(number int, node *peerlimit.Node) {
 			}
 		}
 		seed := r.s.seed<<16 | uint64(number)<<8 | uint64(i)
-		c := caller{r, n, l, rand.New(rand.NewPCG(seed, 1)), false}
-		r.load.Go(func() { c.call(p, keys) })
+		for j := range p.callers(r.s.nodes) {
+			c := caller{Run: r, node: n, limiter: l, random: rand.New(rand.NewPCG(seed, 1+uint64(j)<<8))}
+			if !p.remote {
+				c.hurry = rand.New(rand.NewPCG(seed, 3))
+			}
+			r.load.Go(func() { c.call(p, keys) })
+		}
 	}
 }
 
@@ -353,7 +396,7 @@ func (r *Run) happen() {
 	}
 }
 
-// begins waits until those have started to whom the event happens, and notes when it does.
+// begins waits until the nodes have started that the event happens to, and notes when it does.
 func (r *Run) begins(e event) {
 	switch e.kind {
 	case leave, kill, freeze:
@@ -389,7 +432,11 @@ func (r *Run) nodeRun(number int) *nodeRun {
 func (r *Run) do(e event) {
 	switch e.kind {
 	case join:
-		r.enlist(e.node, r.cluster.Add())
+		since := r.now()
+		r.enlist(e.node, r.cluster.AddCutOff(r.s.cutOffAt(e.node, since)), since)
+		if r.s.family > piecesFamily {
+			r.load.Go(func() { r.awaitJoiner(r.nodeRun(e.node)) })
+		}
 	case leave:
 		r.nodeRun(e.node).going.Store(true)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -397,10 +444,13 @@ func (r *Run) do(e event) {
 		if err := r.cluster.Leave(ctx, e.node); err != nil && r.orderly() {
 			r.saw("errors", nil, "node%d leaves: %v", e.node, err)
 		}
+		r.nodeRun(e.node).ended.Store(int64(r.now()))
 		r.note("node%d has left", e.node)
 	case kill:
 		r.nodeRun(e.node).going.Store(true)
+		r.nodeRun(e.node).killed.Store(true)
 		r.cluster.Kill(e.node)
+		r.nodeRun(e.node).ended.CompareAndSwap(0, int64(r.now()))
 	case freeze:
 		r.nodeRun(e.node).frozen.Store(true)
 		r.nodeRun(e.node).freezes.Add(1)
@@ -410,7 +460,7 @@ func (r *Run) do(e event) {
 	case cutLink:
 		r.cluster.CutBoth(e.node, e.peer)
 	case split:
-		r.cluster.Split(e.sides...)
+		r.cluster.Split(r.s.sidesAt(e, r.now())...)
 	case degrade:
 		r.cluster.Degrade(e.conditions)
 	}
@@ -424,8 +474,9 @@ func (r *Run) undo(e event) {
 	case cutWay, cutLink:
 		r.cluster.Mend(e.node, e.peer)
 	case split:
-		for i, side := range e.sides {
-			for _, other := range e.sides[i+1:] {
+		sides := r.s.sidesAt(e, r.now())
+		for i, side := range sides {
+			for _, other := range sides[i+1:] {
 				for _, a := range side {
 					for _, b := range other {
 						r.cluster.Mend(a, b)
@@ -472,7 +523,7 @@ func (r *Run) unsettled() string {
 	missing, doubled := r.missing, r.doubles
 	r.mu.Unlock()
 	if missing > 0 {
-		return fmt.Sprintf("%d partitions have nobody who decides in full", missing)
+		return fmt.Sprintf("%d partitions have no node that decides in full", missing)
 	}
 	if doubled {
 		return "two decide in full about the same partition"

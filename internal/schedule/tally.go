@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/peerlimit/peerlimit"
@@ -13,12 +14,16 @@ type Tally struct {
 	runs, failed, keys int
 	calls, alone       int           // calls made, and those that were decided by a share
 	leased, remembered int           // that were decided by a lease, or by a denial before
-	slowest            time.Duration // call, on a node that was not frozen
+	waited             int           // that had waited for their turn
+	slowest            time.Duration // call that does not wait, on a node that was not frozen
+	overtaken          time.Duration // the most by which one that waited was
 
 	exceeded   int     // keys that were given more than B + R·w
 	mostExcess float64 // of those, in parts of B + R·w
 	ofAllowed  float64 // and in parts of what the events of the run allow
-	leastRate  float64 // of a saturated key, in parts of B + R·w, over the whole run
+	leastRate  float64 // of a saturated key, in parts of B + R·w, over the whole run; with what may have been spent in vain
+	leastCalm  float64 // the same while members change, in parts of R·w, in the time that is judged after an event
+	calm       bool    // there was such a time
 }
 
 // Add takes in a run.
@@ -37,9 +42,15 @@ func (t *Tally) Add(r *Run) {
 		case peerlimit.OriginDenialCache:
 			t.remembered++
 		}
-		if !c.paused {
+		if c.key.plan.use == waiting {
+			t.waited++
+		} else if !c.paused {
 			t.slowest = max(t.slowest, c.end-c.start)
 		}
+	}
+	t.overtaken = max(t.overtaken, r.outOfTurn)
+	if least := r.leastCalm(); !math.IsInf(least, 1) && (!t.calm || least < t.leastCalm) {
+		t.leastCalm, t.calm = least, true
 	}
 	for _, k := range r.keys {
 		for i, o := range k.oracles {
@@ -55,16 +66,20 @@ func (t *Tally) addKey(r *Run, k *keyRun, l peerlimit.Limit, report oracle.Repor
 		t.mostExcess = max(t.mostExcess, report.Excess/(report.Worst.Admitted-report.Excess))
 		t.ofAllowed = max(t.ofAllowed, report.Excess/max(r.allowance(k, l), 0.01))
 	}
-	if k.plan.use == saturated && k.plan.limits[0] == l {
-		if rate := report.Run.Admitted / grown(l, r.finished); t.leastRate == 0 || rate < t.leastRate {
+	if r.asked(k) && k.plan.limits[0] == l {
+		if rate := (report.Run.Admitted + r.spentInVain(k, 0, r.stopped)) / grown(l, r.stopped-r.loaded); t.leastRate == 0 || rate < t.leastRate {
 			t.leastRate = rate
 		}
 	}
 }
 
 func (t *Tally) String() string {
+	calm := ""
+	if t.calm {
+		calm = fmt.Sprintf("; from %v to %v after an event: %.1f %% of the limit", calmFrom, calmFrom+calmFor, 100*t.leastCalm)
+	}
 	return fmt.Sprintf("%d runs, %d failed; %d keys: %d were given more than B + R·w, at most %.0f %% more and %.0f %% of what the "+
-		"events allow; least admitted of a saturated key: %.1f %% of B + R·w; %d calls, %d by a share, %d by a lease, %d by a denial before, slowest %v",
+		"events allow; least admitted of a saturated key: %.1f %% of B + R·w; %d calls, %d by a share, %d by a lease, %d by a denial before, %d after a wait, overtaken by %v, slowest %v%s",
 		t.runs, t.failed, t.keys, t.exceeded, 100*t.mostExcess, 100*t.ofAllowed, 100*t.leastRate, t.calls, t.alone, t.leased, t.remembered,
-		t.slowest.Round(time.Millisecond))
+		t.waited, t.overtaken.Round(time.Millisecond), t.slowest.Round(time.Millisecond), calm)
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/peerlimit/peerlimit"
 )
 
-// The timeline of one key in a run that failed: what was done to the cluster, who decided in full about the key, what
-// the nodes noticed, and what was admitted by whom in between, next to what an ideal bucket would hold.
+// The timeline of one key in a run that failed: what was done to the cluster, which nodes decided in full about the key, what
+// the nodes noticed, and what each node admitted in between, next to what an ideal bucket would hold.
 
 // maxTimeline is how many lines a timeline has at most.
 const maxTimeline = 60
@@ -28,12 +28,12 @@ type line struct {
 
 // What is left out first when there is too much to show.
 const (
-	rankEvent  = iota // what the schedule did: always shown
-	rankHolder        // who decides in full
+	rankEvent  = iota // what the schedule did: shown always, or, where that is much, sooner than all else
+	rankHolder        // the nodes that decide in full
 	rankExcess        // takes that an ideal bucket would not have admitted
 	rankTakes         // other takes
 	rankRing          // rings changed
-	rankMember        // members came and went, decided alone
+	rankMember        // members came and went, decided by a share
 	rankLink          // links went up and down
 )
 
@@ -44,7 +44,7 @@ const sameNews = 250 * time.Millisecond
 func (r *Run) timeline(k *keyRun, l peerlimit.Limit, focus time.Duration) []string {
 	lines := append(r.eventLines(), k.holderLines()...)
 	for _, g := range r.gaps {
-		text := fmt.Sprintf("(partitions about which nobody decides in full: %d)", g.missing)
+		text := fmt.Sprintf("(partitions about which no node decides in full: %d)", g.missing)
 		lines = append(lines, line{at: g.at, rank: rankHolder, text: text})
 	}
 	lines = append(lines, r.takeLines(k, l, lines)...)
@@ -53,7 +53,10 @@ func (r *Run) timeline(k *keyRun, l peerlimit.Limit, focus time.Duration) []stri
 	}
 	total := len(lines)
 	if total > maxTimeline-1 {
-		slices.SortStableFunc(lines, func(a, b line) int { return cmp.Compare(a.remoteness(focus), b.remoteness(focus)) })
+		eventful := len(r.s.events) > maxTimeline/4
+		slices.SortStableFunc(lines, func(a, b line) int {
+			return cmp.Compare(a.remoteness(focus, eventful), b.remoteness(focus, eventful))
+		})
 		lines = lines[:maxTimeline-1]
 	}
 	slices.SortFunc(lines, func(a, b line) int {
@@ -73,9 +76,9 @@ func (r *Run) timeline(k *keyRun, l peerlimit.Limit, focus time.Duration) []stri
 	return texts
 }
 
-// remoteness says how little a line matters to what happened at an instant.
-func (l line) remoteness(focus time.Duration) float64 {
-	if l.rank == rankEvent {
+// remoteness says how little a line matters to what happened at an instant. What the schedule did always matters, unless there was much.
+func (l line) remoteness(focus time.Duration, eventful bool) float64 {
+	if l.rank == rankEvent && !eventful {
 		return -1
 	}
 	return (l.at - focus).Abs().Seconds() * float64(1+l.rank)
@@ -155,7 +158,7 @@ func (r *Run) eventLines() (lines []line) {
 	return lines
 }
 
-// holderLines are who decided in full about the key.
+// holderLines are the nodes that decided in full about the key.
 func (k *keyRun) holderLines() (lines []line) {
 	for _, h := range k.holders {
 		text := "decided in full by " + nodeNames(h.nodes)
@@ -195,7 +198,7 @@ func (b *idealBucket) String() string {
 type takeGroup struct {
 	calls    int
 	denied   int
-	admitted map[peerlimit.Origin]map[int]float64 // tokens, by who decided and by the node that asked
+	admitted map[peerlimit.Origin]map[int]float64 // tokens, by the origin of the decision and by the node that asked
 	from, to time.Duration
 	excess   bool // the ideal bucket was overdrawn at some call of it
 }

@@ -125,12 +125,13 @@ func memberTLS(all []*Keys) (*tls.Config, error) {
 					}
 				}
 			}
-			return errNoMember
+			return ErrNoMember
 		},
 	}, nil
 }
 
-var errNoMember = errors.New("peerlimit: the other side does not have the cluster's secret")
+// ErrNoMember is of a peer whose certificate has none of the cluster's keys.
+var ErrNoMember = errors.New("peerlimit: the other side does not have the cluster's secret")
 
 // certify makes the certificate that carries a key.
 func certify(key ed25519.PrivateKey) (tls.Certificate, error) {

@@ -68,7 +68,7 @@ func handshake(t *testing.T, client, server Encryption) (clientErr, serverErr er
 	if _, clientErr = conn.Write([]byte("hello")); clientErr == nil {
 		answer := make([]byte, 5)
 		if _, clientErr = conn.Read(answer); clientErr == nil && string(answer) != "hello" {
-			clientErr = errNoMember
+			clientErr = ErrNoMember
 		}
 	}
 	raw.Close()

@@ -10,7 +10,7 @@ import (
 )
 
 // Interval is how often the log says that something happened again: a peer that floods a node must not flood its log.
-const Interval = 10 * time.Second
+const Interval = time.Minute
 
 // Log writes warnings of one kind to a logger. It is safe for concurrent use.
 type Log struct {

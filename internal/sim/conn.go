@@ -18,7 +18,7 @@ type conn struct {
 	in, out       *stream
 
 	closed   bool          // by its own process, or with it
-	parting  segmentKind   // what tells the peer so; sent at once, or at the thaw
+	parting  segmentKind   // what tells the peer so; sent immediately, or at the thaw
 	detained bool          // closed while frozen: parting is still to be sent
 	broken   syscall.Errno // why the connection ended by itself; 0 while it has not
 	writing  bool          // a Write has sent a part and waits for room

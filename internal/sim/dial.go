@@ -25,7 +25,7 @@ type dialing struct {
 	attempts      int
 	client        *conn // set when the far kernel has accepted
 	refused       bool
-	answered      bool // an answer has arrived: client or refused
+	answered      bool // a response has arrived: client or refused
 	silent        bool // gave up
 	changed       sync.Cond
 

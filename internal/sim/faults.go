@@ -131,7 +131,7 @@ func (n *Network) setFrozen(ip string, frozen bool) {
 // Kill ends the process at ip as SIGKILL does: its listeners are gone, its
 // streams are reset towards the peers (a cut swallows the reset), packets to
 // it vanish, dialling it is refused. Every call of the process, through its
-// [Host] and whatever came from it, fails with net.ErrClosed for ever. Killing
+// [Host] and whatever came from it, fails with net.ErrClosed forever. Killing
 // a dead process does nothing.
 func (n *Network) Kill(ip string) {
 	addr := mustIP(ip)
@@ -141,7 +141,7 @@ func (n *Network) Kill(ip string) {
 }
 
 // PowerOff ends the process at ip and its machine with it: like [Network.Kill],
-// but nobody is told and nobody gets an answer.
+// but no peer is told and none gets a response.
 func (n *Network) PowerOff(ip string) {
 	addr := mustIP(ip)
 	n.mu.Lock()
@@ -153,7 +153,7 @@ func (n *Network) PowerOff(ip string) {
 }
 
 // Restart starts a new process at ip, after killing the one that runs there if
-// there is one, and returns its view. All ports are free again at once. Streams
+// there is one, and returns its view. All ports are free again immediately. Streams
 // of the old process are unknown to the new one: a peer that still uses one
 // gets a reset.
 func (n *Network) Restart(ip string) *Host {

@@ -45,7 +45,7 @@ func TestCutSwallowsWhatIsUnderWay(t *testing.T) {
 		assert.Empty(t, packets(t, b))
 		silent(t, server)
 		n.Heal()
-		assert.Empty(t, packets(t, b), "packets are gone for good")
+		assert.Empty(t, packets(t, b), "packets are lost forever")
 		read(t, server, "under way, and more")
 	})
 }
@@ -81,7 +81,7 @@ func TestHealedStreamsGoOnAtTheNextRetransmission(t *testing.T) {
 				client, server := connect(t, n.Host(alice), n.Host(bob))
 				n.CutBoth(alice, bob)
 				start := time.Now()
-				write(t, client, "one") // before the cut can be mended, which may be at the same instant
+				write(t, client, "one") // before the cut can heal, which may be at the same instant
 				time.AfterFunc(healed, n.Heal)
 				time.Sleep(time.Millisecond)
 				write(t, client, "two")

@@ -138,7 +138,7 @@ func (c *packetConn) send(payload []byte, to netip.AddrPort) {
 	}
 }
 
-// arrive hands the packet to whoever has its port now, if it has room.
+// arrive hands the packet to the socket that has its port now, if it has room.
 func (p *packet) arrive() {
 	c := p.link.to.packets[p.port]
 	if !p.link.open() || c == nil || c.buffered+p.size() > packetBuffer {

@@ -19,7 +19,7 @@ const (
 )
 
 // retransmissionWait is how long the sender waits after so many retransmissions
-// without an answer.
+// without a response.
 func retransmissionWait(retries int) time.Duration {
 	return min(firstRetransmission<<retries, longestRetransmission)
 }
@@ -75,7 +75,7 @@ func newStream(from, to *conn, ahead, back *link) *stream {
 
 // send queues a segment behind everything sent before it.
 func (s *stream) send(seg segment) {
-	// After the first retransmission without an answer a sender's congestion
+	// After the first retransmission without a response a sender's congestion
 	// window is one segment; until then new bytes still go out.
 	if len(s.held) > 0 || s.recovering && s.retries > 0 {
 		s.held = append(s.held, seg)

@@ -8,7 +8,7 @@ import (
 
 // Answer does what m asks of a bucket of this table, and reports whether this node decides about it.
 func (t *Table) Answer(r *rule.Rule, part uint16, m *wire.Message, now int64) (a wire.Response, ok bool) {
-	id := rule.BucketKey{Key: m.Key, Limiter: r.ID}
+	id := r.Bucket(m.Key)
 	a.Status = wire.StatusDecided
 	switch m.Kind {
 	case wire.KindTake:
@@ -16,6 +16,11 @@ func (t *Table) Answer(r *rule.Rule, part uint16, m *wire.Message, now int64) (a
 	case wire.KindReserve:
 		turn := limit.Request{Set: r.Set, Cost: m.Cost, Total: m.Total, Reserve: true, MaxDelay: min(m.MaxDelay, t.longestTurn)}
 		a.Decision, a.Undo, ok = t.reserve(part, id, &turn, now)
+	case wire.KindAwait:
+		turn := limit.Request{Set: r.Set, Cost: m.Cost, Total: m.Total, Reserve: true, MaxDelay: min(m.MaxDelay, t.longestTurn)}
+		a, ok = t.await(part, id, &turn, m, now)
+	case wire.KindLeaveTurn:
+		a.Status, ok = wire.StatusDone, t.leave(part, id, m.Turn, now)
 	case wire.KindPeek:
 		a.Decision, ok = t.Peek(part, id, r.Set, now)
 	case wire.KindCancel:

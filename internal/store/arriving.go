@@ -64,7 +64,7 @@ func (a *arriving) add(made *Built) {
 func (t *Table) AcceptReplica(part *wire.ReplicaPart, full bool, rules *rule.Rules, now int64) (ack wire.ReplicaAck, ended bool) {
 	s := storing{table: t, part: part, full: full, rules: rules, now: now}
 	if part.Full {
-		s.made = t.Build(part.Part, &part.Content, rules, now)
+		s.made = t.Build(part.Part, &part.Content, now)
 	}
 	t.InSteps(part.Part, s.step)
 	return s.ack, s.ended

@@ -15,7 +15,7 @@ import (
 
 // What arrives in pieces of replicas is bounded, whatever a member sends, and passes.
 func TestArrivingPiecesAreBounded(t *testing.T) {
-	known, tab := rule.New(), New(Config{MaxKeys: 1000})
+	known, tab := rule.New(1000), New(Config{MaxKeys: 1000})
 	set := mustFind(t, known, "api", []limit.Limit{perHour(10)}).Set
 	send := func(part uint16, count int, first, last bool, now int64) wire.ReplicaStatus {
 		piece := wire.ReplicaPart{Part: part, Version: wire.Version{Ballot: wire.Ballot{Number: 1, By: "b"}, Holder: "b", Seq: 1}, Full: true, First: first, Last: last}
@@ -42,18 +42,4 @@ func TestArrivingPiecesAreBounded(t *testing.T) {
 	}
 	require.Zero(t, tab.arrivingSize.Load())
 	require.Equal(t, wire.ReplicaTaken, send(9, 100, true, false, later))
-}
-
-// A name stays as long as there is a bucket under it, also where a partition has so many that they lie in several chunks.
-func TestNamesOfAllBucketsAreMarked(t *testing.T) {
-	known, tab := rule.New(), New(Config{MaxKeys: 1 << 20})
-	want := map[rule.LimiterID]bool{}
-	for i := range 3000 {
-		r := mustFind(t, known, fmt.Sprint("limiter-", i), []limit.Limit{perHour(10)})
-		tab.Decide(7, rule.BucketKey{Key: "k", Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 1}, 0)
-		want[r.ID] = true
-	}
-	got := map[rule.LimiterID]bool{}
-	tab.MarkNames(func(id rule.LimiterID) { got[id] = true })
-	require.Equal(t, want, got)
 }

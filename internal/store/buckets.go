@@ -29,20 +29,19 @@ type slot struct {
 }
 
 // bucket is what one key has taken under one limiter. It begins with the first bytes of its key and mostly the others
-// follow it in memory, so with a key of up to 21 bytes it is one cache line, and a take needs no other to compare the key.
+// follow it in memory, so with a key of up to 23 bytes it is one cache line, and a take needs no other to compare the key.
 type bucket struct {
 	limit.State
-	place   int32 // in the table's order of eviction
-	limiter rule.LimiterID
-	home    uint16 // its partition; nowhere once it was removed
-	length  uint16 // of the key
-	dirty   bool   // listed in its partition's dirty
-	text    [shortKey]byte
+	place  int32  // in the table's order of eviction
+	home   uint16 // its partition; nowhere once it was removed
+	length uint16 // of the key
+	dirty  bool   // listed in its partition's dirty
+	text   [shortKey]byte
 }
 
 // shortKey is the length of the keys that a bucket has room for itself, and nearKey of those that follow it.
 const (
-	shortKey = 21
+	shortKey = 23
 	nearKey  = shortKey + 64
 )
 
@@ -63,12 +62,13 @@ func (b *bucket) key() string {
 	return unsafe.String(&b.text[0], b.length) // #nosec G103 -- written once, by newBucket, which has made room for it
 }
 
-// name returns what the bucket is found by.
-func (b *bucket) name() rule.BucketKey { return rule.BucketKey{Key: b.key(), Limiter: b.limiter} }
+// name returns what the bucket is found by. All sets that it ever has are of one limiter, and as long as it has one of them, the
+// limiter's name is no other. While the bucket is in a partition, the caller holds the partition's mu.
+func (b *bucket) name() rule.BucketKey { return rule.BucketKey{Key: b.key(), Limiter: b.Set.Name} }
 
-// newBucket returns a bucket with a copy of its key.
-func newBucket(id rule.BucketKey) (b *bucket) {
-	n := len(id.Key)
+// newBucket returns a bucket with a copy of its key, and no state yet.
+func newBucket(key string) (b *bucket) {
+	n := len(key)
 	switch {
 	case n <= shortKey:
 		b = new(bucket)
@@ -88,13 +88,13 @@ func newBucket(id rule.BucketKey) (b *bucket) {
 			text [nearKey - shortKey]byte
 		}).bucket
 	default:
-		text := []byte(id.Key)
+		text := []byte(key)
 		b = &(&keyedApart{key: &text[0]}).bucket
 	}
 	if n <= nearKey {
-		copy(unsafe.Slice(&b.text[0], n), id.Key) // #nosec G103 -- there is room for it, see above
+		copy(unsafe.Slice(&b.text[0], n), key) // #nosec G103 -- there is room for it, see above
 	}
-	b.length, b.limiter = uint16(n), id.Limiter
+	b.length = uint16(n)
 	return b
 }
 
@@ -113,8 +113,8 @@ func (s *buckets) chunkOf(hash uint64) *chunk {
 
 // insert adds a bucket whose name is not there yet. It keeps a copy of the key: the one that was looked up may be part
 // of a request's buffer, or of a large string of the user's.
-func (s *buckets) insert(hash uint64, id rule.BucketKey, state limit.State) *bucket {
-	b := newBucket(id)
+func (s *buckets) insert(hash uint64, key string, state limit.State) *bucket {
+	b := newBucket(key)
 	b.State = state
 	s.add(slot{hash, b})
 	return b

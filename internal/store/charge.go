@@ -17,9 +17,9 @@ func (p *Partition) Charge(q *wire.Debt, rules *rule.Rules, known func(string) b
 		c := &q.Charges[i]
 		r, err := rules.Find(c.Rule)
 		if err != nil {
-			continue // one name too many: this node cannot decide about its keys either
+			continue // what is not valid is not spent either
 		}
-		p.spend(rule.BucketKey{Key: c.Key, Limiter: r.ID}, r.Set, c.Cost, now)
+		p.spend(r.Bucket(c.Key), r.Set, c.Cost, now)
 	}
 	if p.Holding.Holds { // or else the copy would seem to have more of what its holder has decided than it has
 		p.Holding.Copy.Seq++ // the mark alone is news for the standby
@@ -36,6 +36,9 @@ func (p *Partition) spend(id rule.BucketKey, set *limit.Set, cost float64, now i
 		b = t.insert(p, hash, id, set, now)
 	}
 	t.leased(b, now)
+	if p.Decides(now) {
+		t.serve(p, b, now) // what has come before
+	}
 	b.Spend(set, cost, now)
 	if p.Holding.Holds {
 		t.touch(p.number, p, b)

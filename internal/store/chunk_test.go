@@ -44,6 +44,9 @@ func requireWhole(t require.TestingT, set *buckets) {
 	require.NotZero(t, d.depths[d.depth], "it looks at no more bits than it must")
 }
 
+// anySet is what buckets are limited by where that does not matter.
+var anySet = limit.NewSet([]limit.Limit{perHour(1)})
+
 // A set of many chunks is what a map would be, while it grows and shrinks.
 func TestChunksAreAMap(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
@@ -51,13 +54,13 @@ func TestChunksAreAMap(t *testing.T) {
 	model := make(map[int]slot)
 	insert := func(i int) {
 		hash := random.Uint64()
-		model[i] = slot{hash, set.insert(hash, rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, limit.State{})}
+		model[i] = slot{hash, set.insert(hash, fmt.Sprint(i), limit.State{Set: anySet})}
 	}
 	check := func(name string) {
 		require.EqualValues(t, len(model), set.used, name)
 		for i, content := range model {
-			require.Same(t, content.bucket, set.find(content.hash, rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}), name)
-			require.Nil(t, set.find(content.hash, rule.BucketKey{Key: "not there", Limiter: 1}))
+			require.Same(t, content.bucket, set.find(content.hash, rule.BucketKey{Key: fmt.Sprint(i)}), name)
+			require.Nil(t, set.find(content.hash, rule.BucketKey{Key: "not there"}))
 		}
 		require.False(t, set.remove(random.Uint64(), new(bucket)), "not there")
 		requireWhole(t, &set)
@@ -94,7 +97,7 @@ func TestChunksOfAlikeHashes(t *testing.T) {
 	for _, mask := range []uint64{0, 1, 0xFF << 32, 1<<63 | 1<<20, 0xFFFF} {
 		var set buckets
 		for i := range 5000 {
-			set.insert(rand.Uint64()&mask, rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, limit.State{})
+			set.insert(rand.Uint64()&mask, fmt.Sprint(i), limit.State{Set: anySet})
 		}
 		requireWhole(t, &set)
 		require.LessOrEqual(t, slotsOf(&set), 5000*9/4+fullChunk)
@@ -108,7 +111,7 @@ func TestChunksOfAlikeHashes(t *testing.T) {
 	}
 }
 
-// Who goes through a set piece by piece sees each bucket that is there all the while, whatever is inserted and removed in
+// A walk through a set piece by piece sees each bucket that is there all the while, whatever is inserted and removed in
 // between; and sees it once, unless there is another one whose hash begins alike.
 func TestPlacesInASetOutlastItsChanges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -118,7 +121,7 @@ func TestPlacesInASetOutlastItsChanges(t *testing.T) {
 		insert := func() slot {
 			name++
 			hash := random.Uint64()
-			return slot{hash, set.insert(hash, rule.BucketKey{Key: fmt.Sprint(name), Limiter: 1}, limit.State{})}
+			return slot{hash, set.insert(hash, fmt.Sprint(name), limit.State{Set: anySet})}
 		}
 		var stay, others []slot
 		for range rapid.SampledFrom([]int{3, 100, 1000, 5000}).Draw(t, "stay") {

@@ -140,6 +140,9 @@ func (t *Table) evict(own *Partition, now int64) bool {
 		t.evicted.Add(1)
 	}
 	home := t.homeOf(b)
+	if b.HasTurns() {
+		t.dismiss(home, b)
+	}
 	t.order.remove(b)
 	home.buckets.remove(b.name().Hash(t.seed), b)
 	t.keys.Add(-1)

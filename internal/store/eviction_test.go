@@ -29,7 +29,7 @@ func TestFreshKeysDoNotPushOutExhaustedOnes(t *testing.T) {
 			const maxKeys, exhausted, fresh = 1000, 200, 200_000
 			tab, set := New(Config{MaxKeys: maxKeys}), limit.NewSet([]limit.Limit{perHour(10)})
 			take := func(part uint16, key string, now int64) bool {
-				return Allowed(tab.Decide(part, rule.BucketKey{Key: key, Limiter: 1}, &limit.Request{Set: set, Cost: 1}, now))
+				return Allowed(tab.decide(part, rule.BucketKey{Key: key}, &limit.Request{Set: set, Cost: 1}, now))
 			}
 			for range 10 {
 				for i := range exhausted {
@@ -81,14 +81,14 @@ func TestDrainedBucketsGoFirst(t *testing.T) {
 		if i%(maxKeys/drained) == 7 {
 			set = quick
 		}
-		require.True(t, Allowed(tab.Decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, int64(i))))
+		require.True(t, Allowed(tab.decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i)}, &limit.Request{Set: set, Cost: 1}, int64(i))))
 	}
 	later := int64(time.Second)
 	for i := range drained {
-		tab.Decide(partOf(i*31), rule.BucketKey{Key: fmt.Sprint("fresh-", i), Limiter: 1}, &limit.Request{Set: slow, Cost: 1}, later)
+		tab.decide(partOf(i*31), rule.BucketKey{Key: fmt.Sprint("fresh-", i)}, &limit.Request{Set: slow, Cost: 1}, later)
 		require.Zero(t, tab.evicted.Load(), "after %d", i)
 	}
-	tab.Decide(8, rule.BucketKey{Key: "one more", Limiter: 1}, &limit.Request{Set: slow, Cost: 1}, later)
+	tab.decide(8, rule.BucketKey{Key: "one more"}, &limit.Request{Set: slow, Cost: 1}, later)
 	require.EqualValues(t, 1, tab.evicted.Load())
 	require.EqualValues(t, maxKeys, tab.keys.Load())
 }
@@ -98,19 +98,19 @@ func TestTheFullestGoes(t *testing.T) {
 	const maxKeys = 500
 	tab, set := New(Config{MaxKeys: maxKeys}), limit.NewSet([]limit.Limit{perHour(1000)})
 	for i := range maxKeys {
-		tab.Decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: float64(2 + i*7%maxKeys)}, 0)
+		tab.decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i)}, &limit.Request{Set: set, Cost: float64(2 + i*7%maxKeys)}, 0)
 	}
 	for i := range 100 {
-		tab.Decide(partOf(i), rule.BucketKey{Key: fmt.Sprint("fresh-", i), Limiter: 1}, &limit.Request{Set: set, Cost: 1000}, 1)
+		tab.decide(partOf(i), rule.BucketKey{Key: fmt.Sprint("fresh-", i)}, &limit.Request{Set: set, Cost: 1000}, 1)
 	}
 	for i := range maxKeys {
-		id := rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}
+		id := rule.BucketKey{Key: fmt.Sprint(i)}
 		there := tab.partitions[partOf(i)].buckets.find(id.Hash(tab.seed), id) != nil
 		require.Equal(t, i*7%maxKeys >= 100, there, "%d", i)
 	}
 }
 
-// A bucket is left alone while it is lent from, while its partition is frozen, and while that is locked by another.
+// A bucket is left alone while it is leased from, while its partition is frozen, and while that is locked by another.
 func TestWhatMayNotGoStays(t *testing.T) {
 	set := limit.NewSet([]limit.Limit{perHour(1000)})
 	cases := map[string]func(tab *Table, id rule.BucketKey) (undo func()){
@@ -132,12 +132,12 @@ func TestWhatMayNotGoStays(t *testing.T) {
 	}
 	for name, prepare := range cases {
 		t.Run(name, func(t *testing.T) {
-			tab, id := New(Config{MaxKeys: 50}), rule.BucketKey{Key: "kept", Limiter: 1}
-			require.True(t, Allowed(tab.Decide(1, id, &limit.Request{Set: set, Cost: 1}, 0)))
+			tab, id := New(Config{MaxKeys: 50}), rule.BucketKey{Key: "kept"}
+			require.True(t, Allowed(tab.decide(1, id, &limit.Request{Set: set, Cost: 1}, 0)))
 			undo := prepare(tab, id)
 			for i := range 1000 {
 				part := 2 + uint16(i%1000)
-				require.True(t, Allowed(tab.Decide(part, rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 100}, 1)))
+				require.True(t, Allowed(tab.decide(part, rule.BucketKey{Key: fmt.Sprint(i)}, &limit.Request{Set: set, Cost: 100}, 1)))
 				require.LessOrEqual(t, tab.keys.Load(), int64(50))
 			}
 			undo()
@@ -146,20 +146,20 @@ func TestWhatMayNotGoStays(t *testing.T) {
 	}
 }
 
-// What was lent from when it was looked at has its place when that has ended.
+// What was leased from when it was looked at has its place when that has ended.
 func TestALeaseDelaysEvictionOnlyWhileItIsOut(t *testing.T) {
-	tab, id := New(Config{MaxKeys: 50}), rule.BucketKey{Key: "lent from", Limiter: 1}
+	tab, id := New(Config{MaxKeys: 50}), rule.BucketKey{Key: "lent from"}
 	tab.members.Store(1)
 	set, slow := limit.NewSet([]limit.Limit{perSecond(1000)}), limit.NewSet([]limit.Limit{perHour(1000)})
 	_, g, ok := tab.decideLending(1, id, &limit.Request{Set: set, Cost: 1}, &wire.Borrowing{Want: 10}, 0)
 	require.True(t, ok)
 	require.Positive(t, g.Tokens)
 	for i := range 100 {
-		tab.Decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: slow, Cost: float64(1 + i)}, 1)
+		tab.decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i)}, &limit.Request{Set: slow, Cost: float64(1 + i)}, 1)
 	}
 	require.NotNil(t, tab.partitions[1].buckets.find(id.Hash(tab.seed), id))
 	evicted := tab.evicted.Load()
-	tab.Decide(2, rule.BucketKey{Key: "one more", Limiter: 1}, &limit.Request{Set: slow, Cost: 100}, int64(time.Second))
+	tab.decide(2, rule.BucketKey{Key: "one more"}, &limit.Request{Set: slow, Cost: 100}, int64(time.Second))
 	require.Nil(t, tab.partitions[1].buckets.find(id.Hash(tab.seed), id))
 	require.Equal(t, evicted, tab.evicted.Load(), "it had drained")
 }
@@ -168,16 +168,16 @@ func TestALeaseDelaysEvictionOnlyWhileItIsOut(t *testing.T) {
 func TestTheBoundComesBack(t *testing.T) {
 	tab, set := New(Config{MaxKeys: 100}), limit.NewSet([]limit.Limit{perHour(10)})
 	for i := range 100 {
-		tab.Decide(1, rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, 0)
+		tab.decide(1, rule.BucketKey{Key: fmt.Sprint(i)}, &limit.Request{Set: set, Cost: 1}, 0)
 	}
 	tab.partitions[1].frozenUntil = 10
 	tab.partitions[2].frozenUntil = 10
 	for i := range 20 {
-		tab.Decide(2, rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, 1)
+		tab.decide(2, rule.BucketKey{Key: fmt.Sprint(i)}, &limit.Request{Set: set, Cost: 1}, 1)
 	}
 	require.EqualValues(t, 120, tab.keys.Load())
 	for i := range 20 {
-		tab.Decide(3, rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, 11)
+		tab.decide(3, rule.BucketKey{Key: fmt.Sprint(i)}, &limit.Request{Set: set, Cost: 1}, 11)
 	}
 	require.EqualValues(t, 100, tab.keys.Load())
 	requireCounted(t, tab)
@@ -192,7 +192,7 @@ func TestTheOrderFollowsTheTable(t *testing.T) {
 		if i%3 == 0 {
 			set = slow
 		}
-		tab.Decide(uint16(i%7), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 0}, &limit.Request{Set: set, Cost: 5}, 0)
+		tab.decide(uint16(i%7), rule.BucketKey{Key: fmt.Sprint(i)}, &limit.Request{Set: set, Cost: 5}, 0)
 		requireCounted(t, tab)
 	}
 	for part := range uint16(7) {
@@ -213,8 +213,8 @@ func TestEvictionFromSeveralGoroutines(t *testing.T) {
 		running.Go(func() {
 			for i := range each {
 				now := int64(i) * int64(100*time.Microsecond)
-				tab.Decide(uint16(i*7%13), rule.BucketKey{Key: fmt.Sprint(g, "-", i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, now)
-				tab.Decide(uint16(i*7%13), rule.BucketKey{Key: fmt.Sprint("shared-", i/2), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, now)
+				tab.decide(uint16(i*7%13), rule.BucketKey{Key: fmt.Sprint(g, "-", i)}, &limit.Request{Set: set, Cost: 1}, now)
+				tab.decide(uint16(i*7%13), rule.BucketKey{Key: fmt.Sprint("shared-", i/2)}, &limit.Request{Set: set, Cost: 1}, now)
 				switch part := uint16(i % 13); i % 101 {
 				case 1:
 					tab.Sweep(part, now)
@@ -230,7 +230,7 @@ func TestEvictionFromSeveralGoroutines(t *testing.T) {
 		if tab.keys.Load() <= maxKeys {
 			break
 		}
-		tab.Decide(20, rule.BucketKey{Key: fmt.Sprint("after-", i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, int64(time.Second))
+		tab.decide(20, rule.BucketKey{Key: fmt.Sprint("after-", i)}, &limit.Request{Set: set, Cost: 1}, int64(time.Second))
 	}
 	require.LessOrEqual(t, tab.keys.Load(), int64(maxKeys))
 }
@@ -244,16 +244,16 @@ func TestEvictionIsNotMisledByWhatHasChanged(t *testing.T) {
 		if i >= maxKeys/2 {
 			cost = 10
 		}
-		tab.Decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: cost}, 0)
+		tab.decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i)}, &limit.Request{Set: set, Cost: cost}, 0)
 	}
 	for i := range maxKeys / 2 {
-		tab.Decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 999}, 0)
+		tab.decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i)}, &limit.Request{Set: set, Cost: 999}, 0)
 	}
 	for i := range maxKeys / 2 {
-		tab.Decide(partOf(i), rule.BucketKey{Key: fmt.Sprint("fresh-", i), Limiter: 1}, &limit.Request{Set: set, Cost: 1000}, 1)
+		tab.decide(partOf(i), rule.BucketKey{Key: fmt.Sprint("fresh-", i)}, &limit.Request{Set: set, Cost: 1000}, 1)
 	}
 	for i := range maxKeys / 2 {
-		require.False(t, Allowed(tab.Decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, 2)), "%d", i)
+		require.False(t, Allowed(tab.decide(partOf(i), rule.BucketKey{Key: fmt.Sprint(i)}, &limit.Request{Set: set, Cost: 1}, 2)), "%d", i)
 	}
 }
 
@@ -271,7 +271,7 @@ func BenchmarkInsertWhenFull(b *testing.B) {
 				a, now := &limit.Request{Set: set, Cost: 1}, int64(0)
 				insert := func(i int) {
 					now += 100
-					tab.Decide(place(i), rule.BucketKey{Key: fmt.Sprint("key-", i), Limiter: 1}, a, now)
+					tab.decide(place(i), rule.BucketKey{Key: fmt.Sprint("key-", i)}, a, now)
 				}
 				for i := range maxKeys {
 					insert(i)

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit/internal/limit"
-	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"golang.org/x/sys/unix"
 )
@@ -56,7 +55,7 @@ func benchmarkHolds(b *testing.B, keys int) {
 	}
 	takeAll := func() {
 		for _, key := range names {
-			r.holder.Decide(rigPart, rule.BucketKey{Key: key, Limiter: r.rule.ID}, &limit.Request{Set: r.rule.Set, Cost: 1}, 0)
+			r.holder.decide(rigPart, r.rule.Bucket(key), &limit.Request{Set: r.rule.Set, Cost: 1}, 0)
 			boundary()
 		}
 	}
@@ -72,7 +71,7 @@ func benchmarkHolds(b *testing.B, keys int) {
 	})
 	measure("answer", func() {
 		for from, more := uint32(0), true; more; {
-			_, from, more = r.holder.collect(rigPart, from, wire.AcquireBudget, r.rules, 0)
+			_, from, more = r.holder.collect(rigPart, from, wire.AcquireBudget, 0)
 		}
 	})
 	measure("drop", func() {
@@ -91,13 +90,13 @@ func shipAll(b *testing.B, r *replicaRig, boundary func(), began *time.Duration)
 	for more := true; more; {
 		s := NewShipment()
 		if rest != nil {
-			if !r.holder.PackNext(s, rest, "standby", r.rules, 0) {
+			if !r.holder.PackNext(s, rest, "standby", 0) {
 				rest = nil
 			}
 		} else {
 			more = false
 			r.holder.MarkChanged(rigPart)
-			r.holder.EachChanged(func(part uint16) { _, rest = r.holder.Pack(s, part, "standby", r.rules, 0) })
+			r.holder.EachChanged(func(part uint16) { _, rest = r.holder.Pack(s, part, "standby", 0) })
 		}
 		if s.Empty() {
 			continue

@@ -76,7 +76,7 @@ func TestNoHoldGoesOverAWholePartition(t *testing.T) {
 	require.Len(t, r.part().dirty, 1, "changes are listed again")
 
 	for from, more := uint32(0), true; more; {
-		_, from, more = r.holder.collect(rigPart, from, wire.AcquireBudget, r.rules, 0)
+		_, from, more = r.holder.collect(rigPart, from, wire.AcquireBudget, 0)
 	}
 	requireShort(t, "answering")
 	idle, any := standby.IdleCopy(rigPart)
@@ -100,7 +100,7 @@ func TestAFullPartitionArrivesAtASmallTable(t *testing.T) {
 	standby.maxKeys = 5000
 	for i := range 4000 {
 		set := r.rule.Set
-		standby.insert(&standby.partitions[rigPart], rule.BucketKey{Key: fmt.Sprint("old-", i), Limiter: r.rule.ID}.Hash(standby.seed), rule.BucketKey{Key: fmt.Sprint("old-", i), Limiter: r.rule.ID}, set, 0)
+		standby.insert(&standby.partitions[rigPart], r.rule.Bucket(fmt.Sprint("old-", i)).Hash(standby.seed), r.rule.Bucket(fmt.Sprint("old-", i)), set, 0)
 		Probe.Released()
 	}
 	for i := range 30_000 {
@@ -119,10 +119,10 @@ func TestAFullPartitionArrivesAtASmallTable(t *testing.T) {
 
 // While the buckets that were replaced are still in the order of eviction, room is made at the cost of what is there.
 func TestEvictionBetweenTheStepsOfAReplacement(t *testing.T) {
-	tab, rules := New(Config{MaxKeys: 3000}), rule.New()
+	tab, rules := New(Config{MaxKeys: 3000}), rule.New(1000)
 	r := mustFind(t, rules, "api", []limit.Limit{perHour(1000)})
 	take := func(part uint16, key string, cost float64) {
-		require.True(t, Allowed(tab.Decide(part, rule.BucketKey{Key: key, Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: cost}, 0)))
+		require.True(t, Allowed(tab.decide(part, r.Bucket(key), &limit.Request{Set: r.Set, Cost: cost}, 0)))
 	}
 	for i := range 2000 {
 		take(7, fmt.Sprint("old-", i), 1)
@@ -132,7 +132,7 @@ func TestEvictionBetweenTheStepsOfAReplacement(t *testing.T) {
 	for i := range 2000 {
 		content.Buckets = append(content.Buckets, wire.Image{Limiter: "api", Key: fmt.Sprint("new-", i), Set: r.Set, Levels: []float64{5}})
 	}
-	a.add(tab.Build(7, &content, rules, 0))
+	a.add(tab.Build(7, &content, 0))
 	p := &tab.partitions[7]
 	p.replace(&a)
 	require.EqualValues(t, 2000, tab.keys.Load())

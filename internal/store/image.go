@@ -13,11 +13,11 @@ import (
 
 // image returns the bucket as it is now, to be sent; leases that have ended were charged. The key is the bucket's own, and
 // levels has room for its levels.
-func (b *bucket) image(limiter string, levels []float64, now int64) wire.Image {
+func (b *bucket) image(levels []float64, now int64) wire.Image {
 	for i := range levels {
 		levels[i] = b.LevelAt(i, now)
 	}
-	return wire.Image{Limiter: limiter, Key: b.key(), Set: b.Set, Levels: levels, Leases: b.Moving(now)}
+	return wire.Image{Limiter: b.Set.Name.Text, Key: b.key(), Set: b.Set, Levels: levels, Leases: b.Moving(now)}
 }
 
 // What an image takes when encoded, at most: three lengths or numbers of up to three bytes, and the key and the levels;
@@ -41,9 +41,9 @@ const (
 // how long that is. What is not held does not change, so it can be read in steps. If something becomes of it even so, the
 // asker is told that there is more: it asks on, and hears of another version. The caller holds p.mu, and does again
 // afterwards.
-func (p *Partition) AddCopy(a *wire.PartitionReply, from uint32, rules *rule.Rules, budget int, now int64) (size int) {
+func (p *Partition) AddCopy(a *wire.PartitionReply, from uint32, budget int, now int64) (size int) {
 	copied := p.Holding.Copy
-	c := newCollector(p.table, rules, budget, now)
+	c := newCollector(p.table, budget, now)
 	for reporter, seq := range p.Holding.DebtMarks {
 		c.content.Marks = append(c.content.Marks, wire.DebtMark{Member: reporter, Seq: seq})
 	}
@@ -75,11 +75,10 @@ type collector struct {
 	full    bool // there is no room for the next one
 	content wire.Content
 	sets    map[*limit.Set]bool // counted already
-	names   nameOf
 }
 
-func newCollector(t *Table, rules *rule.Rules, maxBytes int, now int64) *collector {
-	return &collector{table: t, now: now, room: maxBytes, sets: make(map[*limit.Set]bool), names: nameOf{rules: rules}}
+func newCollector(t *Table, maxBytes int, now int64) *collector {
+	return &collector{table: t, now: now, room: maxBytes, sets: make(map[*limit.Set]bool)}
 }
 
 // step goes on with a partition at a place, and returns where to go on after that, 0 at the end. The caller holds p.mu.
@@ -99,17 +98,16 @@ func (c *collector) step(p *Partition, from uint32) (next uint32) {
 
 // add adds a bucket if there is room for it, or nothing else is there.
 func (c *collector) add(b *bucket) bool {
-	name := c.names.of(b.limiter)
 	cost := imageOverhead + len(b.key()) + levelSize*b.Levels() + b.LeasesSize()
 	if !c.sets[b.Set] {
-		cost += imageOverhead + len(name) + limitSize*b.Levels()
+		cost += imageOverhead + len(b.Set.Name.Text) + limitSize*b.Levels()
 	}
 	if n := len(c.content.Buckets); n > 0 && (c.room < cost || n == answerBuckets) {
 		return false
 	}
 	c.room -= cost
 	c.sets[b.Set] = true
-	c.content.Buckets = append(c.content.Buckets, b.image(name, make([]float64, b.Levels()), c.now))
+	c.content.Buckets = append(c.content.Buckets, b.image(make([]float64, b.Levels()), c.now))
 	return true
 }
 
@@ -120,58 +118,21 @@ type Built struct {
 }
 
 // Build makes a bucket of each image that is not full of tokens, as of now: what takes long of taking over a partition,
-// and needs no lock. It leaves out those whose limiter's name is one too many for this node.
-func (t *Table) Build(part uint16, c *wire.Content, rules *rule.Rules, now int64) *Built {
-	names := idsOf{rules: rules}
+// and needs no lock.
+func (t *Table) Build(part uint16, c *wire.Content, now int64) *Built {
 	made := &Built{content: c, slots: make([]slot, 0, len(c.Buckets))}
 	for i := range c.Buckets {
 		image := &c.Buckets[i]
-		id, ok := names.of(image.Limiter)
-		if !ok || image.Full() {
+		if image.Full() {
 			continue
 		}
-		key := rule.BucketKey{Key: image.Key, Limiter: id}
-		b := newBucket(key)
+		b := newBucket(image.Key)
 		b.State, b.home, b.place = image.State(now), part, notPlaced
 		b.BoundLevels(t.longestTurn)
 		b.Moved(image.Leases, now)
-		made.slots = append(made.slots, slot{key.Hash(t.seed), b})
+		made.slots = append(made.slots, slot{b.name().Hash(t.seed), b})
 	}
 	return made
-}
-
-// nameOf finds the names of limiters' ids.
-type nameOf struct {
-	rules *rule.Rules
-	name  string // of the one before: mostly there is one
-	id    rule.LimiterID
-}
-
-func (n *nameOf) of(id rule.LimiterID) string {
-	if n.name == "" || id != n.id {
-		n.name, n.id = n.rules.Name(id), id
-	}
-	return n.name
-}
-
-// idsOf finds the ids of limiters' names.
-type idsOf struct {
-	rules *rule.Rules
-	name  string // of the one before: mostly there is one
-	id    rule.LimiterID
-}
-
-// of returns a name's id, unless it is one too many for this node.
-func (n *idsOf) of(name string) (id rule.LimiterID, ok bool) {
-	if n.name != "" && n.name == name {
-		return n.id, true
-	}
-	id, err := n.rules.IDOf(name)
-	if err != nil {
-		return 0, false
-	}
-	n.name, n.id = name, id
-	return id, true
 }
 
 // Arrival is all of a partition on its way into it: pieces of another node's copy, to replace what is there when the last
@@ -198,19 +159,17 @@ func (a *Arrival) add(piece *Built) {
 	}
 }
 
-// store makes each image's state the state of its bucket as of now, whatever that was. It returns how many it had to
-// ignore because their limiter's name is one too many for this node. The caller holds p.mu.
-func (p *Partition) store(t *Table, images []wire.Image, rules *rule.Rules, now int64) (ignored int) {
-	names := idsOf{rules: rules}
+// store makes each image's state the state of its bucket as of now, whatever that was. The caller holds p.mu.
+func (p *Partition) store(t *Table, images []wire.Image, rules *rule.Rules, now int64) {
 	for i := range images {
 		Probe.touch(1)
 		image := &images[i]
-		id, ok := names.of(image.Limiter)
-		if !ok {
-			ignored++
-			continue
+		key := rule.BucketKey{Key: image.Key}
+		if image.Set != nil {
+			key.Limiter = image.Set.Name
+		} else if key.Limiter = rules.NameOf(image.Limiter); key.Limiter == nil {
+			continue // there is no bucket that it could be about
 		}
-		key := rule.BucketKey{Key: image.Key, Limiter: id}
 		hash := key.Hash(t.seed)
 		b := p.buckets.find(hash, key)
 		if image.Full() {
@@ -226,7 +185,6 @@ func (p *Partition) store(t *Table, images []wire.Image, rules *rule.Rules, now 
 		b.BoundLevels(t.longestTurn)
 		b.Moved(image.Leases, now)
 	}
-	return ignored
 }
 
 // StagePiece takes in a piece of a peer's copy, of which made was made, and returns all of it when that was the last. The
@@ -262,11 +220,11 @@ func (p *Partition) replace(a *Arrival) {
 
 // Visit calls see with the image of each bucket of a partition as of a time, and returns the version of the copy. It looks at all
 // of them with the lock held: only tests do that.
-func (t *Table) Visit(part uint16, rules *rule.Rules, at int64, see func(wire.Image)) wire.Version {
+func (t *Table) Visit(part uint16, at int64, see func(wire.Image)) wire.Version {
 	p := t.Lock(part)
 	defer p.Unlock()
 	p.buckets.inOrder(0, func(_ uint64, b *bucket) bool {
-		see(b.image(rules.Name(b.limiter), make([]float64, b.Levels()), at))
+		see(b.image(make([]float64, b.Levels()), at))
 		return true
 	})
 	return p.Holding.Copy

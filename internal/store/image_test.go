@@ -23,15 +23,14 @@ func mustFind(t require.TestingT, known *rule.Rules, name string, limits []limit
 
 // bucketOf returns the bucket of a key under a limiter, or nil.
 func bucketOf(t require.TestingT, tab *Table, part uint16, known *rule.Rules, limiter, key string) *bucket {
-	id, err := known.IDOf(limiter)
-	require.NoError(t, err)
-	name := rule.BucketKey{Key: key, Limiter: id}
+	name := rule.BucketKey{Key: key, Limiter: known.NameOf(limiter)}
+	require.NotNil(t, name.Limiter)
 	return tab.partitions[part].buckets.find(name.Hash(tab.seed), name)
 }
 
 // collect is what AddCopy does for an answer.
-func (t *Table) collect(part uint16, from uint32, maxBytes int, rules *rule.Rules, now int64) (content wire.Content, next uint32, more bool) {
-	c := newCollector(t, rules, maxBytes, now)
+func (t *Table) collect(part uint16, from uint32, maxBytes int, now int64) (content wire.Content, next uint32, more bool) {
+	c := newCollector(t, maxBytes, now)
 	next = from
 	t.InSteps(part, func(p *Partition) (more bool) {
 		next = c.step(p, next)
@@ -41,10 +40,10 @@ func (t *Table) collect(part uint16, from uint32, maxBytes int, rules *rule.Rule
 }
 
 // sendPieces moves a partition from one table to another, in pieces, in the bytes of messages.
-func sendPieces(t require.TestingT, from, to *Table, knownFrom, knownTo *rule.Rules, part uint16, maxBytes int, now, nowThere int64) (pieces int) {
+func sendPieces(t require.TestingT, from, to *Table, knownTo *rule.Rules, part uint16, maxBytes int, now, nowThere int64) (pieces int) {
 	for next, more := uint32(0), true; more; pieces++ {
 		var content wire.Content
-		content, next, more = from.collect(part, next, maxBytes, knownFrom, now)
+		content, next, more = from.collect(part, next, maxBytes, now)
 		encoded := wire.AppendReplicaRequest(nil, &wire.ReplicaRequest{Parts: []wire.ReplicaPart{{Part: part, Content: content}}})
 		if len(content.Buckets) > 1 {
 			require.LessOrEqual(t, len(encoded), maxBytes+20, "%d buckets", len(content.Buckets))
@@ -56,9 +55,8 @@ func sendPieces(t require.TestingT, from, to *Table, knownFrom, knownTo *rule.Ru
 		require.NoError(t, err)
 		p := &to.partitions[part]
 		p.mu.Lock()
-		ignored := p.store(to, decoded.Parts[0].Content.Buckets, knownTo, nowThere)
+		p.store(to, decoded.Parts[0].Content.Buckets, knownTo, nowThere)
 		p.mu.Unlock()
-		require.Zero(t, ignored)
 	}
 	return pieces
 }
@@ -70,7 +68,7 @@ func TestMovedBucketsDecideTheSame(t *testing.T) {
 		const part = 5
 		limits := rapid.SliceOfN(rapid.SliceOfN(anyLimitOfFewKinds(), 1, limit.MaxCombined), 1, 3).Draw(t, "versions")
 		here, there := New(Config{MaxKeys: 1000}), New(Config{MaxKeys: 1000})
-		knownHere, knownThere := rule.New(), rule.New()
+		knownHere, knownThere := rule.New(1000), rule.New(1000)
 		mustFind(t, knownThere, "something else first", []limit.Limit{perSecond(1)}) // ids differ from node to node
 		type request struct {
 			limiter, key string
@@ -85,7 +83,7 @@ func TestMovedBucketsDecideTheSame(t *testing.T) {
 		})
 		take := func(tab *Table, known *rule.Rules, q request, cost float64, now int64) limit.Decision {
 			r := mustFind(t, known, q.limiter, q.limits)
-			d, ok := tab.Decide(part, rule.BucketKey{Key: q.key, Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: cost}, now)
+			d, ok := tab.decide(part, r.Bucket(q.key), &limit.Request{Set: r.Set, Cost: cost}, now)
 			require.True(t, ok)
 			return d
 		}
@@ -99,15 +97,17 @@ func TestMovedBucketsDecideTheSame(t *testing.T) {
 
 		now += step.Draw(t, "step")
 		ahead := rapid.Int64Range(0, math.MaxInt64/4).Draw(t, "clocks differ by") - now
-		sendPieces(t, here, there, knownHere, knownThere, part, rapid.IntRange(1, 2000).Draw(t, "bytes"), now, now+ahead)
+		sendPieces(t, here, there, knownThere, part, rapid.IntRange(1, 2000).Draw(t, "bytes"), now, now+ahead)
 		here.Sweep(part, now)
 		require.Equal(t, here.keys.Load(), there.keys.Load())
 		for _, content := range allIn(&here.partitions[part].buckets) {
 			b := content.bucket
 			b.Advance(now) // the one that was sent is as of now
-			moved := bucketOf(t, there, part, knownThere, knownHere.Name(b.limiter), b.key())
+			moved := bucketOf(t, there, part, knownThere, b.Set.Name.Text, b.key())
 			require.NotNil(t, moved)
-			require.Equal(t, b.Set, moved.Set, "identities and all")
+			require.Equal(t, b.Set.Limits, moved.Set.Limits)
+			require.Equal(t, b.Set.Active, moved.Set.Active)
+			require.Equal(t, b.Set.IDs, moved.Set.IDs)
 			for i := range b.Set.Meters {
 				require.Equal(t, math.Float64bits(b.Level(i)), math.Float64bits(moved.Level(i)))
 			}
@@ -139,63 +139,64 @@ func anyLimitOfFewKinds() *rapid.Generator[limit.Limit] {
 // taken for the second, those that know all three would find the third full of tokens.
 func TestMovedLevelKeepsItsOrdinal(t *testing.T) {
 	three := []limit.Limit{perSecond(10), withBurst(perSecond(1000), 100), withBurst(perSecond(1), 100)}
-	here, there, knownHere, knownThere := New(Config{MaxKeys: 10}), New(Config{MaxKeys: 10}), rule.New(), rule.New()
+	here, there, knownHere, knownThere := New(Config{MaxKeys: 10}), New(Config{MaxKeys: 10}), rule.New(1000), rule.New(1000)
 	all, one := mustFind(t, knownHere, "api", three), mustFind(t, knownHere, "api", three[:1])
-	k := rule.BucketKey{Key: "k", Limiter: all.ID}
+	k := all.Bucket("k")
 	for second := range 10 {
-		require.True(t, Allowed(here.Decide(0, k, &limit.Request{Set: all.Set, Cost: 10}, int64(second)*int64(time.Second))))
+		require.True(t, Allowed(here.decide(0, k, &limit.Request{Set: all.Set, Cost: 10}, int64(second)*int64(time.Second))))
 	}
 	now := int64(10 * time.Second)
-	require.True(t, Allowed(here.Decide(0, k, &limit.Request{Set: one.Set, Cost: 1}, now)), "only the third is remembered besides")
-	sendPieces(t, here, there, knownHere, knownThere, 0, 1000, now, 0)
+	require.True(t, Allowed(here.decide(0, k, &limit.Request{Set: one.Set, Cost: 1}, now)), "only the third is remembered besides")
+	sendPieces(t, here, there, knownThere, 0, 1000, now, 0)
 
 	allThere := mustFind(t, knownThere, "api", three)
-	d, _ := there.Peek(0, rule.BucketKey{Key: "k", Limiter: allThere.ID}, allThere.Set, 0)
+	d, _ := there.Peek(0, allThere.Bucket("k"), allThere.Set, 0)
 	assert.Equal(t, three[2], d.Limit)
 	assert.Equal(t, 10.0, d.Remaining)
 }
 
 // A large partition moves in pieces near the size asked for, and each bucket once.
 func TestCollectCutsIntoPieces(t *testing.T) {
-	here, there, known := New(Config{MaxKeys: 10_000}), New(Config{MaxKeys: 10_000}), rule.New()
+	here, there, known := New(Config{MaxKeys: 10_000}), New(Config{MaxKeys: 10_000}), rule.New(1000)
 	r := mustFind(t, known, "api", []limit.Limit{perHour(100)})
 	for i := range 5000 {
-		here.Decide(7, rule.BucketKey{Key: fmt.Sprintf("user-%015d", i), Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 0.1}, 0)
+		here.decide(7, r.Bucket(fmt.Sprintf("user-%015d", i)), &limit.Request{Set: r.Set, Cost: 0.1}, 0)
 	}
-	pieces := sendPieces(t, here, there, known, known, 7, 16<<10, 1, 1)
+	pieces := sendPieces(t, here, there, known, 7, 16<<10, 1, 1)
 	assert.Equal(t, int64(5000), there.keys.Load())
 	assert.LessOrEqual(t, pieces, 5000*40/(16<<10)+1, "pieces are about as large as allowed")
 }
 
 func TestCollectSkipsDrainedBuckets(t *testing.T) {
-	tab, known := New(Config{MaxKeys: 10}), rule.New()
+	tab, known := New(Config{MaxKeys: 10}), rule.New(1000)
 	r := mustFind(t, known, "api", []limit.Limit{perSecond(10)})
-	tab.Decide(7, rule.BucketKey{Key: "drained", Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 1}, 0)
-	tab.Decide(7, rule.BucketKey{Key: "not yet", Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 10}, 0)
-	content, _, more := tab.collect(7, 0, 1000, known, int64(500*time.Millisecond))
+	tab.decide(7, r.Bucket("drained"), &limit.Request{Set: r.Set, Cost: 1}, 0)
+	tab.decide(7, r.Bucket("not yet"), &limit.Request{Set: r.Set, Cost: 10}, 0)
+	content, _, more := tab.collect(7, 0, 1000, int64(500*time.Millisecond))
 	require.False(t, more)
 	assert.Equal(t, []wire.Image{{Limiter: "api", Key: "not yet", Set: r.Set, Levels: []float64{5}}}, content.Buckets)
 }
 
 // One bucket larger than the piece is sent all the same, or the move would never end.
 func TestCollectAlwaysGoesOn(t *testing.T) {
-	tab, known := New(Config{MaxKeys: 10}), rule.New()
+	tab, known := New(Config{MaxKeys: 10}), rule.New(1000)
 	r := mustFind(t, known, "api", []limit.Limit{perSecond(10)})
 	for i := range 3 {
-		tab.Decide(7, rule.BucketKey{Key: fmt.Sprint(i), Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 1}, 0)
+		tab.decide(7, r.Bucket(fmt.Sprint(i)), &limit.Request{Set: r.Set, Cost: 1}, 0)
 	}
-	assert.Equal(t, 3, sendPieces(t, tab, New(Config{MaxKeys: 10}), known, rule.New(), 7, 1, 0, 0))
+	assert.Equal(t, 3, sendPieces(t, tab, New(Config{MaxKeys: 10}), rule.New(1000), 7, 1, 0, 0))
 }
 
 // What is stored replaces what was there: a copy is never merged with another.
 func TestStoreReplaces(t *testing.T) {
-	tab, known := New(Config{MaxKeys: 10}), rule.New()
+	tab, known := New(Config{MaxKeys: 10}), rule.New(1000)
 	r := mustFind(t, known, "api", []limit.Limit{perHour(10)})
 	two := mustFind(t, known, "api", []limit.Limit{perHour(20), perMinute(20)})
 	p := &tab.partitions[7]
-	keys := []rule.BucketKey{{Key: "more", Limiter: r.ID}, {Key: "less", Limiter: r.ID}, {Key: "zero", Limiter: r.ID}, {Key: "none", Limiter: r.ID}, {Key: "kept", Limiter: r.ID}}
+	keys := []rule.BucketKey{r.Bucket("more"), r.Bucket("less"), r.Bucket("zero"), r.Bucket("none"), r.Bucket("kept")}
+	other := mustFind(t, known, "other", []limit.Limit{perHour(10)})
 	for _, key := range keys {
-		tab.Decide(7, key, &limit.Request{Set: r.Set, Cost: 5}, 0)
+		tab.decide(7, key, &limit.Request{Set: r.Set, Cost: 5}, 0)
 	}
 	cancelled := limit.Undo{After: limit.Snapshot{Count: 1, Levels: [limit.MaxCombined]float64{99}}} // others stand behind it
 	tab.partitions[7].buckets.find(keys[0].Hash(tab.seed), keys[0]).CancelReserved(cancelled, 0)
@@ -203,11 +204,11 @@ func TestStoreReplaces(t *testing.T) {
 	image := func(key string, set *limit.Set, levels ...float64) wire.Image {
 		return wire.Image{Limiter: "api", Key: key, Set: set, Levels: levels}
 	}
-	ignored := p.store(tab, []wire.Image{
+	p.store(tab, []wire.Image{
 		image("more", two.Set, 7, 3), image("less", r.Set, 1), image("zero", r.Set, 0), image("none", nil),
-		image("new", r.Set, 2), image("never there", r.Set, 0), {Limiter: "other", Key: "less", Set: r.Set, Levels: []float64{9}},
+		image("new", r.Set, 2), image("never there", r.Set, 0), {Limiter: "other", Key: "less", Set: other.Set, Levels: []float64{9}},
+		{Limiter: "never heard of", Key: "less"},
 	}, known, 100)
-	assert.Zero(t, ignored)
 	assert.Equal(t, int64(5), tab.keys.Load())
 	assert.EqualValues(t, 5, p.buckets.used)
 	for key, want := range map[string]float64{"more": 7, "less": 1, "kept": 5, "new": 2} {
@@ -229,7 +230,7 @@ func TestStoreReplaces(t *testing.T) {
 
 // The bound on keys holds for buckets that come from elsewhere as well.
 func TestStoreIsBounded(t *testing.T) {
-	tab, known := New(Config{MaxKeys: 100}), rule.New()
+	tab, known := New(Config{MaxKeys: 100}), rule.New(1000)
 	r := mustFind(t, known, "api", []limit.Limit{perHour(10)})
 	var images []wire.Image
 	for i := range 1000 {
@@ -238,42 +239,4 @@ func TestStoreIsBounded(t *testing.T) {
 	tab.partitions[7].store(tab, images, known, 0)
 	assert.Equal(t, int64(100), tab.keys.Load())
 	assert.Equal(t, uint64(900), tab.evicted.Load())
-}
-
-// A node knows so many names of limiters and no more; buckets of others are left out, and said to be.
-func TestStoreIgnoresNamesTooMany(t *testing.T) {
-	tab, known := New(Config{MaxKeys: 100}), rule.New()
-	r := mustFind(t, known, "api", []limit.Limit{perHour(10)})
-	for i, full := 0, false; !full; i++ {
-		_, err := known.IDOf(fmt.Sprint("flood-", i))
-		full = err != nil
-	}
-	foreign := []wire.Image{
-		{Limiter: "one too many", Key: "a", Set: limit.NewSet([]limit.Limit{perHour(1)}), Levels: []float64{1}},
-		{Limiter: "api", Key: "b", Set: r.Set, Levels: []float64{5}},
-		{Limiter: "", Key: "c", Set: r.Set, Levels: []float64{5}},
-	}
-	encoded := wire.AppendReplicaRequest(nil, &wire.ReplicaRequest{Parts: []wire.ReplicaPart{{Content: wire.Content{Buckets: foreign[:2]}}}})
-	decoded, err := (&wire.ReplicaMemory{Message: encoded}).Decode(known.PlainSet)
-	require.NoError(t, err, "the other buckets are not lost for it")
-	require.Equal(t, foreign[:2], decoded.Parts[0].Content.Buckets)
-	assert.Equal(t, 2, tab.partitions[7].store(tab, foreign, known, 0))
-	assert.Equal(t, int64(1), tab.keys.Load())
-	assert.NotNil(t, bucketOf(t, tab, 7, known, "api", "b"))
-}
-
-func TestRulesKnowNamesById(t *testing.T) {
-	known := rule.New()
-	r := mustFind(t, known, "api", []limit.Limit{perHour(10)})
-	id, err := known.IDOf("api")
-	require.NoError(t, err)
-	assert.Equal(t, r.ID, id)
-	other, err := known.IDOf("other")
-	require.NoError(t, err)
-	assert.NotEqual(t, id, other)
-	assert.Equal(t, other, mustFind(t, known, "other", []limit.Limit{perHour(10)}).ID)
-	assert.Equal(t, "api", known.Name(id))
-	assert.Equal(t, "other", known.Name(other))
-	_, err = known.IDOf("")
-	assert.ErrorIs(t, err, rule.ErrName)
 }

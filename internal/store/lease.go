@@ -57,9 +57,13 @@ func (t *Table) decideLending(part uint16, id rule.BucketKey, a *limit.Request, 
 		b = t.insert(p, hash, id, a.Set, now)
 	}
 	a.Leased = t.leased(b, now)
-	if t.takeBack(b, asked.Returned, now) {
+	if len(asked.Returned) > 0 {
+		t.serve(p, b, now) // turns that have come before
+		if t.takeBack(b, asked.Returned, now) {
+			t.touch(part, p, b)
+			t.serve(p, b, now)
+		}
 		a.Leased = b.Leased(now)
-		t.touch(part, p, b)
 	}
 	if d = b.Decide(a, now); !d.Allowed {
 		g.Stands = min(d.RetryAfter, b.FirstBack(now))

@@ -25,7 +25,7 @@ type borrower struct {
 func TestLeasesNeverAddTokens(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		given := withBurst(perSecond(float64(rapid.IntRange(100, 20000).Draw(t, "rate"))), float64(rapid.IntRange(50, 3000).Draw(t, "burst")))
-		rules := rule.New()
+		rules := rule.New(1000)
 		here, err := rules.Find(wire.AppendRule(nil, "api", []limit.Limit{given}))
 		require.NoError(t, err)
 		other, err := rules.Find(wire.AppendRule(nil, "api", []limit.Limit{perMinute(1e9)}))
@@ -38,7 +38,7 @@ func TestLeasesNeverAddTokens(t *testing.T) {
 		admit := func(at int64, cost float64) {
 			o.Admit(oracle.Take{Start: time.Duration(at), End: time.Duration(at), Cost: cost})
 		}
-		id := rule.BucketKey{Key: "k", Limiter: here.ID}
+		id := here.Bucket("k")
 		callers := make([]borrower, 3)
 		now := int64(0)
 		spend := func(c *borrower, at int64) {
@@ -82,12 +82,12 @@ func TestLeasesNeverAddTokens(t *testing.T) {
 					*c = borrower{}
 				}
 			case "take":
-				if d, _ := table.Decide(0, id, &limit.Request{Set: here.Set, Cost: 3}, now); d.Allowed {
+				if d, _ := table.decide(0, id, &limit.Request{Set: here.Set, Cost: 3}, now); d.Allowed {
 					admit(now, 3)
 				}
 			case "drain":
 				for range 10000 {
-					if d, _ := table.Decide(0, id, &limit.Request{Set: here.Set, Cost: 1}, now); !d.Allowed {
+					if d, _ := table.decide(0, id, &limit.Request{Set: here.Set, Cost: 1}, now); !d.Allowed {
 						break
 					}
 					admit(now, 1)
@@ -98,7 +98,7 @@ func TestLeasesNeverAddTokens(t *testing.T) {
 			case "deploy": // somebody asks by other limits: of those above the bucket remembers only what it must
 				table.change(0, id, now, func(b *bucket) { b.Adopt(other.Set, now) })
 			case "move": // to another holder, whose clock is another one, and later
-				content, _, _ := table.collect(0, 0, 1<<20, rules, now)
+				content, _, _ := table.collect(0, 0, 1<<20, now)
 				now += int64(rapid.IntRange(0, 3000).Draw(t, "way")) * 1000
 				table = New(Config{MaxKeys: 10})
 				table.members.Store(members)
@@ -112,12 +112,12 @@ func TestLeasesNeverAddTokens(t *testing.T) {
 
 func leasing(t *testing.T, limits ...limit.Limit) (*Table, *rule.Rule, rule.BucketKey) {
 	t.Helper()
-	rules := rule.New()
+	rules := rule.New(1000)
 	r, err := rules.Find(wire.AppendRule(nil, "api", limits))
 	require.NoError(t, err)
 	tab := New(Config{MaxKeys: 10})
 	tab.members.Store(3)
-	return tab, r, rule.BucketKey{Key: "k", Limiter: r.ID}
+	return tab, r, r.Bucket("k")
 }
 
 func TestLeaseIsAnEqualPartOfWhatIsLeft(t *testing.T) {

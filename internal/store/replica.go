@@ -5,7 +5,6 @@ import (
 
 	"github.com/peerlimit/peerlimit/internal/holding"
 	"github.com/peerlimit/peerlimit/internal/limit"
-	"github.com/peerlimit/peerlimit/internal/rule"
 	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
@@ -39,9 +38,6 @@ type Shipment struct {
 	images  []wire.Image
 	levels  []float64
 	Message []byte
-
-	limiter string // of the bucket added last: mostly it is the next one's, too
-	id      rule.LimiterID
 }
 
 // sentPart is what is remembered of a part of a shipment until the standby has answered.
@@ -112,25 +108,25 @@ const (
 
 // Pack puts what the standby lacks of a partition into a shipment. A partition whose holder is going to acquire anew is put
 // off: the standby would refuse it. The transfer is for the pieces that follow the first.
-func (t *Table) Pack(s *Shipment, part uint16, standby string, rules *rule.Rules, now int64) (result packed, tr *Whole) {
+func (t *Table) Pack(s *Shipment, part uint16, standby string, now int64) (result packed, tr *Whole) {
 	t.InSteps(part, func(p *Partition) (more bool) {
 		if p.listAgain() {
 			return true
 		}
-		result, tr = t.packChanged(s, part, p, standby, rules, now)
+		result, tr = t.packChanged(s, part, p, standby, now)
 		return tr != nil && p.Holding.Unlisted // the list was long: nothing can be sent yet
 	})
 	if tr == nil {
 		return result, nil
 	}
-	if !t.PackNext(s, tr, standby, rules, now) {
+	if !t.PackNext(s, tr, standby, now) {
 		tr = nil
 	}
 	return result, tr
 }
 
 // packChanged puts what has changed into a shipment, or begins a transfer of everything. The caller holds p.mu.
-func (t *Table) packChanged(s *Shipment, part uint16, p *Partition, standby string, rules *rule.Rules, now int64) (packed, *Whole) {
+func (t *Table) packChanged(s *Shipment, part uint16, p *Partition, standby string, now int64) (packed, *Whole) {
 	h := &p.Holding
 	if !h.Holds {
 		return packedAll, nil
@@ -162,22 +158,22 @@ func (t *Table) packChanged(s *Shipment, part uint16, p *Partition, standby stri
 	case size > s.room && !s.Empty():
 		return PackedLater, nil
 	case count < len(p.dirty):
-		t.packSome(s, part, p, count, rules, now)
+		t.packSome(s, part, p, count, now)
 		return PackedSome, nil
 	}
-	t.packChanges(s, part, p, rules, now)
+	t.packChanges(s, part, p, now)
 	return packedAll, nil
 }
 
 // packChanges puts all changes of a partition into a shipment. The caller holds p.mu.
-func (t *Table) packChanges(s *Shipment, part uint16, p *Partition, rules *rule.Rules, now int64) {
+func (t *Table) packChanges(s *Shipment, part uint16, p *Partition, now int64) {
 	h := &p.Holding
 	sent := sentPart{changed: p.dirty, marks: h.Replication.DebtMarks}
 	var content wire.Content
 	if !maps.Equal(sent.marks, h.DebtMarks) {
 		sent.marks, content.Marks = maps.Clone(h.DebtMarks), markList(h.DebtMarks)
 	}
-	content.Buckets = t.packBuckets(s, p, p.dirty, rules, now)
+	content.Buckets = t.packBuckets(s, p, p.dirty, now)
 	p.dirty, p.spare = p.spare, nil
 	s.add(wire.ReplicaPart{Part: part, Version: h.Copy, Since: h.Replication.Acked, Content: content}, sent)
 }
@@ -185,24 +181,24 @@ func (t *Table) packChanges(s *Shipment, part uint16, p *Partition, rules *rule.
 // packSome puts the first changes of a partition into a shipment, where all are too many. They have the version that the
 // standby has acknowledged: its copy then contains more than that, and those that follow, the last of them with the holder's
 // version, build on the same. The caller holds p.mu.
-func (t *Table) packSome(s *Shipment, part uint16, p *Partition, count int, rules *rule.Rules, now int64) {
+func (t *Table) packSome(s *Shipment, part uint16, p *Partition, count int, now int64) {
 	h := &p.Holding
 	v := h.Copy
 	v.Seq = h.Replication.Acked
 	sent := sentPart{changed: p.dirty[:count:count], marks: h.Replication.DebtMarks}
-	content := wire.Content{Buckets: t.packBuckets(s, p, sent.changed, rules, now)}
+	content := wire.Content{Buckets: t.packBuckets(s, p, sent.changed, now)}
 	p.dirty = p.dirty[count:]
 	s.add(wire.ReplicaPart{Part: part, Version: v, Since: v.Seq, Content: content}, sent)
 	t.MarkChanged(part)
 }
 
 // packBuckets packs buckets that are listed as changed, and are not any more. The caller holds p.mu.
-func (t *Table) packBuckets(s *Shipment, p *Partition, changed []*bucket, rules *rule.Rules, now int64) []wire.Image {
+func (t *Table) packBuckets(s *Shipment, p *Partition, changed []*bucket, now int64) []wire.Image {
 	Probe.touch(len(changed))
 	images := wire.RoomIn(&s.images, len(changed))
 	for _, b := range changed {
 		b.dirty = false
-		images = append(images, t.packBucket(s, p, b, rules, now))
+		images = append(images, t.packBucket(s, p, b, now))
 	}
 	s.Changed += len(changed)
 	return images
@@ -210,10 +206,7 @@ func (t *Table) packBuckets(s *Shipment, p *Partition, changed []*bucket, rules 
 
 // packBucket returns what there is now under the name of a bucket, and counts its size. That can be another bucket, or
 // none: the one that has changed may have been dropped since.
-func (t *Table) packBucket(s *Shipment, p *Partition, b *bucket, rules *rule.Rules, now int64) wire.Image {
-	if s.limiter == "" || s.id != b.limiter {
-		s.limiter, s.id = rules.Name(b.limiter), b.limiter
-	}
+func (t *Table) packBucket(s *Shipment, p *Partition, b *bucket, now int64) wire.Image {
 	current := b
 	if b.home == nowhere {
 		name := b.name()
@@ -221,13 +214,13 @@ func (t *Table) packBucket(s *Shipment, p *Partition, b *bucket, rules *rule.Rul
 	}
 	if current == nil {
 		s.room -= imageOverhead + len(b.key())
-		return wire.Image{Limiter: s.limiter, Key: b.key()}
+		return wire.Image{Limiter: b.Set.Name.Text, Key: b.key()}
 	}
 	t.leased(current, now)
 	s.room -= s.size(current)
 	s.sets[current.Set] = true
 	count := current.Levels()
-	return current.image(s.limiter, wire.RoomIn(&s.levels, count)[:count], now)
+	return current.image(wire.RoomIn(&s.levels, count)[:count], now)
 }
 
 // beginAll begins to put all of a partition into a shipment that has room for the first piece. What changes from now on
@@ -248,7 +241,7 @@ func (t *Table) beginAll(s *Shipment, part uint16, p *Partition) (packed, *Whole
 
 // PackNext puts the next piece of a transfer into a shipment that has room for it. It reports whether there are more; when
 // it has put nothing in, the transfer has come to an end before its time.
-func (t *Table) PackNext(s *Shipment, tr *Whole, standby string, rules *rule.Rules, now int64) (more bool) {
+func (t *Table) PackNext(s *Shipment, tr *Whole, standby string, now int64) (more bool) {
 	piece := wire.ReplicaPart{Part: tr.part, Version: tr.version, Since: tr.sent, Full: true, First: !tr.begun}
 	size, whole := 0, false // whole says that the piece is
 	t.InSteps(tr.part, func(p *Partition) (more bool) {
@@ -271,7 +264,7 @@ func (t *Table) PackNext(s *Shipment, tr *Whole, standby string, rules *rule.Rul
 				whole = true
 				return false
 			}
-			piece.Content.Buckets = append(piece.Content.Buckets, t.packBucket(s, p, b, rules, now))
+			piece.Content.Buckets = append(piece.Content.Buckets, t.packBucket(s, p, b, now))
 			return true
 		})
 		whole = whole || tr.from == 0

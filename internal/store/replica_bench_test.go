@@ -25,7 +25,7 @@ func BenchmarkReplication(b *testing.B) {
 
 func benchmarkReplication(b *testing.B, takes int) {
 	const keys = 100_000
-	holder, standby, known, knownThere := tableOfNode(), tableOfNode(), rule.New(), rule.New()
+	holder, standby, known, knownThere := tableOfNode(), tableOfNode(), rule.New(1000), rule.New(1000)
 	found := mustFind(b, known, "api", []limit.Limit{perHour(1e9)})
 	for part := range uint16(ring.Partitions) {
 		p := &holder.partitions[part]
@@ -41,7 +41,7 @@ func benchmarkReplication(b *testing.B, takes int) {
 	places := make([]place, keys)
 	for i := range places {
 		key := fmt.Sprintf("user-%06d", i)
-		places[i] = place{found.Hash.Partition(key), rule.BucketKey{Key: key, Limiter: found.ID}}
+		places[i] = place{found.Hash.Partition(key), found.Bucket(key)}
 	}
 	var packing, taking time.Duration
 	sent, now := 0, int64(0)
@@ -50,7 +50,7 @@ func benchmarkReplication(b *testing.B, takes int) {
 		for range takes {
 			now++
 			at := &places[rand.IntN(keys)]
-			holder.Decide(at.part, at.id, &limit.Request{Set: found.Set, Cost: 1}, now)
+			holder.decide(at.part, at.id, &limit.Request{Set: found.Set, Cost: 1}, now)
 		}
 		var parts []uint16
 		began := time.Now()
@@ -60,7 +60,7 @@ func benchmarkReplication(b *testing.B, takes int) {
 			began = time.Now()
 			s := NewShipment()
 			for len(parts) > 0 {
-				if result, _ := holder.Pack(s, parts[0], "standby", known, now); result == PackedLater {
+				if result, _ := holder.Pack(s, parts[0], "standby", now); result == PackedLater {
 					break
 				}
 				parts = parts[1:]

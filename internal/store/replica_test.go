@@ -59,13 +59,13 @@ func holdIn(t *Table, name string, number uint64) {
 
 func newReplicaRig(t require.TestingT, standbys ...string) *replicaRig {
 	r := &replicaRig{
-		holder: tableOfNode(), rules: rule.New(), standbys: make(map[string]*rigStandby),
+		holder: tableOfNode(), rules: rule.New(1000), standbys: make(map[string]*rigStandby),
 		taken: make(map[string]float64), then: make(map[uint64]map[string]float64),
 	}
 	r.rule = mustFind(t, r.rules, "api", []limit.Limit{perHour(1000)})
 	holdIn(r.holder, "holder", 5)
 	for _, name := range standbys {
-		r.standbys[name] = &rigStandby{table: tableOfNode(), rules: rule.New()}
+		r.standbys[name] = &rigStandby{table: tableOfNode(), rules: rule.New(1000)}
 	}
 	return r
 }
@@ -74,7 +74,7 @@ func (r *replicaRig) part() *Partition { return &r.holder.partitions[rigPart] }
 
 // take takes a token and remembers the state of the partition after it.
 func (r *replicaRig) take(t require.TestingT, key string) {
-	d, ok := r.holder.Decide(rigPart, rule.BucketKey{Key: key, Limiter: r.rule.ID}, &limit.Request{Set: r.rule.Set, Cost: 1}, 0)
+	d, ok := r.holder.decide(rigPart, r.rule.Bucket(key), &limit.Request{Set: r.rule.Set, Cost: 1}, 0)
 	require.True(t, ok)
 	require.True(t, d.Allowed)
 	r.taken[key]++
@@ -96,14 +96,14 @@ func (r *replicaRig) send(name string) bool {
 		return true
 	}
 	s := NewShipment()
-	if h.rest != nil && !r.holder.PackNext(s, h.rest, name, r.rules, 0) {
+	if h.rest != nil && !r.holder.PackNext(s, h.rest, name, 0) {
 		h.rest = nil
 	}
 	if s.Empty() {
 		if r.part().Holding.Replication.Standby != name { // as the survey of standbys would see
 			r.holder.MarkChanged(rigPart)
 		}
-		r.holder.EachChanged(func(part uint16) { _, h.rest = r.holder.Pack(s, part, name, r.rules, 0) })
+		r.holder.EachChanged(func(part uint16) { _, h.rest = r.holder.Pack(s, part, name, 0) })
 	}
 	r.remember()
 	if s.Empty() {
@@ -140,7 +140,7 @@ func (r *replicaRig) arriveTogether(t require.TestingT, name string, first, seco
 		q, err := (&wire.ReplicaMemory{Message: h.wire[m.message]}).Decode(h.rules.PlainSet)
 		require.NoError(t, err)
 		m.storing = storing{table: h.table, part: &q.Parts[0], full: true, rules: h.rules}
-		m.made = h.table.Build(rigPart, &m.part.Content, h.rules, 0)
+		m.made = h.table.Build(rigPart, &m.part.Content, 0)
 	}
 	for len(both) > 0 {
 		i := random.IntN(len(both))
@@ -378,7 +378,7 @@ func TestDroppedBucketsAreDroppedAtTheStandby(t *testing.T) {
 		r.take(t, key)
 	}
 	r.finish(t, "a")
-	r.holder.Reset(rigPart, rule.BucketKey{Key: "reset", Limiter: r.rule.ID}, 0)
+	r.holder.Reset(rigPart, r.rule.Bucket("reset"), 0)
 	r.take(t, "evicted")
 	removeIf(&r.part().buckets, func(b *bucket) bool {
 		if b.key() != "evicted" {
@@ -471,7 +471,7 @@ func TestMarksTravelWithReplicas(t *testing.T) {
 	require.Equal(t, mine.DebtMarks, theirs.DebtMarks)
 }
 
-// Of a copy, what was given cannot be given again once it is dropped; but to whom it was given is still said.
+// Of a copy, what was given cannot be given again once it is dropped; but the node that it was given to is still named.
 func TestDroppedCopyStillNamesItsReceiver(t *testing.T) {
 	table := tableOfNode()
 	holdIn(table, "holder", 5)

@@ -3,9 +3,6 @@ package store
 import (
 	"math/bits"
 	"runtime"
-
-	"github.com/peerlimit/peerlimit/internal/ring"
-	"github.com/peerlimit/peerlimit/internal/rule"
 )
 
 // Steps: what is done to many buckets of a partition is done to some at a time, so that a take of one
@@ -150,22 +147,4 @@ func (t *Table) tidyUp(p *Partition, now int64) (more bool) {
 	more = len(u.old) > 0 || u.place
 	p.ended()
 	return more
-}
-
-// MarkNames calls mark for the limiter of each bucket.
-func (t *Table) MarkNames(mark func(rule.LimiterID)) {
-	for part := range uint16(ring.Partitions) {
-		var from uint32
-		t.InSteps(part, func(p *Partition) (more bool) {
-			looks := 0
-			from = p.buckets.inOrder(from, func(_ uint64, b *bucket) bool {
-				if looks++; looks > stepLooks {
-					return false
-				}
-				mark(b.limiter)
-				return true
-			})
-			return from != 0
-		})
-	}
 }

@@ -55,13 +55,19 @@ type Table struct {
 	// arrivingSize is how many bytes the pieces of replicas take up that are not all there.
 	arrivingSize atomic.Int64
 
-	// LongestTurn is how far ahead a reservation may be that comes from another member, with a bucket or as a question.
+	// LongestTurn is how far ahead a reservation may be that comes from another member, with a bucket or as a request.
 	longestTurn time.Duration
 
-	// members is how many share what can be leased; 0 when nothing is lent. leaseID is that of the lease granted last.
+	// undoEpoch is added to the moments in what undoes reservations: what another holder has given out, on another clock, means
+	// nothing here.
+	undoEpoch int64
+
+	// members is how many share what can be leased; 0 when nothing is leased. leaseID is that of the lease granted last.
 	members atomic.Int64
 	leaseID atomic.Uint64
 	leases  leaseCounts
+
+	turns turnKeeper
 
 	order   evictionOrder
 	keys    atomic.Int64  // buckets in all partitions
@@ -116,13 +122,20 @@ type Config struct {
 	Replicates  bool          // changes are noted for the standby
 	LongestTurn time.Duration // see table; minLongestTurn at least
 	Piece       int           // bytes, see table; 0 is 48 KiB
+
+	// Self is the node's name. WakeHere tells one of its callers that waits, and reports whether it still does. It is called
+	// with a partition locked. Nil for a table that nobody waits at.
+	Self     string
+	WakeHere func(*wire.Wake) (heard bool)
 }
 
 func New(c Config) *Table {
 	t := &Table{
 		maxKeys: int64(c.MaxKeys), fullUntil: c.FullUntil, replicates: c.Replicates, longestTurn: max(minLongestTurn, c.LongestTurn),
 		piece: cmp.Or(c.Piece, PieceBudget), seed: maphash.MakeSeed(), wakeSweeper: signal.New(),
+		undoEpoch: rand.Int64(), // #nosec G404 -- only has to differ from those of other holders
 	}
+	t.turns.changed, t.turns.self, t.turns.wakeHere, t.turns.most = signal.New(), c.Self, c.WakeHere, MaxTurns
 	for part := range t.partitions {
 		t.partitions[part].table, t.partitions[part].number = t, uint16(part)
 	}
@@ -153,6 +166,7 @@ func (p *Partition) publish() {
 		setBit(&t.held, p.number, h.Holds)
 		if held {
 			p.forgetChanges()
+			t.dismissAll(p)
 		}
 	}
 	if t.IsChallenged(p.number) != h.Challenged {
@@ -201,15 +215,20 @@ type counts struct {
 
 	LeasesGranted, LeasesExpired             uint64
 	TokensLeased, TokensUsed, TokensReturned float64
+
+	QueuedTurns                          int // that wait now
+	ServedTurns, LeftTurns, RefusedTurns uint64
 }
 
 func (t *Table) Counts() counts {
 	c := counts{Keys: int(t.keys.Load()), Evicted: t.evicted.Load(), ArrivingBytes: t.arrivingSize.Load()}
 	c.LeasesGranted, c.LeasesExpired, c.TokensLeased, c.TokensUsed, c.TokensReturned = t.leases.sums()
+	queued, turns := t.turns.sums()
+	c.QueuedTurns, c.ServedTurns, c.LeftTurns, c.RefusedTurns = queued, turns.served, turns.left, turns.refused
 	return c
 }
 
-// LendTo says how many members share what can be leased; with 0 nothing is lent.
+// LendTo says how many members share what can be leased; with 0 nothing is leased.
 func (t *Table) LendTo(members int) { t.members.Store(int64(members)) }
 
 // HeldCount returns how many partitions this node holds.
@@ -325,15 +344,15 @@ func (t *Table) EachChanged(visit func(part uint16)) {
 // The operations below report in their last result whether this node decides about the partition; when not, nothing was
 // done. The key may be reused by the caller afterwards.
 
-// Decide takes a's cost from a bucket, or says why not.
-func (t *Table) Decide(part uint16, id rule.BucketKey, a *limit.Request, now int64) (limit.Decision, bool) {
+// Decide takes a's cost from a bucket, or says why not, in d.
+func (t *Table) Decide(d *limit.Decision, part uint16, id rule.BucketKey, a *limit.Request, now int64) bool {
 	if t.fullUntil != nil && !t.Holds(part) {
-		return limit.Decision{}, false
+		return false
 	}
 	hash := id.Hash(t.seed)
 	p := t.enter(part, now)
 	if p == nil {
-		return limit.Decision{}, false
+		return false
 	}
 	b := p.buckets.find(hash, id)
 	if b == nil {
@@ -341,12 +360,12 @@ func (t *Table) Decide(part uint16, id rule.BucketKey, a *limit.Request, now int
 	} else if b.HasMore() {
 		a.Leased = t.leased(b, now)
 	}
-	d := b.Decide(a, now)
+	b.DecideInto(d, a, now)
 	if d.Allowed {
 		t.touch(part, p, b)
 	}
 	p.mu.Unlock()
-	return d, true
+	return true
 }
 
 // reserve is decide for a turn that may come later, and says how to undo it.
@@ -362,9 +381,13 @@ func (t *Table) reserve(part uint16, id rule.BucketKey, a *limit.Request, now in
 		b = t.insert(p, hash, id, a.Set, now)
 	}
 	a.Leased = t.leased(b, now)
+	t.serve(p, b, now)
 	d, u := b.Reserve(a, now)
 	if d.Allowed {
 		t.touch(part, p, b)
+	}
+	if u != nil {
+		u.Shift(t.undoEpoch)
 	}
 	return d, u, true
 }
@@ -383,8 +406,24 @@ func (t *Table) Peek(part uint16, id rule.BucketKey, set *limit.Set, now int64) 
 	return fresh.Peek(set, now), true
 }
 
+// Denies answers as Decide would if this node decides about the partition and the answer is no, and takes nothing.
+func (t *Table) Denies(part uint16, id rule.BucketKey, a *limit.Request, now int64) (d limit.Decision, denies bool) {
+	p := t.enter(part, now)
+	if p == nil {
+		return limit.Decision{}, false
+	}
+	defer p.mu.Unlock()
+	b := p.buckets.find(id.Hash(t.seed), id)
+	if b == nil {
+		return limit.Decision{}, false // it is full
+	}
+	a.Leased = t.leased(b, now)
+	return b.Denies(a, now)
+}
+
 // Cancel gives a reservation's tokens back, as [Reservation.Cancel] describes. exact reports that it did so at once.
 func (t *Table) Cancel(part uint16, id rule.BucketKey, u limit.Undo, now int64) (exact, ok bool) {
+	u.Shift(-t.undoEpoch)
 	ok = t.change(part, id, now, func(b *bucket) {
 		exact = b.CancelReserved(u, now)
 	})
@@ -410,8 +449,10 @@ func (t *Table) change(part uint16, id rule.BucketKey, now int64, apply func(*bu
 	defer p.mu.Unlock()
 	if b := p.buckets.find(id.Hash(t.seed), id); b != nil {
 		t.leased(b, now)
+		t.serve(p, b, now)
 		apply(b)
 		t.touch(part, p, b)
+		t.scheduleTurns(p, b, now)
 	}
 	return true
 }
@@ -432,9 +473,9 @@ func (t *Table) Exhaust(part uint16, id rule.BucketKey, set *limit.Set, now int6
 	t.touch(part, p, b)
 }
 
-// InsertShare makes a bucket say at least that share of what another one has taken. One that was there may have been made
-// for a denial of long ago, and have drained since.
-func (t *Table) InsertShare(part uint16, id rule.BucketKey, set *limit.Set, from *limit.State, share float64, now int64) {
+// InsertShare makes the bucket of a share say at least as much of its burst as another bucket has taken of a whole one. One that
+// was there may have been made for a denial of long ago, and have drained since. The limits of share are those of whole, scaled.
+func (t *Table) InsertShare(part uint16, id rule.BucketKey, share, whole *limit.Set, from *limit.State, now int64) {
 	hash := id.Hash(t.seed)
 	p := t.enter(part, now)
 	if p == nil {
@@ -443,20 +484,21 @@ func (t *Table) InsertShare(part uint16, id rule.BucketKey, set *limit.Set, from
 	defer p.mu.Unlock()
 	b := p.buckets.find(hash, id)
 	if b == nil {
-		b = t.insert(p, hash, id, set, now)
+		b = t.insert(p, hash, id, share, now)
 	}
-	b.Adopt(set, now)
+	b.Adopt(share, now)
 	b.Advance(now)
-	for i, level := range set.IDs {
+	for i, level := range share.IDs {
 		if j := slices.Index(from.Set.IDs, level); j >= 0 {
-			b.SetLevel(i, max(b.Level(i), from.Level(j)*share))
+			part := share.Limits[i].Capacity() / whole.Limits[i].Capacity()
+			b.SetLevel(i, max(b.Level(i), from.Level(j)*part))
 		}
 	}
 }
 
-// insert adds a full bucket. The caller holds p.mu.
+// insert adds a full bucket; set is of id's limiter. The caller holds p.mu.
 func (t *Table) insert(p *Partition, hash uint64, id rule.BucketKey, set *limit.Set, now int64) *bucket {
-	b := p.buckets.insert(hash, id, limit.NewState(set, now))
+	b := p.buckets.insert(hash, id.Key, limit.NewState(set, now))
 	t.admit(p, b, now)
 	return b
 }

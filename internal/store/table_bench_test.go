@@ -12,7 +12,7 @@ import (
 // BenchmarkTableMemory fills a table with keys of one limit and reports what a key takes on the heap, its own bytes
 // included.
 func BenchmarkTableMemory(b *testing.B) {
-	known := rule.New()
+	known := rule.New(1000)
 	r := mustFind(b, known, "api", []limit.Limit{perHour(1000)})
 	for _, length := range []int{13, 20, 36} {
 		for _, keys := range []int{30_000, 100_000, 300_000, 1_000_000} {
@@ -23,7 +23,7 @@ func BenchmarkTableMemory(b *testing.B) {
 					empty := heapInUse()
 					for i := range keys {
 						key := fmt.Sprintf("%0*d", length, i)
-						t.Decide(r.Hash.Partition(key), rule.BucketKey{Key: key, Limiter: r.ID}, &limit.Request{Set: r.Set, Cost: 1}, 0)
+						t.decide(r.Hash.Partition(key), r.Bucket(key), &limit.Request{Set: r.Set, Cost: 1}, 0)
 					}
 					b.ReportMetric(float64(heapInUse()-empty)/float64(keys), "bytes/key")
 					b.ReportMetric(float64(empty-before), "bytes/table")

@@ -66,6 +66,12 @@ func TestBucketsAreAMap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var set buckets
 		model := make(map[rule.BucketKey]*bucket)
+		var sets []*limit.Set // of three limiters
+		for _, name := range []string{"a", "b", "c"} {
+			sets = append(sets, mustFind(t, rule.New(0), name, []limit.Limit{perHour(10)}).Set)
+		}
+		drawSet := func(t *rapid.T) *limit.Set { return rapid.SampledFrom(sets).Draw(t, "limiter") }
+		drawKey := func(t *rapid.T) string { return rapid.StringMatching(`[a-z]{1,2}`).Draw(t, "key") }
 		hashes := rapid.SampledFrom([]uint64{1, 3, 1 << 20, 1<<64 - 1}).Draw(t, "hashes")
 		hash := func(id rule.BucketKey) uint64 {
 			return uint64(len(id.Key)*7+int(id.Key[0])) % hashes * 0x9E3779B97F4A7C15
@@ -73,16 +79,17 @@ func TestBucketsAreAMap(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"insert": func(t *rapid.T) {
 				for range rapid.IntRange(1, 40).Draw(t, "n") {
-					id := rule.BucketKey{Key: rapid.StringMatching(`[a-z]{1,2}`).Draw(t, "key"), Limiter: rule.LimiterID(rapid.IntRange(0, 2).Draw(t, "limiter"))}
+					of := drawSet(t)
+					id := rule.BucketKey{Key: drawKey(t), Limiter: of.Name}
 					if model[id] == nil {
-						model[id] = set.insert(hash(id), id, limit.State{At: int64(len(model))})
+						model[id] = set.insert(hash(id), id.Key, limit.State{Set: of, At: int64(len(model))})
 					}
 				}
 			},
 			"remove": func(t *rapid.T) {
-				limiter := rule.LimiterID(rapid.IntRange(0, 2).Draw(t, "limiter"))
+				limiter := drawSet(t).Name
 				before := rapid.StringMatching(`[a-z]`).Draw(t, "before")
-				drop := func(b *bucket) bool { return b.limiter == limiter && b.key() < before }
+				drop := func(b *bucket) bool { return b.Set.Name == limiter && b.key() < before }
 				want := 0
 				for id, b := range model {
 					if drop(b) {
@@ -93,7 +100,7 @@ func TestBucketsAreAMap(t *testing.T) {
 				require.Equal(t, want, removeIf(&set, drop))
 			},
 			"remove one": func(t *rapid.T) {
-				id := rule.BucketKey{Key: rapid.StringMatching(`[a-z]{1,2}`).Draw(t, "key"), Limiter: rule.LimiterID(rapid.IntRange(0, 2).Draw(t, "limiter"))}
+				id := rule.BucketKey{Key: drawKey(t), Limiter: drawSet(t).Name}
 				if b := model[id]; b != nil {
 					set.remove(hash(id), b)
 					delete(model, id)
@@ -113,7 +120,7 @@ func TestBucketsAreAMap(t *testing.T) {
 				for id, b := range model {
 					require.Same(t, b, set.find(hash(id), id))
 				}
-				for _, id := range []rule.BucketKey{{Key: "nobody", Limiter: 0}, {Key: "a", Limiter: 9}} {
+				for _, id := range []rule.BucketKey{{Key: "nobody"}, {Key: "a", Limiter: limit.NewName("a")}} {
 					require.Nil(t, set.find(hash(id), id))
 				}
 			},
@@ -124,7 +131,7 @@ func TestBucketsAreAMap(t *testing.T) {
 func TestBucketsGiveMemoryBack(t *testing.T) {
 	var set buckets
 	for i := range 1000 {
-		set.insert(uint64(i)*0x9E3779B97F4A7C15, rule.BucketKey{Key: fmt.Sprint(i), Limiter: 0}, limit.State{At: int64(i)})
+		set.insert(uint64(i)*0x9E3779B97F4A7C15, fmt.Sprint(i), limit.State{Set: anySet, At: int64(i)})
 	}
 	require.GreaterOrEqual(t, slotsOf(&set), 1024)
 	require.Equal(t, 990, removeIf(&set, func(b *bucket) bool { return b.At >= 10 }))
@@ -135,7 +142,7 @@ func TestBucketsGiveMemoryBack(t *testing.T) {
 	var inserted []*bucket
 	hash := func(i int) uint64 { return uint64(i) * 0x9E3779B97F4A7C15 }
 	for i := range 1000 {
-		inserted = append(inserted, set.insert(hash(i), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 0}, limit.State{}))
+		inserted = append(inserted, set.insert(hash(i), fmt.Sprint(i), limit.State{Set: anySet}))
 	}
 	for i, b := range inserted[:990] {
 		set.remove(hash(i), b)
@@ -156,7 +163,7 @@ func TestSweepDropsWhatHasDrained(t *testing.T) {
 		if i%2 == 0 {
 			set = slow
 		}
-		require.True(t, Allowed(tab.Decide(uint16(i%7), rule.BucketKey{Key: fmt.Sprint(i), Limiter: 0}, &limit.Request{Set: set, Cost: 5}, 0)))
+		require.True(t, Allowed(tab.decide(uint16(i%7), rule.BucketKey{Key: fmt.Sprint(i)}, &limit.Request{Set: set, Cost: 5}, 0)))
 	}
 	require.EqualValues(t, 200, tab.keys.Load())
 	for part := range uint16(7) {
@@ -174,13 +181,13 @@ func TestSweepDropsWhatHasDrained(t *testing.T) {
 func TestTheTableIsBounded(t *testing.T) {
 	tab := New(Config{MaxKeys: 100})
 	set := limit.NewSet([]limit.Limit{perHour(1000)})
-	exhausted := rule.BucketKey{Key: "exhausted", Limiter: 1}
-	require.True(t, Allowed(tab.Decide(0, exhausted, &limit.Request{Set: set, Cost: 1000}, 0)))
+	exhausted := rule.BucketKey{Key: "exhausted"}
+	require.True(t, Allowed(tab.decide(0, exhausted, &limit.Request{Set: set, Cost: 1000}, 0)))
 	for i := range 10_000 {
-		tab.Decide(0, rule.BucketKey{Key: fmt.Sprint("fresh-", i), Limiter: 1}, &limit.Request{Set: set, Cost: 1}, 1)
+		tab.decide(0, rule.BucketKey{Key: fmt.Sprint("fresh-", i)}, &limit.Request{Set: set, Cost: 1}, 1)
 		require.LessOrEqual(t, tab.keys.Load(), int64(100))
 	}
-	require.False(t, Allowed(tab.Decide(0, exhausted, &limit.Request{Set: set, Cost: 1}, 2)), "it is remembered while fuller ones are there")
+	require.False(t, Allowed(tab.decide(0, exhausted, &limit.Request{Set: set, Cost: 1}, 2)), "it is remembered while fuller ones are there")
 	require.Positive(t, tab.evicted.Load())
 }
 
@@ -189,8 +196,8 @@ func TestTheTableKeepsItsOwnKeys(t *testing.T) {
 	tab := New(Config{MaxKeys: 10})
 	set := limit.NewSet([]limit.Limit{perHour(1)})
 	big := strings.Repeat("x", 1<<20)
-	require.True(t, Allowed(tab.Decide(0, rule.BucketKey{Key: big[:5], Limiter: 0}, &limit.Request{Set: set, Cost: 1}, 0)))
-	kept := tab.partitions[0].buckets.find(rule.BucketKey{Key: "xxxxx", Limiter: 0}.Hash(tab.seed), rule.BucketKey{Key: "xxxxx", Limiter: 0})
+	require.True(t, Allowed(tab.decide(0, rule.BucketKey{Key: big[:5]}, &limit.Request{Set: set, Cost: 1}, 0)))
+	kept := tab.partitions[0].buckets.find(rule.BucketKey{Key: "xxxxx"}.Hash(tab.seed), rule.BucketKey{Key: "xxxxx"})
 	require.NotNil(t, kept)
 	require.Equal(t, "xxxxx", kept.key())
 }
@@ -202,11 +209,11 @@ func TestDecideAllocatesNothing(t *testing.T) {
 	now := int64(0)
 	require.Zero(t, testing.AllocsPerRun(1000, func() {
 		now += 1000
-		tab.Decide(5, rule.BucketKey{Key: "k", Limiter: 0}, a, now)
+		tab.decide(5, rule.BucketKey{Key: "k"}, a, now)
 	}))
 	m := wire.Message{Kind: wire.KindTake, Rule: wire.AppendRule(nil, "api", []limit.Limit{perSecond(1)}), Key: "k", Cost: 1}
 	encoded := wire.AppendMessage(nil, &m)
-	known := rule.New()
+	known := rule.New(1000)
 	var out [128]byte
 	require.Zero(t, testing.AllocsPerRun(1000, func() {
 		m, err := wire.DecodeMessage(encoded)
@@ -221,6 +228,12 @@ func TestDecideAllocatesNothing(t *testing.T) {
 		require.True(t, ok)
 		wire.AppendResponse(out[:0], &ans)
 	}))
+}
+
+// decide is Decide, and returns its answer.
+func (t *Table) decide(part uint16, id rule.BucketKey, a *limit.Request, now int64) (d limit.Decision, ok bool) {
+	ok = t.Decide(&d, part, id, a, now)
+	return d, ok
 }
 
 func Allowed(d limit.Decision, ok bool) bool { return ok && d.Allowed }
@@ -238,18 +251,20 @@ func TestTakesTouchOneCacheLineOfAPartition(t *testing.T) {
 	require.Equal(t, first/line, (end-1)/line)
 }
 
-// With a key of up to 21 bytes a bucket is one cache line.
+// With a key of up to 23 bytes a bucket is one cache line.
 func TestBucketIsACacheLine(t *testing.T) {
 	const line = 64
 	require.EqualValues(t, line, unsafe.Sizeof(bucket{}))
+	r := mustFind(t, rule.New(0), "api", []limit.Limit{perHour(10)})
 	for _, length := range []int{1, shortKey - 1, shortKey, shortKey + 1, shortKey + 16, shortKey + 17, 60, nearKey, nearKey + 1, wire.MaxKeyLen} {
 		key := strings.Repeat("k", length-1) + "!"
-		b := newBucket(rule.BucketKey{Key: key, Limiter: 65535})
-		require.Equal(t, rule.BucketKey{Key: key, Limiter: 65535}, b.name())
+		b := newBucket(key)
+		b.State = limit.NewState(r.Set, 0)
+		require.Equal(t, r.Bucket(key), b.name())
 		if length <= shortKey {
 			require.Zero(t, uintptr(unsafe.Pointer(b))%line)
 		}
-		other := newBucket(rule.BucketKey{Key: strings.Repeat("x", length), Limiter: 1}) // whose memory may follow
+		other := newBucket(strings.Repeat("x", length)) // whose memory may follow
 		runtime.GC()
 		require.Equal(t, key, b.key())
 		require.NotEqual(t, key, other.key())

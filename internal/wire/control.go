@@ -2,7 +2,7 @@ package wire
 
 import "github.com/peerlimit/peerlimit/internal/limit"
 
-// What nodes say to each other about who decides, apart from takes: who is there (ping, verdict), who holds (question),
+// What nodes say to each other about holding, apart from takes: which members are there (ping, verdict), which one holds (acquire),
 // what the holder has (replica, settle), and what was spent elsewhere (report). Their bytes are in wirecontrol.go.
 
 // Kinds of control messages follow those of takes; see Kind.
@@ -14,12 +14,16 @@ const (
 	KindSettle
 	KindDebt
 	KindRelay
+	KindWake
+	KindPanel
 )
 
 // Ping asks a witness for quorum that its sender is there.
 type Ping struct {
 	Heard  uint64 // the highest ballot number that the sender has heard of
 	Digest uint64 // of the sender's known set
+
+	Panel PanelID // the sender's; zero in a version without panels
 }
 
 // Pong answers a ping.
@@ -32,6 +36,8 @@ type Pong struct {
 
 	Full    bool     // known is there, and the witness has quorum
 	Hearsay []string // those of known that have not proved themselves to the witness, sorted
+
+	Panel PanelWord
 }
 
 // VerdictRequest asks a witness of which of the members it has heard no ping.
@@ -55,7 +61,7 @@ type AcquireRequest struct {
 	Hearsay []string // as in a pong
 }
 
-// AskedPartition is one partition in a question.
+// AskedPartition is one partition in an acquire request.
 type AskedPartition struct {
 	Part uint16
 	Have Version // of the asker's best copy: an older one need not be sent
@@ -86,7 +92,7 @@ type PartitionReply struct {
 	Debts []Debt // not holding: what the answerer has spent by a share, to be charged by the node that begins to hold
 }
 
-// AcquireResponse answers a question, for as many of the partitions, in order, as fit into a message. The others are to
+// AcquireResponse answers an acquire request, for as many of the partitions, in order, as fit into a message. The others are to
 // be asked for again.
 type AcquireResponse struct {
 	Heard uint64

@@ -18,12 +18,18 @@ func AppendPing(b []byte, p *Ping) []byte {
 	w := beginControl(b, byte(KindPing))
 	w.uvarint(p.Heard)
 	w.digest(p.Digest)
+	if p.Panel.Number != 0 {
+		w.panelID(p.Panel)
+	}
 	return w.end()
 }
 
 func DecodePing(b []byte) (Ping, error) {
 	r := readControl(b, KindPing, nil)
 	p := Ping{Heard: r.uvarint(), Digest: r.digest()}
+	if len(r.b) > 0 {
+		p.Panel = r.panelID()
+	}
 	return decoded(&r, "ping", p)
 }
 
@@ -34,9 +40,12 @@ func AppendPong(b []byte, p *Pong) []byte {
 	w.digest(p.Digest)
 	w.nameList(p.Known)
 	w.nameList(p.Silent)
-	if p.Full || len(p.Hearsay) > 0 { // most have nothing more to say; a version with more fields writes these as well
+	if panels := p.Panel.ID.Number != 0; panels || p.Full || len(p.Hearsay) > 0 {
 		w.byte(BoolByte(p.Full))
 		w.nameList(p.Hearsay)
+		if panels {
+			w.panelWord(&p.Panel)
+		}
 	}
 	return w.end()
 }
@@ -49,6 +58,9 @@ func DecodePong(b []byte) (Pong, error) {
 	}
 	if len(r.b) > 0 {
 		p.Full, p.Hearsay = r.byte()&1 != 0, r.nameList()
+	}
+	if len(r.b) > 0 {
+		p.Panel = r.panelWord()
 	}
 	return decoded(&r, "pong", p)
 }
@@ -103,7 +115,7 @@ func DecodeAcquireRequest(b []byte) (AcquireRequest, error) {
 		return AskedPartition{Part: r.partition(), Have: r.version(), From: r.uint32()}
 	})
 	q.Hearsay = r.lastNames()
-	return decoded(&r, "question", q)
+	return decoded(&r, "acquire request", q)
 }
 
 func AppendAcquireResponse(b []byte, a *AcquireResponse) []byte {
@@ -143,7 +155,7 @@ func DecodeAcquireResponse(b []byte, plain plainSet) (AcquireResponse, error) {
 		return p
 	})
 	a.Hearsay = r.lastNames()
-	return decoded(&r, "answer to a question", a)
+	return decoded(&r, "response to an acquire request", a)
 }
 
 // lastNames puts a list at the end of a message, where there is none when there is nothing to say.

@@ -404,7 +404,7 @@ func (r *controlReader) version() Version {
 	case 0:
 	case 1:
 		v := Version{Ballot: r.ballot(), Transfers: r.uint32(), Holder: r.name(), Seq: r.uvarint()}
-		if v.Transfers > maxGifts || v.Seq > MaxSeq {
+		if v.Transfers > maxTransfers || v.Seq > MaxSeq {
 			r.fail()
 		}
 		return v
@@ -510,7 +510,8 @@ func (r *controlReader) limiterSet(plain plainSet) limiterSet {
 	}
 	base, err := plain(s.limiter, limits[:active])
 	if err != nil {
-		base = limit.NewSet(limits[:active]) // of a name too many: the store notices
+		r.fail()
+		return s
 	}
 	s.set = base
 	if count > active {

@@ -39,6 +39,8 @@ const (
 	KindRefund
 	KindReset
 	KindReturn
+	KindAwait
+	KindLeaveTurn
 	KindEnd
 )
 
@@ -47,15 +49,17 @@ const (
 	flagHops      = 3
 	flagToStandby = 4
 	flagBorrows   = 8 // a take says and asks something about leases
+	flagInFull    = 16
 )
 
 // Bits of the third byte of an answer that holds a decision.
 const (
 	flagAllowed = 1
 	flagGrant   = 2 // it says something about leases, or for how long a denial stands
+	flagFull    = 4 // too many wait already
 )
 
-// MaxHops is how often a question is sent on. One hop finds the holder when one node has given a partition to another; the
+// MaxHops is how often a request is sent on. One hop finds the holder when one node has given a partition to another; the
 // others are for two changes at once.
 const MaxHops = flagHops
 
@@ -66,18 +70,23 @@ type Message struct {
 	// Hops is how many nodes that do not hold the key have sent it on; see MaxHops.
 	Hops uint8
 
-	// ToStandby says that the owner cannot be reached from where the question comes, so its standby is asked.
+	// ToStandby says that the owner cannot be reached from where the request comes, so its standby is asked.
 	ToStandby bool
+
+	// InFull says that only a holder's decision is of use: the node that asks was the last holder and lost its quorum, and gives
+	// out the share of all in its reach itself. Members of earlier versions decide by a share all the same.
+	InFull bool
 
 	// Rule is the encoded name and limits; see AppendRule.
 	Rule []byte
 
 	Key      string
-	Cost     float64       // take, reserve, refund
-	Total    float64       // reserve
-	MaxDelay time.Duration // reserve
+	Cost     float64       // take, reserve, refund, await
+	Total    float64       // reserve, await
+	MaxDelay time.Duration // reserve, await
 	Undo     *limit.Undo   // cancel; not nil there
 	Borrow   Borrowing     // take, return
+	Turn     Turn          // await, leave
 }
 
 // status is the first byte of an answer.
@@ -89,6 +98,8 @@ const (
 	StatusRefused                     // this node cannot answer: it is closing, or the message made no sense to it
 	StatusElsewhere                   // this node does not hold the key, and has not found the holder in time
 	StatusNoQuorum                    // nor will it soon: most of the other members are out of its reach
+	StatusQueued                      // it waits: a Wake says when its turn has come
+	StatusUnmet                       // as StatusQueued, but there is no connection to its node, which cannot be told: it asks again soon
 	statusEnd
 )
 
@@ -98,6 +109,8 @@ type Response struct {
 	Decision limit.Decision
 	Undo     *limit.Undo // reserve, when allowed and it can be undone
 	Grant    Grant       // take
+
+	QueueFull bool // await: the denial is for want of room in the queue
 }
 
 var ErrMalformed = errors.New("peerlimit: malformed message")
@@ -106,7 +119,7 @@ var ErrMalformed = errors.New("peerlimit: malformed message")
 const MaxRuleLen = 2 + MaxNameLen + 1 + limit.MaxCombined*29
 
 func AppendMessage(b []byte, m *Message) []byte {
-	flags := m.Hops&flagHops | BoolByte(m.ToStandby)*flagToStandby
+	flags := m.Hops&flagHops | BoolByte(m.ToStandby)*flagToStandby | BoolByte(m.InFull)*flagInFull
 	if m.Borrow.Want > 0 || len(m.Borrow.Returned) > 0 {
 		flags |= flagBorrows
 	}
@@ -128,6 +141,13 @@ func AppendMessage(b []byte, m *Message) []byte {
 		b = appendNumber(b, m.Cost)
 		b = appendNumber(b, m.Total)
 		b = appendDuration(b, m.MaxDelay)
+	case KindAwait:
+		b = appendNumber(b, m.Cost)
+		b = appendNumber(b, m.Total)
+		b = appendDuration(b, m.MaxDelay)
+		b = appendDuration(appendTurn(b, &m.Turn), m.Turn.Late)
+	case KindLeaveTurn:
+		b = appendTurn(b, &m.Turn)
 	case KindCancel:
 		b = appendUndo(b, m.Undo)
 	}
@@ -143,14 +163,26 @@ func DecodeMessage(b []byte) (m Message, err error) {
 		return Message{}, fmt.Errorf("%w: kind %d, version %d", ErrMalformed, m.Kind, version)
 	}
 	flags := r.byte()
-	m.Hops, m.ToStandby = flags&flagHops, flags&flagToStandby != 0
+	m.Hops, m.ToStandby, m.InFull = flags&flagHops, flags&flagToStandby != 0, flags&flagInFull != 0
 	m.Rule = r.bytes(MaxRuleLen)
 	key := r.bytes(MaxKeyLen)
 	m.Key = unsafe.String(unsafe.SliceData(key), len(key)) // #nosec G103 -- nobody writes into a request
+	r.fields(&m, flags&flagBorrows != 0)
+	if r.failed || m.Kind == KindCancel && m.Undo == nil {
+		return Message{}, fmt.Errorf("%w: cut short, or a field is too long", ErrMalformed)
+	}
+	if err := m.check(); err != nil {
+		return Message{}, err
+	}
+	return m, nil
+}
+
+// fields reads what follows the key: it depends on the kind.
+func (r *reader) fields(m *Message, borrows bool) {
 	switch m.Kind {
 	case KindTake:
 		m.Cost = r.number()
-		if flags&flagBorrows != 0 {
+		if borrows {
 			m.Borrow = Borrowing{Want: r.number(), Returned: r.returned()}
 		}
 	case KindReturn:
@@ -161,30 +193,39 @@ func DecodeMessage(b []byte) (m Message, err error) {
 		m.Cost = r.number()
 		m.Total = r.number()
 		m.MaxDelay = r.duration()
+	case KindAwait:
+		m.Cost = r.number()
+		m.Total = r.number()
+		m.MaxDelay = r.duration()
+		m.Turn = r.turn()
+		m.Turn.Late = r.duration()
+	case KindLeaveTurn:
+		m.Turn = r.turn()
 	case KindCancel:
 		m.Undo = r.undo()
 	}
-	if r.failed || m.Kind == KindCancel && m.Undo == nil {
-		return Message{}, fmt.Errorf("%w: cut short, or a field is too long", ErrMalformed)
-	}
+}
+
+// check refuses what no node of this version sends.
+func (m *Message) check() error {
 	if len(m.Key) == 0 {
-		return Message{}, fmt.Errorf("%w: empty key", ErrMalformed)
+		return fmt.Errorf("%w: empty key", ErrMalformed)
 	}
 	switch m.Kind {
-	case KindTake, KindRefund, KindReserve:
+	case KindTake, KindRefund, KindReserve, KindAwait:
 		if !limit.ValidCost(m.Cost) {
-			return Message{}, fmt.Errorf("%w: a cost of %v", ErrMalformed, m.Cost)
+			return fmt.Errorf("%w: a cost of %v", ErrMalformed, m.Cost)
 		}
 	}
 	if want := m.Borrow.Want; !(want >= 0) || math.IsInf(want, 1) {
-		return Message{}, fmt.Errorf("%w: a lease of %v tokens", ErrMalformed, want)
+		return fmt.Errorf("%w: a lease of %v tokens", ErrMalformed, want)
 	}
-	if m.Kind == KindReserve {
+	if m.Kind == KindReserve || m.Kind == KindAwait {
 		if !limit.ValidCost(m.Total) {
-			return Message{}, fmt.Errorf("%w: a total of %v", ErrMalformed, m.Total)
+			return fmt.Errorf("%w: a total of %v", ErrMalformed, m.Total)
 		}
 	}
-	return m, nil
+	return nil
 }
 
 func AppendResponse(b []byte, a *Response) []byte {
@@ -193,7 +234,7 @@ func AppendResponse(b []byte, a *Response) []byte {
 		return b
 	}
 	d, g := &a.Decision, &a.Grant
-	flags := BoolByte(d.Allowed) * flagAllowed
+	flags := BoolByte(d.Allowed)*flagAllowed | BoolByte(a.QueueFull)*flagFull
 	if g.Tokens > 0 || g.Stands > 0 {
 		flags |= flagGrant
 	}
@@ -225,7 +266,7 @@ func DecodeResponse(b []byte) (a Response, err error) {
 	}
 	d := &a.Decision
 	flags := r.byte()
-	d.Allowed = flags&flagAllowed != 0
+	d.Allowed, a.QueueFull = flags&flagAllowed != 0, flags&flagFull != 0
 	d.Origin = limit.Origin(r.byte())
 	d.Limit.Algorithm = limit.Algorithm(r.byte())
 	d.Limit.Tokens = r.number()

@@ -27,6 +27,7 @@ func goldenMessages() map[string]Message {
 		"take":           {Kind: KindTake, Rule: one, Key: "user-1234567890abcdef", Cost: 1},
 		"take-passed-on": {Kind: KindTake, Hops: 1, Rule: one, Key: "\x00\xff", Cost: 0.25},
 		"take-two":       {Kind: KindTake, Rule: two, Key: "k", Cost: 1 << 53},
+		"take-in-full":   {Kind: KindTake, ToStandby: true, InFull: true, Rule: one, Key: "k", Cost: 1},
 		"peek":           {Kind: KindPeek, Rule: one, Key: "k"},
 		"reserve":        {Kind: KindReserve, Rule: one, Key: "k", Cost: 3, Total: 250, MaxDelay: time.Minute},
 		"refund":         {Kind: KindRefund, Rule: one, Key: "k", Cost: 7},
@@ -37,6 +38,14 @@ func goldenMessages() map[string]Message {
 		}}},
 		"return": {Kind: KindReturn, Rule: one, Key: "k", Borrow: Borrowing{Returned: []LeaseReturn{{ID: 7, Unused: 0}}}},
 		"cancel": {Kind: KindCancel, Rule: two, Key: "k", Undo: goldenUndo()},
+		"await": {
+			Kind: KindAwait, Rule: one, Key: "k", Cost: 3, Total: 250, MaxDelay: time.Minute,
+			Turn: Turn{Node: "web-00000001", Number: 300, Waited: time.Second},
+		},
+		"leave-turn": {Kind: KindLeaveTurn, Rule: one, Key: "k", Turn: Turn{Node: "web-00000001", Number: math.MaxUint64}},
+		"leave-turn-waited": {
+			Kind: KindLeaveTurn, Rule: one, Key: "k", Turn: Turn{Node: "web-00000001", Number: 300, Waited: time.Second + 1},
+		},
 	}
 }
 
@@ -47,13 +56,16 @@ func goldenAnswers() map[string]Response {
 		RetryAfter: time.Hour, ResetAfter: math.MaxInt64, Delay: 1,
 	}
 	return map[string]Response{
-		"allowed":  {Status: StatusDecided, Decision: allowed},
-		"denied":   {Status: StatusDecided, Decision: denied},
-		"lease":    {Status: StatusDecided, Decision: allowed, Grant: Grant{ID: math.MaxUint64, Tokens: 100}},
-		"stands":   {Status: StatusDecided, Decision: denied, Grant: Grant{Stands: 250 * time.Millisecond}},
-		"reserved": {Status: StatusDecided, Decision: allowed, Undo: goldenUndo()},
-		"done":     {Status: StatusDone},
-		"refused":  {Status: StatusRefused},
+		"allowed":    {Status: StatusDecided, Decision: allowed},
+		"denied":     {Status: StatusDecided, Decision: denied},
+		"lease":      {Status: StatusDecided, Decision: allowed, Grant: Grant{ID: math.MaxUint64, Tokens: 100}},
+		"stands":     {Status: StatusDecided, Decision: denied, Grant: Grant{Stands: 250 * time.Millisecond}},
+		"reserved":   {Status: StatusDecided, Decision: allowed, Undo: goldenUndo()},
+		"done":       {Status: StatusDone},
+		"refused":    {Status: StatusRefused},
+		"queued":     {Status: StatusQueued},
+		"unmet":      {Status: StatusUnmet},
+		"queue-full": {Status: StatusDecided, Decision: denied, QueueFull: true},
 	}
 }
 

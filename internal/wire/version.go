@@ -23,7 +23,7 @@ func (e Ballot) Below(o Ballot) bool { return e.compare(o) < 0 }
 func (e Ballot) String() string { return fmt.Sprintf("%d of %s", e.Number, e.By) }
 
 // Version is the version of a copy of a partition. A copy with a higher version replaces one with a lower; nothing is
-// ever merged. Election and transfers are the term: the ballot under which the copy was last acquired without a holder
+// ever merged. Ballot and transfers are the term: the ballot under which the copy was last acquired without a holder
 // to give it, and how often it has been given since. The zero value is below all others: no copy.
 type Version struct {
 	Seq       uint64 // counts the holder's changes; the last of what is compared
@@ -43,15 +43,15 @@ func (v Version) Below(o Version) bool { return v.compare(o) < 0 }
 // anew, which begins both counts from zero. By counting, nobody gets there: a version that does was in a message that is
 // wrong.
 const (
-	maxGifts = 1 << 31
-	MaxSeq   = 1 << 62
+	maxTransfers = 1 << 31
+	MaxSeq       = 1 << 62
 
 	// SeqLeap is more changes than a message can be behind.
 	SeqLeap = 1 << 32
 )
 
 // Worn reports whether the counts of a version are so high that the holder is to acquire anew.
-func (v Version) Worn() bool { return v.Transfers >= maxGifts/2 || v.Seq >= MaxSeq/2 }
+func (v Version) Worn() bool { return v.Transfers >= maxTransfers/2 || v.Seq >= MaxSeq/2 }
 
 // NextSeq returns with which seq the copy goes on in a new term.
 func (v Version) NextSeq() uint64 {

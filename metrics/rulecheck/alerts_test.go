@@ -79,6 +79,15 @@ var scenarios = map[string][]scenario{
 		{"none", `peerlimit_requests_refused_total{@,a} 0x40`, nil},
 		{"one", `peerlimit_requests_refused_total{@,a} 0x30 1x10`, []string{"a"}},
 	},
+	"PeerlimitSetUp": {
+		{"none", `peerlimit_misfits_total{@,a,reason="secret"} 0x40; peerlimit_misfits_total{@,a,reason="cluster"} 3x40`, nil},
+		{"another secret", `peerlimit_misfits_total{@,a,reason="secret"} 0x30 1+6x10; peerlimit_misfits_total{@,a,reason="cluster"} 0x40`, []string{"a"}},
+	},
+	"PeerlimitSeedNotJoined": {
+		{"all", `peerlimit_seeds_not_joined{@,a} 0x40`, nil},
+		{"a deploy", `peerlimit_seeds_not_joined{@,a} 0x20 1x4 0x16`, nil},
+		{"one is not there", `peerlimit_seeds_not_joined{@,a} 1x40`, []string{"a"}},
+	},
 	"PeerlimitForgot": {
 		{"the first node starts", `peerlimit_partitions_acquired_total{@,a,source="empty"} 0 4093x40; peerlimit_members{@,a} 1 1 2 3x38`, nil},
 		{"a join", `peerlimit_partitions_acquired_total{@,b,source="transfer"} 0 1364x40; peerlimit_members{@,b} 3x41`, nil},

@@ -1,0 +1,126 @@
+package panel
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/peerlimit/peerlimit/internal/wire"
+)
+
+// maxMoves bounds how many ended origins are remembered.
+const maxMoves = 64
+
+// Why a member does not jump.
+var (
+	ErrHasQuorum   = errors.New("peerlimit: a member with a quorum changes its panel by agreement only")
+	ErrNotLater    = errors.New("peerlimit: panel does not come after this member's")
+	ErrUnconfirmed = errors.New("peerlimit: less than half of the panel's witnesses confirm it")
+)
+
+// Jump adopts a panel that a member, teller, has told of as its own, without its having been agreed on within hearing: this member was cut off, or its
+// origin has ended. hasQuorum must be false, and more than half of its witnesses must confirm that it is theirs, so that nobody's
+// word and no wild number takes a quorum away from one that has it. This member counts among them if it is one, but is never the
+// only one. Where it has itself accepted the panel, the word of any member that has adopted it will do: the acceptances of others
+// may be lost with them.
+//
+// The panel must be a later one of the same origin, or one of the origin in which its own has ended, or of a later era. It returns
+// ErrHasQuorum, ErrNotLater, ErrUnconfirmed, or an error that wraps ErrInvalid.
+func (s *State) Jump(to Panel, teller string, confirms func(member string) bool, hasQuorum bool, now int64) error {
+	if err := to.Check(); err != nil {
+		return err
+	}
+	switch {
+	case hasQuorum:
+		return ErrHasQuorum
+	case !s.ComesLater(to.ID()) || s.Parted:
+		return ErrNotLater
+	}
+	if !s.confirmed(to, confirms) && !(s.Accepted.Panel.Equal(to) && teller != s.Self && confirms(teller)) {
+		return ErrUnconfirmed
+	}
+	s.adopt(to, now)
+	return nil
+}
+
+// confirmed reports whether more than half of the witnesses of p confirm it, and not only this member.
+func (s *State) confirmed(p Panel, confirms func(string) bool) bool {
+	other := slices.ContainsFunc(p.Witnesses, func(w string) bool { return w != s.Self && confirms(w) })
+	n := 0
+	for _, w := range p.Witnesses {
+		if w == s.Self || confirms(w) {
+			n++
+		}
+	}
+	return other && 2*n > len(p.Witnesses)
+}
+
+// ComesLater reports whether a panel may replace this member's, as far as its ID tells.
+func (s *State) ComesLater(id wire.PanelID) bool {
+	mine := s.Panel.ID()
+	switch {
+	case id.Origin == mine.Origin:
+		return id.Number > mine.Number && id.Number-mine.Number <= MaxLeap
+	case id.Origin.Era > mine.Origin.Era:
+		return id.Origin.Era-mine.Origin.Era <= MaxLeap
+	case !s.Panel.Ends():
+		return false
+	}
+	return id.Origin == s.Panel.Successor || id.Origin == s.Leads(s.Panel.Successor)
+}
+
+// HearMoved takes in that an origin has ended in favour of another.
+func (s *State) HearMoved(from, to wire.Origin) {
+	if _, known := s.Moved[from]; known || from == to || len(s.Moved) >= maxMoves || len(from.Name) > MaxName || len(to.Name) > MaxName {
+		return
+	}
+	if s.Moved == nil {
+		s.Moved = make(map[wire.Origin]wire.Origin)
+	}
+	s.Moved[from] = to
+}
+
+// Leads returns the origin that a chain of ends leads to, as far as it is known.
+func (s *State) Leads(o wire.Origin) wire.Origin {
+	for range maxMoves {
+		next, ended := s.Moved[o]
+		if !ended {
+			break
+		}
+		o = next
+	}
+	return o
+}
+
+// Refound returns the first panel of a later era, which this member founds when no agreement is to be expected any more: it has had
+// no quorum for so long as after says, and those in touch with it, newcomers among them, are more than half of the panel's
+// witnesses and of all names together. after below 0 means never. This is not safe while the others live apart; see
+// docs/guarantees.md for how long it is waited.
+func (s *State) Refound(inTouch, names []string, noQuorumFor, after time.Duration, founded int64) (Panel, bool) {
+	if after < 0 || noQuorumFor < after || s.Parted {
+		return Panel{}, false
+	}
+	all := map[string]bool{s.Self: true}
+	for _, name := range s.Panel.Witnesses {
+		all[name] = true
+	}
+	for _, name := range names {
+		all[name] = true
+	}
+	near := map[string]bool{s.Self: true}
+	for _, name := range inTouch {
+		if all[name] {
+			near[name] = true
+		}
+	}
+	if 2*len(near) <= len(all) {
+		return Panel{}, false
+	}
+	return First(wire.Origin{Era: s.Panel.Origin.Era + 1, Founded: founded, Name: s.Self}, min(MaxMembers, len(all))), true
+}
+
+// Restart begins with a panel that Refound returned.
+func (s *State) Restart(first Panel) {
+	s.adopt(first, 0)
+	s.Since, s.Removed = Never, nil
+}
