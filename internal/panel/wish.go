@@ -14,6 +14,7 @@ const (
 	pendingPause = 200 * time.Millisecond // for a proposal that another has begun
 	missedPause  = time.Second            // of a witness that is missed
 	heardPause   = time.Second            // of a member that could be one
+	fewPause     = 300 * time.Millisecond // the same, while there are fewer than three witnesses and no death can be borne
 	fewerPause   = 10 * time.Second       // of members that are fewer than the panel says
 	evenPause    = 5 * time.Second        // of an even panel that nobody can be added to
 
@@ -154,12 +155,16 @@ func (s *State) withoutOneGone(v View, others map[string]*Member, answers func(s
 
 // candidates returns the members that could be added, the lowest hash first.
 func (s *State) candidates(v View, now int64, turn time.Duration) (names []string) {
+	pause := heardPause
+	if len(s.Panel.Witnesses) < 3 {
+		pause = fewPause
+	}
 	for i := range v.Others {
 		m := &v.Others[i]
 		if s.Panel.Has(m.Name) || !m.Serving || m.Leaving || m.Goodbye || m.MissedSince != Never {
 			continue
 		}
-		if since(m.HeardSince, now) >= max(heardPause, s.backPause(m.Name, now))+turn {
+		if since(m.HeardSince, now) >= max(pause, s.backPause(m.Name, now))+turn {
 			names = append(names, m.Name)
 		}
 	}

@@ -189,8 +189,10 @@ func (a *Agreement) word(id wire.PanelID) wire.PanelWord {
 }
 
 // Answered takes in what a member has answered to a ping that was sent at that time and named that panel. It reports whether
-// this node has another panel now.
-func (a *Agreement) Answered(from string, asked wire.PanelID, sent int64, w wire.PanelWord, now int64) (adopted bool) {
+// this node has another panel now. An answer that refuses the ping is no part of a quorum under any panel: the member may have
+// said that this node is silent.
+func (a *Agreement) Answered(from string, asked wire.PanelID, sent int64, p *wire.Pong, now int64) (adopted bool) {
+	w := p.Panel
 	if w.ID.Number == 0 {
 		return false
 	}
@@ -201,7 +203,7 @@ func (a *Agreement) Answered(from string, asked wire.PanelID, sent int64, w wire
 		return false
 	}
 	s.answered = max(s.answered, sent)
-	if w.ID.Origin == asked.Origin && w.ID.Number <= asked.Number {
+	if !p.Refused && w.ID.Origin == asked.Origin && w.ID.Number <= asked.Number {
 		s.granted = max(s.granted, sent)
 	}
 	return a.hearWord(from, s, w, now)

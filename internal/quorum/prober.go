@@ -219,7 +219,7 @@ func (e *Prober) ping(witness string, c *callsTo) {
 		e.lookNow()
 	}
 	now := e.io.Now()
-	if e.agreement.Answered(witness, panel, sent, p.Panel, now) {
+	if e.agreement.Answered(witness, panel, sent, &p, now) {
 		e.reseat()
 		e.lookNow()
 	}
