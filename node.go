@@ -441,6 +441,7 @@ func (n *Node) memberOf(p *peer) Member {
 // after every change.
 func (n *Node) rebuild(view *membership.View) {
 	n.tellChanges(view)
+	n.hearLastWords(view)
 	n.applyRoster(&view.Roster)
 	old, unproved := n.peers, n.unproved
 	n.peers = n.connectPeers(view)
@@ -649,6 +650,7 @@ func (n *Node) retire(ctx context.Context) error {
 	}
 	began := time.Now()
 	n.keeper.Leave()
+	n.agreement.Leave()
 	if n.membership.AnnounceLeaving() != nil {
 		return nil // somebody called Close
 	}
@@ -656,7 +658,12 @@ func (n *Node) retire(ctx context.Context) error {
 	defer ticker.Stop()
 	for {
 		held, kept := notHandedOver(ctx, n)
-		if held+kept == 0 && time.Since(began) >= lingerTime || len(n.route.Load().ring.Members()) == 0 {
+		done := time.Since(began) >= lingerTime
+		if held+kept == 0 {
+			n.agreement.HandOver()
+			done = done && n.isReplaced()
+		}
+		if held+kept == 0 && done || len(n.route.Load().ring.Members()) == 0 {
 			return nil
 		}
 		select {
@@ -707,6 +714,8 @@ func closeBeside(n *Node, dead map[string]bool) error {
 	}
 	n.keeper.Leave()
 	n.prober.Parting.Store(true)
+	goodbye := n.agreement.SayGoodbye()
+	n.membership.SayLast(wire.AppendGoodbye(nil, &goodbye))
 	errs := []error{membershipError(n.membership.Leave(goodbyeTimeout, dead))}
 	n.endErr = errors.Join(append(errs, n.shutDown())...)
 	return n.endErr

@@ -94,3 +94,23 @@ func (w witnesses) callWitness(ctx context.Context, witness string, request []by
 	}
 	return n.client.Call(ctx, p.Peer, request, quorum.AnswerAge)
 }
+
+// hearLastWords takes in what members that have left said last.
+func (n *Node) hearLastWords(view *membership.View) {
+	for _, w := range view.LastWords {
+		g, err := wire.DecodeGoodbye(w.Word)
+		if err != nil {
+			n.log.Debug("ignoring malformed goodbye", "member", w.Name, "err", err)
+			continue
+		}
+		n.agreement.HearGoodbye(w.Name, g, n.now())
+		n.prober.LookAgain()
+	}
+}
+
+// isReplaced reports whether this node, which is leaving, can go without being missed as a witness. Without a majority there is nothing
+// to wait for: its goodbye will do.
+func (n *Node) isReplaced() bool {
+	now := n.now()
+	return !n.settings.byPanels || !n.reach.IsFull(now) || n.agreement.MayGo(now)
+}

@@ -24,6 +24,13 @@ const (
 	tellInterval = 100 * time.Millisecond
 )
 
+// SayLast sets what others are told as the last word of this node, with its goodbye. It is called before Leave.
+func (m *Membership) SayLast(word []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lastWord = []LastWord{{m.identity, word}}
+}
+
 // Leave says goodbye, so that others know at once that this node has left and has not failed. It returns nil when a member
 // that stays has confirmed it, and all others were told, or enough of them, or gossip has sent it often enough to reach them; or
 // when nobody stays. Those do not stay that have left, are leaving, or refuse connections; nor, of the failed, those in dead, of
@@ -38,7 +45,7 @@ func (m *Membership) Leave(timeout time.Duration, dead map[string]bool) error {
 	}
 	again := m.left
 	m.left = true
-	remember := m.roster.tombstoneMemory()
+	remember, words := m.roster.tombstoneMemory(), m.lastWord
 	m.departing.Add(1)
 	m.mu.Unlock()
 	defer m.departing.Done()
@@ -48,7 +55,7 @@ func (m *Membership) Leave(timeout time.Duration, dead map[string]bool) error {
 	m.haltJoins()
 
 	sent := make(chan struct{})
-	m.goodbyes.QueueBroadcast(newGoodbye(departure{m.identity, remember}, m.Roster().Told, func() { close(sent) }))
+	m.goodbyes.QueueBroadcast(newGoodbye(departure{m.identity, remember}, m.Roster().Told, words, func() { close(sent) }))
 	// memberlist marks this node as one that has left, and then waits for what never comes when all others leave as well: only the
 	// first is wanted. What it returns is that it has not waited.
 	_ = m.list.Leave(time.Nanosecond)

@@ -172,12 +172,13 @@ func (d gossipDelegate) GetBroadcasts(overhead, limit int) [][]byte {
 func (d gossipDelegate) LocalState(bool) []byte {
 	now := time.Now()
 	d.mu.Lock()
-	departures := d.roster.departures(now)
+	departures, words := d.roster.departures(now), d.roster.lastWords(now)
 	if d.left {
 		departures = append(departures, departure{d.identity, d.roster.tombstoneMemory()})
+		words = append(words, d.lastWord...)
 	}
 	d.mu.Unlock()
-	return appendKnown(encodeDepartures(departures), d.Roster().Told)
+	return appendLastWords(appendKnown(encodeDepartures(departures), d.Roster().Told), words)
 }
 
 // MergeRemoteState receives all departures that another node remembers, and the names that it knows.
@@ -190,6 +191,7 @@ func (d gossipDelegate) takeNote(note []byte) {
 		d.log.Debug("ignoring malformed gossip note", "bytes", len(note), "err", err)
 		return
 	}
+	words := decodeLastWords(note)
 	var news []departure
 	now := time.Now()
 	d.mu.Lock()
@@ -201,11 +203,21 @@ func (d gossipDelegate) takeNote(note []byte) {
 			learned = proved && d.roster.bequeath(gone.name, known, now) || learned
 		}
 	}
-	d.mu.Unlock()
-	for _, gone := range news {
-		d.goodbyes.QueueBroadcast(newGoodbye(gone, d.Roster().Told, func() {}))
+	for _, w := range words {
+		if d.roster.keepLastWord(w, now) {
+			d.heardWords = append(d.heardWords, w)
+		}
 	}
-	if len(news) > 0 || learned {
+	spoken := len(d.heardWords) > 0
+	passedOn := make([][]LastWord, len(news))
+	for i, gone := range news {
+		passedOn[i] = d.roster.lastWordOf(gone.name)
+	}
+	d.mu.Unlock()
+	for i, gone := range news {
+		d.goodbyes.QueueBroadcast(newGoodbye(gone, d.Roster().Told, passedOn[i], func() {}))
+	}
+	if len(news) > 0 || learned || spoken {
 		d.wake()
 	}
 }

@@ -51,6 +51,10 @@ type Membership struct {
 	roster *rosterSet
 	own    metadata
 	left   bool // leave was called
+
+	lastWord   []LastWord // what this node says last, once it has left
+	heardWords []LastWord // those of others that no view has told yet
+
 	closed bool
 }
 
@@ -288,7 +292,8 @@ func (m *Membership) refresh() (again time.Duration) {
 	unproved := slices.Clone(m.roster.unproved)
 	m.publishRosterLocked()
 	m.young.Store(m.roster.young)
-	known := m.Roster()
+	known, words := m.Roster(), m.heardWords
+	m.heardWords = nil
 	_, reachable := m.roster.divisor()
 	if at, ok := m.roster.nextExpiry(); ok {
 		again = min(again, at.Sub(now))
@@ -299,8 +304,9 @@ func (m *Membership) refresh() (again time.Duration) {
 		m.log.Warn("ignoring member with unreadable metadata, is its version compatible?", "member", s.Name, "addr", s.Gossip, "err", s.fault)
 	}
 	next := newView(members, unproved, known, reachable)
+	next.LastWords = words
 	last := m.View()
-	if forced := m.forced.Swap(false); forced || !next.equal(last) {
+	if forced := m.forced.Swap(false); forced || !next.equal(last) || len(words) > 0 {
 		m.current.Store(next)
 		if slices.ContainsFunc(last.Members, func(i Info) bool {
 			after, ok := next.find(i.Name)

@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"sync"
@@ -20,12 +21,14 @@ import (
 //	sections  each: kind, 1 byte; length, uvarint; that many bytes
 //
 // and sections of an unknown kind are skipped. One kind lists departures, each: seconds for which it is to be remembered,
-// uvarint; length of the name, 1 byte; name. The other lists known names, in a push/pull all of them, each: length, 1 byte;
-// name.
+// uvarint; length of the name, 1 byte; name. Another lists known names, in a push/pull all of them, each: length, 1 byte;
+// name. The third has last words, of those that have left lately, each: length of the name, 1 byte; name; length, uvarint; the
+// bytes, which gossip does not look into.
 const (
 	noteVersion        = 1
 	sectionDepartures  = 1
 	sectionKnown       = 2
+	sectionLastWords   = 3
 	maxRememberSeconds = 1 << 32
 )
 
@@ -61,21 +64,65 @@ func appendKnown(note []byte, names []string) []byte {
 	return append(note, section...)
 }
 
+// LastWord is what a member has said last, when it left. Whoever hears it passes it on as it is.
+type LastWord struct {
+	Name string
+	Word []byte
+}
+
+// maxLastWord bounds one last word, and maxLastWords how many are remembered and told at once.
+const (
+	maxLastWord  = 1024
+	maxLastWords = 64
+)
+
+// appendLastWords adds last words to a note.
+func appendLastWords(note []byte, words []LastWord) []byte {
+	if len(words) == 0 {
+		return note
+	}
+	var section []byte
+	for _, w := range words {
+		section = append(append(section, byte(len(w.Name))), w.Name...)
+		section = binary.AppendUvarint(section, uint64(len(w.Word)))
+		section = append(section, w.Word...)
+	}
+	note = binary.AppendUvarint(append(note, sectionLastWords), uint64(len(section)))
+	return append(note, section...)
+}
+
+// section is a part of a note.
+type section struct {
+	kind byte
+	body []byte
+}
+
+// sectionsOf takes a note apart, which may be anything: the error is errBadNote then.
+func sectionsOf(note []byte) (sections []section, err error) {
+	if len(note) == 0 || note[0] != noteVersion {
+		return nil, errBadNote
+	}
+	for rest := note[1:]; len(rest) > 0; {
+		length, n := binary.Uvarint(rest[1:])
+		if n <= 0 || length > uint64(len(rest)-1-n) {
+			return nil, errBadNote
+		}
+		sections = append(sections, section{rest[0], rest[1+n:][:length]})
+		rest = rest[1+n+int(length):]
+	}
+	return sections, nil
+}
+
 // decodeNote returns the departures and the known names in a note, which may be anything: the error is errBadNote then,
 // and what was readable before the fault is dropped too. The result holds no reference to the note.
 func decodeNote(note []byte) (departures []departure, known []string, err error) {
-	if len(note) == 0 || note[0] != noteVersion {
-		return nil, nil, errBadNote
+	sections, err := sectionsOf(note)
+	if err != nil {
+		return nil, nil, err
 	}
-	for rest := note[1:]; len(rest) > 0; {
-		kind := rest[0]
-		length, n := binary.Uvarint(rest[1:])
-		if n <= 0 || length > uint64(len(rest)-1-n) {
-			return nil, nil, errBadNote
-		}
-		section := rest[1+n:][:length]
-		rest = rest[1+n+int(length):]
-		switch kind {
+	for _, s := range sections {
+		section := s.body
+		switch s.kind {
 		case sectionDepartures:
 			for len(section) > 0 {
 				var d departure
@@ -96,6 +143,35 @@ func decodeNote(note []byte) (departures []departure, known []string, err error)
 		}
 	}
 	return departures, known, nil
+}
+
+// decodeLastWords returns the last words in a note, at most maxLastWords. Of a note that makes no sense, and from the first word
+// that makes none, there is nothing. The result holds no reference to the note.
+func decodeLastWords(note []byte) (words []LastWord) {
+	sections, err := sectionsOf(note)
+	if err != nil {
+		return nil
+	}
+	for _, s := range sections {
+		if s.kind != sectionLastWords {
+			continue
+		}
+		for rest := s.body; len(rest) > 0 && len(words) < maxLastWords; {
+			size := int(rest[0])
+			if size == 0 || size >= len(rest)-1 {
+				return words
+			}
+			name := string(rest[1 : 1+size])
+			length, n := binary.Uvarint(rest[1+size:])
+			rest = rest[1+size:]
+			if n <= 0 || length > maxLastWord || length > uint64(len(rest)-n) {
+				return words
+			}
+			words = append(words, LastWord{name, bytes.Clone(rest[n:][:length])})
+			rest = rest[n+int(length):]
+		}
+	}
+	return words
 }
 
 // cutDeparture decodes the departure that section begins with and returns what follows it.
@@ -122,9 +198,10 @@ type goodbye struct {
 var _ memberlist.NamedBroadcast = (*goodbye)(nil)
 
 // newGoodbye tells of a departure, and of as many of the known names as fit into a packet [GoodbyeNamesRoster]: a member that hears
-// of a departure and knows nobody else would be a majority all by itself.
-func newGoodbye(d departure, known []string, sent func()) *goodbye {
-	note, room := encodeDepartures([]departure{d}), goodbyeRoom
+// of a departure and knows nobody else would divide the limit by too few. words has the last word of the one that departs, if it
+// has left one.
+func newGoodbye(d departure, known []string, words []LastWord, sent func()) *goodbye {
+	note, room := appendLastWords(encodeDepartures([]departure{d}), words), goodbyeRoom
 	for i, name := range known {
 		if room -= 1 + len(name); room < 0 {
 			known = known[:i]

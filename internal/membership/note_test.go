@@ -86,12 +86,12 @@ func FuzzDepartures(f *testing.F) {
 
 func TestGoodbyeSaysOnceThatItWasSent(t *testing.T) {
 	sent := 0
-	g := newGoodbye(departure{"w-1", time.Second}, nil, func() { sent++ })
+	g := newGoodbye(departure{"w-1", time.Second}, nil, nil, func() { sent++ })
 	g.Finished()
 	g.Finished()
 	assert.Equal(t, 1, sent)
-	assert.True(t, g.Invalidates(newGoodbye(departure{"w-1", time.Hour}, nil, func() {})))
-	assert.False(t, g.Invalidates(newGoodbye(departure{"w-2", time.Hour}, nil, func() {})))
+	assert.True(t, g.Invalidates(newGoodbye(departure{"w-1", time.Hour}, nil, nil, func() {})))
+	assert.False(t, g.Invalidates(newGoodbye(departure{"w-2", time.Hour}, nil, nil, func() {})))
 }
 
 // A member that hears of a departure hears of others that are there: as many as a packet has room for.
@@ -101,7 +101,7 @@ func TestGoodbyeNamesOthers(t *testing.T) {
 		for i := range members {
 			names = append(names, fmt.Sprintf("web-%08x", i))
 		}
-		g := newGoodbye(departure{"w-1", time.Hour}, names, func() {})
+		g := newGoodbye(departure{"w-1", time.Hour}, names, nil, func() {})
 		departures, known, err := decodeNote(g.Message())
 		require.NoError(t, err)
 		assert.Equal(t, []departure{{"w-1", time.Hour}}, departures)

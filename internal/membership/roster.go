@@ -85,6 +85,9 @@ type rosterSet struct {
 	// majoritySince is when more than half came into reach; zero while they are not.
 	majoritySince time.Time
 
+	// words has what those said last that left lately: news for those that have not heard it.
+	words map[string]lastWord
+
 	// left has the tombstones: the names that left, and until when that is remembered. No name in it is in members.
 	left map[string]time.Time
 
@@ -106,6 +109,15 @@ type rosterMember struct {
 	vouchers int    // how many others it has proved itself to, as far as it matters: 2 for more
 	voucher  string // the first of them
 }
+
+// lastWord is what a member said last, and until when it is told on.
+type lastWord struct {
+	word  []byte
+	until time.Time
+}
+
+// lastWordMemory is how long a last word is told on: for longer than it takes others to replace a witness without it.
+const lastWordMemory = time.Minute
 
 // doubt is what is remembered of a name that is doubted.
 type doubt struct {
@@ -129,6 +141,7 @@ func newRosterSet(self Info, expect, seeds int, memory time.Duration) *rosterSet
 		members: map[string]*rosterMember{self.Name: {Info: self, proved: true}},
 		alive:   1,
 		left:    make(map[string]time.Time),
+		words:   make(map[string]lastWord),
 
 		forgotten: make(map[string]time.Time),
 	}
@@ -433,6 +446,33 @@ func (k *rosterSet) retire(name string, remember time.Duration, now time.Time) (
 	return wasKnown
 }
 
+// keepLastWord takes in what a member said last that has left, and reports whether that is news.
+func (k *rosterSet) keepLastWord(w LastWord, now time.Time) (news bool) {
+	if _, again := k.words[w.Name]; again || !k.hasLeft(w.Name, now) || len(k.words) >= maxLastWords {
+		return false
+	}
+	k.words[w.Name] = lastWord{w.Word, now.Add(lastWordMemory)}
+	return true
+}
+
+// lastWords returns what is still told on.
+func (k *rosterSet) lastWords(now time.Time) (words []LastWord) {
+	for name, w := range k.words {
+		if now.Before(w.until) {
+			words = append(words, LastWord{name, w.word})
+		}
+	}
+	return words
+}
+
+// lastWordOf returns the last word of one member, if it is told on.
+func (k *rosterSet) lastWordOf(name string) (words []LastWord) {
+	if w, said := k.words[name]; said {
+		words = append(words, LastWord{name, w.word})
+	}
+	return words
+}
+
 // hasProved reports whether a member has proved itself to this node.
 func (k *rosterSet) hasProved(name string) bool {
 	m := k.members[name]
@@ -474,6 +514,7 @@ func (k *rosterSet) expire(now time.Time) {
 	}
 	k.boundMembers(now)
 	k.noteMajority(now)
+	maps.DeleteFunc(k.words, func(_ string, w lastWord) bool { return !now.Before(w.until) })
 	for _, memory := range []map[string]time.Time{k.left, k.forgotten} {
 		maps.DeleteFunc(memory, func(_ string, until time.Time) bool { return !now.Before(until) })
 		boundTombstones(memory)

@@ -17,6 +17,9 @@ type View struct {
 	// made, which is how they do.
 	Unproved []Info
 
+	// LastWords are of those that have left, as far as no view before has told them.
+	LastWords []LastWord
+
 	memberNames []string // of Members
 	owners      []string // names of members that own keys
 

@@ -26,7 +26,7 @@ const (
 	metFor = 3 * time.Second
 
 	// proposalTime is how long a proposal may take before the proposer looks anew.
-	proposalTime = time.Second
+	proposalTime = AnswerAge
 
 	// forgetSighting is after which time nothing is known of a member any more that is not heard.
 	forgetSighting = time.Minute
@@ -71,6 +71,9 @@ type Agreement struct {
 	count   int   // of members, as it was last
 	counted int64 // since when
 	countOn int64 // until when the quorum of the panel before counts
+
+	leaving    bool // this node is
+	handedOver bool // and holds nothing any more
 }
 
 // sighting is what is known of another member.
@@ -167,6 +170,9 @@ func (a *Agreement) Pinged(from string, id wire.PanelID, now int64) wire.PanelWo
 	if s := a.sight(from); s != nil {
 		s.pinged = max(s.pinged, now)
 		s.name(id)
+	}
+	if g, said := a.state.Goodbyes[from]; said && now-g.At >= int64(AnswerAge) { // what it sent before has come
+		a.state.HearAgain(from)
 	}
 	return a.word(id)
 }
@@ -345,7 +351,17 @@ func (a *Agreement) Tick(now int64) (adopted bool) {
 	if !wishes {
 		return false
 	}
+	addLeaving(misses, linked)
 	return a.propose(next, misses, now)
+}
+
+// addLeaving adds those that are leaving to those that a member misses: both may be removed.
+func addLeaving(misses map[string]bool, linked []Candidate) {
+	for _, c := range linked {
+		if c.Leaving {
+			misses[c.Name] = true
+		}
+	}
 }
 
 // lookedAt returns the members that a look is at: those that are linked, and the witnesses.
@@ -398,6 +414,7 @@ func (a *Agreement) jump(to panel.Panel, teller string, now int64) bool {
 func (a *Agreement) view(linked []Candidate, now int64) panel.View {
 	v := panel.View{
 		HasQuorum: a.hasQuorum(now) || now < a.countOn, Members: a.count, CountedSince: a.counted,
+		Leaving: a.leaving, HandedOver: a.handedOver,
 	}
 	listed := make(map[string]bool, len(linked))
 	for _, c := range linked {
@@ -430,7 +447,7 @@ func (a *Agreement) look(misses func(string) bool, now int64) panel.Look {
 	return panel.Look{
 		Misses: func(name string) bool {
 			_, said := a.state.Goodbyes[name]
-			return said || misses(name)
+			return said || misses(name) || name == a.state.Self && a.handedOver
 		},
 		Hears: func(name string) bool { return a.hears(name, now) },
 		Met: func(o wire.Origin) bool {
@@ -439,6 +456,46 @@ func (a *Agreement) look(misses func(string) bool, now int64) panel.Look {
 		},
 		Members: a.count,
 	}
+}
+
+// Leave says that this node is leaving. Others may be witnesses in its place from now on, as soon as it holds nothing.
+func (a *Agreement) Leave() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.leaving = true
+}
+
+// HandOver says that this node is leaving and holds nothing any more.
+func (a *Agreement) HandOver() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.handedOver = true
+}
+
+// MayGo reports whether a leaving node is no witness any more, and enough of those that are know it [LeaverSeesAdoption].
+func (a *Agreement) MayGo(now int64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	id := a.state.Panel.ID()
+	return a.state.MayGo(func(w string) bool {
+		s := a.seen[w]
+		return s != nil && fresh(s.answered, now) && s.id.Origin == id.Origin && s.id.Number >= id.Number
+	})
+}
+
+// SayGoodbye ends this node's part in the agreement, and returns what others are to be told by its goodbye.
+func (a *Agreement) SayGoodbye() wire.Goodbye {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	g := a.state.SayGoodbye()
+	return wire.Goodbye{ID: g.ID, Promised: g.Promised}
+}
+
+// HearGoodbye takes in what a member has said last.
+func (a *Agreement) HearGoodbye(from string, g wire.Goodbye, now int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.state.HearGoodbye(from, panel.Goodbye{ID: g.ID, Promised: g.Promised}, now)
 }
 
 // Seats returns the panel's witnesses as quorum is judged by them. Of a panel that has ended nobody has a quorum; nor of one

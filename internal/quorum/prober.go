@@ -168,6 +168,9 @@ func (e *Prober) tick() {
 
 // pingWitnesses pings all witnesses, or only those that were never pinged.
 func (e *Prober) pingWitnesses(onlyNew bool) {
+	if e.Parting.Load() {
+		return // who hears it again would take the goodbye for one that was made up
+	}
 	witnesses, _ := e.reach.currentWitnesses()
 	witnesses = append(slices.Clone(witnesses), e.agreement.Targets(e.io.Now())...)
 	slices.Sort(witnesses)

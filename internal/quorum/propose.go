@@ -60,7 +60,7 @@ func (a *Agreement) ask(ctx context.Context, witness string, q wire.PanelRequest
 	if err != nil {
 		return
 	}
-	misses := a.askedSilent()
+	misses := a.missed()
 	now := a.io.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -79,18 +79,19 @@ func (a *Agreement) ask(ctx context.Context, witness string, q wire.PanelRequest
 	a.hearWord(witness, s, answer.Word, now)
 }
 
-// askedSilent returns which of the witnesses this node misses. It is called without mu.
-func (a *Agreement) askedSilent() func(string) bool {
-	silent := make(map[string]bool)
+// missed returns which of the witnesses this node misses, and who is leaving. It is called without mu.
+func (a *Agreement) missed() func(string) bool {
+	misses := make(map[string]bool)
 	for _, w := range a.Panel().Witnesses {
-		silent[w] = a.io.Silent(w)
+		misses[w] = a.io.Silent(w)
 	}
-	return func(name string) bool { return silent[name] }
+	addLeaving(misses, a.io.Linked())
+	return func(name string) bool { return misses[name] }
 }
 
 // OnRequest answers another member's request as a witness.
 func (a *Agreement) OnRequest(from string, q *wire.PanelRequest) (answer wire.PanelAnswer, adopted bool) {
-	misses := a.askedSilent()
+	misses := a.missed()
 	now := a.io.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -80,6 +80,26 @@ func DecodePanelAnswer(b []byte) (PanelAnswer, error) {
 	return decoded(&r, "panel answer", a)
 }
 
+// Goodbye is what a member says last of the panels in which it took part.
+type Goodbye struct {
+	ID       PanelID // of the highest panel that it has adopted or accepted
+	Promised Ballot  // the highest ballot that it has promised
+}
+
+// AppendGoodbye appends a goodbye as it travels in gossip, where nothing but its place says what it is.
+func AppendGoodbye(b []byte, g *Goodbye) []byte {
+	w := beginControl(b, byte(KindPanel))
+	w.panelID(g.ID)
+	w.ballot(g.Promised)
+	return w.end()
+}
+
+func DecodeGoodbye(b []byte) (Goodbye, error) {
+	r := readControl(b, KindPanel, nil)
+	g := Goodbye{ID: r.panelID(), Promised: r.ballot()}
+	return decoded(&r, "goodbye", g)
+}
+
 func (w *controlWriter) origin(o Origin) {
 	w.uvarint(o.Era)
 	w.digest(uint64(o.Founded))
