@@ -195,24 +195,28 @@ func (a *Agreement) word(id wire.PanelID) wire.PanelWord {
 }
 
 // Answered takes in what a member has answered to a ping that was sent at that time and named that panel. It reports whether
-// this node has another panel now. An answer that refuses the ping is no part of a quorum under any panel: the member may have
+// this node has another panel now, and whether it is time to look what is to be done: the member is, and was not before, of another
+// origin, or its panel is beyond the next one. An answer that refuses the ping is no part of a quorum under any panel: the member may have
 // said that this node is silent.
-func (a *Agreement) Answered(from string, asked wire.PanelID, sent int64, p *wire.Pong, now int64) (adopted bool) {
+func (a *Agreement) Answered(from string, asked wire.PanelID, sent int64, p *wire.Pong, now int64) (adopted, look bool) {
 	w := p.Panel
 	if w.ID.Number == 0 {
-		return false
+		return false, false
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.sight(from)
 	if s == nil {
-		return false
+		return false, false
 	}
 	s.answered = max(s.answered, sent)
 	if !p.Refused && w.ID.Origin == asked.Origin && w.ID.Number <= asked.Number {
 		s.granted = max(s.granted, sent)
 	}
-	return a.hearWord(from, s, w, now)
+	news := s.id != w.ID
+	adopted = a.hearWord(from, s, w, now)
+	mine := a.state.Panel.ID()
+	return adopted, news && (w.ID.Origin != mine.Origin || w.ID.Number > mine.Number+1)
 }
 
 // hearWord takes in what a member tells of its panel, with mu held.

@@ -74,6 +74,8 @@ type Prober struct {
 	owned  sync.WaitGroup // the loop and the calls
 	wake   signal.Signal  // capacity 1: something changed, look before the next tick
 
+	pingAll atomic.Bool // with wake: ping those that were pinged already as well
+
 	hint atomic.Pointer[missedHint]
 
 	// Parting says that this node has begun to say goodbye, and is nobody's witness any more: others may already judge
@@ -148,7 +150,7 @@ func (e *Prober) run() {
 		case <-ticker.C:
 			e.tick()
 		case <-e.wake:
-			e.pingWitnesses(true)
+			e.pingWitnesses(!e.pingAll.Swap(false))
 		}
 	}
 }
@@ -158,9 +160,7 @@ func (e *Prober) tick() {
 	now := e.io.Now()
 	e.reach.running(now)
 	e.reach.Check(now) // a lapse ends holding even when nobody takes
-	if e.agreement.Tick(now) {
-		e.lookNow()
-	}
+	e.agreement.Tick(now)
 	e.reseat()
 	e.pingWitnesses(false)
 	e.suspect(e.reach.missed(now), now)
@@ -222,9 +222,12 @@ func (e *Prober) ping(witness string, c *callsTo) {
 		e.lookNow()
 	}
 	now := e.io.Now()
-	if e.agreement.Answered(witness, panel, sent, &p, now) {
-		e.reseat()
-		e.lookNow()
+	adopted, look := e.agreement.Answered(witness, panel, sent, &p, now)
+	if look {
+		adopted = e.agreement.Tick(now) || adopted // a newcomer joins within some round trips
+	}
+	if adopted || look {
+		e.adopted()
 	}
 	if !p.Refused {
 		e.reach.answered(witness, sent, now)
@@ -372,10 +375,16 @@ func (e *Prober) OnPanelRequest(from string, q *wire.PanelRequest) (wire.PanelAn
 	}
 	answer, adopted := e.agreement.OnRequest(from, q)
 	if adopted {
-		e.reseat()
-		e.lookNow()
+		e.adopted()
 	}
 	return answer, true
+}
+
+// adopted has quorum judged by another panel, and asks its witnesses at once: what is left of the quorum before does not last.
+func (e *Prober) adopted() {
+	e.reseat()
+	e.pingAll.Store(true)
+	e.lookNow()
 }
 
 // JudgeByPanels has quorum and loss be of the agreed panels. It is called before Start.

@@ -101,7 +101,7 @@ type State struct {
 	words map[string]map[string]int64
 
 	watchedAt    int64 // when the node was last seen to run
-	watchedSince int64 // since when it has been running without a gap
+	watchedSince int64 // since when it has been running without a gap, and a witness: others ping none that is not
 }
 
 // watch is what a witness remembers of one member.
@@ -188,6 +188,10 @@ func (r *State) SetSeats(s Seats, now int64) {
 		return
 	}
 	first, another := !r.panel, r.number != s.Panel
+	_, wasWitness := slices.BinarySearch(r.witnesses, r.self)
+	if _, is := slices.BinarySearch(s.Witnesses, r.self); is && !wasWitness {
+		r.watchedSince = now
+	}
 	r.panel, r.number = true, s.Panel
 	r.witnesses, r.answers = s.Witnesses, slices.Clone(s.Granted)
 	for i, w := range s.Witnesses {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -401,4 +402,26 @@ func BenchmarkAnswered(b *testing.B) {
 			}
 		})
 	}
+}
+
+// A member that becomes a witness has been pinged by nobody while it was none. It gives the others the time to, before it says that they are
+// silent: it would refuse their pings for a second.
+func TestNewWitnessesGiveOthersTimeToPing(t *testing.T) {
+	ms := int64(time.Millisecond)
+	r := New("a", func() {})
+	r.running(0)
+	r.SetKnown([]string{"a", "b"}, 2, 0)
+	id := wire.PanelID{Origin: wire.Origin{Name: "b"}, Number: 1}
+	r.SetSeats(Seats{Panel: id, Witnesses: []string{"b"}, Granted: []int64{never}}, 0)
+	for now := int64(0); now <= 2000*ms; now += 100 * ms {
+		r.running(now)
+	}
+	id.Number++
+	r.SetSeats(Seats{Panel: id, Witnesses: []string{"a", "b"}, Granted: []int64{never, never}}, 2000*ms)
+	assert.Empty(t, r.silentAmong([]string{"b"}, 2400*ms))
+	assert.Empty(t, r.missed(2300*ms))
+	for now := 2000 * ms; now <= 2500*ms; now += 100 * ms {
+		r.running(now)
+	}
+	assert.Equal(t, []string{"b"}, r.silentAmong([]string{"b"}, 2500*ms))
 }
