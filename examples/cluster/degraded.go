@@ -186,14 +186,14 @@ func (r reports) explains(g degradation, c call) bool {
 	return r.sawOwner(c.node, c.key, g.Member, c.start, c.end+toldLate) && (alone || !r.isAway(g.Member, c.end))
 }
 
-// takenOver returns since when other nodes saw another owner of a key than the one that reported to have lost quorum.
+// takenOver returns since when other nodes saw another owner of a key in place of the one that reported to have lost quorum.
 func (r reports) takenOver(g degradation, key string) (since time.Duration, ok bool) {
 	since = never
 	for node, rings := range r.rings {
 		for i, ring := range rings {
 			over := i+1 < len(rings) && rings[i+1].at < g.At
-			owner := ring.owners[key]
-			if node != g.Node && !over && ring.at <= g.Until && owner != "" && owner != g.Node {
+			instead := i > 0 && rings[i-1].owners[key] == g.Node && ring.owners[key] != "" && ring.owners[key] != g.Node
+			if node != g.Node && instead && !over && ring.at <= g.Until {
 				since = min(since, ring.at)
 			}
 		}
@@ -283,7 +283,8 @@ func (e evidence) degraded(key string) []disturbance {
 	var all []disturbance
 	stints := e.stints(key)
 	for i, s := range stints {
-		if bound(e.limit, stints[:i], s); s.told != nil {
+		bound(e.limit, stints[:i], s)
+		if s.told != nil { // what was done is allowed for already
 			all = append(all, disturbance{
 				Kind: degraded, Node: s.node, Unreached: s.told.Member, At: s.from, Gone: never, Until: s.to, Of: s.of,
 				Moved: map[string]move{key: {ByShare: s.allowed}},

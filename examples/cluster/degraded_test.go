@@ -140,6 +140,9 @@ func TestWhatAnOwnerWithoutQuorumLeavesUnknown(t *testing.T) {
 	assert.Equal(t, "node-2 lost quorum", want.cause())
 	assert.Equal(t, []term{{8, "admitted until it lost quorum"}}, allowance(want, testKey, testLimit))
 
+	e.rings["node-4"] = []ringAt{{0, map[string]string{testKey: "node-4"}}, {at(5), map[string]string{testKey: "node-3"}}}
+	assert.Equal(t, []disturbance{want}, e.lapsed(testKey), "a newcomer takes itself for the owner at first")
+
 	e.disturbances = []disturbance{{Kind: split, Node: "node-2", At: at(4), Until: at(8), Apart: 1, Of: 3}}
 	assert.Empty(t, e.lapsed(testKey), "the split allows it")
 }
