@@ -259,7 +259,7 @@ func refuse(w http.ResponseWriter, err error) {
 // onEvent passes on what the node noticed. peerlimit calls it from one goroutine.
 func (s *service) onEvent(e peerlimit.Event) {
 	<-s.started
-	report := nodeEvent{Kind: e.Kind, Member: shortName(e.Member), Detail: e.Detail}
+	report := nodeEvent{Time: e.Time, Kind: e.Kind, Member: shortName(e.Member), Detail: e.Detail}
 	switch e.Kind {
 	case peerlimit.EventRing:
 		s.reportView()

@@ -110,6 +110,7 @@ func (d *demo) allKeysLimit() float64 {
 func (d *demo) evidence() evidence {
 	now := d.clock.elapsed()
 	e := evidence{to: now, disturbances: d.disturbances(now), recorder: d.recorder.judged()}
+	e.reports = d.timeline.told() // after what was recorded: a node reports before it answers
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	e.limit, e.from, e.faults, e.anyLoad = d.limit, d.since, slices.Clone(d.faults), d.options.page != ""
@@ -310,8 +311,11 @@ func (d *demo) onReport(p *process, r nodeReport) {
 	switch {
 	case r.View != nil:
 		d.timeline.update(p.name, *r.View)
-	case r.Event != nil && d.isNews(p, *r.Event):
-		d.narrator.hear(p.name, *r.Event)
+	case r.Event != nil:
+		d.timeline.heard(p.name, *r.Event, d.clock.of(r.Event.Time))
+		if d.isNews(p, *r.Event) {
+			d.narrator.hear(p.name, *r.Event)
+		}
 	}
 }
 

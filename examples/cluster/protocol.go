@@ -3,6 +3,7 @@ package main
 import (
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/peerlimit/peerlimit"
 )
@@ -74,6 +75,7 @@ type cutOrder struct {
 
 // nodeEvent is a peerlimit.Event about another node.
 type nodeEvent struct {
+	Time   time.Time
 	Kind   peerlimit.EventKind
 	Member string // short name
 	Detail string // for people

@@ -29,6 +29,7 @@ type recorder struct {
 	ideals   map[string]*ideal      // of each key
 	seconds  map[string][]second    // of each key
 	admitted map[string][]admission // of each key
+	shared   map[string][]call      // of each key: what was decided by shares, denied or not
 	total    counts                 // since the beginning
 	sampled  counts                 // total when sample was called last
 	calls    int
@@ -41,6 +42,13 @@ type recorder struct {
 type admission struct {
 	start, end time.Duration
 	byOwner    bool // and not by a node that had to do without the owner
+	local      bool // by the node that was asked
+	node       string
+}
+
+// byShare reports whether a call was decided without the holder.
+func (c *call) byShare() bool {
+	return c.origin == peerlimit.OriginStandby.String() || c.origin == peerlimit.OriginFallback.String()
 }
 
 // second is what happened to one key in one second. A call that was not answered, because its node had stopped, is not
@@ -113,7 +121,7 @@ func (r *recorder) judgeBy(limit peerlimit.Limit, from time.Duration) {
 	defer r.mu.Unlock()
 	r.from = from
 	r.judges, r.ideals = make(map[string]*peerlimittest.Judge), make(map[string]*ideal)
-	r.seconds, r.admitted = make(map[string][]second), make(map[string][]admission)
+	r.seconds, r.admitted, r.shared = make(map[string][]second), make(map[string][]admission), make(map[string][]call)
 	for _, d := range demands {
 		r.judges[d.key], r.ideals[d.key] = judgeOf(limit), &ideal{limit: limit, at: from}
 	}
@@ -125,7 +133,7 @@ func (r *recorder) judged() *recorder {
 	defer r.mu.Unlock()
 	copied := &recorder{
 		from: r.from, judges: maps.Clone(r.judges), seconds: make(map[string][]second), admitted: maps.Clone(r.admitted),
-		calls: r.calls, cutOff: r.cutOff, failed: r.failed, failures: slices.Clone(r.failures),
+		shared: maps.Clone(r.shared), calls: r.calls, cutOff: r.cutOff, failed: r.failed, failures: slices.Clone(r.failures),
 	}
 	for key, seconds := range r.seconds {
 		copied.seconds[key] = slices.Clone(seconds)
@@ -169,8 +177,11 @@ func (r *recorder) judge(c call) {
 	r.count(c)
 	if c.admitted {
 		r.judges[c.key].AdmitBetween(instant(c.start), instant(c.end), 1)
-		byOwner := c.origin != peerlimit.OriginStandby.String() && c.origin != peerlimit.OriginFallback.String()
-		r.admitted[c.key] = append(r.admitted[c.key], admission{c.start, c.end, byOwner})
+		local := c.origin == peerlimit.OriginLocal.String()
+		r.admitted[c.key] = append(r.admitted[c.key], admission{c.start, c.end, !c.byShare(), local, c.node})
+	}
+	if c.byShare() {
+		r.shared[c.key] = append(r.shared[c.key], c)
 	}
 }
 
@@ -196,6 +207,20 @@ func (r *recorder) admittedIn(key string, from, to time.Duration) int {
 	n := 0
 	for _, a := range r.admitted[key] {
 		if a.start <= to && a.end >= from {
+			n++
+		}
+	}
+	return n
+}
+
+// admittedBy returns how many takes of a key a node may have decided in full, and were admitted, in a part of the run. Nobody
+// outside knows which node has decided what another was asked for.
+func (r *recorder) admittedBy(node, key string, from, to time.Duration) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for _, a := range r.admitted[key] {
+		if a.start <= to && a.end >= from && a.byOwner && (a.node == node || !a.local) {
 			n++
 		}
 	}

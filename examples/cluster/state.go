@@ -102,7 +102,7 @@ func (p *page) describe(s *pageState) {
 	}
 	for _, x := range p.verdict.Extras {
 		for _, t := range x.Terms {
-			s.Extras = append(s.Extras, pageExtra{x.Key, string(x.Kind) + " of " + x.Node, t.Tokens, t.Why})
+			s.Extras = append(s.Extras, pageExtra{x.Key, x.cause(), t.Tokens, t.Why})
 		}
 	}
 	for _, x := range p.points {

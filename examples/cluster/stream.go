@@ -74,6 +74,13 @@ func (c *clock) start() {
 	c.began.Store(&now)
 }
 
+// of returns what the clock showed at a time that another process of this machine has told. When that was is taken from how long
+// ago it is, so that the wall clock may be set in the course of a run.
+func (c *clock) of(told time.Time) time.Duration {
+	ago := max(0, time.Since(told))
+	return max(0, c.elapsed()-ago)
+}
+
 func (c *clock) elapsed() time.Duration {
 	if began := c.began.Load(); began != nil {
 		return time.Since(*began)

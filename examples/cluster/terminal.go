@@ -164,8 +164,8 @@ func (t *terminal) Judged(v verdict) {
 		when += " (ended early)"
 	}
 	t.printf("\nVERDICT %s, with B = %s and R = %s per second\n", when, amount(v.Limit.Burst), amount(v.Limit.Tokens))
-	t.printf("A window of w seconds may admit B + R·w for each key, plus extra for what a crash forgets. All\n")
-	t.printf("windows were checked; the worst is the furthest above B + R·w.\n\n")
+	t.printf("A window of w seconds may admit B + R·w for each key, plus extra for what a crash forgets and\n")
+	t.printf("shares give out. All windows were checked; the worst is the furthest above B + R·w.\n\n")
 	t.printf("%-15s%s  %s\n", "", group(27, "whole run"), group(41, "worst window"))
 	t.printf("%-8s%-6s%10s%9s%9s%15s%10s%9s%9s%13s\n", "", "key",
 		"admitted", "B + R·w", "extra", "seconds", "admitted", "B + R·w", "extra", "undisturbed")
@@ -205,7 +205,7 @@ func (t *terminal) extra(x extra) {
 		}
 	}
 	t.paragraph(fmt.Sprintf("extra   %-6s+%-6s ", x.Key, amount(sum(x.Terms))),
-		fmt.Sprintf("%s of %s: %s", x.Kind, x.Node, strings.Join(parts, " + ")))
+		x.cause()+": "+strings.Join(parts, " + "))
 }
 
 // ending prints what was wrong, and the one line that counts.

@@ -21,12 +21,14 @@ const (
 	frozen  disturbanceKind = "freeze" // stopped, and so gone for all the others know
 	woken   disturbanceKind = "wake-up"
 	split   disturbanceKind = "split" // some are cut off from the others; Until is after the network has healed
+
+	degraded disturbanceKind = "degraded" // not done: a node reported that it decided by its share
 )
 
 // isSudden reports whether the others are not told before.
 func (k disturbanceKind) isSudden() bool { return k == killed || k == frozen || k == split }
 
-// disturbance is something done to a node, and what it did to the keys.
+// disturbance is something done to a node, or reported by it, and what it did to the keys.
 type disturbance struct {
 	Kind  disturbanceKind
 	Node  string
@@ -34,8 +36,9 @@ type disturbance struct {
 	Gone  time.Duration   // when the process had ended; never if it has not
 	Until time.Duration   // when the last node had taken it in, or the run had ended
 	Done  bool            // all nodes had taken it in
-	Moved map[string]move // keys that have another owner because of it
+	Moved map[string]move // keys that have another owner because of it, or that a report is about
 
+	Unreached  string          // of a report: whose keys it is about; "" when the node has lost quorum
 	Apart      int             // of a split: how many are on the smaller side
 	Of         int             // how many there were
 	Stranded   bool            // nobody has a majority after it, unless it is one of those that are gone
@@ -49,6 +52,7 @@ type move struct {
 	From, To string
 	Resumed  time.Duration // after a kill: when an owner has admitted something again
 	Unsent   int           // by a kill: what was admitted so shortly before that the next owner may not know of it
+	ByShare  float64       // of a report: what was admitted by the node's share, as far as that may be
 }
 
 // never is later than everything.
@@ -92,12 +96,14 @@ type timeline struct {
 	closed []*disturbance
 
 	missing map[string]time.Duration // since when: gone without a goodbye: the others may still count them
+	reports reports
 }
 
 func newTimeline(elapsed func() time.Duration, settled func([]disturbance)) *timeline {
 	return &timeline{
 		elapsed: elapsed, settled: settled, agreed: make(chan struct{}),
 		live: make(map[string]bool), views: make(map[string]ringView), missing: make(map[string]time.Duration),
+		reports: reports{rings: make(map[string][]ringAt)},
 	}
 }
 
@@ -144,6 +150,7 @@ func (t *timeline) begin(kind disturbanceKind, nodes ...string) {
 		t.addUpWith(d)
 	}
 	t.open = append(t.open, d)
+	t.follow(kind, nodes)
 }
 
 // counted is how many of those that went without a goodbye the others may still count. The caller holds mu.
@@ -182,6 +189,9 @@ func (t *timeline) healed() {
 	for _, d := range t.open {
 		d.held = false
 	}
+	for node := range t.live {
+		t.back(node)
+	}
 	news := t.settle()
 	t.mu.Unlock()
 	if len(news) > 0 {
@@ -197,6 +207,7 @@ func (t *timeline) update(node string, v ringView) {
 		return
 	}
 	t.views[node] = v
+	t.saw(node, v.Owners)
 	for _, d := range t.open {
 		if !d.isOf(node) { // which at first sees only itself, and owns everything
 			d.concerns(v)
@@ -251,6 +262,9 @@ func (t *timeline) gone(node string) {
 	for _, d := range slices.Concat(t.open, t.closed) {
 		if d.Node == node && d.Gone == never && (d.Kind == killed || d.Kind == retired || d.Kind == frozen) {
 			d.Gone = t.elapsed()
+			if d.Kind == retired {
+				t.away(node)
+			}
 		}
 	}
 }

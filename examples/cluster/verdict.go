@@ -23,18 +23,25 @@ type term struct {
 // stops, takes with it what the node had decided and not yet sent to the node that replaces it. That is no more than what
 // was admitted of the key within one ReplicaInterval before, as far as the driver saw it; the owner on the smaller side of a
 // split goes on until it has lost quorum. When the standby goes with it, the key may begin full. A node that is cut off
-// decides by its share of the limit, and when no side has a majority every node does.
+// decides by its share of the limit, and when no side has a majority every node does. So does a node that reports, without
+// anything done to it, that it reaches no holder of a key.
 func allowance(d disturbance, key string, limit peerlimit.Limit) []term {
 	var terms []term
 	if m := d.Moved[key]; m.Unsent > 0 {
 		when := "within " + seconds(replicaInterval) + " before it"
-		if d.Kind == split {
+		switch d.Kind {
+		case split:
 			when = "until " + seconds(quorumLasts) + " after it"
+		case degraded:
+			when = "until it lost quorum"
 		}
 		terms = append(terms, term{float64(m.Unsent), "admitted " + when})
 	}
 	if d.StandbyToo[key] {
 		terms = append(terms, term{limit.Burst, "because owner and standby went together"})
+	}
+	if m := d.Moved[key]; m.ByShare > 0 {
+		terms = append(terms, term{m.ByShare, fmt.Sprintf("as its share, 1 of %d", d.Of)})
 	}
 	whole := allowed(limit, d.Until-d.At)
 	switch {
@@ -82,8 +89,9 @@ type evidence struct {
 	from, to     time.Duration // the part of the run with that limit
 	anyLoad      bool          // nobody has promised to ask for more than the limit
 	disturbances []disturbance
-	*recorder            // which nothing is added to any more
-	faults       []error // what the demo could not do, and nodes that ended by themselves
+	*recorder    // which nothing is added to any more
+	reports
+	faults []error // what the demo could not do, and nodes that ended by themselves
 }
 
 // verdict says for a run what was admitted, what was allowed, and what was wrong.
@@ -106,6 +114,17 @@ type keyVerdict struct {
 	Served   float64 // what was admitted in Steady seconds, in parts of what an ideal bucket would have
 	Steady   int
 	Problems []string
+}
+
+// cause tells a disturbance, for people.
+func (d *disturbance) cause() string {
+	switch {
+	case d.Kind == degraded && d.Unreached == "":
+		return d.Node + " lost quorum"
+	case d.Kind == degraded:
+		return d.Node + " did not reach " + d.Unreached
+	}
+	return string(d.Kind) + " of " + d.Node
 }
 
 // extra is what is allowed for one key because of one disturbance.
@@ -141,6 +160,7 @@ func (v verdict) held() bool {
 
 // judge compares what was admitted with what is promised.
 func judge(e evidence) verdict {
+	e = e.withReports()
 	v := verdict{
 		Limit: e.limit, From: e.from, To: e.to, Calls: e.calls, CutOff: e.cutOff, Failed: e.failed,
 	}
@@ -239,14 +259,15 @@ func (e evidence) judgeServed(k *keyVerdict) {
 }
 
 // isQuiet reports whether a key had nothing but its rate in the i-th second: no burst left, and an owner. What ends or cuts
-// off a node takes the owner from its keys; a node that joins or leaves keeps no request waiting for long.
+// off a node takes the owner from its keys, and a node that decides by its share has none; a node that joins or leaves keeps no
+// request waiting for long.
 func (e evidence) isQuiet(key string, i int) bool {
 	const used = time.Second // by then, a burst is
 	to := time.Duration(i+1) * time.Second
 	from := to - time.Second - used
 	return from >= e.from && to <= e.to && !slices.ContainsFunc(e.disturbances, func(d disturbance) bool {
 		m, moved := d.Moved[key]
-		moved = moved && d.Kind.isSudden() || d.Stranded || d.Kind == split || d.Kind == woken
+		moved = moved && (d.Kind.isSudden() || d.Kind == degraded) || d.Stranded || d.Kind == split || d.Kind == woken
 		return moved && d.At < to && from < max(d.Until, m.Resumed)
 	})
 }

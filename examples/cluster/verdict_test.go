@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"maps"
 	"math"
@@ -33,6 +34,9 @@ type testCase struct {
 	add   map[time.Duration]int // admitted beyond it, at these instants
 	skip  func(at time.Duration) bool
 	hush  func(at time.Duration) bool // when nothing was asked for, or answered
+	share map[time.Duration]int       // admitted by node-1's share, at these instants; 0: denied
+	by    string                      // the origin of that; empty: fallback
+	told  reports                     // of the nodes, in which node-2 is the owner
 	wrong string                      // a part of what the verdict must complain about; empty: it holds
 }
 
@@ -81,7 +85,10 @@ func eachSecond(at time.Duration, more int) map[time.Duration]int {
 	return added
 }
 
-var testCases = []testCase{
+var testCases = slices.Concat(doneCases, toldCases)
+
+// doneCases are about what the demo does to nodes; toldCases, in degraded_test.go, about what nodes report.
+var doneCases = []testCase{
 	{name: "exactly the limit"},
 	{name: "one more at once", add: map[time.Duration]int{at(0): 1}, wrong: "1.0 more admitted than allowed"},
 	{name: "one more later", add: map[time.Duration]int{at(6): 1}, wrong: "1.0 more admitted"},
@@ -242,6 +249,13 @@ func (c testCase) recorded() *recorder {
 			}
 		}
 	}
+	origin := cmp.Or(c.by, peerlimit.OriginFallback.String())
+	for at, n := range c.share {
+		shared := call{key: testKey, node: "node-1", start: at, end: at, origin: origin, admitted: n > 0}
+		for range max(n, 1) {
+			r.add(shared)
+		}
+	}
 	for at, n := range c.add {
 		for range n {
 			admit(testKey, at)
@@ -251,7 +265,7 @@ func (c testCase) recorded() *recorder {
 }
 
 func (c testCase) evidence() evidence {
-	return evidence{limit: testLimit, to: testRun, disturbances: c.done, recorder: c.recorded()}
+	return evidence{limit: testLimit, to: testRun, disturbances: c.done, recorder: c.recorded(), reports: c.told}
 }
 
 func TestJudge(t *testing.T) {
@@ -356,7 +370,7 @@ func TestNothingAskedForProvesNothing(t *testing.T) {
 func TestNoWindowEscapes(t *testing.T) {
 	for _, c := range testCases {
 		t.Run(c.name, func(t *testing.T) {
-			e := c.evidence()
+			e := c.evidence().withReports()
 			admitted := make(map[time.Duration]float64) // calls take no time here
 			for _, a := range e.admitted[testKey] {
 				admitted[a.start]++

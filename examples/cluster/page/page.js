@@ -197,7 +197,7 @@
     text($("verdict-h"), !judged ? "Starting …" : state.held ? "✓ The limit is held" : "✗ Not as promised");
     if (judged) {
       text($("verdict-text"), `${Math.floor(state.judged)} s of load, and no window of any length admitted more than a burst of B = ${tokens(state.burst)}, R = ${tokens(state.rate)} for each of its seconds` +
-        (state.extras.length ? ", and the extra for what was done:" : "."));
+        (state.extras.length ? ", and the extra for what was done and reported:" : "."));
       if (!state.held) text($("verdict-text"), "This broke:");
     }
     rows($("problems"), state.held ? [] : problems, (p) => p, (p) => element("li", { textContent: p }), () => {});
