@@ -24,7 +24,7 @@ var (
 // only one. Where it has itself accepted the panel, the word of any member that has adopted it will do: the acceptances of others
 // may be lost with them.
 //
-// The panel must be a later one of the same origin, or one of the origin in which its own has ended, or of a later era. It returns
+// The panel must be a later one: see ComesLater. It returns
 // ErrHasQuorum, ErrNotLater, ErrUnconfirmed, or an error that wraps ErrInvalid.
 func (s *State) Jump(to Panel, teller string, confirms func(member string) bool, hasQuorum bool, now int64) error {
 	if err := to.Check(); err != nil {
@@ -33,7 +33,7 @@ func (s *State) Jump(to Panel, teller string, confirms func(member string) bool,
 	switch {
 	case hasQuorum:
 		return ErrHasQuorum
-	case !s.ComesLater(to.ID()) || s.Parted:
+	case !s.ComesLater(to) || s.Parted:
 		return ErrNotLater
 	}
 	if !s.confirmed(to, confirms) && !(s.Accepted.Panel.Equal(to) && teller != s.Self && confirms(teller)) {
@@ -55,18 +55,20 @@ func (s *State) confirmed(p Panel, confirms func(string) bool) bool {
 	return other && 2*n > len(p.Witnesses)
 }
 
-// ComesLater reports whether a panel may replace this member's, as far as its ID tells.
-func (s *State) ComesLater(id wire.PanelID) bool {
+// ComesLater reports whether a panel may replace this member's, as far as the two tell. A member whose origin has ended goes on with
+// the one that stays, or with any other that is established and has not ended: of a chain of ends it may have missed one, and
+// everybody who could tell of that has gone on. So has, without its hearing of it, the founder of a panel that it learns from alone.
+func (s *State) ComesLater(p Panel) bool {
 	mine := s.Panel.ID()
 	switch {
-	case id.Origin == mine.Origin:
-		return id.Number > mine.Number && id.Number-mine.Number <= MaxLeap
-	case id.Origin.Era > mine.Origin.Era:
-		return id.Origin.Era-mine.Origin.Era <= MaxLeap
-	case !s.Panel.Ends():
+	case p.Origin == mine.Origin:
+		return p.Number > mine.Number && p.Number-mine.Number <= MaxLeap
+	case p.Origin.Era > mine.Origin.Era:
+		return p.Origin.Era-mine.Origin.Era <= MaxLeap
+	case !s.Panel.Ends() && (mine.Number > 1 || s.Panel.Has(s.Self)):
 		return false
 	}
-	return id.Origin == s.Panel.Successor || id.Origin == s.Leads(s.Panel.Successor)
+	return s.Panel.Ends() && (p.Origin == s.Panel.Successor || p.Origin == s.Leads(s.Panel.Successor)) || p.established() && !p.Ends()
 }
 
 // HearMoved takes in that an origin has ended in favour of another.

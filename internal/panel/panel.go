@@ -106,7 +106,7 @@ func checkName(field, name string) error {
 // with the founding. An origin that ended with its second panel has agreed on nothing else, and was a founder alone.
 func Stays(a, b Panel) bool {
 	established := func(p Panel) int {
-		if p.Number > 1 && !(p.Ends() && p.Number == 2) {
+		if p.established() {
 			return 1
 		}
 		return 0
@@ -118,6 +118,9 @@ func Stays(a, b Panel) bool {
 		strings.Compare(a.Origin.Name, b.Origin.Name),
 	) < 0
 }
+
+// established reports whether an origin has agreed on something: its founder is not alone any more, or has not been to its end.
+func (p Panel) established() bool { return p.Number > 1 && !(p.Ends() && p.Number == 2) }
 
 // change is by what a panel differs from the one before. At most one of its parts is set.
 type change struct {

@@ -371,6 +371,23 @@ func TestOfTwoClustersOneEnds(t *testing.T) {
 	assert.NoError(t, s.Jump(founder(0, 0, "next"), "x", all, false, 0), "ends are followed")
 }
 
+// One that was ended in favour of another and met nobody of that before its members had gone on would be alone for good.
+func TestWhoMissedAnEndGoesOnWithAnEstablishedOrigin(t *testing.T) {
+	first := panel.First(wire.Origin{Name: "b"}, 1)
+	other := panel.First(wire.Origin{Name: "c"}, 1)
+	s := at("a", panel.First(wire.Origin{Name: "a"}, 1).EndingFor(first.Origin))
+	assert.ErrorIs(t, s.Jump(other, "c", all, false, 0), panel.ErrNotLater, "it may end itself")
+	ended := other.With("d").EndingFor(wire.Origin{Name: "e"})
+	assert.ErrorIs(t, s.Jump(ended, "c", all, false, 0), panel.ErrNotLater)
+	assert.NoError(t, s.Jump(other.With("d"), "c", all, false, 0))
+
+	s = at("a", first)
+	assert.ErrorIs(t, s.Jump(other, "c", all, false, 0), panel.ErrNotLater)
+	assert.NoError(t, s.Jump(other.With("d"), "c", all, false, 0), "the founder whose panel it learned from has gone")
+	assert.ErrorIs(t, at("b", first).Jump(other.With("d"), "c", all, false, 0), panel.ErrNotLater, "a founder ends by agreement")
+	assert.ErrorIs(t, at("a", first.With("d")).Jump(other.With("d"), "c", all, false, 0), panel.ErrNotLater)
+}
+
 func TestALaterEraIsFoundedByMoreThanHalfOfAll(t *testing.T) {
 	s := at("a", of(7, "a", "b"))
 	_, may := s.Refound(nil, []string{"b"}, time.Minute, time.Minute, 5)

@@ -321,7 +321,7 @@ func (a *Agreement) laterPanel(now int64) (later struct {
 		return later, false
 	}
 	for name, s := range a.seen {
-		if !fresh(s.answered, now) || !s.panel.Exists() || !a.state.ComesLater(s.id) {
+		if !fresh(s.answered, now) || !s.panel.Exists() || !a.state.ComesLater(s.panel) {
 			continue
 		}
 		before := later.panel
