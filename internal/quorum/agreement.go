@@ -160,10 +160,11 @@ func (a *Agreement) sight(name string) *sighting {
 	return s
 }
 
-// Pinged takes in a ping, and returns what to answer.
-func (a *Agreement) Pinged(from string, id wire.PanelID, now int64) wire.PanelWord {
+// Pinged takes in a ping, and returns what to answer, and whether it is time to look what is to be done: this node is a founder alone,
+// which somebody has joined.
+func (a *Agreement) Pinged(from string, id wire.PanelID, now int64) (w wire.PanelWord, look bool) {
 	if id.Number == 0 {
-		return wire.PanelWord{}
+		return wire.PanelWord{}, false
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -174,7 +175,7 @@ func (a *Agreement) Pinged(from string, id wire.PanelID, now int64) wire.PanelWo
 	if g, said := a.state.Goodbyes[from]; said && now-g.At >= int64(AnswerAge) { // what it sent before has come
 		a.state.HearAgain(from)
 	}
-	return a.word(id)
+	return a.word(id), id == a.state.Panel.ID() && id.Number == 1
 }
 
 // name takes in which panel a member has.
@@ -196,7 +197,7 @@ func (a *Agreement) word(id wire.PanelID) wire.PanelWord {
 
 // Answered takes in what a member has answered to a ping that was sent at that time and named that panel. It reports whether
 // this node has another panel now, and whether it is time to look what is to be done: the member is, and was not before, of another
-// origin, or its panel is beyond the next one. An answer that refuses the ping is no part of a quorum under any panel: the member may have
+// origin, or this one has no quorum. An answer that refuses the ping is no part of a quorum under any panel: the member may have
 // said that this node is silent.
 func (a *Agreement) Answered(from string, asked wire.PanelID, sent int64, p *wire.Pong, now int64) (adopted, look bool) {
 	w := p.Panel
@@ -215,8 +216,8 @@ func (a *Agreement) Answered(from string, asked wire.PanelID, sent int64, p *wir
 	}
 	news := s.id != w.ID
 	adopted = a.hearWord(from, s, w, now)
-	mine := a.state.Panel.ID()
-	return adopted, news && (w.ID.Origin != mine.Origin || w.ID.Number > mine.Number+1)
+	alone := a.state.Panel.Number == 1 && w.ID == a.state.Panel.ID()
+	return adopted, news && w.ID.Origin != a.state.Panel.Origin || alone || !a.hasQuorum(now)
 }
 
 // hearWord takes in what a member tells of its panel, with mu held.
@@ -536,10 +537,11 @@ func (a *Agreement) isInTouch(needs int, now int64) bool {
 	return n >= needs
 }
 
-// Refuses reports whether a ping of a member whose panel is that one is refused: it is behind, or this node gives nobody a quorum.
+// Refuses reports whether a ping of a member whose panel is that one is refused: it is behind, or this node gives nobody a quorum. A
+// founder that is alone does not: it may end the next moment for another, of which those that rely on it would not hear.
 func (a *Agreement) Refuses(id wire.PanelID, now int64) bool {
 	needs := a.io.Needs()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.state.Refuses(id) || !a.isInTouch(needs, now)
+	return a.state.Refuses(id) || a.state.Panel.Number == 1 || !a.isInTouch(needs, now)
 }

@@ -74,7 +74,8 @@ type Prober struct {
 	owned  sync.WaitGroup // the loop and the calls
 	wake   signal.Signal  // capacity 1: something changed, look before the next tick
 
-	pingAll atomic.Bool // with wake: ping those that were pinged already as well
+	lookAgain atomic.Bool // with wake: look what the agreement on panels has to do
+	pingAll   atomic.Bool // with wake: ping those that were pinged already as well
 
 	hint atomic.Pointer[missedHint]
 
@@ -150,6 +151,9 @@ func (e *Prober) run() {
 		case <-ticker.C:
 			e.tick()
 		case <-e.wake:
+			if e.lookAgain.Swap(false) && e.agreement.Tick(e.io.Now()) {
+				e.adopted()
+			}
 			e.pingWitnesses(!e.pingAll.Swap(false))
 		}
 	}
@@ -226,7 +230,7 @@ func (e *Prober) ping(witness string, c *callsTo) {
 	if look {
 		adopted = e.agreement.Tick(now) || adopted // a newcomer joins within some round trips
 	}
-	if adopted || look {
+	if adopted {
 		e.adopted()
 	}
 	if !p.Refused {
@@ -343,7 +347,11 @@ func (e *Prober) OnPing(from string, p wire.Ping) wire.Pong {
 	if answer.Digest != p.Digest {
 		answer.Known, answer.Hearsay, answer.Full = known.Names, known.Hearsay, e.reach.IsFull(now)
 	}
-	answer.Panel = e.agreement.Pinged(from, p.Panel, now)
+	var look bool
+	if answer.Panel, look = e.agreement.Pinged(from, p.Panel, now); look {
+		e.lookAgain.Store(true)
+		e.lookNow()
+	}
 	if e.byPanels && e.agreement.Refuses(p.Panel, now) { // [NewerPanelRefuses]
 		answer.Refused = true
 	}
