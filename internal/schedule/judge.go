@@ -143,32 +143,35 @@ func (r *Run) cutAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
 	}
 	n := r.s.membersAt(e.at)
 	if n == 2 {
-		return withoutMajority(l, 1, 2)
+		return r.splitAllowance(event{kind: split, at: e.at, lasts: e.lasts, sides: [][]int{{e.node}, {e.peer}}}, k, l)
 	}
 	return 2/float64(n)*grown(l, e.lasts+rejoin) + k.wholeTokens(l, 2, n)
 }
 
-// In a split with a majority the m others give out m/N of the limit, and the old holder, when it is one of them, goes on
-// until its quorum lapses.
-func (r *Run) splitAllowance(e event, k *keyRun, l peerlimit.Limit) float64 {
+// In a split one side decides in full, which of several that is cannot always be said, and the m others give out m/N of the limit. The
+// old holder, when it is one of them, goes on until its quorum lapses. Or no side decides in full.
+func (r *Run) splitAllowance(e event, k *keyRun, l peerlimit.Limit) (tokens float64) {
 	if r.s.family == newcomersFamily {
 		return r.newcomersAllowance(e, k, l)
 	}
 	n := r.s.membersAt(e.at)
-	largest := len(r.s.largestSide(e))
-	if 2*largest <= n {
-		return withoutMajority(l, largest, n)
+	sides := r.s.mayDecide(e)
+	for _, side := range sides {
+		apart := n - len(side)
+		tokens = max(tokens, float64(apart)/float64(n)*grown(l, e.lasts+rejoin)+k.wholeTokens(l, apart, n)+r.minorityAllowance(e, k, l, side))
 	}
-	return float64(n-largest)/float64(n)*grown(l, e.lasts+rejoin) + k.wholeTokens(l, n-largest, n) + r.minorityAllowance(e, k, l)
+	if len(sides) != 1 {
+		tokens = max(tokens, withoutMajority(l, len(r.s.largestSide(e)), n))
+	}
+	return tokens
 }
 
-// minorityAllowance is what it may cost that the old holder is on a smaller side of a split.
-func (r *Run) minorityAllowance(e event, k *keyRun, l peerlimit.Limit) (tokens float64) {
-	largest := r.s.largestSide(e)
+// minorityAllowance is what it may cost that the old holder is not on the side of a split that decides.
+func (r *Run) minorityAllowance(e event, k *keyRun, l peerlimit.Limit, deciding []int) (tokens float64) {
 	var minority uint64
 	for _, side := range e.sides {
 		for _, i := range side {
-			if !slices.Contains(largest, i) {
+			if !slices.Contains(deciding, i) {
 				minority |= 1 << i
 			}
 		}

@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"testing"
@@ -173,24 +174,28 @@ func TestAllowancesOfSmallBursts(t *testing.T) {
 // of the rate and one token, and no more.
 func TestSplitsAreJudged(t *testing.T) {
 	l := peerlimit.PerSecond(20).WithBurst(1)
-	parted := event{at: time.Second, kind: split, sides: [][]int{{0}, {1, 2}}, lasts: 10 * time.Second}
+	parted := event{at: 20 * time.Second, kind: split, sides: [][]int{{0}, {1, 2}}, lasts: 10 * time.Second}
 	for name, c := range map[string]struct {
 		apart float64 // a second, by the one that is cut off
 		also  []event
+		at    time.Duration // of the split, if not later
 		wrong bool
 	}{
 		"its share":                 {apart: 20.0 / 3},
 		"a whole limit":             {apart: 20, wrong: true},
 		"half of a limit":           {apart: 10, wrong: true},
-		"while something else goes": {apart: 20, also: []event{{at: 5 * time.Second, kind: cutLink, node: 1, peer: 2, lasts: time.Second}}},
-		"just after something else": {apart: 20, also: []event{{at: time.Millisecond, kind: freeze, node: 1, lasts: 100 * time.Millisecond}}},
+		"while something else goes": {apart: 20, also: []event{{at: 25 * time.Second, kind: cutLink, node: 1, peer: 2, lasts: time.Second}}},
+		"among new witnesses":       {apart: 20, at: time.Second},
+		"just after something else": {apart: 20, also: []event{{at: 19 * time.Second, kind: freeze, node: 1, lasts: 100 * time.Millisecond}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := &keyRun{plan: &plan{name: "made-up", limits: []peerlimit.Limit{l}, use: cold}, name: "key"}
 			r := &Run{s: &Schedule{nodes: 3}, keys: []*keyRun{k}, began: time.Now(), wrong: make(map[string]*wrong)}
+			parted := parted
+			parted.at = cmp.Or(c.at, parted.at)
 			r.happened = append([]event{parted}, c.also...)
 			for node, rate := range []float64{c.apart, 20} {
-				for at := 2 * time.Second; at < parted.end(); at += time.Duration(float64(time.Second) / rate) {
+				for at := parted.at + time.Second; at < parted.end(); at += time.Duration(float64(time.Second) / rate) {
 					r.calls = append(r.calls, call{start: at, end: at, key: k, node: node, cost: 1, admitted: true})
 				}
 			}

@@ -20,7 +20,7 @@ func (r *Run) newcomersAllowance(e event, k *keyRun, l peerlimit.Limit) float64 
 	if r.s.cutBefore(e) || !r.s.hasMajority(e) {
 		return tokens + grown(l, quorumLasts)
 	}
-	return tokens + r.minorityAllowance(e, k, l)
+	return tokens + r.minorityAllowance(e, k, l, r.s.largestSide(e))
 }
 
 // foundsApart reports whether a split has a side of none but nodes that start while it lasts.
@@ -79,11 +79,34 @@ func (e event) together(a, b int) bool {
 	return slices.ContainsFunc(e.sides, func(side []int) bool { return slices.Contains(side, a) && slices.Contains(side, b) })
 }
 
-// hasMajority reports whether one side of a split is more than half of those that were there on any of them when it began.
+// hasMajority reports whether one side of a split is more than half of those that were there on any of them when it began, and so
+// decides in full.
 func (s *Schedule) hasMajority(e event) bool {
 	all := 0
 	for _, side := range s.sidesAt(e, e.at) {
 		all += len(side)
 	}
-	return 2*len(s.largestSide(e)) > all
+	return 2*len(s.largestSide(e)) > all && e.at >= s.witnessedAt(all)
+}
+
+// witnessedAt returns when so many members that start together are witnesses, all of them or all but one. Each step takes 600 ms, and
+// some are for counting the members.
+func (s *Schedule) witnessedAt(members int) time.Duration {
+	return time.Second + time.Duration(members)*700*time.Millisecond
+}
+
+// mayDecide returns the sides of a split that may be the one that decides in full. Of an even number one member is no witness, so half of
+// them may be the majority. While the members are becoming witnesses it may be any side.
+func (s *Schedule) mayDecide(e event) (sides [][]int) {
+	all := s.sidesAt(e, e.at)
+	members := 0
+	for _, side := range all {
+		members += len(side)
+	}
+	for _, side := range all {
+		if 2*len(side) >= members || e.at < s.witnessedAt(members) || s.cutBefore(e) {
+			sides = append(sides, side)
+		}
+	}
+	return sides
 }
