@@ -371,6 +371,20 @@ func TestOfTwoClustersOneEnds(t *testing.T) {
 	assert.NoError(t, s.Jump(founder(0, 0, "next"), "x", all, false, 0), "ends are followed")
 }
 
+// Those that agreed on an end go on at once, and only they know of it.
+func TestWhoIsLeftBehindIsToldOfTheEnd(t *testing.T) {
+	p := of(4, "a", "b", "c")
+	last := p.EndingFor(wire.Origin{Name: "x"})
+	gone := at("b", last)
+	require.NoError(t, gone.Jump(panel.First(last.Successor, 1), "x", all, false, 0))
+	left := at("a", p)
+	assert.False(t, left.Hear("b", gone.Tell(), 0))
+	assert.False(t, left.Hear("b", gone.TellTo(p.ID()), 0), "one of three")
+	assert.True(t, left.Hear("c", gone.TellTo(p.ID()), 0))
+	assert.True(t, left.Panel.Equal(last))
+	assert.Equal(t, last.Successor, gone.TellTo(last.ID()).Panel.Origin, "who knows of the end is told what comes next")
+}
+
 // One that was ended in favour of another and met nobody of that before its members had gone on would be alone for good.
 func TestWhoMissedAnEndGoesOnWithAnEstablishedOrigin(t *testing.T) {
 	first := panel.First(wire.Origin{Name: "b"}, 1)

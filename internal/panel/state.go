@@ -44,6 +44,9 @@ type State struct {
 	// Removed has witnesses that were removed, and may be added again after a while.
 	Removed map[string]Removal
 
+	// Ended has the last panels of origins that this member was of, for those that are left behind there: at most maxEnded.
+	Ended map[wire.Origin]Panel
+
 	// Moved has where origins that ended went, as others tell: at most maxMoves.
 	Moved map[wire.Origin]wire.Origin
 }
@@ -131,6 +134,18 @@ type Told struct {
 // Tell returns what this member tells others.
 func (s *State) Tell() Told { return Told{s.Panel, s.Accepted} }
 
+// maxEnded bounds how many last panels a member keeps. It was of more origins only where many clusters have met.
+const maxEnded = 16
+
+// TellTo returns what this member tells one whose panel is that one. One that is left behind in an origin that has ended is told of that
+// end: it hears of it from nobody else, as those that agreed on it have gone on.
+func (s *State) TellTo(id wire.PanelID) Told {
+	if last, ended := s.Ended[id.Origin]; ended && id.Origin != s.Panel.Origin && id.Number < last.Number {
+		return Told{Panel: last}
+	}
+	return s.Tell()
+}
+
 // Hear takes in what a member tells of itself. It returns true when that makes this member adopt the next panel: more than half of
 // the witnesses of its own have accepted it in one ballot, or have adopted it [AdoptedByHearing]. What is not valid, or too far
 // away to be true, is ignored.
@@ -199,6 +214,12 @@ func (s *State) adoptAgreed(last Acceptance, now int64) bool {
 // adopt makes p the panel.
 func (s *State) adopt(p Panel, now int64) {
 	s.noteRemovals(p, now)
+	if s.Panel.Ends() && len(s.Ended) < maxEnded {
+		if s.Ended == nil {
+			s.Ended = make(map[wire.Origin]Panel)
+		}
+		s.Ended[s.Panel.Origin] = s.Panel
+	}
 	goodbyes := s.Goodbyes
 	s.Panel, s.Since = p, now
 	s.Promised, s.Accepted, s.Proposal = wire.Ballot{}, Acceptance{}, nil

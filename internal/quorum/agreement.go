@@ -187,7 +187,7 @@ func (s *sighting) name(id wire.PanelID) {
 
 // word returns what this node tells of its panel a member whose panel is id, with mu held.
 func (a *Agreement) word(id wire.PanelID) wire.PanelWord {
-	t := a.state.Tell()
+	t := a.state.TellTo(id)
 	w := wire.PanelWord{ID: t.Panel.ID(), Accepted: wire.AcceptedPanel{Ballot: t.Accepted.Ballot, Panel: wire.Panel(t.Accepted.Panel)}}
 	if w.ID != id {
 		w.Panel = wire.Panel(t.Panel)

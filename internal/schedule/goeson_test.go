@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -172,7 +173,8 @@ func TestTheDeadMayCountForSomeSeconds(t *testing.T) {
 
 // Members that are cut off decide by shares of as many as they have ever met, newcomers of theirs as well: 1/N each.
 func TestSharesOfNewcomers(t *testing.T) {
-	joins := []event{{at: 2 * time.Second, kind: join, node: 5}, {at: 3 * time.Second, kind: join, node: 6}}
+	joins := []event{{at: 21 * time.Second, kind: join, node: 5}, {at: 22 * time.Second, kind: join, node: 6}}
+	before := []event{{at: 15 * time.Second, kind: split, sides: [][]int{{0, 1}, {2, 3, 4}}}}
 	for name, c := range map[string]struct {
 		sides          [][]int
 		before         []event
@@ -184,12 +186,12 @@ func TestSharesOfNewcomers(t *testing.T) {
 		"of the larger side":          {[][]int{{0, 1}, {2, 3, 4, 5, 6}}, nil, 2.0 / 5, 2, 5},
 		"of each side":                {[][]int{{0, 1, 5}, {2, 3, 4, 6}}, nil, 2.0/5 + 1.0/6, 3, 6},
 		"of one of two halves":        {[][]int{{0, 1, 5}, {2, 3}}, nil, 1.0/2 + 1.0/5, 3, 5},
-		"of a side that may have won": {[][]int{{0, 5}, {1, 2, 3, 4}}, []event{{kind: split, sides: [][]int{{0, 1}, {2, 3, 4}}}}, 4.0/5 + 1.0/6, 5, 6},
-		"never more than a limit":     {[][]int{{0, 5, 6}, {1, 2, 3, 4}}, []event{{kind: split, sides: [][]int{{0, 1}, {2, 3, 4}}}}, 1, 6, 7},
+		"of a side that may have won": {[][]int{{0, 5}, {1, 2, 3, 4}}, before, 4.0/5 + 1.0/6, 5, 6},
+		"never more than a limit":     {[][]int{{0, 5, 6}, {1, 2, 3, 4}}, before, 1, 6, 7},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := event{at: time.Second, kind: split, sides: c.sides, lasts: 20 * time.Second}
-			s := &Schedule{family: newcomersFamily, nodes: 5, events: append(append(c.before, e), joins...)}
+			e := event{at: 20 * time.Second, kind: split, sides: c.sides, lasts: 20 * time.Second}
+			s := &Schedule{family: newcomersFamily, nodes: 5, events: slices.Concat(c.before, []event{e}, joins)}
 			part, apart, members := s.parted(e)
 			assert.InDelta(t, c.part, part, 1e-9)
 			assert.Equal(t, []int{c.apart, c.members}, []int{apart, members})
