@@ -144,8 +144,6 @@ type Config struct {
 
 	// pieces are smaller in tests: then a few dozen keys of a partition are moved as a hundred thousand are else.
 	pieces pieceSizes
-
-	byPanels bool // quorum and loss are of the agreed panels, in tests; see docs/internals/panels.md
 }
 
 // pieceSizes bounds the pieces in which partitions move, in bytes of buckets; 0 stands for AcquireBudget and PieceBudget.

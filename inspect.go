@@ -29,7 +29,6 @@ func init() {
 		return n.agreement.Panel(), n.agreement.HasQuorum(n.now())
 	}
 	inspect.Acquiring = func(node any) string { return acquiring(node.(*Node)) }
-	inspect.JudgeByPanels = func(config any) { config.(*Config).byPanels = true }
 	inspect.MoveInPieces = func(config any, answer, replica int) { config.(*Config).pieces = pieceSizes{answer, replica} }
 }
 

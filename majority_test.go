@@ -26,9 +26,6 @@ import (
 
 var ahead = flag.Bool("ahead", false, "run the tests of what is still wrong: members that were killed count for a minute and more")
 
-// byPanels has quorum judged by the agreed panels, which nodes do not do by themselves yet.
-func byPanels(c *peerlimit.Config) { inspect.JudgeByPanels(c) }
-
 // heldBy returns of how many partitions one of some nodes decides in full.
 func heldBy(cluster *peerlimittest.Cluster, nodes []int) (held int) {
 	var union [64]uint64
@@ -61,7 +58,7 @@ func TestNewcomersOfAMinorityDoNotOutvoteTheOthers(t *testing.T) {
 }
 
 func newcomersOfAMinority(t *testing.T, nodes, apart, newcomers int) {
-	cluster := peerlimittest.NewCluster(t, nodes, byPanels)
+	cluster := peerlimittest.NewCluster(t, nodes)
 	awaitPanel(t, cluster.Nodes(), nodes-1+nodes%2, 15*time.Second)
 	var few, others []int
 	for i := range nodes {

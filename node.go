@@ -146,9 +146,7 @@ func Start(cfg Config) (*Node, error) {
 func (n *Node) startGoroutines() {
 	ctx, halt := context.WithCancel(context.Background())
 	n.halt = halt
-	if n.settings.byPanels {
-		n.prober.JudgeByPanels()
-	}
+	n.prober.Seat()
 	n.keeper.Step(ctx) // a node that is alone holds everything before Start returns
 	n.prober.Start()
 	n.running.Go(func() { n.keeper.Run(ctx) })

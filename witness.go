@@ -112,5 +112,5 @@ func (n *Node) hearLastWords(view *membership.View) {
 // to wait for: its goodbye will do.
 func (n *Node) isReplaced() bool {
 	now := n.now()
-	return !n.settings.byPanels || !n.reach.IsFull(now) || n.agreement.MayGo(now)
+	return !n.reach.IsFull(now) || n.agreement.MayGo(now)
 }

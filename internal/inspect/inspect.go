@@ -32,9 +32,6 @@ var (
 	// Acquiring describes what keeps a node from holding what is its own: a few lines for people.
 	Acquiring func(node any) string
 
-	// JudgeByPanels has the node of a configuration, a *peerlimit.Config, judge quorum and loss by the agreed panels.
-	JudgeByPanels func(config any)
-
 	// MoveInPieces has the node of a configuration, a *peerlimit.Config, move partitions in pieces of so many bytes of
 	// buckets: in answers to a node that acquires, and in replicas.
 	MoveInPieces func(config any, answer, replica int)

@@ -63,7 +63,6 @@ type Prober struct {
 	reach     *State
 	agreement *Agreement
 	io        IO
-	byPanels  bool       // quorum and loss are of the agreed panels
 	seating   sync.Mutex // makes asking for the panel and taking it in one step
 
 	// onLost is called, on one goroutine, when the set of lost members has changed. It must return soon.
@@ -165,7 +164,7 @@ func (e *Prober) tick() {
 	e.reach.running(now)
 	e.reach.Check(now) // a lapse ends holding even when nobody takes
 	e.agreement.Tick(now)
-	e.reseat()
+	e.Seat()
 	e.pingWitnesses(false)
 	e.suspect(e.reach.missed(now), now)
 }
@@ -352,7 +351,7 @@ func (e *Prober) OnPing(from string, p wire.Ping) wire.Pong {
 		e.lookAgain.Store(true)
 		e.lookNow()
 	}
-	if e.byPanels && e.agreement.Refuses(p.Panel, now) { // [NewerPanelRefuses]
+	if e.agreement.Refuses(p.Panel, now) { // [NewerPanelRefuses]
 		answer.Refused = true
 	}
 	return answer
@@ -390,23 +389,15 @@ func (e *Prober) OnPanelRequest(from string, q *wire.PanelRequest) (wire.PanelAn
 
 // adopted has quorum judged by another panel, and asks its witnesses at once: what is left of the quorum before does not last.
 func (e *Prober) adopted() {
-	e.reseat()
+	e.Seat()
 	e.pingAll.Store(true)
 	e.lookNow()
 }
 
-// JudgeByPanels has quorum and loss be of the agreed panels. It is called before Start.
-func (e *Prober) JudgeByPanels() {
-	e.byPanels = true
-	e.reseat()
-}
-
-// reseat has quorum judged by the panel as it is now.
-func (e *Prober) reseat() {
-	if e.byPanels {
-		e.seating.Lock()
-		defer e.seating.Unlock()
-		now := e.io.Now()
-		e.reach.SetSeats(e.agreement.Seats(now), now)
-	}
+// Seat has quorum judged by the panel as it is now. It is called before Start as well: a node that is alone has quorum from then on.
+func (e *Prober) Seat() {
+	e.seating.Lock()
+	defer e.seating.Unlock()
+	now := e.io.Now()
+	e.reach.SetSeats(e.agreement.Seats(now), now)
 }

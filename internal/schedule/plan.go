@@ -20,7 +20,6 @@ type Schedule struct {
 	plans  []plan
 	events []event // in order of time
 	pieces pieces  // in which partitions move
-	panels bool    // quorum and loss are of the agreed panels
 
 	far time.Duration // the way from one node to another; 0 in a healthy network
 }

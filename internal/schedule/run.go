@@ -241,9 +241,6 @@ func (r *Run) note(format string, args ...any) {
 func (r *Run) listen(c *peerlimit.Config) {
 	var number int
 	_, _ = fmt.Sscanf(c.Name, "node%d", &number)
-	if r.s.panels {
-		inspect.JudgeByPanels(c)
-	}
 	if r.s.family == piecesFamily {
 		// A share would admit what the holder denies while a partition moves for longer than a call may take.
 		c.Fallback = fallback.Closed

@@ -20,7 +20,6 @@ var (
 	simSeeds  = flag.Int("sim.seeds", defaultSeeds(), "how many seeds TestSchedules runs")
 	simSeed   = flag.Uint64("sim.seed", 0, "the one seed that TestSchedules runs")
 	simFamily = flag.String("sim.family", "", "the only family whose seeds TestSchedules runs")
-	simPanels = flag.Bool("sim.panels", false, "quorum and loss are of the agreed panels")
 	simFrom   = flag.Uint64("sim.from", 1, "the seed that TestSchedules begins with")
 )
 
@@ -36,7 +35,6 @@ func defaultSeeds() int {
 func runSchedule(t *testing.T, s *Schedule) *Run {
 	t.Helper()
 	began := time.Now()
-	s.panels = s.panels || *simPanels
 	r := Play(t, s)
 	took := time.Since(began).Round(time.Millisecond)
 	slowest := call{}
