@@ -132,7 +132,11 @@ func Play(t *testing.T, s *Schedule) *Run {
 	r := &Run{s: s, wrong: make(map[string]*wrong)}
 	synctest.Test(t, func(t *testing.T) {
 		r.stop = make(chan struct{}) // of this bubble
-		r.cluster = peerlimittest.NewSeededCluster(t, s.nodes, s.seed, r.listen)
+		r.cluster = peerlimittest.NewSeededCluster(t, 1, s.seed, r.listen)
+		for range s.nodes - 1 {
+			r.cluster.Add() // not all at once: a cluster is not whole until its members are witnesses, and things happen before
+		}
+		r.cluster.WaitReady()
 		r.began = time.Now()
 		if s.far > 0 {
 			r.cluster.Degrade(peerlimittest.Conditions{Latency: s.far})
