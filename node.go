@@ -638,6 +638,10 @@ func surelyFailed(n *Node) map[string]bool {
 // last to hear that it is leaving has heard.
 const lingerTime = time.Second
 
+// replacedTime is how long a leaving node waits to be replaced as a witness. It takes two steps of agreement; where many leave at once,
+// their goodbyes are as good.
+const replacedTime = 1800 * time.Millisecond
+
 // leaveInterval is how often a leaving node looks whether it can go.
 const leaveInterval = 20 * time.Millisecond
 
@@ -659,7 +663,7 @@ func (n *Node) retire(ctx context.Context) error {
 		done := time.Since(began) >= lingerTime
 		if held+kept == 0 {
 			n.agreement.HandOver()
-			done = done && n.isReplaced()
+			done = done && n.isReplaced(time.Since(began) >= replacedTime)
 		}
 		if held+kept == 0 && done || len(n.route.Load().ring.Members()) == 0 {
 			return nil

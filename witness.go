@@ -110,7 +110,7 @@ func (n *Node) hearLastWords(view *membership.View) {
 
 // isReplaced reports whether this node, which is leaving, can go without being missed as a witness. Without a majority there is nothing
 // to wait for: its goodbye will do.
-func (n *Node) isReplaced() bool {
+func (n *Node) isReplaced(hasWaited bool) bool {
 	now := n.now()
-	return !n.reach.IsFull(now) || n.agreement.MayGo(now)
+	return !n.reach.IsFull(now) || n.agreement.MayGo(hasWaited, now)
 }

@@ -91,11 +91,14 @@ func (s *State) Wish(v View, now int64) (next Panel, wishes bool) {
 	if next, ends := s.endFor(v.Met); ends {
 		return next, true
 	}
+	candidates := s.candidates(v, now, turn)
+	if len(candidates) > 0 && s.isToBeReplaced(v, others) {
+		return s.Panel.With(candidates[0]), true
+	}
 	if next, is := s.withoutOneGone(v, others, answers, now, turn); is {
 		return next, true
 	}
-	candidates := s.candidates(v, now, turn)
-	if len(candidates) > 0 && s.roomFor(v, others, len(candidates)) {
+	if len(candidates) > 0 && s.roomFor(len(candidates)) {
 		return s.Panel.With(candidates[0]), true
 	}
 	if s.Panel.Number == 1 && !slices.ContainsFunc(v.Others, func(m Member) bool { return m.HeardSince != Never }) {
@@ -181,19 +184,26 @@ func ByHash(a, b string) int {
 }
 
 // roomFor reports whether a witness may be added. Panels stay odd: two are added, one after the other, or none [OddPanels]. One of
-// two that come together is of no use: more than half of four is three. Where all witnesses are leaving one is added in any case.
-func (s *State) roomFor(v View, others map[string]*Member, candidates int) bool {
+// two that come together is of no use: more than half of four is three.
+func (s *State) roomFor(candidates int) bool {
 	n := len(s.Panel.Witnesses)
 	if n >= MaxWitnesses {
 		return false
 	}
-	staying := 0
+	return n%2 == 0 || candidates > 1 && n+2 <= MaxWitnesses
+}
+
+// isToBeReplaced reports whether a witness should be added before those that are leaving are removed: else the panel would be even
+// afterwards, of two perhaps, and the next death would take the majority [OddPanels].
+func (s *State) isToBeReplaced(v View, others map[string]*Member) bool {
+	n := len(s.Panel.Witnesses)
+	leaving := 0
 	for _, w := range s.Panel.Witnesses {
-		if m := others[w]; w == s.Self && !v.Leaving || m != nil && !m.Leaving {
-			staying++
+		if m := others[w]; w == s.Self && v.Leaving || m != nil && m.Leaving && !m.Goodbye && m.MissedSince == Never {
+			leaving++
 		}
 	}
-	return staying == 0 || n%2 == 0 || candidates > 1 && n+2 <= MaxWitnesses
+	return leaving > 0 && n < MaxWitnesses && (n-leaving)%2 == 0
 }
 
 // demotion returns the panel without its last witness by hash, when it has been even for long and all answer [OddPanels].

@@ -32,6 +32,8 @@ func TestWhatIsProposed(t *testing.T) {
 	leaving.Leaving = true
 	handedOver := leaving
 	handedOver.HandedOver = true
+	gone := handedOver
+	gone.Name = "b"
 	starting := seen("d")
 	starting.Serving = false
 	for name, c := range map[string]struct {
@@ -47,8 +49,10 @@ func TestWhatIsProposed(t *testing.T) {
 		"one is lost not long":         {"a", three, viewOf(seen("b"), lost("c", long-999*ms), seen("d")), panel.Panel{}},
 		"one is lost, the second":      {"b", three, viewOf(seen("a"), lost("c", long-1199*ms), seen("d")), panel.Panel{}},
 		"one is lost, the second, now": {"b", three, viewOf(seen("a"), lost("c", long-1200*ms), seen("d")), three.Without("c")},
-		"one leaves":                   {"a", three, viewOf(seen("b"), leaving, seen("d")), panel.Panel{}},
-		"one has handed over":          {"a", three, viewOf(seen("b"), handedOver, seen("d")), three.Without("c")},
+		"one leaves":                   {"a", three, viewOf(seen("b"), leaving, seen("d")), three.With("d")}, // before it is removed
+		"one leaves, none is left":     {"a", of(3, "a", "b", "c"), viewOf(seen("b"), leaving), panel.Panel{}},
+		"one has handed over":          {"a", of(3, "a", "b", "c"), viewOf(seen("b"), handedOver), of(3, "a", "b", "c").Without("c")},
+		"two leave":                    {"a", of(3, "a", "b", "c"), viewOf(gone, handedOver, seen("d")), of(3, "a", "b", "c").Without("b")},
 		"two can be added":             {"a", of(3, "a"), viewOf(seen("d"), seen("e")), of(3, "a").With("e")}, // by hash
 		"one can be added to two":      {"a", of(3, "a", "b"), viewOf(seen("b"), seen("d")), of(3, "a", "b").With("d")},
 		"one alone cannot be added":    {"a", panel.Panel{Origin: cluster, Number: 3, Witnesses: []string{"a"}, Members: 2}, viewOf(seen("d")), panel.Panel{}},

@@ -477,10 +477,14 @@ func (a *Agreement) HandOver() {
 	a.handedOver = true
 }
 
-// MayGo reports whether a leaving node is no witness any more, and enough of those that are know it [LeaverSeesAdoption].
-func (a *Agreement) MayGo(now int64) bool {
+// MayGo reports whether a leaving node is no witness any more, and enough of those that are know it [LeaverSeesAdoption]. One that has
+// waited for long may go when nothing is pending that it has accepted: its goodbye tells the rest.
+func (a *Agreement) MayGo(hasWaited bool, now int64) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if hasWaited && !a.state.Accepted.Panel.Exists() {
+		return true
+	}
 	id := a.state.Panel.ID()
 	return a.state.MayGo(func(w string) bool {
 		s := a.seen[w]
