@@ -212,7 +212,7 @@ func (n *Node) listen() (err error) {
 	if err != nil {
 		return err
 	}
-	if n.membership, err = membership.New(n.settings.membership(bound)); err != nil {
+	if n.membership, err = membership.New(n.settings.membership(bound, witnesses{n}.fate())); err != nil {
 		return membershipError(err)
 	}
 	n.membership.Start(n.rebuild) // with n.membership set: the links that a view makes use it
@@ -463,7 +463,7 @@ func (n *Node) rebuild(view *membership.View) {
 
 // mergeNames takes in a member's word for names. When it returns, quorum, verdicts and rounds reckon with it.
 func (n *Node) mergeNames(w *membership.Word) {
-	if n.membership.MergeNames(w, n.reach.IsFull(n.now())) {
+	if n.membership.MergeNames(w) {
 		n.applyRoster(n.membership.Roster())
 	}
 }
@@ -481,7 +481,6 @@ func (n *Node) applyRoster(known *membership.Roster) {
 	if known.Generation() > n.rosterGeneration {
 		n.rosterGeneration = known.Generation()
 		n.reach.SetKnown(known.Names, known.Divisor, n.now())
-		n.reach.SetDoubted(known.Doubted, n.now())
 	}
 	n.rosterMu.Unlock()
 	n.prober.LookAgain()

@@ -3,8 +3,10 @@ package membership
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
+	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
 // View is the cluster at one moment. It is never changed, nor is any slice that its methods return.
@@ -34,12 +36,19 @@ type View struct {
 type Roster struct {
 	generation uint64   // counts the changes
 	Names      []string // sorted
-	Divisor    int      // how many count: more than Names while ExpectMembers or seeds have not been met
+	Divisor    int      // how many count
+	Expected   int      // how many must be there at least, as long as so many were not met
 	Digest     uint64   // of Names
+	Hearsay    []string // those of Names that have not proved themselves to this node, sorted
+	Vouched    int      // how many of Names anything speaks for but gossip
 
-	Told    []string // what others are told: Names but for what gossip alone says; sorted
-	Hearsay []string // those of Told that have not proved themselves to this node, sorted
-	Doubted []string // names that are asked in rounds and do not count, sorted
+	lost []lostSince // sorted
+}
+
+// lostSince is a member that is lost, and since when.
+type lostSince struct {
+	name string
+	at   time.Time
 }
 
 func newRoster(k *rosterSet, generation uint64) *Roster {
@@ -51,33 +60,31 @@ func newRoster(k *rosterSet, generation uint64) *Roster {
 		_, _ = d.WriteString(name) // never fails
 		_, _ = d.Write([]byte{0})
 	}
-	told, hearsay := k.told()
-	return &Roster{generation: generation, Names: names, Divisor: divisor, Digest: d.Sum64(),
-		Told: told, Hearsay: hearsay, Doubted: k.doubted()}
+	return &Roster{generation: generation, Names: names, Divisor: divisor, Expected: k.expected(), Digest: d.Sum64(),
+		Hearsay: k.hearsay(), Vouched: k.vouched(), lost: k.lost()}
 }
 
 // Generation returns the number of the roster; each change makes a higher one.
 func (r *Roster) Generation() uint64 { return r.generation }
 
 // Asked returns all that a round must hear, which is not to be changed.
-func (r *Roster) Asked() []string {
-	if len(r.Doubted) == 0 {
-		return r.Names
-	}
-	return slices.Concat(r.Names, r.Doubted)
-}
+func (r *Roster) Asked() []string { return r.Names }
 
 // IsAsked reports whether rounds must hear the member of that name.
-func (r *Roster) IsAsked(name string) bool {
-	_, doubted := slices.BinarySearch(r.Doubted, name)
-	return doubted || r.Has(name)
+func (r *Roster) IsAsked(name string) bool { return r.Has(name) }
+
+// Lost returns which of the names are lost, and for how long, as others are to be told.
+func (r *Roster) Lost() (lost []wire.LostName) {
+	for _, l := range r.lost {
+		lost = append(lost, wire.LostName{Name: l.name, For: time.Since(l.at)})
+	}
+	return lost
 }
 
 // hasProved reports whether a name of the roster has proved itself to this node.
 func (r *Roster) hasProved(name string) bool {
 	_, hearsay := slices.BinarySearch(r.Hearsay, name)
-	_, told := slices.BinarySearch(r.Told, name)
-	return told && !hearsay
+	return r.Has(name) && !hearsay
 }
 
 // Has reports whether limits are divided by the member of that name.

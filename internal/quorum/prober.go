@@ -44,8 +44,8 @@ type IO struct {
 	// Meet takes in that a member has been heard itself [ForgottenLearnedAgain].
 	Meet func(name string)
 
-	// Settled takes in that there is quorum together with others.
-	Settled func()
+	// Adopted takes in that there is another panel.
+	Adopted func()
 
 	Known func() Told
 }
@@ -55,6 +55,8 @@ type Told struct {
 	Digest  uint64   // of all that it counts
 	Names   []string // sorted
 	Hearsay []string // those of names that have not proved themselves to it, sorted
+
+	Lost func() []wire.LostName // those of names that are lost
 }
 
 // Prober pings the witnesses, and asks them about members that somebody misses, for as long as it runs. It answers the
@@ -163,10 +165,13 @@ func (e *Prober) tick() {
 	now := e.io.Now()
 	e.reach.running(now)
 	e.reach.Check(now) // a lapse ends holding even when nobody takes
-	e.agreement.Tick(now)
+	if e.agreement.Tick(now) {
+		e.io.Adopted()
+	}
 	e.Seat()
 	e.pingWitnesses(false)
 	e.suspect(e.reach.missed(now), now)
+	e.suspect(e.io.Known().Hearsay, now) // nobody else may miss one that is only told of
 }
 
 // pingWitnesses pings all witnesses, or only those that were never pinged.
@@ -234,9 +239,6 @@ func (e *Prober) ping(witness string, c *callsTo) {
 	}
 	if !p.Refused {
 		e.reach.answered(witness, sent, now)
-		if e.reach.IsFull(now) {
-			e.io.Settled()
-		}
 	}
 	e.suspect(p.Silent, now)
 }
@@ -344,7 +346,7 @@ func (e *Prober) OnPing(from string, p wire.Ping) wire.Pong {
 	known := e.io.Known()
 	answer := wire.Pong{Refused: refused, Heard: e.reach.Heard.Load(), Digest: known.Digest, Silent: e.missedLately(now)}
 	if answer.Digest != p.Digest {
-		answer.Known, answer.Hearsay, answer.Full = known.Names, known.Hearsay, e.reach.IsFull(now)
+		answer.Known, answer.Lost = known.Names, known.Lost()
 	}
 	var look bool
 	if answer.Panel, look = e.agreement.Pinged(from, p.Panel, now); look {
@@ -390,6 +392,7 @@ func (e *Prober) OnPanelRequest(from string, q *wire.PanelRequest) (wire.PanelAn
 // adopted has quorum judged by another panel, and asks its witnesses at once: what is left of the quorum before does not last.
 func (e *Prober) adopted() {
 	e.Seat()
+	e.io.Adopted()
 	e.pingAll.Store(true)
 	e.lookNow()
 }

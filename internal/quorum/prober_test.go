@@ -94,8 +94,11 @@ func (w *reachNet) add(name string, known []string) {
 	n := &reachNode{net: w, name: name}
 	n.Prober = NewProber(New(name, func() {}), unlinked(name, n.now), IO{
 		Now: n.now, Ping: n.sendPing, Judge: n.sendQuestion, Learn: func(_ string, p *wire.Pong) { n.learn(p.Known) },
-		Meet: func(name string) { n.learn([]string{name}) }, Settled: func() {},
-		Known: func() Told { return Told{Names: n.names(), Digest: n.digest()} },
+		Meet: func(name string) { n.learn([]string{name}) },
+		Known: func() Told {
+			return Told{Names: n.names(), Digest: n.digest(), Lost: func() []wire.LostName { return nil }}
+		},
+		Adopted: func() {},
 	}, func() { n.onLosts.Add(1) })
 	n.known = slices.Clone(known)
 	n.reach.SetKnown(known, len(known), w.now())
@@ -504,7 +507,7 @@ func BenchmarkPingAnswered(b *testing.B) {
 			now := func() int64 { return int64(time.Since(begin)) }
 			r.SetKnown(names, n, now())
 			e := NewProber(r, unlinked(names[0], now), IO{
-				Now: now, Known: func() Told { return Told{Digest: 1} }, Meet: func(string) {}, Settled: func() {},
+				Now: now, Known: func() Told { return Told{Digest: 1} }, Meet: func(string) {},
 			}, func() {})
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
@@ -523,7 +526,7 @@ func BenchmarkPingSent(b *testing.B) {
 	e := NewProber(r, unlinked("a", now), IO{
 		Now:   now,
 		Ping:  func(context.Context, string, wire.Ping) (wire.Pong, error) { return wire.Pong{}, nil },
-		Known: func() Told { return Told{Digest: 1} }, Meet: func(string) {}, Settled: func() {},
+		Known: func() Told { return Told{Digest: 1} }, Meet: func(string) {},
 	}, func() {})
 	c := new(callsTo)
 	b.ReportAllocs()

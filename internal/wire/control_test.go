@@ -74,10 +74,11 @@ func goldenControl() []controlGolden {
 	panel := Panel{Origin: origin, Number: 1 << 40, Witnesses: known[:2], Members: 300}
 	last := Panel{Origin: origin, Number: 1<<40 + 1, Witnesses: known[:2], Members: 300, Successor: Origin{Founded: 1, Name: known[2]}}
 	id := PanelID{origin, panel.Number}
+	lost := []LostName{{known[0], 0}, {known[1], 1234 * time.Millisecond}, {known[2], math.MaxUint32 * time.Millisecond}}
 	return []controlGolden{
 		{"ping-panel", request[KindPing], Ping{Heard: 300, Digest: 1, Panel: id}},
 		{"pong-panel", answer[KindPing], Pong{Heard: 301, Digest: 1, Panel: PanelWord{ID: id}}},
-		{"pong-panels-differ", answer[KindPing], Pong{Heard: 301, Digest: 1, Known: known, Full: true, Panel: PanelWord{
+		{"pong-panels-differ", answer[KindPing], Pong{Heard: 301, Digest: 1, Known: known, Lost: lost, Panel: PanelWord{
 			ID: id, Panel: panel, Accepted: AcceptedPanel{round, last},
 		}}},
 		{"panel-promise", request[KindPanel], PanelRequest{ID: id, Ballot: round}},
@@ -90,6 +91,8 @@ func goldenControl() []controlGolden {
 		{"verdict-request", request[KindVerdict], VerdictRequest{Heard: 1, Names: known[:2]}},
 		{"verdict", answer[KindVerdict], Verdict{Heard: 2, Silent: known[1:]}},
 		{"verdict-none", answer[KindVerdict], Verdict{}},
+		{"question-lost", request[KindAcquire], AcquireRequest{Ballot: round, Known: known, Lost: lost}},
+		{"question-answer-lost", answer[KindAcquire], AcquireResponse{Heard: 300, Known: known, Lost: lost}},
 		{"question", request[KindAcquire], AcquireRequest{Ballot: round, Known: known, Parts: []AskedPartition{
 			{Part: 7}, {Part: 8, Have: copyOf, From: 1000}, {Part: 4092, Have: Version{Holder: known[0]}}, {Part: 0},
 		}}},
@@ -196,8 +199,8 @@ func TestControlSkipsWhatItDoesNotKnow(t *testing.T) {
 		case "ping":
 			encoded = append(encoded, make([]byte, 11)...)
 		case "pong", "pong-refused":
-			encoded = append(encoded, make([]byte, 2+11+2)...)
-		case "question", "question-answer":
+			encoded = append(encoded, make([]byte, 11+2+1)...)
+		case "question", "question-answer", "pong-panel":
 			encoded = append(encoded, 0)
 		}
 		decoded, err := g.codec.decode(append(encoded, 1, 2, 3))
@@ -259,15 +262,18 @@ func TestControlRefusesWhatIsCutShort(t *testing.T) {
 		encoded := g.codec.encode(g.message)
 		for n := range len(encoded) {
 			decoded, err := g.codec.decode(encoded[:n])
-			if err == nil && strings.Contains(g.name, "-panel") { // as a version without the last fields sends it
+			if err == nil && (strings.Contains(g.name, "-panel") || strings.Contains(g.name, "-lost")) { // as a version without the last fields sends it
 				switch m := decoded.(type) {
 				case Ping:
 					assert.Zero(t, m.Panel)
-					continue
 				case Pong:
-					assert.Zero(t, m.Panel)
-					continue
+					assert.Empty(t, m.Lost)
+				case AcquireRequest:
+					assert.Empty(t, m.Lost)
+				case AcquireResponse:
+					assert.Empty(t, m.Lost)
 				}
+				continue
 			}
 			assert.ErrorIs(t, err, ErrMalformed, "%s cut at %d of %d", g.name, n, len(encoded))
 		}
