@@ -220,7 +220,7 @@ func (e *Prober) ping(witness string, c *callsTo) {
 	e.reach.Hear(p.Heard)
 	e.io.Meet(witness)
 	if len(p.Known) > 0 {
-		// Before the answer counts: quorum is of all that are known.
+		// Before the answer counts: a node that has a quorum acquires, and asks all that it knows.
 		e.io.Learn(witness, &p)
 		e.lookNow()
 	}
