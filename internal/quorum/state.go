@@ -16,7 +16,8 @@ import (
 // Members agree on numbered panels of at most 31 witnesses: internal/panel has the rules, and docs/internals/panels.md the reasons.
 // A node has a quorum, and may decide in full, while more than half of the witnesses of its panel have lately answered its pings
 // [PanelDecides]. A member is lost to a node when more than half of the witnesses of that node's panel say that the member sends
-// no pings. Within one origin no member has a quorum and is lost at one instant. Under one panel:
+// no pings. Within one origin no member has a quorum at an instant at which it is lost to another that has one, too. A node that is
+// behind may call members lost that have a quorum: a node that acquires without them needs a quorum at that instant as well. Under one panel:
 //
 //   - Two majorities of a panel share a witness. It gave the member a quorum, and it said that the member is silent.
 //   - The witness said so at an instant e at which the last ping it had received was 500 ms old. A ping is sent before
