@@ -425,9 +425,31 @@ func TestOneWayCuts(t *testing.T) {
 		}
 		w.pass(2 * time.Second)
 		assert.False(t, w.allFull(victim), "no answer arrives")
+		assert.EqualValues(t, 1, victim.reach.Lapses.Load(), "a lapse is noticed without answers")
 		assert.True(t, w.noneLost(others...), "its pings do")
 		assert.True(t, w.allFull(others...))
 	})
+}
+
+// NewerPanelRefuses
+func TestPingsUnderAnotherPanelAreRefused(t *testing.T) {
+	names := manyNames(3)
+	e := lonelyProber(names, nil)
+	id := e.agreement.ID()
+	refused := func(from string, id wire.PanelID) bool { return e.OnPing(from, wire.Ping{Panel: id}).Refused }
+	assert.False(t, refused(names[1], id))
+	id.Number--
+	assert.True(t, refused(names[1], id), "it is behind")
+	assert.Equal(t, e.agreement.Panel(), panel.Panel(e.OnPing(names[1], wire.Ping{Panel: id}).Panel.Panel), "it is told")
+	id.Number += 2
+	assert.False(t, refused(names[1], id), "this node is behind")
+	id.Origin.Name = "other"
+	assert.True(t, refused(names[1], id))
+	assert.True(t, refused(names[1], wire.PanelID{}), "a version without panels")
+	assert.True(t, refused("unknown", e.agreement.ID()))
+	assert.False(t, e.reach.Silent(names[1], e.io.Now()), "its pings are heard all the same")
+	e.Parting.Store(true)
+	assert.True(t, refused(names[1], e.agreement.ID()))
 }
 
 func TestDoubtAboutTheWellChangesNothing(t *testing.T) {
@@ -573,7 +595,7 @@ func BenchmarkPingAnswered(b *testing.B) {
 	for _, n := range []int{5, 31, 300} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			names := manyNames(n)
-			e := benchProber(names, nil)
+			e := lonelyProber(names, nil)
 			p := wire.Ping{Digest: 1, Panel: e.agreement.ID()}
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
@@ -587,7 +609,7 @@ func BenchmarkPingAnswered(b *testing.B) {
 func BenchmarkPingSent(b *testing.B) {
 	names := manyNames(3)
 	var e *Prober
-	e = benchProber(names, func() wire.Pong { return wire.Pong{Digest: 1, Panel: wire.PanelWord{ID: e.agreement.ID()}} })
+	e = lonelyProber(names, func() wire.Pong { return wire.Pong{Digest: 1, Panel: wire.PanelWord{ID: e.agreement.ID()}} })
 	c := new(callsTo)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -604,13 +626,14 @@ func BenchmarkPingSent(b *testing.B) {
 func BenchmarkTick(b *testing.B) {
 	for _, n := range []int{5, 31, 300} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			e := benchProber(manyNames(n), nil)
-			for i := range e.agreement.Panel().Witnesses {
-				hear(e.agreement, manyNames(n)[i], e.agreement.ID(), e.io.Now())
+			e := lonelyProber(manyNames(n), nil)
+			now := e.io.Now()
+			for _, w := range e.agreement.Panel().Witnesses[1:] {
+				e.agreement.Pinged(w, e.agreement.ID(), now)
+				hear(e.agreement, w, e.agreement.ID(), now)
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				now := e.io.Now()
 				e.agreement.Tick(now)
 				e.Seat()
 				e.agreement.Targets(now)
@@ -619,8 +642,8 @@ func BenchmarkTick(b *testing.B) {
 	}
 }
 
-// benchProber returns the prober of the first of some members, of which up to 31 are witnesses. Its pings are answered at once.
-func benchProber(names []string, answer func() wire.Pong) *Prober {
+// lonelyProber returns the prober, not started, of the first of some members, of which up to 31 are witnesses. Its pings are answered at once.
+func lonelyProber(names []string, answer func() wire.Pong) *Prober {
 	begin := time.Now()
 	now := func() int64 { return int64(time.Since(begin)) }
 	r := New(names[0], func() {})

@@ -336,6 +336,7 @@ func TestLostIsSaidByMoreThanHalf(t *testing.T) {
 	r.judged("unknown", 100, ask, say, 101)
 	r.judged("c", 100, ask, say, 102)
 	require.False(t, r.Lost("e", 103))
+	assert.Len(t, r.words["e"], 2, "what others say is not remembered")
 	r.judged("a", 200, ask, say, 200)
 	assert.True(t, r.Lost("e", 201))
 	assert.Equal(t, []string{"e"}, r.LostNames(201))
