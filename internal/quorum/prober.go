@@ -153,7 +153,7 @@ func (e *Prober) run() {
 			if e.lookAgain.Swap(false) && e.agreement.Tick(e.io.Now()) {
 				e.adopted()
 			}
-			e.pingWitnesses(!e.pingAll.Swap(false))
+			e.pingWitnesses(!e.pingAll.Swap(false), e.agreement.io.Linked())
 		}
 	}
 }
@@ -163,19 +163,21 @@ func (e *Prober) tick() {
 	now := e.io.Now()
 	e.reach.running(now)
 	e.reach.Check(now) // a lapse ends holding even when nobody takes
-	e.agreement.Tick(now)
+	linked := e.agreement.io.Linked()
+	e.agreement.tick(linked, now)
 	e.Seat()
-	e.pingWitnesses(false)
+	e.pingWitnesses(false, linked)
 	e.suspect(e.reach.missed(now), now)
 }
 
-// pingWitnesses pings all witnesses, or only those that were never pinged.
-func (e *Prober) pingWitnesses(onlyNew bool) {
+// pingWitnesses pings all witnesses, or only those that were never pinged, and of those that are linked some more. It changes the order
+// of linked.
+func (e *Prober) pingWitnesses(onlyNew bool, linked []Candidate) {
 	if e.Parting.Load() {
 		return // who hears it again would take the goodbye for one that was made up
 	}
 	witnesses, _ := e.reach.currentWitnesses()
-	witnesses = append(slices.Clone(witnesses), e.agreement.Targets(e.io.Now())...)
+	witnesses = append(slices.Clone(witnesses), e.agreement.Targets(linked, e.io.Now())...)
 	slices.Sort(witnesses)
 	witnesses = slices.Compact(witnesses)
 	e.mu.Lock()

@@ -634,9 +634,10 @@ func BenchmarkTick(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				e.agreement.Tick(now)
+				linked := e.agreement.io.Linked()
+				e.agreement.tick(linked, now)
 				e.Seat()
-				e.agreement.Targets(now)
+				e.agreement.Targets(linked, now)
 			}
 		})
 	}
