@@ -480,7 +480,7 @@ func (n *Node) applyRoster(known *membership.Roster) {
 	n.rosterMu.Lock()
 	if known.Generation() > n.rosterGeneration {
 		n.rosterGeneration = known.Generation()
-		n.reach.SetKnown(known.Names, known.Divisor, n.now())
+		n.reach.SetKnown(known.Names, n.now())
 	}
 	n.rosterMu.Unlock()
 	n.prober.LookAgain()

@@ -27,7 +27,7 @@ func (w witnesses) witnessing() quorum.IO {
 			known := n.membership.Roster()
 			return quorum.Told{Digest: known.Digest, Names: known.Names, Hearsay: known.Hearsay, Lost: known.Lost}
 		},
-		Adopted: func() { n.membership.Renotify() },
+		Settled: func() { n.membership.Renotify() },
 	}
 }
 

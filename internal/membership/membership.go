@@ -282,6 +282,8 @@ func (m *Membership) refresh() (again time.Duration) {
 	m.publishRosterLocked()
 	known, words := m.Roster(), m.heardWords
 	m.heardWords = nil
+	givenUp := m.roster.givenUp
+	m.roster.givenUp = nil
 	_, reachable := m.roster.divisor()
 	if at, ok := m.roster.nextExpiry(now); ok {
 		again = min(again, at.Sub(now))
@@ -292,7 +294,7 @@ func (m *Membership) refresh() (again time.Duration) {
 		m.log.Warn("ignoring member with unreadable metadata, is its version compatible?", "member", s.Name, "addr", s.Gossip, "err", s.fault)
 	}
 	next := newView(members, unproved, known, reachable)
-	next.LastWords = words
+	next.LastWords, next.GivenUp = words, givenUp
 	last := m.View()
 	if forced := m.forced.Swap(false); forced || !next.equal(last) || len(words) > 0 {
 		m.current.Store(next)

@@ -83,6 +83,9 @@ type rosterSet struct {
 	// left has the tombstones: the names that left, and until when that is remembered. No name in it is in members.
 	left map[string]time.Time
 
+	// givenUp are the members that were given up and that no view has told of yet.
+	givenUp []Info
+
 	// dead has the names that were given up, and until when that is remembered. They count again when they are heard, or told of.
 	dead map[string]time.Time
 }
@@ -207,6 +210,9 @@ func (k *rosterSet) addHeardFrom(name string, now time.Time) (news bool) {
 
 // giveUp drops a name.
 func (k *rosterSet) giveUp(name string, now time.Time) {
+	if m := k.members[name]; m != nil {
+		k.givenUp = append(k.givenUp, m.Info)
+	}
 	k.drop(name)
 	k.dead[name] = now.Add(deadMemory)
 }

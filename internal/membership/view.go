@@ -22,6 +22,9 @@ type View struct {
 	// LastWords are of those that have left, as far as no view before has told them.
 	LastWords []LastWord
 
+	// GivenUp are members that were in the view before and are dead.
+	GivenUp []Info
+
 	memberNames []string // of Members
 	owners      []string // names of members that own keys
 
