@@ -524,8 +524,7 @@ func (n *Node) connectPeers(view *membership.View) map[string]*peer {
 // reroute makes a new route when the owners or those that can be asked have changed. A member that is lost owns nothing, although
 // gossip takes longer to give it up.
 func (n *Node) reroute(view *membership.View) {
-	now := n.now()
-	names := slices.DeleteFunc(slices.Clone(view.Owners()), func(name string) bool { return n.reach.Lost(name, now) })
+	names := slices.DeleteFunc(slices.Clone(view.Owners()), view.IsLost)
 	old := n.route.Load()
 	sameOwners := slices.Equal(old.ring.Members(), names)
 	if sameOwners && maps.Equal(old.others, n.peers) {

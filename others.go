@@ -64,7 +64,7 @@ func (o others) Roster() holding.Roster { return o.node.membership.Roster() }
 // Told returns the members that this node names to others, and those of them that are lost.
 func (o others) Told() (names []string, lost []wire.LostName) {
 	roster := o.node.membership.Roster()
-	return roster.Names, roster.Lost()
+	return roster.Told, roster.Lost()
 }
 
 // Departed returns the members that have left, or are forgotten.

@@ -25,7 +25,7 @@ func (w witnesses) witnessing() quorum.IO {
 		Meet: n.addHeardFrom,
 		Known: func() quorum.Told {
 			known := n.membership.Roster()
-			return quorum.Told{Digest: known.Digest, Names: known.Names, Hearsay: known.Hearsay, Lost: known.Lost}
+			return quorum.Told{Digest: known.Digest, Names: known.Told, Doubtful: known.Doubtful(), Lost: known.Lost}
 		},
 		Settled: func() { n.membership.Renotify() },
 	}
@@ -58,9 +58,9 @@ func (w witnesses) agreeing() quorum.AgreementIO {
 		},
 		Linked: w.linked,
 		Silent: func(name string) bool { return n.reach.Silent(name, n.now()) },
-		Count:  func() int { return len(n.membership.Roster().Names) },
+		Count:  func() int { return len(n.membership.Roster().Told) },
 		Needs: func() int {
-			if r := n.membership.Roster(); r.Expected > r.Vouched {
+			if r := n.membership.Roster(); r.Expected > len(r.Told) {
 				return r.Expected/2 + 1
 			}
 			return 1

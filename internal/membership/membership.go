@@ -188,7 +188,7 @@ func (m *Membership) publishRosterLocked() (changed bool) {
 		last = &Roster{}
 	}
 	next := newRoster(m.roster, last.generation+1)
-	if next.Divisor == last.Divisor && next.Expected == last.Expected && next.Vouched == last.Vouched && slices.Equal(next.Names, last.Names) &&
+	if next.Divisor == last.Divisor && next.Expected == last.Expected && slices.Equal(next.Names, last.Names) && slices.Equal(next.Told, last.Told) &&
 		slices.Equal(next.Hearsay, last.Hearsay) && slices.Equal(next.lost, last.lost) {
 		return false
 	}
@@ -223,7 +223,7 @@ func (m *Membership) MergeNames(w *Word) (news bool) {
 // AddHeardFrom takes in that a member has proved itself: it has pinged or asked this node, or answered it, or a link
 // to it has come up. It reports whether Roster has changed.
 func (m *Membership) AddHeardFrom(name string) (news bool) {
-	if known := m.Roster(); known.Has(name) && known.hasProved(name) {
+	if known := m.Roster(); known.hasProved(name) && !known.IsLost(name) {
 		return false
 	}
 	news = m.change(func(now time.Time) bool { return m.roster.addHeardFrom(name, now) })

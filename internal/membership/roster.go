@@ -16,6 +16,10 @@ const (
 	// agreed number of members follows within a second: 10 s after its death nothing of it counts.
 	deadAfter = 8 * time.Second
 
+	// heardAfter is after what time a member is not lost any more of which the witnesses have ceased to say so. New witnesses may be about
+	// to say it.
+	heardAfter = 3 * time.Second
+
 	// lookAgain is when names are looked at again that would go if this node had quorum.
 	lookAgain = time.Second
 
@@ -98,6 +102,9 @@ type rosterMember struct {
 	proved bool      // to this node
 	teller string    // the member that told of it first, where it has not proved itself; none: only gossip has
 	lostAt time.Time // since when nobody hears it; zero: somebody does, or nobody can tell
+
+	// unsaidSince is since when the witnesses have not said that it is lost although it was; zero: they have.
+	unsaidSince time.Time
 }
 
 // byGossipAlone reports whether nothing speaks for a member but gossip.
@@ -201,7 +208,7 @@ func (k *rosterSet) addHeardFrom(name string, now time.Time) (news bool) {
 		delete(k.dead, name)
 	}
 	news = !m.proved
-	m.proved, m.lostAt, k.met = true, time.Time{}, true
+	m.proved, m.lostAt, m.unsaidSince, k.met = true, time.Time{}, time.Time{}, true
 	if news {
 		k.expire(now)
 	}
@@ -292,7 +299,7 @@ func (k *rosterSet) update(members []Info, now time.Time) {
 		}
 	}
 	k.expire(now)
-	if k.vouched() >= k.expect {
+	if len(k.told()) >= k.expect {
 		k.expect = 0
 	}
 }
@@ -359,13 +366,9 @@ func (k *rosterSet) expire(now time.Time) {
 				k.drop(name)
 				continue
 			}
-			switch isLost := k.fate.Lost(name); {
-			case !isLost && m.proved:
-				m.lostAt = time.Time{}
-			case isLost && m.lostAt.IsZero():
-				m.lostAt = now
-			}
-			if !m.lostAt.IsZero() && now.Sub(m.lostAt) >= deadAfter {
+			isLost := k.fate.Lost(name)
+			m.noteLost(isLost, now)
+			if !m.lostAt.IsZero() && now.Sub(m.lostAt) >= deadAfter && (isLost || !m.proved) {
 				k.giveUp(name, now)
 			}
 		}
@@ -375,6 +378,22 @@ func (k *rosterSet) expire(now time.Time) {
 	for _, memory := range []map[string]time.Time{k.left, k.dead} {
 		maps.DeleteFunc(memory, func(_ string, until time.Time) bool { return !now.Before(until) })
 		boundTombstones(memory)
+	}
+}
+
+// noteLost takes in whether the witnesses say that a member is lost.
+func (m *rosterMember) noteLost(isLost bool, now time.Time) {
+	switch {
+	case isLost:
+		m.unsaidSince = time.Time{}
+		if m.lostAt.IsZero() {
+			m.lostAt = now
+		}
+	case m.lostAt.IsZero() || !m.proved: // of those that were told of somebody else knows since when
+	case m.unsaidSince.IsZero():
+		m.unsaidSince = now
+	case now.Sub(m.unsaidSince) >= heardAfter:
+		m.lostAt, m.unsaidSince = time.Time{}, time.Time{}
 	}
 }
 
@@ -418,6 +437,9 @@ func (k *rosterSet) nextExpiry(now time.Time) (at time.Time, ok bool) {
 	for _, m := range k.members {
 		if !m.lostAt.IsZero() {
 			due := m.lostAt.Add(deadAfter)
+			if again := m.unsaidSince.Add(heardAfter); !m.unsaidSince.IsZero() && again.Before(due) {
+				due = again
+			}
 			if !due.After(now) {
 				due = now.Add(lookAgain)
 			}
@@ -430,14 +452,15 @@ func (k *rosterSet) nextExpiry(now time.Time) (at time.Time, ok bool) {
 	return at, ok
 }
 
-// vouched returns how many names something speaks for beside gossip.
-func (k *rosterSet) vouched() (n int) {
-	for _, m := range k.members {
+// told returns the names that something speaks for beside gossip, sorted. What gossip alone tells of is passed on by gossip alone.
+func (k *rosterSet) told() (names []string) {
+	for name, m := range k.members {
 		if !m.byGossipAlone() {
-			n++
+			names = append(names, name)
 		}
 	}
-	return n
+	slices.Sort(names)
+	return names
 }
 
 // expected returns how many members there must be at least, this node among them: those that are configured and not met yet.

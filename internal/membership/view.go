@@ -43,7 +43,7 @@ type Roster struct {
 	Expected   int      // how many must be there at least, as long as so many were not met
 	Digest     uint64   // of Names
 	Hearsay    []string // those of Names that have not proved themselves to this node, sorted
-	Vouched    int      // how many of Names anything speaks for but gossip
+	Told       []string // those of Names that something speaks for beside gossip, sorted: they are told to others
 
 	lost []lostSince // sorted
 }
@@ -64,7 +64,7 @@ func newRoster(k *rosterSet, generation uint64) *Roster {
 		_, _ = d.Write([]byte{0})
 	}
 	return &Roster{generation: generation, Names: names, Divisor: divisor, Expected: k.expected(), Digest: d.Sum64(),
-		Hearsay: k.hearsay(), Vouched: k.vouched(), lost: k.lost()}
+		Hearsay: k.hearsay(), Told: k.told(), lost: k.lost()}
 }
 
 // Generation returns the number of the roster; each change makes a higher one.
@@ -82,6 +82,25 @@ func (r *Roster) Lost() (lost []wire.LostName) {
 		lost = append(lost, wire.LostName{Name: l.name, For: time.Since(l.at)})
 	}
 	return lost
+}
+
+// IsLost reports whether the member of that name is lost.
+func (r *Roster) IsLost(name string) bool {
+	_, is := slices.BinarySearchFunc(r.lost, name, func(l lostSince, name string) int { return cmp.Compare(l.name, name) })
+	return is
+}
+
+// Doubtful returns the names that this node must ask the witnesses about, as nobody else may miss them: those that it was only told
+// of, and those that are lost.
+func (r *Roster) Doubtful() []string {
+	if len(r.lost) == 0 {
+		return r.Hearsay
+	}
+	names := slices.Clone(r.Hearsay)
+	for _, l := range r.lost {
+		names = append(names, l.name)
+	}
+	return names
 }
 
 // hasProved reports whether a name of the roster has proved itself to this node.
@@ -112,7 +131,7 @@ func newView(members, unproved []Info, known *Roster, reachable int) *View {
 
 func (v *View) equal(w *View) bool {
 	return v.Divisor == w.Divisor && v.Digest == w.Digest && v.Reachable == w.Reachable && slices.Equal(v.Members, w.Members) &&
-		slices.Equal(v.Unproved, w.Unproved)
+		slices.Equal(v.Unproved, w.Unproved) && slices.Equal(v.lost, w.lost)
 }
 
 // find returns the member of that name.

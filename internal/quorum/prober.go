@@ -52,9 +52,9 @@ type IO struct {
 
 // Told is what a node tells others of the names that it knows.
 type Told struct {
-	Digest  uint64   // of all that it counts
-	Names   []string // sorted
-	Hearsay []string // those of names that have not proved themselves to it, sorted
+	Digest   uint64   // of all that it counts
+	Names    []string // sorted
+	Doubtful []string // those of names to ask the witnesses about, whoever misses them
 
 	Lost func() []wire.LostName // those of names that are lost
 }
@@ -172,7 +172,7 @@ func (e *Prober) tick() {
 	e.Seat()
 	e.pingWitnesses(false, linked)
 	e.suspect(e.reach.missed(now), now)
-	e.suspect(e.io.Known().Hearsay, now) // nobody else may miss one that is only told of
+	e.suspect(e.io.Known().Doubtful, now)
 }
 
 // pingWitnesses pings all witnesses, or only those that were never pinged, and of those that are linked some more. It changes the order
