@@ -16,6 +16,9 @@ const (
 	// agreed number of members follows within a second: 10 s after its death nothing of it counts.
 	deadAfter = 8 * time.Second
 
+	// goesSoon is how long before a name goes others do not learn it any more: some have given it up already.
+	goesSoon = time.Second
+
 	// heardAfter is after what time a member is not lost any more of which the witnesses have ceased to say so. New witnesses may be about
 	// to say it.
 	heardAfter = 3 * time.Second
@@ -138,14 +141,16 @@ type Word struct {
 	Lost   []wire.LostName
 }
 
-// lostAt returns since when the teller has heard nobody speak of a name as there; zero when it is not lost there.
-func (w *Word) lostAt(name string, now time.Time) time.Time {
-	for i := range w.Lost {
-		if w.Lost[i].Name == name {
-			return now.Add(-w.Lost[i].For)
-		}
+// lostAt returns since when those are lost of which the teller says so.
+func (w *Word) lostAt(now time.Time) map[string]time.Time {
+	if len(w.Lost) == 0 {
+		return nil
 	}
-	return time.Time{}
+	at := make(map[string]time.Time, len(w.Lost))
+	for i := range w.Lost {
+		at[w.Lost[i].Name] = now.Add(-w.Lost[i].For)
+	}
+	return at
 }
 
 // mergeNames takes in a member's word, and reports whether there was news.
@@ -156,18 +161,19 @@ func (k *rosterSet) mergeNames(w *Word, now time.Time) (news bool) {
 			told++
 		}
 	}
+	lost := w.lostAt(now)
 	for _, name := range w.Names {
+		lostAt := lost[name]
+		isDead := !lostAt.IsZero() && now.Sub(lostAt) >= deadAfter-goesSoon
 		switch m := k.members[name]; {
 		case name == k.self || k.hasLeft(name, now):
-		case m != nil:
-			news = m.byGossipAlone() || news
-			m.teller = cmp.Or(m.teller, w.Teller)
-			k.noteTold(m, w.lostAt(name, now))
-		case len(k.members) < ring.MaxMembers && (told < maxToldByOne || k.isUnproved(name)):
-			lostAt := w.lostAt(name, now)
-			if !lostAt.IsZero() && now.Sub(lostAt) >= deadAfter {
-				continue
+		case m != nil && m.byGossipAlone():
+			if !isDead {
+				m.teller, m.lostAt, news = w.Teller, lostAt, true
 			}
+		case m != nil:
+			k.noteTold(m, lostAt)
+		case !isDead && len(k.members) < ring.MaxMembers && (told < maxToldByOne || k.isUnproved(name)):
 			k.members[name] = &rosterMember{Info: Info{Name: name}, teller: w.Teller, lostAt: lostAt}
 			delete(k.dead, name)
 			told++

@@ -195,7 +195,7 @@ func TestKnownTakesOverSinceWhenOneIsLost(t *testing.T) {
 	s := newKnownScript(0, 0)
 	s.alive(0, "ab")
 	require.True(t, s.toldLost("b", "x", 5*time.Second))
-	require.False(t, s.toldLost("b", "y", deadAfter), "it is given up everywhere")
+	require.False(t, s.toldLost("b", "y", deadAfter-goesSoon), "some have given it up")
 	require.Equal(t, []lostSince{{"x", s.now.Add(-5 * time.Second)}}, s.rosterSet.lost())
 	s.look(0)
 	require.Len(t, s.rosterSet.lost(), 1, "that this node has asked nobody yet does not say that it is heard")
@@ -278,11 +278,26 @@ func TestKnownCountsByGossipUntilItHasMetItsCluster(t *testing.T) {
 	s.gossip(0, "x")
 	require.Equal(t, "abc", s.names(), "it has met one that will tell")
 	require.True(t, s.told("b", "a", "b", "d"))
-	s.noQuorum = false
+	require.True(t, s.toldLost("b", "c", 3*time.Second))
+	require.Equal(t, []lostSince{{"c", s.now.Add(-3 * time.Second)}}, s.rosterSet.lost(), "it is told of, as lost")
+	s.noQuorum, s.lost = false, "c"
 	s.look(0)
+	require.Equal(t, "abcd", s.names())
+	s.look(deadAfter - 3*time.Second)
 	require.Equal(t, "abd", s.names())
 	s.gossip(0, "x")
 	require.Len(t, s.unproved, 2)
+
+	s = newKnownScript(0, 1)
+	s.noQuorum = true
+	s.gossip(0, "x")
+	s.addHeardFrom("b", s.now)
+	require.False(t, s.toldLost("b", "x", time.Minute))
+	s.told("b", "a", "b", "c")
+	s.noQuorum = false
+	s.look(0)
+	require.Equal(t, "abc", s.names(), "nobody speaks for x")
+	require.Len(t, s.unproved, 1)
 }
 
 // One member in error may invent names without end.
