@@ -152,6 +152,7 @@ func (e *Prober) run() {
 		case <-ticker.C:
 			e.tick()
 		case <-e.wake:
+			e.suspect(e.io.Known().Doubtful, e.io.Now()) // a newcomer's rounds wait for those that it was told of
 			if e.lookAgain.Swap(false) && e.agreement.Tick(e.io.Now()) {
 				e.adopted()
 			}
@@ -198,17 +199,23 @@ func (e *Prober) pingWitnesses(onlyNew bool, linked []Candidate) {
 		if w == e.reach.self {
 			continue
 		}
-		c := e.calls[w]
-		if c == nil {
-			c = new(callsTo)
-			e.calls[w] = c
-		}
+		c := e.callsTo(w)
 		if c.pings >= maxCalls || onlyNew && (c.answers || c.pings > 0) {
 			continue
 		}
 		c.pings++
 		e.owned.Go(func() { e.ping(w, c) })
 	}
+}
+
+// callsTo returns what is on its way to one witness, with mu held.
+func (e *Prober) callsTo(witness string) *callsTo {
+	c := e.calls[witness]
+	if c == nil {
+		c = new(callsTo)
+		e.calls[witness] = c
+	}
+	return c
 }
 
 // ping pings one witness, and takes in what it answers.
@@ -296,6 +303,16 @@ func (e *Prober) dueSuspects(now int64) (due []string) {
 	return due
 }
 
+// askAnew has all suspects be asked about at once: there are other witnesses.
+func (e *Prober) askAnew() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for name, s := range e.suspects {
+		s.askedAt, s.asks = never, 0
+		e.suspects[name] = s
+	}
+}
+
 // askAboutSuspects asks all witnesses, itself among them when it is one, about the suspects for which it is time.
 func (e *Prober) askAboutSuspects(now int64) {
 	names := e.dueSuspects(now)
@@ -309,9 +326,12 @@ func (e *Prober) askAboutSuspects(now int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, w := range witnesses {
-		c := e.calls[w]
-		if c == nil || c.verdicts >= maxCalls {
-			continue // one that is new is pinged first; itself is never called
+		if w == e.reach.self {
+			continue
+		}
+		c := e.callsTo(w)
+		if c.verdicts >= maxCalls {
+			continue
 		}
 		c.verdicts++
 		e.owned.Go(func() { e.ask(w, names, c) })
@@ -399,6 +419,7 @@ func (e *Prober) OnPanelRequest(from string, q *wire.PanelRequest) (wire.PanelAn
 func (e *Prober) adopted() {
 	e.Seat()
 	e.io.Settled()
+	e.askAnew()
 	e.pingAll.Store(true)
 	e.lookNow()
 }
