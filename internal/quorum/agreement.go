@@ -196,8 +196,8 @@ func (a *Agreement) word(id wire.PanelID) wire.PanelWord {
 }
 
 // Answered takes in what a member has answered to a ping that was sent at that time and named that panel. It reports whether
-// this node has another panel now, and whether it is time to look what is to be done: the member is, and was not before, of another
-// origin, or this one has no quorum. An answer that refuses the ping is no part of a quorum under any panel: the member may have
+// this node has another panel now, and whether it is time to look what is to be done: it is a founder alone, which the member may
+// join or be joined by, or has no quorum. An answer that refuses the ping is no part of a quorum under any panel: the member may have
 // said that this node is silent.
 func (a *Agreement) Answered(from string, asked wire.PanelID, sent int64, p *wire.Pong, now int64) (adopted, look bool) {
 	w := p.Panel
@@ -214,10 +214,8 @@ func (a *Agreement) Answered(from string, asked wire.PanelID, sent int64, p *wir
 	if !p.Refused && w.ID.Origin == asked.Origin && w.ID.Number <= asked.Number {
 		s.granted = max(s.granted, sent)
 	}
-	news := s.id != w.ID
 	adopted = a.hearWord(from, s, w, now)
-	alone := a.state.Panel.Number == 1 && w.ID == a.state.Panel.ID()
-	return adopted, news && w.ID.Origin != a.state.Panel.Origin || alone || !a.hasQuorum(now)
+	return adopted, a.state.Panel.Number == 1 || !a.hasQuorum(now)
 }
 
 // hearWord takes in what a member tells of its panel, with mu held.
