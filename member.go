@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/peerlimit/peerlimit/internal/membership"
 	"github.com/peerlimit/peerlimit/internal/wire"
@@ -42,7 +43,7 @@ const (
 	MemberLeaving
 
 	// MemberLost is a member that gossip has given up without a goodbye: it crashed, or is cut off. It is listed as long
-	// as limits are still divided by it; see Config.SplitMemory.
+	// as limits are still divided by it.
 	MemberLost
 )
 
@@ -74,7 +75,7 @@ func (s *settings) membership(rpc netip.AddrPort) membership.Config {
 	c := membership.Config{
 		Name: s.identity, Cluster: s.Cluster, Bind: s.gossip, BindText: s.BindAddr, Advertise: s.advertise, RPC: rpc,
 		ProtocolMin: wire.ProtocolMin, ProtocolMax: wire.ProtocolMax, Network: s.Network, Keyring: s.encryption.Keyring,
-		ExpectMembers: s.ExpectMembers, SplitMemory: s.SplitMemory, Memberlist: s.Memberlist, Logger: s.Logger,
+		ExpectMembers: s.ExpectMembers, SplitMemory: time.Minute, Memberlist: s.Memberlist, Logger: s.Logger,
 	}
 	for _, text := range s.Join {
 		host, port, _ := splitAddr(text, DefaultGossipPort) // checkSeeds has seen that it can be split

@@ -342,9 +342,9 @@ func (e *Prober) OnPing(from string, p wire.Ping) wire.Pong {
 		}
 	}
 	known := e.io.Known()
-	answer := wire.Pong{Refused: refused, Heard: e.reach.Heard.Load(), Digest: known.Digest, Silent: e.missedLately(now)}
+	answer := wire.Pong{Refused: refused, Heard: e.reach.Heard.Load(), Digest: known.Digest, Silent: e.missedLately(now), Full: e.reach.IsFull(now)}
 	if answer.Digest != p.Digest {
-		answer.Known, answer.Hearsay, answer.Full = known.Names, known.Hearsay, e.reach.IsFull(now)
+		answer.Known, answer.Hearsay = known.Names, known.Hearsay
 	}
 	var look bool
 	if answer.Panel, look = e.agreement.Pinged(from, p.Panel, now); look {

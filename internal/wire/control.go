@@ -34,7 +34,7 @@ type Pong struct {
 	Known   []string // the witness's known set, when the digests differ
 	Silent  []string // members of it from which the witness has heard nothing for a while: worth a verdict, but not one
 
-	Full    bool     // known is there, and the witness has quorum
+	Full    bool     // the witness has quorum; older versions say so only when known is there
 	Hearsay []string // those of known that have not proved themselves to the witness, sorted
 
 	Panel PanelWord
