@@ -47,23 +47,28 @@ func (a *Agreement) noteQuorum(now int64) {
 	}
 }
 
-// longWithoutQuorum returns the names that count and how many members must be in touch, when this node has had no quorum for so long
-// that it may found a later era as far as time goes. It is called without mu.
+// longWithoutQuorum returns the names that count and how many members must be in touch, when isLongWithoutQuorum. It is called without
+// mu.
 func (a *Agreement) longWithoutQuorum(now int64) (names []string, needs int, is bool) {
-	a.mu.Lock()
-	a.noteQuorum(now)
-	since := a.deadlock.since
-	if since == never {
-		a.deadlock.mayFound = never
-	}
-	a.mu.Unlock()
-	for _, after := range []time.Duration{a.io.OutvoteAfter, a.io.SplitMemory} {
-		is = is || since != never && after > 0 && now-since >= int64(after)
-	}
-	if !is {
+	if !a.isLongWithoutQuorum(now) {
 		return nil, 0, false
 	}
 	return a.io.Names(), a.io.Needs(), true
+}
+
+// isLongWithoutQuorum reports whether this node has had no quorum for so long that it may found a later era as far as time goes.
+func (a *Agreement) isLongWithoutQuorum(now int64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.noteQuorum(now)
+	since := a.deadlock.since
+	for _, after := range []time.Duration{a.io.OutvoteAfter, a.io.SplitMemory} {
+		if since != never && after > 0 && now-since >= int64(after) {
+			return true
+		}
+	}
+	a.deadlock.mayFound = never // also where it might before: another member has told it of a quorum since
+	return false
 }
 
 // foundEra founds a later era when that is all that is left to do, and reports whether it has, with mu held. Of those in touch with each

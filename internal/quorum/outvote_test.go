@@ -109,6 +109,16 @@ func TestWhoIsToldOfAQuorumOutvotesNobody(t *testing.T) {
 	assert.Equal(t, told+testOutvoteAfter, n.foundsWithin(time.Minute))
 }
 
+// The third by name waits for the others again, although it might have founded an era before it was told.
+func TestWhoIsToldOfAQuorumWaitsForItsTurnAgain(t *testing.T) {
+	abc := []string{"a", "b", "c"}
+	n := stuckOf(t, "c", abc, []string{"a", "b"}, abc)
+	require.Zero(t, n.foundsWithin(testOutvoteAfter+foundPause))
+	n.hear("d", wire.Pong{Full: true, Refused: true, Panel: wire.PanelWord{ID: n.ID()}})
+	told := n.now
+	assert.Equal(t, told+testOutvoteAfter+2*foundPause, n.foundsWithin(time.Minute))
+}
+
 func TestAFounderAloneIsNoQuorumToWaitFor(t *testing.T) {
 	n := stuckOf(t, "a", []string{"a", "b", "c"}, []string{"c", "d"}, []string{"a", "b", "c", "d"})
 	require.Zero(t, n.foundsWithin(5*time.Second))
