@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"time"
 
 	"github.com/peerlimit/peerlimit/internal/membership"
 	"github.com/peerlimit/peerlimit/internal/wire"
@@ -70,12 +69,12 @@ func addrText(addr netip.AddrPort) string {
 	return addr.String()
 }
 
-// membership returns the configuration of a node's membership. rpc is where it serves takes.
-func (s *settings) membership(rpc netip.AddrPort) membership.Config {
+// membership returns the configuration of a node's membership. rpc is where it serves takes, fate what its quorum says of others.
+func (s *settings) membership(rpc netip.AddrPort, fate membership.Fate) membership.Config {
 	c := membership.Config{
 		Name: s.identity, Cluster: s.Cluster, Bind: s.gossip, BindText: s.BindAddr, Advertise: s.advertise, RPC: rpc,
 		ProtocolMin: wire.ProtocolMin, ProtocolMax: wire.ProtocolMax, Network: s.Network, Keyring: s.encryption.Keyring,
-		ExpectMembers: s.ExpectMembers, SplitMemory: time.Minute, Memberlist: s.Memberlist, Logger: s.Logger,
+		ExpectMembers: s.ExpectMembers, Fate: fate, Memberlist: s.Memberlist, Logger: s.Logger,
 	}
 	for _, text := range s.Join {
 		host, port, _ := splitAddr(text, DefaultGossipPort) // checkSeeds has seen that it can be split

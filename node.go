@@ -212,7 +212,7 @@ func (n *Node) listen() (err error) {
 	if err != nil {
 		return err
 	}
-	if n.membership, err = membership.New(n.settings.membership(bound)); err != nil {
+	if n.membership, err = membership.New(n.settings.membership(bound, witnesses{n}.fate())); err != nil {
 		return membershipError(err)
 	}
 	n.membership.Start(n.rebuild) // with n.membership set: the links that a view makes use it
@@ -463,7 +463,7 @@ func (n *Node) rebuild(view *membership.View) {
 
 // mergeNames takes in a member's word for names. When it returns, quorum, verdicts and rounds reckon with it.
 func (n *Node) mergeNames(w *membership.Word) {
-	if n.membership.MergeNames(w, n.reach.IsFull(n.now())) {
+	if n.membership.MergeNames(w) {
 		n.applyRoster(n.membership.Roster())
 	}
 }
@@ -480,8 +480,7 @@ func (n *Node) applyRoster(known *membership.Roster) {
 	n.rosterMu.Lock()
 	if known.Generation() > n.rosterGeneration {
 		n.rosterGeneration = known.Generation()
-		n.reach.SetKnown(known.Names, known.Divisor, n.now())
-		n.reach.SetDoubted(known.Doubted, n.now())
+		n.reach.SetKnown(known.Names, n.now())
 	}
 	n.rosterMu.Unlock()
 	n.prober.LookAgain()
@@ -525,8 +524,7 @@ func (n *Node) connectPeers(view *membership.View) map[string]*peer {
 // reroute makes a new route when the owners or those that can be asked have changed. A member that is lost owns nothing, although
 // gossip takes longer to give it up.
 func (n *Node) reroute(view *membership.View) {
-	now := n.now()
-	names := slices.DeleteFunc(slices.Clone(view.Owners()), func(name string) bool { return n.reach.Lost(name, now) })
+	names := slices.DeleteFunc(slices.Clone(view.Owners()), view.IsLost)
 	old := n.route.Load()
 	sameOwners := slices.Equal(old.ring.Members(), names)
 	if sameOwners && maps.Equal(old.others, n.peers) {

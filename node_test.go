@@ -347,7 +347,7 @@ func TestEvents(t *testing.T) {
 			return kinds
 		}
 		require.Equal(t, []string{"link up", "member joined", "degraded", "recovered", "member leaving", "member left"}, about(joined.Self().Name))
-		require.Equal(t, []string{"link up", "member joined", "member failed"}, about(crashed.Self().Name))
+		require.Equal(t, []string{"link up", "member joined", "member failed", "member forgotten"}, about(crashed.Self().Name))
 		require.Contains(t, about(""), "ring changed")
 	})
 }

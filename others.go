@@ -61,10 +61,10 @@ func (o others) Acquired(part uint16) { o.node.history.Acquired(part) }
 // Roster returns the members that this node knows.
 func (o others) Roster() holding.Roster { return o.node.membership.Roster() }
 
-// Told returns the members that this node names to others, and those of them that it only heard of.
-func (o others) Told() (names, hearsay []string) {
+// Told returns the members that this node names to others, and those of them that are lost.
+func (o others) Told() (names []string, lost []wire.LostName) {
 	roster := o.node.membership.Roster()
-	return roster.Told, roster.Hearsay
+	return roster.Told, roster.Lost()
 }
 
 // Departed returns the members that have left, or are forgotten.
@@ -74,8 +74,8 @@ func (o others) Departed() map[string]bool { return o.node.membership.Departed()
 func (o others) Met(member string) { o.node.addHeardFrom(member) }
 
 // MergeNames takes in the names that a member has told.
-func (o others) MergeNames(teller string, names, hearsay []string) {
-	o.node.mergeNames(&membership.Word{Teller: teller, Names: names, Hearsay: hearsay})
+func (o others) MergeNames(teller string, names []string, lost []wire.LostName) {
+	o.node.mergeNames(&membership.Word{Teller: teller, Names: names, Lost: lost})
 }
 
 // HasQuorum tells of quorum that was lost and is there again.

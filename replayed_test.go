@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -134,6 +135,7 @@ func TestReplayedGossipKeepsNobodyOut(t *testing.T) {
 		c.nodes = startNodes(c.t, c.network, c.nodes, 1)
 		require.Less(c.t, time.Since(began), 2*time.Second)
 		c.limiters = append(c.limiters, c.limiter(c.nodes[3]))
+		synctest.Wait()
 		for _, n := range c.nodes {
 			require.Equal(c.t, 4, n.Stats().Known)
 		}

@@ -391,6 +391,13 @@ func (s *wildSpeaker) names() []string {
 	return names
 }
 
+func (s *wildSpeaker) lostNames() (lost []wire.LostName) {
+	for _, name := range s.names() {
+		lost = append(lost, wire.LostName{Name: name, For: time.Duration(s.uint()%math.MaxUint32) * time.Millisecond})
+	}
+	return lost
+}
+
 func (s *wildSpeaker) version() wire.Version {
 	return wire.Version{Seq: s.uint(), Ballot: wire.Ballot{Number: s.uncountable(), By: s.name()}, Transfers: uint32(s.uint()), Holder: s.name()}
 }
@@ -422,7 +429,7 @@ func (s *wildSpeaker) message() []byte {
 	case 1:
 		return wire.AppendVerdictRequest(nil, &wire.VerdictRequest{Heard: s.uint(), Names: s.names()})
 	case 2:
-		q := wire.AcquireRequest{Ballot: wire.Ballot{Number: s.uint(), By: s.name()}, Known: s.names(), Hearsay: s.names()}
+		q := wire.AcquireRequest{Ballot: wire.Ballot{Number: s.uint(), By: s.name()}, Known: s.names(), Lost: s.lostNames()}
 		for _, part := range s.parts() {
 			q.Parts = append(q.Parts, wire.AskedPartition{Part: part, Have: s.version(), From: uint32(s.uint())})
 		}

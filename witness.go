@@ -20,13 +20,26 @@ func (w witnesses) witnessing() quorum.IO {
 		Ping:  w.pingWitness,
 		Judge: w.askVerdict,
 		Learn: func(witness string, p *wire.Pong) {
-			n.mergeNames(&membership.Word{Teller: witness, Names: p.Known, Hearsay: p.Hearsay, Full: p.Full})
+			n.mergeNames(&membership.Word{Teller: witness, Names: p.Known, Lost: p.Lost})
 		},
-		Meet:    n.addHeardFrom,
-		Settled: func() { n.membership.NoteQuorum() },
+		Meet: n.addHeardFrom,
 		Known: func() quorum.Told {
 			known := n.membership.Roster()
-			return quorum.Told{Digest: known.Digest, Names: known.Told, Hearsay: known.Hearsay}
+			return quorum.Told{Digest: known.Digest, Names: known.Told, Doubtful: known.Doubtful(), Lost: known.Lost}
+		},
+		Settled: func() { n.membership.Renotify() },
+	}
+}
+
+// fate is what membership takes from quorum: whom to give up, and how many have been agreed on.
+func (w witnesses) fate() membership.Fate {
+	n := w.node
+	return membership.Fate{
+		HasQuorum: func() bool { return n.reach.IsFull(n.now()) },
+		Lost:      func(name string) bool { return n.reach.Lost(name, n.now()) },
+		Panel: func() (members int, witnesses []string) {
+			p := n.agreement.Panel()
+			return p.Members, p.Witnesses
 		},
 	}
 }
@@ -45,10 +58,10 @@ func (w witnesses) agreeing() quorum.AgreementIO {
 		},
 		Linked: w.linked,
 		Silent: func(name string) bool { return n.reach.Silent(name, n.now()) },
-		Count:  func() int { return n.membership.Roster().Divisor },
+		Count:  func() int { return len(n.membership.Roster().Told) },
 		Needs: func() int {
-			if r := n.membership.Roster(); r.Divisor > len(r.Names) {
-				return r.Divisor/2 + 1
+			if r := n.membership.Roster(); r.Expected > len(r.Told) {
+				return r.Expected/2 + 1
 			}
 			return 1
 		},

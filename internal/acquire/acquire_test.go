@@ -62,17 +62,17 @@ func newPair() *pair {
 	return p
 }
 
-func (n *node) now() int64                            { return 0 }
-func (n *node) Owns(uint16) bool                      { return *n.owner.Load() == n.name }
-func (n *node) PreviousOwner(uint16) string           { return "" }
-func (n *node) Acquired(uint16)                       {}
-func (n *node) Roster() holding.Roster                { return names{"a", "b"} }
-func (n *node) Told() (told, hearsay []string)        { return []string{"a", "b"}, nil }
-func (n *node) Departed() map[string]bool             { return map[string]bool{} }
-func (n *node) Met(string)                            {}
-func (n *node) MergeNames(string, []string, []string) {}
-func (n *node) HasQuorum()                            {}
-func (n *node) HoldingChanged()                       {}
+func (n *node) now() int64                                   { return 0 }
+func (n *node) Owns(uint16) bool                             { return *n.owner.Load() == n.name }
+func (n *node) PreviousOwner(uint16) string                  { return "" }
+func (n *node) Acquired(uint16)                              {}
+func (n *node) Roster() holding.Roster                       { return names{"a", "b"} }
+func (n *node) Told() ([]string, []wire.LostName)            { return []string{"a", "b"}, nil }
+func (n *node) Departed() map[string]bool                    { return map[string]bool{} }
+func (n *node) Met(string)                                   {}
+func (n *node) MergeNames(string, []string, []wire.LostName) {}
+func (n *node) HasQuorum()                                   {}
+func (n *node) HoldingChanged()                              {}
 func (n *node) Gained(byTransfer, fromReplica, empty int) {
 	n.gained[0] += byTransfer
 	n.gained[1] += fromReplica

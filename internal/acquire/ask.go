@@ -79,7 +79,7 @@ func (k *Keeper) askUntilAnswered(ctx context.Context, r *holding.Round, peer st
 // requestTo returns the request that is still to be sent to a peer. It names the members that this node knows [NamesInRequests].
 func (k *Keeper) requestTo(r *holding.Round, peer string, parts []uint16) *wire.AcquireRequest {
 	q := &wire.AcquireRequest{Ballot: r.Ballot}
-	q.Known, q.Hearsay = k.others.Told()
+	q.Known, q.Lost = k.others.Told()
 	index := r.Index(peer)
 	for _, part := range parts {
 		p := k.table.Lock(part)
@@ -97,7 +97,7 @@ func (k *Keeper) requestTo(r *holding.Round, peer string, parts []uint16) *wire.
 func (k *Keeper) hear(r *holding.Round, peer string, q *wire.AcquireRequest, ans *wire.AcquireResponse) (answered bool) {
 	k.reach.Hear(ans.Heard)
 	k.others.Met(peer)
-	k.others.MergeNames(peer, ans.Known, ans.Hearsay)
+	k.others.MergeNames(peer, ans.Known, ans.Lost)
 	var gained gains
 	for i := range ans.Parts {
 		a := &ans.Parts[i]

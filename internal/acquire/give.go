@@ -22,7 +22,7 @@ func (k *Keeper) Answer(from string, q *wire.AcquireRequest) (*wire.AcquireRespo
 	} else { // it came through another member, which is that one's word
 		k.others.MergeNames(from, []string{q.Ballot.By}, nil)
 	}
-	k.others.MergeNames(q.Ballot.By, q.Known, q.Hearsay)
+	k.others.MergeNames(q.Ballot.By, q.Known, q.Lost)
 	k.reach.Check(k.now())
 	ans := &wire.AcquireResponse{}
 	budget, changed := k.answerBytes, false
@@ -36,7 +36,7 @@ func (k *Keeper) Answer(from string, q *wire.AcquireRequest) (*wire.AcquireRespo
 		ans.Parts = append(ans.Parts, a)
 	}
 	ans.Heard = k.reach.Heard.Load()
-	ans.Known, ans.Hearsay = k.others.Told()
+	ans.Known, ans.Lost = k.others.Told()
 	if changed {
 		k.Announce()
 		k.others.HoldingChanged()

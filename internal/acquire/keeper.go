@@ -98,12 +98,12 @@ type Cluster interface {
 
 	// Roster returns the members that this node knows. Told is what it tells others: names, and those of them that it only heard of.
 	Roster() holding.Roster
-	Told() (names, hearsay []string)
+	Told() (names []string, lost []wire.LostName)
 	Departed() map[string]bool
 
 	// Met takes in that a member has said something itself, and MergeNames the names that it has told.
 	Met(member string)
-	MergeNames(teller string, names, hearsay []string)
+	MergeNames(teller string, names []string, lost []wire.LostName)
 
 	// Tell sends a member a request, on every other try by way of another one, and returns the response.
 	Tell(ctx context.Context, to string, request []byte, timeout time.Duration, try int) ([]byte, error)

@@ -1,5 +1,7 @@
 package membership
 
+import "slices"
+
 // ChangeKind is what has become of a member.
 type ChangeKind uint8
 
@@ -39,11 +41,15 @@ func (v *View) Since(last *View) (changes []Change) {
 		if _, still := v.find(m.Name); still { // one that has failed is listed while it counts
 			continue
 		}
-		kind := HasLeft
-		if m.State == Failed {
-			kind = Forgotten
+		isDead := slices.ContainsFunc(v.GivenUp, func(i Info) bool { return i.Name == m.Name })
+		switch {
+		case m.State == Failed:
+			changes = append(changes, Change{m, Forgotten})
+		case isDead: // gossip takes longer to find out
+			changes = append(changes, Change{m, HasFailed}, Change{m, Forgotten})
+		default:
+			changes = append(changes, Change{m, HasLeft})
 		}
-		changes = append(changes, Change{m, kind})
 	}
 	return changes
 }

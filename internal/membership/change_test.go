@@ -9,6 +9,7 @@ import (
 func TestChangesOfAView(t *testing.T) {
 	view := func(members ...Info) *View { return newView(members, nil, &Roster{}, 1) }
 	a, b := Info{Name: "a"}, Info{Name: "b"}
+	dead := func(v *View, m Info) *View { v.GivenUp = []Info{m}; return v }
 	in := func(m Info, s State) Info { m.State = s; return m }
 	for name, test := range map[string]struct {
 		last, now *View
@@ -25,6 +26,8 @@ func TestChangesOfAView(t *testing.T) {
 		"one fails":                     {view(a, b), view(a, in(b, Failed)), []Change{{in(b, Failed), HasFailed}}},
 		"one comes back":                {view(a, in(b, Failed)), view(a, b), []Change{{b, Joined}}},
 		"one is forgotten":              {view(a, in(b, Failed)), view(a), []Change{{in(b, Failed), Forgotten}}},
+		"one is dead before gossip":     {view(a, b), dead(view(a), b), []Change{{b, HasFailed}, {b, Forgotten}}},
+		"one is dead after gossip":      {view(a, in(b, Failed)), dead(view(a), b), []Change{{in(b, Failed), Forgotten}}},
 		"one is only suspect":           {view(a, b), view(a, in(b, Suspect)), nil},
 	} {
 		require.Equal(t, test.want, test.now.Since(test.last), name)

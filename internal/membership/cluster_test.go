@@ -25,6 +25,7 @@ type testCluster struct {
 	t       *testing.T
 	network *sim.Network
 	all     []*testMember // those that were started and not ended, in order
+	ended   sync.Map      // the names of those that were ended
 }
 
 // testMember is a membership that remembers what it was told.
@@ -58,8 +59,16 @@ func testConfig(network *sim.Network, ip string, join ...string) *Config {
 	return &Config{
 		Name: NewIdentity("n"), Cluster: testLabel, Bind: netip.AddrPortFrom(netip.MustParseAddr(ip), testPort), BindText: ip,
 		RPC: netip.AddrPortFrom(netip.MustParseAddr(ip), testPort+1), ProtocolMin: 1, ProtocolMax: 2, Network: network.Host(ip),
-		Seeds: testSeeds(join...), Resolver: &fakeNames{}, SplitMemory: time.Minute, Logger: slog.New(slog.DiscardHandler),
+		Seeds: testSeeds(join...), Resolver: &fakeNames{}, Fate: fateWithQuorum(nil), Logger: slog.New(slog.DiscardHandler),
 	}
+}
+
+// fateWithQuorum returns what quorum says where there is one, and those are lost.
+func fateWithQuorum(lost func(name string) bool) Fate {
+	if lost == nil {
+		lost = func(string) bool { return false }
+	}
+	return Fate{HasQuorum: func() bool { return true }, Lost: lost, Panel: func() (int, []string) { return 1, nil }}
 }
 
 const (
@@ -95,6 +104,7 @@ func (c *testCluster) start(ip string, configure func(*Config), join ...string) 
 	s := testConfig(c.network, ip, join...)
 	m := &testMember{ip: ip, logs: new(lockedBuffer), states: make(map[string][]State)}
 	s.Logger = slog.New(slog.NewTextHandler(m.logs, nil))
+	s.Fate = fateWithQuorum(func(name string) bool { _, ended := c.ended.Load(name); return ended })
 	if configure != nil {
 		configure(s)
 	}
@@ -168,6 +178,7 @@ func (m *testMember) stateOf(name string) (State, bool) {
 func (c *testCluster) end(m *testMember) {
 	c.network.Kill(m.ip)
 	require.NoError(c.t, m.Close())
+	c.ended.Store(m.identity, true)
 	c.all = slices.DeleteFunc(c.all, func(other *testMember) bool { return other == m })
 }
 

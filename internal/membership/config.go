@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
-	"time"
 
 	"github.com/hashicorp/memberlist"
 
@@ -52,8 +51,8 @@ type Config struct {
 	// ExpectMembers is how many members count at least until that many were seen. Zero means no expectation.
 	ExpectMembers int
 
-	// SplitMemory is how long a member counts that has failed, while more than half are in reach; 60 times as long otherwise.
-	SplitMemory time.Duration
+	// Fate is what quorum says of members. All of its functions are needed; they are called under locks, and must not wait or call back.
+	Fate Fate
 
 	// Memberlist changes memberlist's timing. Nil means the defaults.
 	Memberlist func(*memberlist.Config)

@@ -45,7 +45,7 @@ func (m *Membership) Leave(timeout time.Duration, dead map[string]bool) error {
 	}
 	again := m.left
 	m.left = true
-	remember, words := m.roster.tombstoneMemory(), m.lastWord
+	words := m.lastWord
 	m.departing.Add(1)
 	m.mu.Unlock()
 	defer m.departing.Done()
@@ -55,7 +55,7 @@ func (m *Membership) Leave(timeout time.Duration, dead map[string]bool) error {
 	m.haltJoins()
 
 	sent := make(chan struct{})
-	m.goodbyes.QueueBroadcast(newGoodbye(departure{m.identity, remember}, m.Roster().Told, words, func() { close(sent) }))
+	m.goodbyes.QueueBroadcast(newGoodbye(departure{m.identity, tombstoneMemory}, words, func() { close(sent) }))
 	// memberlist marks this node as one that has left, and then waits for what never comes when all others leave as well: only the
 	// first is wanted. What it returns is that it has not waited.
 	_ = m.list.Leave(time.Nanosecond)

@@ -290,6 +290,6 @@ func testSocketConfig(t testing.TB, bind string, join ...string) *Config {
 	t.Helper()
 	return &Config{
 		Name: NewIdentity("n"), Cluster: testLabel, Bind: netip.MustParseAddrPort(bind), BindText: bind, ProtocolMin: 1, ProtocolMax: 1,
-		Seeds: testSeeds(join...), SplitMemory: time.Minute, Logger: slog.New(slog.DiscardHandler),
+		Seeds: testSeeds(join...), Fate: fateWithQuorum(nil), Logger: slog.New(slog.DiscardHandler),
 	}
 }

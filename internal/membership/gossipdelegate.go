@@ -168,25 +168,25 @@ func (d gossipDelegate) GetBroadcasts(overhead, limit int) [][]byte {
 	return d.goodbyes.GetBroadcasts(overhead, limit)
 }
 
-// LocalState returns all departures and all known names, for a push/pull.
+// LocalState returns all departures, for a push/pull.
 func (d gossipDelegate) LocalState(bool) []byte {
 	now := time.Now()
 	d.mu.Lock()
 	departures, words := d.roster.departures(now), d.roster.lastWords(now)
 	if d.left {
-		departures = append(departures, departure{d.identity, d.roster.tombstoneMemory()})
+		departures = append(departures, departure{d.identity, tombstoneMemory})
 		words = append(words, d.lastWord...)
 	}
 	d.mu.Unlock()
-	return appendLastWords(appendKnown(encodeDepartures(departures), d.Roster().Told), words)
+	return appendLastWords(encodeDepartures(departures), words)
 }
 
-// MergeRemoteState receives all departures that another node remembers, and the names that it knows.
+// MergeRemoteState receives all departures that another node remembers.
 func (d gossipDelegate) MergeRemoteState(note []byte, _ bool) { d.takeNote(note) }
 
-// takeNote takes in departures, and passes on those that are news about members; and known names.
+// takeNote takes in departures, and passes on those that are news about members.
 func (d gossipDelegate) takeNote(note []byte) {
-	departures, known, err := decodeNote(note)
+	departures, err := decodeNote(note)
 	if err != nil {
 		d.log.Debug("ignoring malformed gossip note", "bytes", len(note), "err", err)
 		return
@@ -195,12 +195,9 @@ func (d gossipDelegate) takeNote(note []byte) {
 	var news []departure
 	now := time.Now()
 	d.mu.Lock()
-	learned := d.roster.heardOf(known, now)
 	for _, gone := range departures {
-		proved := d.roster.hasProved(gone.name)
 		if d.roster.retire(gone.name, gone.remember, now) {
 			news = append(news, gone)
-			learned = proved && d.roster.bequeath(gone.name, known, now) || learned
 		}
 	}
 	for _, w := range words {
@@ -215,9 +212,9 @@ func (d gossipDelegate) takeNote(note []byte) {
 	}
 	d.mu.Unlock()
 	for i, gone := range news {
-		d.goodbyes.QueueBroadcast(newGoodbye(gone, d.Roster().Told, passedOn[i], func() {}))
+		d.goodbyes.QueueBroadcast(newGoodbye(gone, passedOn[i], func() {}))
 	}
-	if len(news) > 0 || learned || spoken {
+	if len(news) > 0 || spoken {
 		d.wake()
 	}
 }

@@ -293,15 +293,15 @@ func TestGateAdmitsTheLargestPushPull(t *testing.T) {
 		node := msgpack("Name", name, "Addr", make([]byte, 16), "Port", 65535, "Meta", make([]byte, 25),
 			"Incarnation", 1<<31, "State", 0, "Vsn", raw{0x96, 1, 5, 2, 0, 0, 0})
 		nodes := bytes.Repeat(node, 2*c.members)
-		var names []string
-		for range 2 * c.members {
-			names = append(names, string(name))
-		}
 		departures := make([]departure, maxTombstones)
 		for i := range departures {
 			departures[i] = departure{string(name), time.Hour}
 		}
-		note := appendKnown(encodeDepartures(departures), names)
+		words := make([]LastWord, maxLastWords)
+		for i := range words {
+			words[i] = LastWord{string(name), make([]byte, maxLastWord)}
+		}
+		note := appendLastWords(encodeDepartures(departures), words)
 		message := pushPull(2*c.members, len(note), nodes, note)
 		t.Logf("%d members with names of %d bytes: %d bytes", c.members, c.name, len(message))
 		g := testGate(t, gateSecret)

@@ -31,7 +31,6 @@ type Membership struct {
 	changed   signal.Signal // capacity 1: a view is to be made
 	viewed    signal.Signal // a view was made; for Leave
 	forced    atomic.Bool   // and told of even if it is the same
-	young     atomic.Bool   // roster.young, to be looked at often
 	goodbyes  memberlist.TransmitLimitedQueue
 	current   atomic.Pointer[View]
 	published atomic.Pointer[Roster] // changed with mu held
@@ -132,8 +131,7 @@ func newOfOne(c *Config, t gossipTransport) (*Membership, error) {
 	}
 	self := m.describe(c.Name, gossip, m.own)
 	m.nodes[c.Name] = &gossipNode{Info: self}
-	m.roster = newRosterSet(self, c.ExpectMembers, len(c.Seeds), c.SplitMemory)
-	m.young.Store(m.roster.young)
+	m.roster = newRosterSet(self, c.ExpectMembers, len(c.Seeds), c.Fate)
 	m.goodbyes.NumNodes = func() int { return m.View().Reachable }
 	m.publishRosterLocked()
 	m.current.Store(newView([]Info{self}, nil, m.Roster(), 1))
@@ -190,43 +188,42 @@ func (m *Membership) publishRosterLocked() (changed bool) {
 		last = &Roster{}
 	}
 	next := newRoster(m.roster, last.generation+1)
-	if next.Divisor == last.Divisor && slices.Equal(next.Names, last.Names) && slices.Equal(next.Doubted, last.Doubted) &&
-		slices.Equal(next.Told, last.Told) && slices.Equal(next.Hearsay, last.Hearsay) {
+	if next.Divisor == last.Divisor && next.Expected == last.Expected && slices.Equal(next.Names, last.Names) && slices.Equal(next.Told, last.Told) &&
+		slices.Equal(next.Hearsay, last.Hearsay) && slices.Equal(next.lost, last.lost) {
 		return false
 	}
 	m.published.Store(next)
 	return true
 }
 
-// Departed returns the names that have left or been forgotten, as far as that is remembered. The caller may change it.
+// Departed returns the names that have left or been given up, as far as that is remembered. The caller may change it.
 func (m *Membership) Departed() map[string]bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	names := make(map[string]bool, len(m.roster.left)+len(m.roster.forgotten))
+	names := make(map[string]bool, len(m.roster.left)+len(m.roster.dead))
 	for name := range m.roster.left {
 		names[name] = true
 	}
-	for name := range m.roster.forgotten { // none of them counts: see rosterSet.update
+	for name := range m.roster.dead {
 		names[name] = true
 	}
 	return names
 }
 
-// MergeNames takes in a member's word; full says whether this node has its quorum. It reports whether there was news, which
-// Roster has then. It is called often, and mostly there is no news.
-func (m *Membership) MergeNames(w *Word, full bool) (news bool) {
+// MergeNames takes in a member's word. It reports whether there was news, which Roster has then. It is called often, and mostly
+// there is no news.
+func (m *Membership) MergeNames(w *Word) (news bool) {
 	known := m.Roster()
-	if len(known.Hearsay) == 0 && len(known.Told) == len(known.Names) &&
-		!slices.ContainsFunc(w.Names, func(name string) bool { return !known.Has(name) }) {
+	if len(known.Hearsay) == 0 && !slices.ContainsFunc(w.Names, func(name string) bool { return !known.Has(name) }) {
 		return false
 	}
-	return m.change(func(now time.Time) bool { return m.roster.mergeNames(w, full, now) })
+	return m.change(func(now time.Time) bool { return m.roster.mergeNames(w, now) })
 }
 
 // AddHeardFrom takes in that a member has proved itself: it has pinged or asked this node, or answered it, or a link
 // to it has come up. It reports whether Roster has changed.
 func (m *Membership) AddHeardFrom(name string) (news bool) {
-	if known := m.Roster(); known.Has(name) && known.hasProved(name) {
+	if known := m.Roster(); known.hasProved(name) && !known.IsLost(name) {
 		return false
 	}
 	news = m.change(func(now time.Time) bool { return m.roster.addHeardFrom(name, now) })
@@ -234,18 +231,10 @@ func (m *Membership) AddHeardFrom(name string) (news bool) {
 	return news
 }
 
-// NoteQuorum takes in that this node has its quorum together with others: it has met its cluster.
-func (m *Membership) NoteQuorum() {
-	if m.young.Load() {
-		m.change(func(now time.Time) bool { m.roster.noteQuorum(now); return true })
-	}
-}
-
 // change changes the roster, and reports whether Roster is different then.
 func (m *Membership) change(roster func(now time.Time) (news bool)) (news bool) {
 	m.mu.Lock()
 	news = roster(time.Now()) && m.publishRosterLocked()
-	m.young.Store(m.roster.young)
 	m.mu.Unlock()
 	if news {
 		m.wake()
@@ -291,11 +280,12 @@ func (m *Membership) refresh() (again time.Duration) {
 	members := append(m.roster.presentMembers(), m.roster.failedMembers()...)
 	unproved := slices.Clone(m.roster.unproved)
 	m.publishRosterLocked()
-	m.young.Store(m.roster.young)
 	known, words := m.Roster(), m.heardWords
 	m.heardWords = nil
+	givenUp := m.roster.givenUp
+	m.roster.givenUp = nil
 	_, reachable := m.roster.divisor()
-	if at, ok := m.roster.nextExpiry(); ok {
+	if at, ok := m.roster.nextExpiry(now); ok {
 		again = min(again, at.Sub(now))
 	}
 	m.mu.Unlock()
@@ -304,7 +294,7 @@ func (m *Membership) refresh() (again time.Duration) {
 		m.log.Warn("ignoring member with unreadable metadata, is its version compatible?", "member", s.Name, "addr", s.Gossip, "err", s.fault)
 	}
 	next := newView(members, unproved, known, reachable)
-	next.LastWords = words
+	next.LastWords, next.GivenUp = words, givenUp
 	last := m.View()
 	if forced := m.forced.Swap(false); forced || !next.equal(last) || len(words) > 0 {
 		m.current.Store(next)

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
-	"github.com/peerlimit/peerlimit/internal/ring"
 )
 
 // A member that leaves says so in a message of its own. memberlist does tell a leave from a failure, but does not let
@@ -21,13 +20,11 @@ import (
 //	sections  each: kind, 1 byte; length, uvarint; that many bytes
 //
 // and sections of an unknown kind are skipped. One kind lists departures, each: seconds for which it is to be remembered,
-// uvarint; length of the name, 1 byte; name. Another lists known names, in a push/pull all of them, each: length, 1 byte;
-// name. The third has last words, of those that have left lately, each: length of the name, 1 byte; name; length, uvarint; the
+// uvarint; length of the name, 1 byte; name. Another, which no version sends any more, listed known names. The third has last words, of those that have left lately, each: length of the name, 1 byte; name; length, uvarint; the
 // bytes, which gossip does not look into.
 const (
 	noteVersion        = 1
 	sectionDepartures  = 1
-	sectionKnown       = 2
 	sectionLastWords   = 3
 	maxRememberSeconds = 1 << 32
 )
@@ -51,16 +48,6 @@ func encodeDepartures(departures []departure) []byte {
 	}
 	note := append(make([]byte, 0, len(section)+8), noteVersion, sectionDepartures)
 	note = binary.AppendUvarint(note, uint64(len(section)))
-	return append(note, section...)
-}
-
-// appendKnown adds the known names to a note.
-func appendKnown(note []byte, names []string) []byte {
-	var section []byte
-	for _, name := range names {
-		section = append(append(section, byte(len(name))), name...)
-	}
-	note = binary.AppendUvarint(append(note, sectionKnown), uint64(len(section)))
 	return append(note, section...)
 }
 
@@ -113,36 +100,26 @@ func sectionsOf(note []byte) (sections []section, err error) {
 	return sections, nil
 }
 
-// decodeNote returns the departures and the known names in a note, which may be anything: the error is errBadNote then,
+// decodeNote returns the departures in a note, which may be anything: the error is errBadNote then,
 // and what was readable before the fault is dropped too. The result holds no reference to the note.
-func decodeNote(note []byte) (departures []departure, known []string, err error) {
+func decodeNote(note []byte) (departures []departure, err error) {
 	sections, err := sectionsOf(note)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	for _, s := range sections {
-		section := s.body
-		switch s.kind {
-		case sectionDepartures:
-			for len(section) > 0 {
-				var d departure
-				if d, section, err = cutDeparture(section); err != nil || len(departures) == maxTombstones {
-					return nil, nil, errBadNote
-				}
-				departures = append(departures, d)
+		if s.kind != sectionDepartures {
+			continue
+		}
+		for rest := s.body; len(rest) > 0; {
+			var d departure
+			if d, rest, err = cutDeparture(rest); err != nil || len(departures) == maxTombstones {
+				return nil, errBadNote
 			}
-		case sectionKnown:
-			for len(section) > 0 {
-				size := int(section[0])
-				if size == 0 || size > len(section)-1 || len(known) == ring.MaxMembers {
-					return nil, nil, errBadNote
-				}
-				known = append(known, string(section[1:1+size]))
-				section = section[1+size:]
-			}
+			departures = append(departures, d)
 		}
 	}
-	return departures, known, nil
+	return departures, nil
 }
 
 // decodeLastWords returns the last words in a note, at most maxLastWords. Of a note that makes no sense, and from the first word
@@ -197,22 +174,10 @@ type goodbye struct {
 
 var _ memberlist.NamedBroadcast = (*goodbye)(nil)
 
-// newGoodbye tells of a departure, and of as many of the known names as fit into a packet [GoodbyeNamesRoster]: a member that hears
-// of a departure and knows nobody else would divide the limit by too few. words has the last word of the one that departs, if it
-// has left one.
-func newGoodbye(d departure, known []string, words []LastWord, sent func()) *goodbye {
-	note, room := appendLastWords(encodeDepartures([]departure{d}), words), goodbyeRoom
-	for i, name := range known {
-		if room -= 1 + len(name); room < 0 {
-			known = known[:i]
-			break
-		}
-	}
-	return &goodbye{name: d.name, note: appendKnown(note, known), sent: sync.OnceFunc(sent)}
+// newGoodbye tells of a departure. words has the last word of the one that departs, if it has left one.
+func newGoodbye(d departure, words []LastWord, sent func()) *goodbye {
+	return &goodbye{name: d.name, note: appendLastWords(encodeDepartures([]departure{d}), words), sent: sync.OnceFunc(sent)}
 }
-
-// goodbyeRoom is how many bytes of known names a goodbye carries: gossip's packets are of 1,400, and have other news too.
-const goodbyeRoom = 600
 
 // Name identifies what is being said: a newer goodbye of the same name replaces an older one in the queue.
 func (g *goodbye) Name() string { return g.name }

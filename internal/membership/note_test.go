@@ -18,7 +18,7 @@ func TestDeparturesBytes(t *testing.T) {
 		"\x90\x1c\x0cweb-0011aabb" +
 		"\x00\x03w-1"
 	assert.Equal(t, wire, string(encodeDepartures(departures)))
-	decoded, _, err := decodeNote([]byte(wire))
+	decoded, err := decodeNote([]byte(wire))
 	require.NoError(t, err)
 	assert.Equal(t, departures, decoded)
 
@@ -26,13 +26,13 @@ func TestDeparturesBytes(t *testing.T) {
 		if n == 1 {
 			continue // a note without sections
 		}
-		_, _, err := decodeNote([]byte(wire[:n]))
+		_, err := decodeNote([]byte(wire[:n]))
 		assert.ErrorIs(t, err, errBadNote, "%d of %d bytes", n, len(wire))
 	}
 }
 
 func TestDeparturesSkipWhatTheyDoNotKnow(t *testing.T) {
-	decoded, _, err := decodeNote([]byte("\x01" + "\x07\x03abc" + "\x01\x05\x02\x03w-1" + "\x63\x00"))
+	decoded, err := decodeNote([]byte("\x01" + "\x07\x03abc" + "\x01\x05\x02\x03w-1" + "\x63\x00"))
 	require.NoError(t, err)
 	assert.Equal(t, []departure{{"w-1", 2 * time.Second}}, decoded)
 }
@@ -42,7 +42,7 @@ func TestDeparturesRefused(t *testing.T) {
 	for i := range tooMany {
 		tooMany[i] = departure{fmt.Sprint(i), time.Second}
 	}
-	_, _, err := decodeNote(encodeDepartures(tooMany[1:]))
+	_, err := decodeNote(encodeDepartures(tooMany[1:]))
 	assert.NoError(t, err)
 	for name, note := range map[string]string{
 		"empty":                       "",
@@ -55,30 +55,35 @@ func TestDeparturesRefused(t *testing.T) {
 		"name beyond its section":     "\x01\x01\x03\x01\x02a\x07\x00",
 		"more than can be remembered": string(encodeDepartures(tooMany)),
 	} {
-		_, _, err := decodeNote([]byte(note))
+		_, err := decodeNote([]byte(note))
 		assert.ErrorIs(t, err, errBadNote, name)
 	}
 }
 
 func TestDeparturesRememberedForEverAreEncodable(t *testing.T) {
-	decoded, _, err := decodeNote(encodeDepartures([]departure{{"w-1", math.MaxInt64}}))
+	decoded, err := decodeNote(encodeDepartures([]departure{{"w-1", math.MaxInt64}}))
 	require.NoError(t, err)
 	assert.Greater(t, decoded[0].remember, 100*365*24*time.Hour)
 }
 
 func FuzzDepartures(f *testing.F) {
-	f.Add(appendKnown(encodeDepartures(nil), []string{"web-0011aabb", "w-1"}))
+	f.Add(appendLastWords(encodeDepartures(nil), []LastWord{{"w-1", []byte("word")}}))
 	f.Add(encodeDepartures(nil))
 	f.Add(encodeDepartures([]departure{{"web-0011aabb", time.Hour}, {"w-1", 0}}))
 	f.Add([]byte("\x01\x07\x03abc\x01\x05\x02\x03w-1\x63\x00"))
 	f.Fuzz(func(t *testing.T, note []byte) {
-		departures, _, err := decodeNote(note)
+		words := decodeLastWords(note)
+		require.LessOrEqual(t, len(words), maxLastWords)
+		if len(words) > 0 {
+			require.Equal(t, words, decodeLastWords(appendLastWords([]byte{noteVersion}, words)))
+		}
+		departures, err := decodeNote(note)
 		if err != nil {
 			require.ErrorIs(t, err, errBadNote)
 			return
 		}
 		require.LessOrEqual(t, len(departures), maxTombstones)
-		again, _, err := decodeNote(encodeDepartures(departures))
+		again, err := decodeNote(encodeDepartures(departures))
 		require.NoError(t, err)
 		require.Equal(t, departures, again)
 	})
@@ -86,30 +91,31 @@ func FuzzDepartures(f *testing.F) {
 
 func TestGoodbyeSaysOnceThatItWasSent(t *testing.T) {
 	sent := 0
-	g := newGoodbye(departure{"w-1", time.Second}, nil, nil, func() { sent++ })
+	g := newGoodbye(departure{"w-1", time.Second}, nil, func() { sent++ })
 	g.Finished()
 	g.Finished()
 	assert.Equal(t, 1, sent)
-	assert.True(t, g.Invalidates(newGoodbye(departure{"w-1", time.Hour}, nil, nil, func() {})))
-	assert.False(t, g.Invalidates(newGoodbye(departure{"w-2", time.Hour}, nil, nil, func() {})))
+	assert.True(t, g.Invalidates(newGoodbye(departure{"w-1", time.Hour}, nil, func() {})))
+	assert.False(t, g.Invalidates(newGoodbye(departure{"w-2", time.Hour}, nil, func() {})))
 }
 
-// A member that hears of a departure hears of others that are there: as many as a packet has room for.
-func TestGoodbyeNamesOthers(t *testing.T) {
-	for _, members := range []int{0, 3, 1000} {
-		var names []string
-		for i := range members {
-			names = append(names, fmt.Sprintf("web-%08x", i))
-		}
-		g := newGoodbye(departure{"w-1", time.Hour}, names, nil, func() {})
-		departures, known, err := decodeNote(g.Message())
-		require.NoError(t, err)
-		assert.Equal(t, []departure{{"w-1", time.Hour}}, departures)
-		if members < 40 {
-			assert.Equal(t, names, known)
-			continue
-		}
-		assert.Greater(t, len(known), 40)
-		assert.Less(t, len(g.Message()), 700)
+// What a member says last goes with its goodbye, and with the departures of a push/pull.
+func TestLastWordsTravel(t *testing.T) {
+	words := []LastWord{{"w-1", []byte("word")}, {"w-2", []byte{}}}
+	note := newGoodbye(departure{"w-1", time.Hour}, words, func() {}).Message()
+	departures, err := decodeNote(note)
+	require.NoError(t, err)
+	assert.Equal(t, []departure{{"w-1", time.Hour}}, departures)
+	assert.Equal(t, words, decodeLastWords(note))
+	assert.Empty(t, decodeLastWords(newGoodbye(departure{"w-1", time.Hour}, nil, func() {}).Message()))
+	for n := range len(note) {
+		assert.Less(t, len(decodeLastWords(note[:n])), 2, "%d of %d bytes", n, len(note))
 	}
+	many := make([]LastWord, maxLastWords+1)
+	for i := range many {
+		many[i] = LastWord{fmt.Sprint("w-", i), nil}
+	}
+	assert.Len(t, decodeLastWords(appendLastWords([]byte{noteVersion}, many)), maxLastWords)
+	long := appendLastWords([]byte{noteVersion}, []LastWord{{"w-1", make([]byte, maxLastWord+1)}})
+	assert.Empty(t, decodeLastWords(long))
 }

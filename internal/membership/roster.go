@@ -3,57 +3,70 @@ package membership
 import (
 	"cmp"
 	"maps"
-	"math"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/peerlimit/peerlimit/internal/ring"
+	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
 const (
-	// isolatedMemoryFactor is how much longer than Config.SplitMemory a lost member counts while not more than half of
-	// the known members are in reach. A node on the smaller side of a split cannot tell it from the death of all others;
-	// forgetting them would let it hand out a larger share while they are still there.
-	isolatedMemoryFactor = 60
+	// deadAfter is how long a lost member still counts when a limit is divided. Lost it is half a second after its last ping; the
+	// agreed number of members follows within a second: 10 s after its death nothing of it counts.
+	deadAfter = 8 * time.Second
 
-	// tombstoneMargin is how much longer a departure is remembered than any node could remember the departed as lost.
-	// It covers the time until gossip declared the departed dead at a node that did not hear of its departure.
-	tombstoneMargin = 10 * time.Minute
+	// goesSoon is how long before a name goes others do not learn it any more: some have given it up already.
+	goesSoon = time.Second
+
+	// heardAfter is after what time a member is not lost any more of which the witnesses have ceased to say so. New witnesses may be about
+	// to say it.
+	heardAfter = 3 * time.Second
+
+	// lookAgain is when names are looked at again that would go if this node had quorum.
+	lookAgain = time.Second
+
+	// tombstoneMemory is how long a departure is remembered: longer than gossip that is older than the goodbye is still about.
+	tombstoneMemory = 2 * time.Minute
+
+	// deadMemory is how long the names of the dead are remembered, for rounds that have begun with them.
+	deadMemory = 10 * time.Minute
 
 	// maxTombstones bounds the departures remembered, and with them what a push/pull carries: 4,096 names of some 20
-	// bytes are 100 kB. It is a cluster of 1,000 that is rolled four times in the hour for which they are kept.
+	// bytes are 100 kB. It is a cluster of 1,000 that is rolled four times in two minutes.
 	maxTombstones = 4096
 
-	// hearsayMemory is how long names count that gossip alone has told a node of which has not met its cluster yet: time for
-	// their links to come up, or for a member to tell of them.
-	hearsayMemory = 5 * time.Second
-
-	// doubtMemory is how long a doubted name is asked for, at least. After that it goes when it is lost.
-	doubtMemory = 30 * time.Second
-
-	// maxDoubtsOfOne bounds the names that are asked for on one member's word, and maxDoubts those on anybody's. More join
-	// a cluster in the same moment, but of those most prove themselves before they are told of.
-	maxDoubtsOfOne = 64
-	maxDoubts      = 512
+	// maxToldByOne bounds the names that count on one member's word and that gossip does not list. More join a cluster in the same
+	// moment, but gossip lists those.
+	maxToldByOne = 64
 )
 
-// rosterSet is the set of members that a limit is divided by: every member that was ever seen alive and may still be
-// there. A name leaves it when the member has left, when another member lives at its address, or when it has been lost
-// for so long that it counts as dead. Dividing by too many only wastes a part of the limit for a while; dividing by too
-// few exceeds it, so a name in doubt stays.
+// Fate is what quorum says of members: membership takes from it whom to give up.
+type Fate struct {
+	HasQuorum func() bool            // this node has
+	Lost      func(name string) bool // the witnesses hear no pings of that member
+
+	// Panel returns the agreed number of members, and the witnesses.
+	Panel func() (members int, witnesses []string)
+}
+
+// rosterSet is the set of members that a limit is divided by and that rounds must hear: every member that was heard by somebody and may
+// still be there. Who has a majority is not decided by it: that is agreed on, see internal/panel. A name too many costs rounds half a
+// second, and makes shares smaller; a name too few would make them too large.
 //
-// A name counts forever when its bearer has proved itself to this node: by a link, a ping, a request or an answer, on the
-// authenticated connection. A member's word that it proved itself there counts as well, but not against quorum: a node
-// that has a majority without a name goes on having it until the name proves itself, or a second member vouches for it.
-// Until then the name is doubted, which means that it must answer in rounds like those that count [DoubtedAreAsked].
-// Gossip's word does not count: a peer that records it can say it again. Only a node that has not met its cluster yet counts by it
-// for some seconds, or the first few that it meets would be a majority to it.
+// A name counts when its bearer has proved itself to this node: by a link, a ping, a request or an answer, on the
+// authenticated connection; and when a member tells of it. Gossip's word does not count: a peer that records it can say it again. Only a
+// node that has not met its cluster yet, and has no quorum, counts by it: it would decide alone, or by a share, in the milliseconds until its links are up.
+// A name goes when its bearer has left, when another member lives at its address, or when it has been lost for deadAfter. Only
+// a node that has quorum knows who is lost; without it, every name stays.
 //
-// It is plain data: it reads no clock, does no I/O and is not safe for concurrent use. Times passed in must not go back.
+// What members tell of a name is how long it has been lost as well, so that those who hear of it count on from there: the names
+// of the dead would never end where members come and go.
+//
+// It is plain data: it does no I/O, and is not safe for concurrent use. Times passed in must not go back.
 type rosterSet struct {
-	self   string
-	memory time.Duration // Config.SplitMemory
+	self string
+	fate Fate
 
 	// expect is Config.ExpectMembers until that many were known at once, then 0: from there on the set is the better
 	// judge, also of members that left.
@@ -64,26 +77,12 @@ type rosterSet struct {
 	seeds int
 	met   bool
 
-	// young says that this node has seeds, and has not met its cluster: it has had no quorum with another, nor heard from
-	// a member that has. youngUntil is when that ends, once gossip has told of anybody.
-	young      bool
-	youngUntil time.Time
-
 	// unproved are the members that gossip tells of and that do not count.
 	unproved []Info
 
-	// doubts are the names that are doubted.
-	doubts map[string]doubt
-
-	// lost says whether a member is lost by the witnesses' word. It may be nil: nobody is.
-	lost func(name string) bool
-
-	// members has an entry for every known name, self included.
+	// members has an entry for every name that counts, self included.
 	members map[string]*rosterMember
-	alive   int // entries that are not lost, self included
-
-	// majoritySince is when more than half came into reach; zero while they are not.
-	majoritySince time.Time
+	alive   int // entries that gossip lists, self included
 
 	// words has what those said last that left lately: news for those that have not heard it.
 	words map[string]lastWord
@@ -91,24 +90,28 @@ type rosterSet struct {
 	// left has the tombstones: the names that left, and until when that is remembered. No name in it is in members.
 	left map[string]time.Time
 
-	// forgotten has the names that were given up here, and until when they are not taken in from hearsay again: two nodes
-	// would keep a dead name alive between them forever.
-	forgotten map[string]time.Time
+	// givenUp are the members that were given up and that no view has told of yet.
+	givenUp []Info
+
+	// dead has the names that were given up, and until when that is remembered. They count again when they are heard, or told of.
+	dead map[string]time.Time
 }
 
 // rosterMember is one member as it was last seen.
 type rosterMember struct {
 	Info
-	failedAt time.Time // zero while gossip counts it as a member
+	listed bool      // gossip counts it as a member
+	failed bool      // gossip did, and has given it up
+	proved bool      // to this node
+	teller string    // the member that told of it first, where it has not proved itself; none: only gossip has
+	lostAt time.Time // since when nobody hears it; zero: somebody does, or nobody can tell
 
-	// hearsay says that only other members have told of it, by its name. It counts as lost since then: gossip, which has
-	// more to tell, is behind, or has given it up.
-	hearsay bool
-
-	proved   bool   // to this node
-	vouchers int    // how many others it has proved itself to, as far as it matters: 2 for more
-	voucher  string // the first of them
+	// unsaidSince is since when the witnesses have not said that it is lost although it was; zero: they have.
+	unsaidSince time.Time
 }
+
+// byGossipAlone reports whether nothing speaks for a member but gossip.
+func (m *rosterMember) byGossipAlone() bool { return !m.proved && m.teller == "" }
 
 // lastWord is what a member said last, and until when it is told on.
 type lastWord struct {
@@ -119,52 +122,63 @@ type lastWord struct {
 // lastWordMemory is how long a last word is told on: for longer than it takes others to replace a witness without it.
 const lastWordMemory = time.Minute
 
-// doubt is what is remembered of a name that is doubted.
-type doubt struct {
-	teller string // the member that told of it first
-	vouch  bool   // and that it has proved itself there
-	since  time.Time
-}
-
-// byGossipAlone reports whether nothing speaks for a member but gossip.
-func (m *rosterMember) byGossipAlone() bool { return !m.proved && m.voucher == "" }
-
 // newRosterSet returns a set that has only self in it.
-func newRosterSet(self Info, expect, seeds int, memory time.Duration) *rosterSet {
+func newRosterSet(self Info, expect, seeds int, fate Fate) *rosterSet {
 	return &rosterSet{
-		self:    self.Name,
-		memory:  memory,
-		expect:  expect,
-		seeds:   seeds,
-		young:   seeds > 0,
-		doubts:  make(map[string]doubt),
-		members: map[string]*rosterMember{self.Name: {Info: self, proved: true}},
+		self: self.Name, fate: fate, expect: expect, seeds: seeds,
+		members: map[string]*rosterMember{self.Name: {Info: self, listed: true, proved: true}},
 		alive:   1,
-		left:    make(map[string]time.Time),
 		words:   make(map[string]lastWord),
-
-		forgotten: make(map[string]time.Time),
+		left:    make(map[string]time.Time),
+		dead:    make(map[string]time.Time),
 	}
 }
 
 // Word is what a member says of names.
 type Word struct {
-	Teller  string
-	Names   []string // that count there
-	Hearsay []string // those of them that have not proved themselves there, sorted
-	Full    bool     // it decides in full, and these are all that count there
+	Teller string
+	Names  []string // that count there
+	Lost   []wire.LostName
 }
 
-// mergeNames takes in a member's word, and reports whether there was news. full says that this node has quorum.
-func (k *rosterSet) mergeNames(w *Word, full bool, now time.Time) (news bool) {
-	for _, name := range w.Names {
-		_, second := slices.BinarySearch(w.Hearsay, name)
-		if name != k.self && k.mergeName(w.Teller, name, !second, full && !k.young, now) {
-			news = true
+// lostAt returns since when those are lost of which the teller says so.
+func (w *Word) lostAt(now time.Time) map[string]time.Time {
+	if len(w.Lost) == 0 {
+		return nil
+	}
+	at := make(map[string]time.Time, len(w.Lost))
+	for i := range w.Lost {
+		at[w.Lost[i].Name] = now.Add(-w.Lost[i].For)
+	}
+	return at
+}
+
+// mergeNames takes in a member's word, and reports whether there was news.
+func (k *rosterSet) mergeNames(w *Word, now time.Time) (news bool) {
+	told := 0 // names that count on the teller's word alone
+	for _, m := range k.members {
+		if !m.proved && !m.listed && m.teller == w.Teller {
+			told++
 		}
 	}
-	if w.Full && w.Teller != k.self {
-		news = k.trimTo(w) || news
+	lost := w.lostAt(now)
+	for _, name := range w.Names {
+		lostAt := lost[name]
+		isDead := !lostAt.IsZero() && now.Sub(lostAt) >= deadAfter-goesSoon
+		switch m := k.members[name]; {
+		case name == k.self || k.hasLeft(name, now):
+		case m != nil && m.byGossipAlone():
+			if !isDead {
+				m.teller, m.lostAt, news = w.Teller, lostAt, true
+			}
+		case m != nil:
+			k.noteTold(m, lostAt)
+		case !isDead && len(k.members) < ring.MaxMembers && (told < maxToldByOne || k.isUnproved(name)):
+			k.members[name] = &rosterMember{Info: Info{Name: name}, teller: w.Teller, lostAt: lostAt}
+			delete(k.dead, name)
+			told++
+			news = true
+		}
 	}
 	if news {
 		k.expire(now)
@@ -172,48 +186,13 @@ func (k *rosterSet) mergeNames(w *Word, full bool, now time.Time) (news bool) {
 	return news
 }
 
-// mergeName takes in one name. vouch says that it has proved itself to the teller.
-func (k *rosterSet) mergeName(teller, name string, vouch, full bool, now time.Time) (news bool) {
-	if m := k.members[name]; m != nil {
-		news = m.byGossipAlone() // it counts forever now, and is told of
-		m.vouch(teller, vouch)
-		return news
+// noteTold takes in since when a member is lost where another one hears of it.
+func (k *rosterSet) noteTold(m *rosterMember, lostAt time.Time) {
+	if m.proved || m.lostAt.IsZero() || k.fate.Lost(m.Name) {
+		return // this node can tell by itself
 	}
-	if k.hasLeft(name, now) || now.Before(k.forgotten[name]) || len(k.members) >= ring.MaxMembers {
-		return false
-	}
-	d, doubted := k.doubts[name]
-	switch {
-	case !full, vouch && doubted && d.vouch && d.teller != teller, vouch && k.isUnproved(name):
-		m := &rosterMember{Info: Info{Name: name}, failedAt: now, hearsay: true}
-		if doubted {
-			m.vouch(d.teller, d.vouch)
-		}
-		m.vouch(teller, vouch)
-		k.members[name] = m
-		delete(k.doubts, name)
-		return true
-	case doubted:
-		if vouch && !d.vouch {
-			d.teller, d.vouch = teller, true
-			k.doubts[name] = d
-		}
-		return false
-	}
-	return k.doubt(name, doubt{teller, vouch, now})
-}
-
-// vouch takes in a member's word for a name. Without vouch it has it from others itself.
-func (m *rosterMember) vouch(teller string, vouch bool) {
-	switch {
-	case m.voucher == "":
-		m.voucher = teller
-		if vouch {
-			m.vouchers = 1
-		}
-	case vouch && (m.vouchers == 0 || m.voucher != teller):
-		m.voucher = teller
-		m.vouchers = min(m.vouchers+1, 2)
+	if lostAt.IsZero() || lostAt.After(m.lostAt) {
+		m.lostAt = lostAt
 	}
 }
 
@@ -222,211 +201,117 @@ func (k *rosterSet) isUnproved(name string) bool {
 	return slices.ContainsFunc(k.unproved, func(m Info) bool { return m.Name == name })
 }
 
-// doubt begins to doubt a name, where there is room for one more.
-func (k *rosterSet) doubt(name string, d doubt) (news bool) {
-	ofTeller := 0
-	for _, other := range k.doubts {
-		if other.teller == d.teller {
-			ofTeller++
-		}
-	}
-	if ofTeller >= maxDoubtsOfOne || len(k.doubts) >= maxDoubts {
+// addHeardFrom takes in that a member has proved itself, and reports whether that changes the names that count, or which of them have. A
+// split can last longer than the memory of it, and gossip may take longer than others to notice its end.
+func (k *rosterSet) addHeardFrom(name string, now time.Time) (news bool) {
+	if name == k.self || k.hasLeft(name, now) {
 		return false
 	}
-	k.doubts[name] = d
-	return true
-}
-
-// trimTo takes in the names that a member counts which decides in full: what one other alone has told of, and that one does not know,
-// does not count here either; nor what gossip alone has told of.
-func (k *rosterSet) trimTo(w *Word) (news bool) {
-	k.young, news = false, k.young
-	var counts map[string]bool // whether a name does there
-	for name, m := range k.members {
-		if m.proved || m.vouchers > 1 || m.voucher == w.Teller {
-			continue
-		}
-		if counts == nil {
-			counts = make(map[string]bool, len(w.Names))
-			for _, name := range w.Names {
-				counts[name] = true
-			}
-		}
-		if counts[name] {
-			continue
-		}
-		k.drop(name)
-		if !m.byGossipAlone() {
-			k.doubt(name, doubt{m.voucher, m.vouchers > 0, m.failedAt})
-		}
-		news = true
+	m := k.members[name]
+	if m == nil {
+		m = &rosterMember{Info: Info{Name: name}}
+		k.members[name] = m
+		delete(k.dead, name)
+	}
+	news = !m.proved
+	m.proved, m.lostAt, m.unsaidSince, k.met = true, time.Time{}, time.Time{}, true
+	if news {
+		k.expire(now)
 	}
 	return news
+}
+
+// giveUp drops a name.
+func (k *rosterSet) giveUp(name string, now time.Time) {
+	if m := k.members[name]; m != nil {
+		k.givenUp = append(k.givenUp, m.Info)
+	}
+	k.drop(name)
+	k.dead[name] = now.Add(deadMemory)
 }
 
 // drop takes a name out of the members.
 func (k *rosterSet) drop(name string) {
 	if m := k.members[name]; m != nil {
 		delete(k.members, name)
-		if m.failedAt.IsZero() {
+		if m.listed {
 			k.alive--
 		}
 	}
 }
 
-// noteQuorum takes in that this node has quorum with others: its cluster is the members it had quorum with, and those that they know.
-func (k *rosterSet) noteQuorum(now time.Time) {
-	if k.young {
-		k.young = false
-		k.expire(now)
-	}
-}
-
-// heardOf takes in names that gossip tells of.
-func (k *rosterSet) heardOf(names []string, now time.Time) (news bool) {
-	for _, name := range names {
-		if !k.countsByGossip(name, now) || k.members[name] != nil || len(k.members) >= ring.MaxMembers {
-			continue
-		}
-		k.members[name] = &rosterMember{Info: Info{Name: name}, failedAt: now, hearsay: true}
-		news = true
-	}
-	if news {
-		k.expire(now)
-	}
-	return news
-}
-
-// countsByGossip reports whether a name counts that gossip tells of, for now.
-func (k *rosterSet) countsByGossip(name string, now time.Time) bool {
-	if !k.young || k.hasLeft(name, now) || now.Before(k.forgotten[name]) {
-		return false
-	}
-	if k.youngUntil.IsZero() {
-		k.youngUntil = now.Add(hearsayMemory)
-	}
-	return now.Before(k.youngUntil)
-}
-
-// bequeath takes in the names that a member knew which has left. They count whatever this node knows: with the one that has left its
-// majority becomes smaller, and they may have one that is without this node [GoodbyeNamesRoster].
-func (k *rosterSet) bequeath(leaver string, names []string, now time.Time) (news bool) {
-	added := 0
-	for _, name := range names {
-		if k.members[name] == nil && added < maxDoubtsOfOne && k.mergeName(leaver, name, true, false, now) {
-			news = true
-			added++
-		}
-	}
-	if news {
-		k.expire(now)
-	}
-	return news
-}
-
-// addHeardFrom takes in that a member has proved itself, and reports whether that changes the names that count or are told; even where its name was given up. A split can last longer than the memory
-// of it, and gossip may take longer than others to notice its end.
-func (k *rosterSet) addHeardFrom(name string, now time.Time) (news bool) {
-	if name == k.self || k.hasLeft(name, now) {
-		return false
-	}
-	delete(k.forgotten, name)
-	m := k.members[name]
-	if m == nil {
-		m = &rosterMember{Info: Info{Name: name}, failedAt: now, hearsay: true}
-		k.members[name] = m
-		delete(k.doubts, name)
-	}
-	news = m.byGossipAlone() // else it counts and is told of already
-	m.proved, k.met = true, true
-	if !m.failedAt.IsZero() {
-		m.failedAt = now // it is there, whatever gossip says: it is not given up before it has been silent for as long as any
-	}
-	if news {
-		k.expire(now)
-	}
-	return news
-}
-
-// forget gives up a name.
-func (k *rosterSet) forget(name string, now time.Time) {
-	delete(k.members, name)
-	delete(k.doubts, name)
-	k.forgotten[name] = now.Add(k.tombstoneMemory())
-}
-
 // names returns all names that count, sorted.
 func (k *rosterSet) names() []string { return slices.Sorted(maps.Keys(k.members)) }
 
-// doubted returns the names that are doubted, sorted.
-func (k *rosterSet) doubted() []string { return slices.Sorted(maps.Keys(k.doubts)) }
-
-// told returns the names that others are told, and those of them that have not proved themselves here. What gossip
-// alone has told of is passed on by gossip alone.
-func (k *rosterSet) told() (names, hearsay []string) {
-	names = make([]string, 0, len(k.members))
+// hearsay returns the names that count on others' word, sorted.
+func (k *rosterSet) hearsay() (names []string) {
 	for name, m := range k.members {
-		if m.byGossipAlone() {
-			continue
-		}
-		names = append(names, name)
 		if !m.proved {
-			hearsay = append(hearsay, name)
+			names = append(names, name)
 		}
 	}
 	slices.Sort(names)
-	slices.Sort(hearsay)
-	return names, hearsay
+	return names
 }
 
-// update takes in the complete list of members that gossip has not given up. Those that are not in it any more are lost
-// from now on, except self. Those that are new and have not proved themselves do not count yet.
+// lost returns the members that are lost, sorted by name.
+func (k *rosterSet) lost() (lost []lostSince) {
+	for name, m := range k.members {
+		if !m.lostAt.IsZero() {
+			lost = append(lost, lostSince{name, m.lostAt})
+		}
+	}
+	slices.SortFunc(lost, func(a, b lostSince) int { return cmp.Compare(a.name, b.name) })
+	return lost
+}
+
+// update takes in the complete list of members that gossip has not given up. Those that have not proved themselves, and that nobody
+// has told of, do not count.
 func (k *rosterSet) update(members []Info, now time.Time) {
 	present := make(map[string]bool, len(members))
 	taken := make(map[netip.AddrPort]bool, len(members))
 	k.unproved = k.unproved[:0:0]
 	for _, m := range members {
-		if k.hasLeft(m.Name, now) {
-			continue // gossip that is older than the departure
-		}
 		known := k.members[m.Name]
-		if d, doubted := k.doubts[m.Name]; known == nil && doubted && d.vouch { // two speak for it
+		if known == nil && k.countsByGossip() {
 			known = &rosterMember{}
-			known.vouch(d.teller, d.vouch)
-			delete(k.doubts, m.Name)
+			k.members[m.Name] = known
 		}
-		if known == nil {
-			if !k.countsByGossip(m.Name, now) {
-				m.State = Suspect
-				k.unproved = append(k.unproved, m)
-				continue
+		switch {
+		case k.hasLeft(m.Name, now): // gossip that is older than the departure
+			delete(k.members, m.Name)
+		case known == nil:
+			m.State = Suspect
+			k.unproved = append(k.unproved, m)
+		default:
+			known.Info, known.failed = m, false
+			present[m.Name] = true
+			if known.proved {
+				taken[m.Gossip] = true
 			}
-			known = &rosterMember{}
-		}
-		known.Info, known.failedAt, known.hearsay = m, time.Time{}, false
-		k.members[m.Name] = known
-		present[m.Name] = true
-		if !known.byGossipAlone() {
-			taken[m.Gossip] = true
 		}
 	}
 	k.alive = 0
 	for name, m := range k.members {
+		was := m.listed
+		m.listed = name == k.self || present[name]
 		switch {
-		case name == k.self || present[name]:
+		case m.listed:
 			k.alive++
 		case taken[m.Gossip]:
-			k.forget(name, now) // two processes cannot have one address, and the other one is alive
-		case m.failedAt.IsZero():
-			m.failedAt = now
-			m.State = Failed
+			k.giveUp(name, now) // two processes cannot have one address, and the other one is alive
+		case was:
+			m.failed, m.State = true, Failed
 		}
 	}
 	k.expire(now)
-	if len(k.members) >= k.expect {
+	if len(k.told()) >= k.expect {
 		k.expect = 0
 	}
 }
+
+// countsByGossip reports whether the members that gossip lists count.
+func (k *rosterSet) countsByGossip() bool { return !k.met && k.seeds > 0 && !k.fate.HasQuorum() }
 
 // retire takes in that a member has left forever, which is to be remembered for the given time, at most for
 // tombstoneMemory. It reports whether the member was known, which is when others may need to be told too.
@@ -434,14 +319,9 @@ func (k *rosterSet) retire(name string, remember time.Duration, now time.Time) (
 	if name == k.self || k.hasLeft(name, now) {
 		return false
 	}
-	k.left[name] = now.Add(min(remember, k.tombstoneMemory()))
-	m, wasKnown := k.members[name]
-	if wasKnown {
-		delete(k.members, name)
-		if m.failedAt.IsZero() {
-			k.alive--
-		}
-	}
+	k.left[name] = now.Add(min(remember, tombstoneMemory))
+	wasKnown = k.members[name] != nil
+	k.drop(name)
 	k.expire(now)
 	return wasKnown
 }
@@ -473,130 +353,73 @@ func (k *rosterSet) lastWordOf(name string) (words []LastWord) {
 	return words
 }
 
-// hasProved reports whether a member has proved itself to this node.
-func (k *rosterSet) hasProved(name string) bool {
-	m := k.members[name]
-	return m != nil && m.proved
-}
-
 // hasLeft reports whether there is a tombstone for name.
 func (k *rosterSet) hasLeft(name string, now time.Time) bool {
 	until, ok := k.left[name]
 	return ok && now.Before(until)
 }
 
-// tombstoneMemory is how long a departure is remembered: longer than any node that did not hear of it can remember the
-// departed as lost, so that meeting such a node does not bring it back.
-func (k *rosterSet) tombstoneMemory() time.Duration {
-	if memory := k.isolatedMemory(); memory <= math.MaxInt64-tombstoneMargin {
-		return memory + tombstoneMargin
-	}
-	return math.MaxInt64
-}
-
-// isolatedMemory is how long a lost member counts at most.
-func (k *rosterSet) isolatedMemory() time.Duration {
-	if k.memory > math.MaxInt64/isolatedMemoryFactor {
-		return math.MaxInt64
-	}
-	return isolatedMemoryFactor * k.memory
-}
-
-// expire forgets what is not to be remembered any longer. Fewer known members may make those in reach a majority, which
-// only starts the shorter memory, so one pass is enough.
+// expire gives up those that have been lost for long, and forgets what is not to be remembered any longer.
 func (k *rosterSet) expire(now time.Time) {
-	k.expireHearsay(now)
-	k.noteMajority(now)
-	for name, m := range k.members {
-		if !m.failedAt.IsZero() && !now.Before(k.forgetAt(m)) {
-			k.forget(name, now)
+	if k.fate.HasQuorum() {
+		for name, m := range k.members {
+			switch {
+			case name == k.self:
+				continue
+			case m.byGossipAlone():
+				m.State = Suspect
+				k.unproved = append(k.unproved, m.Info)
+				k.drop(name)
+				continue
+			}
+			isLost := k.fate.Lost(name)
+			m.noteLost(isLost, now)
+			if !m.lostAt.IsZero() && now.Sub(m.lostAt) >= deadAfter && (isLost || !m.proved) {
+				k.giveUp(name, now)
+			}
 		}
 	}
 	k.boundMembers(now)
-	k.noteMajority(now)
 	maps.DeleteFunc(k.words, func(_ string, w lastWord) bool { return !now.Before(w.until) })
-	for _, memory := range []map[string]time.Time{k.left, k.forgotten} {
+	for _, memory := range []map[string]time.Time{k.left, k.dead} {
 		maps.DeleteFunc(memory, func(_ string, until time.Time) bool { return !now.Before(until) })
 		boundTombstones(memory)
 	}
 }
 
-// expireHearsay drops what gossip alone has told of, when this node has met its cluster or has had the time to, and doubted
-// names that are lost and that nobody has proved for long.
-func (k *rosterSet) expireHearsay(now time.Time) {
-	if k.young && !k.youngUntil.IsZero() && !now.Before(k.youngUntil) {
-		k.young = false
-	}
-	if !k.young {
-		for name, m := range k.members {
-			if m.byGossipAlone() {
-				if m.failedAt.IsZero() {
-					m.State = Suspect
-					k.unproved = append(k.unproved, m.Info)
-				}
-				k.drop(name)
-			}
-		}
-	}
-	for name, d := range k.doubts {
-		switch {
-		case now.Sub(d.since) < doubtMemory:
-		case k.lost == nil || k.lost(name):
-			k.forget(name, now)
-		default:
-			d.since = now.Add(time.Second - doubtMemory) // when to look again
-			k.doubts[name] = d
-		}
-	}
-}
-
-// noteMajority keeps majoritySince.
-func (k *rosterSet) noteMajority(now time.Time) {
-	divisor, reachable := k.divisor()
+// noteLost takes in whether the witnesses say that a member is lost.
+func (m *rosterMember) noteLost(isLost bool, now time.Time) {
 	switch {
-	case 2*reachable <= divisor:
-		k.majoritySince = time.Time{}
-	case k.majoritySince.IsZero():
-		k.majoritySince = now
-	}
-}
-
-// forgetAt is when a lost member is forgotten, if nothing changes until then: soon only where more than half are in reach
-// [ForgetOnlyWithMajority], by gossip's word. After an hour or so it is forgotten in any case: the rest of a cluster that has
-// lost its majority forever must become one again.
-func (k *rosterSet) forgetAt(m *rosterMember) time.Time {
-	latest := m.failedAt.Add(k.isolatedMemory())
-	if k.majoritySince.IsZero() {
-		return latest
-	}
-	since := m.failedAt
-	if since.Before(k.majoritySince) {
-		since = k.majoritySince
-	}
-	if soon := since.Add(k.memory); soon.Before(latest) {
-		return soon
-	}
-	return latest
-}
-
-// boundMembers forgets those that have not proved themselves, and then those that were lost first, while there are more members than a cluster may have. It takes a
-// process that crashes and comes back at another address thousands of times an hour to get there.
-func (k *rosterSet) boundMembers(now time.Time) {
-	if excess := len(k.members) - ring.MaxMembers; excess > 0 {
-		lost := slices.DeleteFunc(k.names(), func(name string) bool { return k.members[name].failedAt.IsZero() })
-		slices.SortStableFunc(lost, func(a, b string) int {
-			x, y := k.members[a], k.members[b]
-			switch {
-			case x.proved && !y.proved:
-				return 1
-			case y.proved && !x.proved:
-				return -1
-			}
-			return x.failedAt.Compare(y.failedAt)
-		})
-		for _, name := range lost[:min(excess, len(lost))] {
-			k.forget(name, now)
+	case isLost:
+		m.unsaidSince = time.Time{}
+		if m.lostAt.IsZero() {
+			m.lostAt = now
 		}
+	case m.lostAt.IsZero() || !m.proved: // of those that were told of somebody else knows since when
+	case m.unsaidSince.IsZero():
+		m.unsaidSince = now
+	case now.Sub(m.unsaidSince) >= heardAfter:
+		m.lostAt, m.unsaidSince = time.Time{}, time.Time{}
+	}
+}
+
+// boundMembers gives up those that have not proved themselves, and then those that gossip has given up, while there are more members than
+// a cluster may have. It takes a process that crashes and comes back at another address thousands of times in seconds to get there.
+func (k *rosterSet) boundMembers(now time.Time) {
+	excess := len(k.members) - ring.MaxMembers
+	if excess <= 0 {
+		return
+	}
+	first := func(name string) int {
+		if m := k.members[name]; m.proved {
+			return 1
+		}
+		return 0
+	}
+	unlisted := slices.DeleteFunc(k.names(), func(name string) bool { return k.members[name].listed })
+	slices.SortStableFunc(unlisted, func(a, b string) int { return cmp.Compare(first(a), first(b)) })
+	for _, name := range unlisted[:min(excess, len(unlisted))] {
+		k.giveUp(name, now)
 	}
 }
 
@@ -611,44 +434,70 @@ func boundTombstones(memory map[string]time.Time) {
 }
 
 // nextExpiry is when expire would next forget something; ok is false when there is nothing to forget.
-func (k *rosterSet) nextExpiry() (at time.Time, ok bool) {
+func (k *rosterSet) nextExpiry(now time.Time) (at time.Time, ok bool) {
 	earliest := func(t time.Time) {
 		if !ok || t.Before(at) {
 			at, ok = t, true
 		}
 	}
 	for _, m := range k.members {
-		if !m.failedAt.IsZero() {
-			earliest(k.forgetAt(m))
+		if !m.lostAt.IsZero() {
+			due := m.lostAt.Add(deadAfter)
+			if again := m.unsaidSince.Add(heardAfter); !m.unsaidSince.IsZero() && again.Before(due) {
+				due = again
+			}
+			if !due.After(now) {
+				due = now.Add(lookAgain)
+			}
+			earliest(due)
 		}
 	}
 	for _, until := range k.left {
 		earliest(until)
 	}
-	if k.young && !k.youngUntil.IsZero() {
-		earliest(k.youngUntil)
-	}
-	for _, d := range k.doubts {
-		earliest(d.since.Add(doubtMemory))
-	}
 	return at, ok
 }
 
-// divisor returns by how many members a limit is divided and how many of them gossip has not given up. Both count this
-// node: 1 <= reachable <= divisor.
-func (k *rosterSet) divisor() (divisor, reachable int) {
-	divisor = max(len(k.members), k.expect)
-	if !k.met {
-		divisor = max(divisor, 1+k.seeds)
+// told returns the names that something speaks for beside gossip, sorted. What gossip alone tells of is passed on by gossip alone.
+func (k *rosterSet) told() (names []string) {
+	for name, m := range k.members {
+		if !m.byGossipAlone() {
+			names = append(names, name)
+		}
 	}
-	return divisor, k.alive
+	slices.Sort(names)
+	return names
+}
+
+// expected returns how many members there must be at least, this node among them: those that are configured and not met yet.
+func (k *rosterSet) expected() int {
+	if !k.met {
+		return max(k.expect, 1+k.seeds)
+	}
+	return k.expect
+}
+
+// divisor returns by how many members a limit is divided and how many of them gossip has not given up. Both count this
+// node: 1 <= reachable <= divisor. Without quorum the agreed number and witnesses keep it from being too small: nothing can be agreed on.
+func (k *rosterSet) divisor() (divisor, reachable int) {
+	divisor = len(k.members)
+	if k.fate.HasQuorum() {
+		return max(divisor, k.expected()), k.alive
+	}
+	agreed, witnesses := k.fate.Panel()
+	for _, w := range witnesses {
+		if _, left := k.left[w]; k.members[w] == nil && !left {
+			divisor++
+		}
+	}
+	return max(divisor, agreed, k.expected()), k.alive
 }
 
 // presentMembers returns the members that count and that gossip has not given up.
 func (k *rosterSet) presentMembers() []Info {
 	present := make([]Info, 0, len(k.members))
 	for _, m := range k.members {
-		if m.failedAt.IsZero() {
+		if m.listed {
 			present = append(present, m.Info)
 		}
 	}
@@ -658,14 +507,14 @@ func (k *rosterSet) presentMembers() []Info {
 // failedMembers returns the members that gossip has given up and that still count, sorted by name. Where those are that are
 // known from hearsay, nobody has said.
 func (k *rosterSet) failedMembers() []Info {
-	var lost []Info
+	var failed []Info
 	for _, m := range k.members {
-		if !m.failedAt.IsZero() && !m.hearsay {
-			lost = append(lost, m.Info)
+		if m.failed {
+			failed = append(failed, m.Info)
 		}
 	}
-	slices.SortFunc(lost, func(a, b Info) int { return cmp.Compare(a.Name, b.Name) })
-	return lost
+	slices.SortFunc(failed, func(a, b Info) int { return cmp.Compare(a.Name, b.Name) })
+	return failed
 }
 
 // departures returns the tombstones.

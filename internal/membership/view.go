@@ -3,8 +3,10 @@ package membership
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
+	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
 // View is the cluster at one moment. It is never changed, nor is any slice that its methods return.
@@ -20,6 +22,9 @@ type View struct {
 	// LastWords are of those that have left, as far as no view before has told them.
 	LastWords []LastWord
 
+	// GivenUp are members that were in the view before and are dead.
+	GivenUp []Info
+
 	memberNames []string // of Members
 	owners      []string // names of members that own keys
 
@@ -34,12 +39,19 @@ type View struct {
 type Roster struct {
 	generation uint64   // counts the changes
 	Names      []string // sorted
-	Divisor    int      // how many count: more than Names while ExpectMembers or seeds have not been met
+	Divisor    int      // how many count
+	Expected   int      // how many must be there at least, as long as so many were not met
 	Digest     uint64   // of Names
+	Hearsay    []string // those of Names that have not proved themselves to this node, sorted
+	Told       []string // those of Names that something speaks for beside gossip, sorted: they are told to others
 
-	Told    []string // what others are told: Names but for what gossip alone says; sorted
-	Hearsay []string // those of Told that have not proved themselves to this node, sorted
-	Doubted []string // names that are asked in rounds and do not count, sorted
+	lost []lostSince // sorted
+}
+
+// lostSince is a member that is lost, and since when.
+type lostSince struct {
+	name string
+	at   time.Time
 }
 
 func newRoster(k *rosterSet, generation uint64) *Roster {
@@ -51,33 +63,50 @@ func newRoster(k *rosterSet, generation uint64) *Roster {
 		_, _ = d.WriteString(name) // never fails
 		_, _ = d.Write([]byte{0})
 	}
-	told, hearsay := k.told()
-	return &Roster{generation: generation, Names: names, Divisor: divisor, Digest: d.Sum64(),
-		Told: told, Hearsay: hearsay, Doubted: k.doubted()}
+	return &Roster{generation: generation, Names: names, Divisor: divisor, Expected: k.expected(), Digest: d.Sum64(),
+		Hearsay: k.hearsay(), Told: k.told(), lost: k.lost()}
 }
 
 // Generation returns the number of the roster; each change makes a higher one.
 func (r *Roster) Generation() uint64 { return r.generation }
 
 // Asked returns all that a round must hear, which is not to be changed.
-func (r *Roster) Asked() []string {
-	if len(r.Doubted) == 0 {
-		return r.Names
-	}
-	return slices.Concat(r.Names, r.Doubted)
-}
+func (r *Roster) Asked() []string { return r.Names }
 
 // IsAsked reports whether rounds must hear the member of that name.
-func (r *Roster) IsAsked(name string) bool {
-	_, doubted := slices.BinarySearch(r.Doubted, name)
-	return doubted || r.Has(name)
+func (r *Roster) IsAsked(name string) bool { return r.Has(name) }
+
+// Lost returns which of the names are lost, and for how long, as others are to be told.
+func (r *Roster) Lost() (lost []wire.LostName) {
+	for _, l := range r.lost {
+		lost = append(lost, wire.LostName{Name: l.name, For: time.Since(l.at)})
+	}
+	return lost
+}
+
+// IsLost reports whether the member of that name is lost.
+func (r *Roster) IsLost(name string) bool {
+	_, is := slices.BinarySearchFunc(r.lost, name, func(l lostSince, name string) int { return cmp.Compare(l.name, name) })
+	return is
+}
+
+// Doubtful returns the names that this node must ask the witnesses about, as nobody else may miss them: those that it was only told
+// of, and those that are lost.
+func (r *Roster) Doubtful() []string {
+	if len(r.lost) == 0 {
+		return r.Hearsay
+	}
+	names := slices.Clone(r.Hearsay)
+	for _, l := range r.lost {
+		names = append(names, l.name)
+	}
+	return names
 }
 
 // hasProved reports whether a name of the roster has proved itself to this node.
 func (r *Roster) hasProved(name string) bool {
 	_, hearsay := slices.BinarySearch(r.Hearsay, name)
-	_, told := slices.BinarySearch(r.Told, name)
-	return told && !hearsay
+	return r.Has(name) && !hearsay
 }
 
 // Has reports whether limits are divided by the member of that name.
@@ -102,7 +131,7 @@ func newView(members, unproved []Info, known *Roster, reachable int) *View {
 
 func (v *View) equal(w *View) bool {
 	return v.Divisor == w.Divisor && v.Digest == w.Digest && v.Reachable == w.Reachable && slices.Equal(v.Members, w.Members) &&
-		slices.Equal(v.Unproved, w.Unproved)
+		slices.Equal(v.Unproved, w.Unproved) && slices.Equal(v.lost, w.lost)
 }
 
 // find returns the member of that name.

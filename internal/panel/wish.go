@@ -16,7 +16,7 @@ const (
 	heardPause   = time.Second                        // of a member that could be one
 	adoptedPause = EvidenceAge + 100*time.Millisecond // of the panel: the other witnesses, who hear of it with their next pings, would refuse
 	fewPause     = 300 * time.Millisecond             // the same, while there are fewer than three witnesses and no death can be borne
-	fewerPause   = 10 * time.Second                   // of members that are fewer than the panel says
+	fewerPause   = time.Second                        // of members that are fewer than the panel says
 	evenPause    = 5 * time.Second                    // of an even panel that nobody can be added to
 
 	maxBackPause = time.Minute // for one that was removed and is there

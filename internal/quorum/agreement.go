@@ -226,7 +226,7 @@ func (a *Agreement) Answered(from string, asked wire.PanelID, sent int64, p *wir
 	if !p.Refused && w.ID.Origin == asked.Origin && w.ID.Number <= asked.Number {
 		s.granted = max(s.granted, sent)
 	}
-	if p.Full && w.ID.Number > 1 {
+	if p.HasQuorum && w.ID.Number > 1 {
 		a.deadlock.told = max(a.deadlock.told, sent)
 	}
 	news := s.id != w.ID
@@ -282,9 +282,8 @@ func (a *Agreement) quorumEnd(now int64) int64 {
 }
 
 // Targets returns the members to ping: the witnesses of the panel; those of the panel that this node is about to take over; and
-// some of whose panels it knows nothing, or that are of another origin.
-func (a *Agreement) Targets(now int64) []string {
-	linked := a.io.Linked()
+// some of whose panels it knows nothing, or that are of another origin. linked are those that can be asked; their order is changed.
+func (a *Agreement) Targets(linked []Candidate, now int64) []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	targets := slices.Clone(a.state.Panel.Witnesses)
@@ -349,12 +348,12 @@ func (a *Agreement) laterPanel(now int64) (later struct {
 }
 
 // Tick looks what is to be done, and begins it. It reports whether this node has another panel now.
-func (a *Agreement) Tick(now int64) (adopted bool) {
-	linked, count := a.io.Linked(), a.io.Count()
-	misses := make(map[string]bool)
-	for _, name := range a.lookedAt(linked) { // its lock is another
-		misses[name] = a.io.Silent(name)
-	}
+func (a *Agreement) Tick(now int64) (adopted bool) { return a.tick(a.io.Linked(), now) }
+
+// tick is Tick; linked are the members that can be asked. A learner proposes nothing: it only notes what it hears, looks for a later
+// panel to take over, and may found an era.
+func (a *Agreement) tick(linked []Candidate, now int64) (adopted bool) {
+	count, misses := a.io.Count(), a.missedAmong(linked) // their locks are others
 	names, needs, stuck := a.longWithoutQuorum(now)
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -367,6 +366,9 @@ func (a *Agreement) Tick(now int64) (adopted bool) {
 	}
 	if stuck && a.foundEra(linked, names, needs, now) {
 		return true
+	}
+	if !a.state.Panel.Has(a.state.Self) {
+		return false
 	}
 	if a.begunAt != never && now-a.begunAt < int64(proposalTime) && a.state.Proposal != nil {
 		return false
@@ -388,14 +390,24 @@ func addLeaving(misses map[string]bool, linked []Candidate) {
 	}
 }
 
-// lookedAt returns the members that a look is at: those that are linked, and the witnesses.
-func (a *Agreement) lookedAt(linked []Candidate) []string {
-	names := slices.Clone(a.Panel().Witnesses)
-	for _, c := range linked {
-		names = append(names, c.Name)
+// missedAmong returns which of those that are linked, and of the witnesses, this witness misses: mostly none. A learner is pinged by few,
+// and so misses nobody. It is called without mu.
+func (a *Agreement) missedAmong(linked []Candidate) map[string]bool {
+	misses, p := make(map[string]bool), a.Panel()
+	if !p.Has(a.state.Self) {
+		return misses
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	for _, c := range linked {
+		if a.io.Silent(c.Name) {
+			misses[c.Name] = true
+		}
+	}
+	for _, w := range p.Witnesses {
+		if !misses[w] && a.io.Silent(w) {
+			misses[w] = true
+		}
+	}
+	return misses
 }
 
 // noteSights notes since when members are heard, and lost, with mu held.
@@ -440,13 +452,16 @@ func (a *Agreement) view(linked []Candidate, now int64) panel.View {
 		HasQuorum: a.hasQuorum(now) || now < a.countOn, Members: a.count, CountedSince: a.counted,
 		Leaving: a.leaving, HandedOver: a.handedOver,
 	}
-	listed := make(map[string]bool, len(linked))
+	var listed [panel.MaxWitnesses]bool
+	v.Others = make([]panel.Member, 0, len(linked)+len(a.state.Panel.Witnesses))
 	for _, c := range linked {
-		listed[c.Name] = true
+		if i, is := slices.BinarySearch(a.state.Panel.Witnesses, c.Name); is {
+			listed[i] = true
+		}
 		v.Others = append(v.Others, a.member(c, now))
 	}
-	for _, w := range a.state.Panel.Witnesses {
-		if !listed[w] && w != a.state.Self {
+	for i, w := range a.state.Panel.Witnesses {
+		if !listed[i] && w != a.state.Self {
 			v.Others = append(v.Others, a.member(Candidate{Name: w}, now))
 		}
 	}

@@ -103,7 +103,7 @@ func TestWhoIsToldOfAQuorumOutvotesNobody(t *testing.T) {
 	n := stuckOf(t, "a", []string{"a", "b", "c"}, []string{"c", "d"}, []string{"a", "b", "c", "d"})
 	for range 100 {
 		require.Zero(t, n.foundsWithin(time.Second))
-		n.hear("d", wire.Pong{Full: true, Refused: true, Panel: wire.PanelWord{ID: n.ID()}})
+		n.hear("d", wire.Pong{HasQuorum: true, Refused: true, Panel: wire.PanelWord{ID: n.ID()}})
 	}
 	told := n.now
 	assert.Equal(t, told+testOutvoteAfter, n.foundsWithin(time.Minute))
@@ -114,7 +114,7 @@ func TestWhoIsToldOfAQuorumWaitsForItsTurnAgain(t *testing.T) {
 	abc := []string{"a", "b", "c"}
 	n := stuckOf(t, "c", abc, []string{"a", "b"}, abc)
 	require.Zero(t, n.foundsWithin(testOutvoteAfter+foundPause))
-	n.hear("d", wire.Pong{Full: true, Refused: true, Panel: wire.PanelWord{ID: n.ID()}})
+	n.hear("d", wire.Pong{HasQuorum: true, Refused: true, Panel: wire.PanelWord{ID: n.ID()}})
 	told := n.now
 	assert.Equal(t, told+testOutvoteAfter+2*foundPause, n.foundsWithin(time.Minute))
 }
@@ -123,7 +123,7 @@ func TestAFounderAloneIsNoQuorumToWaitFor(t *testing.T) {
 	n := stuckOf(t, "a", []string{"a", "b", "c"}, []string{"c", "d"}, []string{"a", "b", "c", "d"})
 	require.Zero(t, n.foundsWithin(5*time.Second))
 	alone := panel.First(wire.Origin{Name: "d"}, 1)
-	n.hear("d", wire.Pong{Full: true, Panel: wire.PanelWord{ID: alone.ID(), Panel: wire.Panel(alone)}})
+	n.hear("d", wire.Pong{HasQuorum: true, Panel: wire.PanelWord{ID: alone.ID(), Panel: wire.Panel(alone)}})
 	assert.Equal(t, testOutvoteAfter, n.foundsWithin(time.Minute))
 }
 

@@ -44,7 +44,7 @@ type IO struct {
 	// Meet takes in that a member has been heard itself [ForgottenLearnedAgain].
 	Meet func(name string)
 
-	// Settled takes in that there is quorum together with others.
+	// Settled takes in that there is another panel, or quorum where there was none.
 	Settled func()
 
 	Known func() Told
@@ -52,9 +52,11 @@ type IO struct {
 
 // Told is what a node tells others of the names that it knows.
 type Told struct {
-	Digest  uint64   // of all that it counts
-	Names   []string // sorted
-	Hearsay []string // those of names that have not proved themselves to it, sorted
+	Digest   uint64   // of all that it counts
+	Names    []string // sorted
+	Doubtful []string // those of names to ask the witnesses about, whoever misses them
+
+	Lost func() []wire.LostName // those of names that are lost
 }
 
 // Prober pings the witnesses, and asks them about members that somebody misses, for as long as it runs. It answers the
@@ -153,7 +155,7 @@ func (e *Prober) run() {
 			if e.lookAgain.Swap(false) && e.agreement.Tick(e.io.Now()) {
 				e.adopted()
 			}
-			e.pingWitnesses(!e.pingAll.Swap(false))
+			e.pingWitnesses(!e.pingAll.Swap(false), e.agreement.io.Linked())
 		}
 	}
 }
@@ -163,19 +165,24 @@ func (e *Prober) tick() {
 	now := e.io.Now()
 	e.reach.running(now)
 	e.reach.Check(now) // a lapse ends holding even when nobody takes
-	e.agreement.Tick(now)
+	linked := e.agreement.io.Linked()
+	if e.agreement.tick(linked, now) {
+		e.io.Settled()
+	}
 	e.Seat()
-	e.pingWitnesses(false)
+	e.pingWitnesses(false, linked)
 	e.suspect(e.reach.missed(now), now)
+	e.suspect(e.io.Known().Doubtful, now)
 }
 
-// pingWitnesses pings all witnesses, or only those that were never pinged.
-func (e *Prober) pingWitnesses(onlyNew bool) {
+// pingWitnesses pings all witnesses, or only those that were never pinged, and of those that are linked some more. It changes the order
+// of linked.
+func (e *Prober) pingWitnesses(onlyNew bool, linked []Candidate) {
 	if e.Parting.Load() {
 		return // who hears it again would take the goodbye for one that was made up
 	}
 	witnesses, _ := e.reach.currentWitnesses()
-	witnesses = append(slices.Clone(witnesses), e.agreement.Targets(e.io.Now())...)
+	witnesses = append(slices.Clone(witnesses), e.agreement.Targets(linked, e.io.Now())...)
 	slices.Sort(witnesses)
 	witnesses = slices.Compact(witnesses)
 	e.mu.Lock()
@@ -220,7 +227,7 @@ func (e *Prober) ping(witness string, c *callsTo) {
 	e.reach.Hear(p.Heard)
 	e.io.Meet(witness)
 	if len(p.Known) > 0 {
-		// Before the answer counts: quorum is of all that are known.
+		// Before the answer counts: a node that has a quorum acquires, and asks all that it knows.
 		e.io.Learn(witness, &p)
 		e.lookNow()
 	}
@@ -233,8 +240,9 @@ func (e *Prober) ping(witness string, c *callsTo) {
 		e.adopted()
 	}
 	if !p.Refused {
+		had := e.reach.IsFull(now)
 		e.reach.answered(witness, sent, now)
-		if e.reach.IsFull(now) {
+		if !had && e.reach.IsFull(now) {
 			e.io.Settled()
 		}
 	}
@@ -337,14 +345,14 @@ func (e *Prober) OnPing(from string, p wire.Ping) wire.Pong {
 	refused := e.reach.pinged(from, now)
 	if !refused {
 		e.io.Meet(from)
-		if !e.reach.counts(from) {
+		if !e.reach.knows(from) {
 			refused = true // it has left
 		}
 	}
 	known := e.io.Known()
-	answer := wire.Pong{Refused: refused, Heard: e.reach.Heard.Load(), Digest: known.Digest, Silent: e.missedLately(now), Full: e.reach.IsFull(now)}
+	answer := wire.Pong{Refused: refused, Heard: e.reach.Heard.Load(), Digest: known.Digest, Silent: e.missedLately(now), HasQuorum: e.reach.IsFull(now)}
 	if answer.Digest != p.Digest {
-		answer.Known, answer.Hearsay = known.Names, known.Hearsay
+		answer.Known, answer.Lost = known.Names, known.Lost()
 	}
 	var look bool
 	if answer.Panel, look = e.agreement.Pinged(from, p.Panel, now); look {
@@ -390,6 +398,7 @@ func (e *Prober) OnPanelRequest(from string, q *wire.PanelRequest) (wire.PanelAn
 // adopted has quorum judged by another panel, and asks its witnesses at once: what is left of the quorum before does not last.
 func (e *Prober) adopted() {
 	e.Seat()
+	e.io.Settled()
 	e.pingAll.Store(true)
 	e.lookNow()
 }

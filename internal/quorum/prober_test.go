@@ -2,6 +2,7 @@ package quorum
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/peerlimit/peerlimit/internal/panel"
 	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -33,6 +35,7 @@ type reachNode struct {
 	*Prober
 	net      *reachNet
 	name     string
+	asks     atomic.Bool // it agrees on panels with the others; otherwise its panel stays
 	onLosts  atomic.Int64
 	lastPing atomic.Int64 // when it last sent one
 
@@ -45,21 +48,20 @@ type reachNode struct {
 	paused chan struct{} // closed to go on; nil while it runs
 }
 
-// inReachNet runs a test with n nodes, each of which knows the first knows ones, or only itself when that is 0.
-func inReachNet(t *testing.T, n, knows int, seed uint64, test func(t *testing.T, w *reachNet)) {
+// inReachNet runs a test with n nodes that know each other. The first of them are the witnesses of their panel, which stays. When
+// there are none, each node knows itself only, and has founded a panel of itself; all agree on panels then.
+func inReachNet(t *testing.T, n, witnesses int, seed uint64, test func(t *testing.T, w *reachNet)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := &reachNet{t: t, begin: time.Now(), rng: rand.New(rand.NewPCG(seed, 1)), cut: make(map[[2]string]bool)}
-		var names []string
-		for i := range n {
-			names = append(names, fmt.Sprintf("n%03d", i))
-		}
+		names := manyNames(n)
 		for i, name := range names {
-			known := names[:knows]
-			if knows == 0 {
-				known = names[i : i+1]
+			if witnesses > 0 {
+				w.add(name, names, agreementOf(name, w.now, names[:witnesses]...))
+				continue
 			}
-			w.add(name, known)
+			w.add(name, names[i:i+1], NewAgreement(name, 0, AgreementIO{Needs: func() int { return 1 }}))
+			w.nodes[i].asks.Store(true)
 		}
 		for _, node := range w.nodes {
 			time.Sleep(time.Duration(w.rng.IntN(40)) * time.Millisecond) // their ticks are not in step
@@ -70,12 +72,11 @@ func inReachNet(t *testing.T, n, knows int, seed uint64, test func(t *testing.T,
 	})
 }
 
-// unlinked returns the agreement of a node that has no links to others, and so stays alone.
-func unlinked(name string, now func() int64) *Agreement {
-	return NewAgreement(name, 0, AgreementIO{
-		Now: now, Linked: func() []Candidate { return nil }, Count: func() int { return 1 }, Needs: func() int { return 1 },
-		Silent: func(string) bool { return true },
-	})
+// agree has all nodes agree on panels from now on.
+func (w *reachNet) agree() {
+	for _, n := range w.nodes {
+		n.asks.Store(true)
+	}
 }
 
 func (w *reachNet) close() {
@@ -90,16 +91,36 @@ func (w *reachNet) close() {
 
 func (w *reachNet) now() int64 { return int64(time.Since(w.begin)) }
 
-func (w *reachNet) add(name string, known []string) {
-	n := &reachNode{net: w, name: name}
-	n.Prober = NewProber(New(name, func() {}), unlinked(name, n.now), IO{
+func (w *reachNet) add(name string, known []string, agreement *Agreement) {
+	n := &reachNode{net: w, name: name, known: slices.Clone(known)}
+	agreement.io = AgreementIO{
+		Now: n.now, Ask: n.sendPanelRequest, Linked: n.linked, Count: func() int { return len(n.names()) }, Needs: agreement.io.Needs,
+		Silent: func(name string) bool { return n.reach.Silent(name, n.now()) },
+	}
+	n.Prober = NewProber(New(name, func() {}), agreement, IO{
 		Now: n.now, Ping: n.sendPing, Judge: n.sendQuestion, Learn: func(_ string, p *wire.Pong) { n.learn(p.Known) },
-		Meet: func(name string) { n.learn([]string{name}) }, Settled: func() {},
-		Known: func() Told { return Told{Names: n.names(), Digest: n.digest()} },
+		Meet: func(name string) { n.learn([]string{name}) },
+		Known: func() Told {
+			return Told{Names: n.names(), Digest: n.digest(), Lost: func() []wire.LostName { return nil }}
+		},
+		Settled: func() {},
 	}, func() { n.onLosts.Add(1) })
-	n.known = slices.Clone(known)
-	n.reach.SetKnown(known, len(known), w.now())
+	n.reach.SetKnown(known, w.now())
+	n.Seat()
 	w.nodes = append(w.nodes, n)
+}
+
+// linked returns all that the node knows, when it is to agree on panels.
+func (n *reachNode) linked() (linked []Candidate) {
+	if !n.asks.Load() {
+		return nil
+	}
+	for _, name := range n.names() {
+		if name != n.name {
+			linked = append(linked, Candidate{Name: name, Serving: true})
+		}
+	}
+	return linked
 }
 
 // now is what a paused process may do: it reads the clock, and comes back with that much later.
@@ -164,7 +185,7 @@ func (n *reachNode) learn(names []string) {
 	if same {
 		return
 	}
-	n.reach.SetKnown(known, len(known), n.now())
+	n.reach.SetKnown(known, n.now())
 }
 
 func (n *reachNode) sendPing(ctx context.Context, to string, p wire.Ping) (wire.Pong, error) {
@@ -174,6 +195,16 @@ func (n *reachNode) sendPing(ctx context.Context, to string, p wire.Ping) (wire.
 
 func (n *reachNode) sendQuestion(ctx context.Context, to string, v wire.VerdictRequest) (wire.Verdict, error) {
 	return sendIn(ctx, n, to, func(w *reachNode) wire.Verdict { return w.OnVerdictRequest(v) })
+}
+
+func (n *reachNode) sendPanelRequest(ctx context.Context, to string, q wire.PanelRequest) (wire.PanelAnswer, error) {
+	if !n.asks.Load() {
+		return wire.PanelAnswer{}, errors.New("its panel stays")
+	}
+	return sendIn(ctx, n, to, func(w *reachNode) wire.PanelAnswer {
+		a, _ := w.OnPanelRequest(n.name, &q)
+		return a
+	})
 }
 
 // sendIn delivers a call, even when the caller has given up, and its answer.
@@ -220,8 +251,8 @@ func (w *reachNet) setCut(from, to *reachNode, cut bool) {
 	w.cut[[2]string{from.name, to.name}] = cut
 }
 
-// verify checks what must hold at every instant: no node is lost to another and full, and a node that was not full had a lapse
-// before it was full again.
+// verify checks what must hold at every instant: no node is full and lost to another that is full as well or has the same panel,
+// and a node that was not full had a lapse before it was full again.
 func (w *reachNet) verify() {
 	now := w.now()
 	for _, n := range w.nodes {
@@ -232,10 +263,18 @@ func (w *reachNet) verify() {
 		if n.wasFull = full; full {
 			n.everFull, n.lapsesAt = true, n.reach.Lapses.Load()
 			for _, other := range w.nodes {
-				require.False(w.t, other.reach.Lost(n.name, now), "%s is full, and lost to %s", n.name, other.name)
+				wrong := other.reach.Lost(n.name, now) && (other.reach.IsFull(now) || other.seatedBy() == n.seatedBy())
+				require.False(w.t, wrong, "%s is full, and lost to %s", n.name, other.name)
 			}
 		}
 	}
+}
+
+// seatedBy returns the panel that the node's quorum is judged by.
+func (n *reachNode) seatedBy() wire.PanelID {
+	n.reach.mu.Lock()
+	defer n.reach.mu.Unlock()
+	return n.reach.panel
 }
 
 // pass lets time pass, and verifies all the time.
@@ -389,9 +428,31 @@ func TestOneWayCuts(t *testing.T) {
 		}
 		w.pass(2 * time.Second)
 		assert.False(t, w.allFull(victim), "no answer arrives")
+		assert.EqualValues(t, 1, victim.reach.Lapses.Load(), "a lapse is noticed without answers")
 		assert.True(t, w.noneLost(others...), "its pings do")
 		assert.True(t, w.allFull(others...))
 	})
+}
+
+// NewerPanelRefuses
+func TestPingsUnderAnotherPanelAreRefused(t *testing.T) {
+	names := manyNames(3)
+	e := lonelyProber(names, nil)
+	id := e.agreement.ID()
+	refused := func(from string, id wire.PanelID) bool { return e.OnPing(from, wire.Ping{Panel: id}).Refused }
+	assert.False(t, refused(names[1], id))
+	id.Number--
+	assert.True(t, refused(names[1], id), "it is behind")
+	assert.Equal(t, e.agreement.Panel(), panel.Panel(e.OnPing(names[1], wire.Ping{Panel: id}).Panel.Panel), "it is told")
+	id.Number += 2
+	assert.False(t, refused(names[1], id), "this node is behind")
+	id.Origin.Name = "other"
+	assert.True(t, refused(names[1], id))
+	assert.True(t, refused(names[1], wire.PanelID{}), "a version without panels")
+	assert.True(t, refused("unknown", e.agreement.ID()))
+	assert.False(t, e.reach.Silent(names[1], e.io.Now()), "its pings are heard all the same")
+	e.Parting.Store(true)
+	assert.True(t, refused(names[1], e.agreement.ID()))
 }
 
 func TestDoubtAboutTheWellChangesNothing(t *testing.T) {
@@ -418,97 +479,130 @@ func TestPingsMakeNodesKnown(t *testing.T) {
 		w.until(time.Second, "all know all", func() bool {
 			return !slices.ContainsFunc(w.nodes, func(n *reachNode) bool { return len(n.names()) != 4 })
 		})
+		w.until(time.Second, "all are of one origin", func() bool {
+			return !slices.ContainsFunc(w.nodes, func(n *reachNode) bool {
+				return n.agreement.ID().Origin != w.nodes[0].agreement.ID().Origin
+			})
+		})
 		w.until(50*time.Millisecond, "all are full", func() bool { return w.allFull(w.nodes...) })
 		for _, n := range w.nodes {
-			assert.Zero(t, n.reach.Lapses.Load(), "the quorum of a node that is alone counts until the newcomers have answered")
+			assert.Zero(t, n.reach.Lapses.Load(), "the quorum of a node that is alone counts until the others have answered")
 		}
-		w.pass(2 * time.Second)
+		w.pass(3 * time.Second)
 		assert.True(t, w.allFull(w.nodes...) && w.noneLost(w.nodes...))
+		assert.Len(t, w.nodes[0].agreement.Panel().Witnesses, 3, "panels stay odd")
+	})
+}
+
+func TestPanelsFollowEachOtherWithoutALapse(t *testing.T) {
+	inReachNet(t, 5, 3, 7, func(t *testing.T, w *reachNet) {
+		w.pass(time.Second)
+		w.agree()
+		panelIs := func(nodes []*reachNode, witnesses ...*reachNode) bool {
+			return !slices.ContainsFunc(nodes, func(n *reachNode) bool {
+				return !slices.EqualFunc(n.agreement.Panel().Witnesses, witnesses, func(name string, w *reachNode) bool { return name == w.name })
+			})
+		}
+		w.until(5*time.Second, "learners become witnesses", func() bool { return panelIs(w.nodes, w.nodes...) })
+		w.nodes[0].pause()
+		w.nodes[1].pause()
+		others := w.nodes[2:]
+		w.until(5*time.Second, "the dead are removed", func() bool { return panelIs(others, others...) })
+		for _, n := range others {
+			assert.Zero(t, n.reach.Lapses.Load())
+		}
+		w.nodes[0].resume()
+		w.until(3*time.Second, "it is a learner", func() bool { return w.allFull(w.nodes[0]) && panelIs(w.nodes[:1], others...) })
+		assert.EqualValues(t, 1, w.nodes[0].reach.Lapses.Load())
+		assert.True(t, w.allFull(others...) && w.lostTo(w.nodes[1], others...))
 	})
 }
 
 func TestLargeClusterHasFewWitnesses(t *testing.T) {
-	inReachNet(t, 60, 60, 6, func(t *testing.T, w *reachNet) {
+	inReachNet(t, 60, panel.MaxWitnesses, 6, func(t *testing.T, w *reachNet) {
 		time.Sleep(2 * time.Second) // those started last were missed at first
 		require.True(t, w.allFull(w.nodes...) && w.noneLost(w.nodes...))
-		is := func(n *reachNode) bool { _, is := n.reach.currentWitnesses(); return is }
-		witness := slices.IndexFunc(w.nodes, is)
-		common := slices.IndexFunc(w.nodes, func(n *reachNode) bool { return !is(n) })
-		for _, victim := range []*reachNode{w.nodes[witness], w.nodes[common]} {
-			victim.pause()
-		}
-		others := slices.DeleteFunc(slices.Clone(w.nodes), func(n *reachNode) bool {
-			return n == w.nodes[witness] || n == w.nodes[common]
-		})
+		witness, learner := w.nodes[0], w.nodes[59]
+		witness.pause()
+		learner.pause()
+		others := w.nodes[1:59]
 		time.Sleep(800 * time.Millisecond)
 		w.verify()
-		assert.True(t, w.lostTo(w.nodes[witness], others...) && w.lostTo(w.nodes[common], others...))
+		assert.True(t, w.lostTo(witness, others...) && w.lostTo(learner, others...))
 		assert.True(t, w.allFull(others...))
 	})
 }
 
-// TestNeverFullAndLost pauses nodes and cuts links at random, in both directions apart from each other.
+// TestNeverFullAndLost pauses nodes and cuts links at random, in both directions apart from each other, under one panel and while
+// panels are agreed on.
 func TestNeverFullAndLost(t *testing.T) {
 	seeds := uint64(24)
 	if testing.Short() {
 		seeds = 4
 	}
-	losses := 0
+	losses, panels := 0, uint64(0)
 	for seed := range seeds {
 		n := 2 + int(seed%5)
 		inReachNet(t, n, n, seed, func(t *testing.T, w *reachNet) {
-			for range 25 {
-				a, b := w.nodes[w.rng.IntN(n)], w.nodes[w.rng.IntN(n)]
-				switch w.rng.IntN(6) {
-				case 0, 1:
-					w.setCut(a, b, true)
-				case 2:
-					w.setCut(a, b, true)
-					w.setCut(b, a, true)
-				case 3:
-					a.pause()
-				case 4:
-					b.resume()
-					a.resume()
-				default:
-					w.mu.Lock()
-					clear(w.cut)
-					w.mu.Unlock()
-				}
-				w.pass(time.Duration(w.rng.IntN(900)) * time.Millisecond)
-				if !w.noneLost(w.nodes...) {
-					losses++
-				}
-			}
-			w.mu.Lock()
-			clear(w.cut)
-			w.mu.Unlock()
-			for _, node := range w.nodes {
-				node.resume()
-			}
+			losses += w.disturb(25)
 			w.until(2*time.Second, "all is well again", func() bool { return w.allFull(w.nodes...) && w.noneLost(w.nodes...) })
+		})
+		inReachNet(t, n, n/2+1, seed, func(t *testing.T, w *reachNet) {
+			first := w.nodes[0].agreement.ID().Number
+			w.agree()
+			losses += w.disturb(25)
+			w.until(3*time.Second, "all is well again", func() bool { return w.allFull(w.nodes...) && w.noneLost(w.nodes...) })
+			panels += w.nodes[0].agreement.ID().Number - first
 		})
 	}
 	assert.NotZero(t, losses, "the schedules are too tame to show anything")
+	assert.Greater(t, panels, seeds, "panels change too seldom")
+}
+
+// disturb pauses nodes and cuts links so many times, and then ends all of that. It returns how often somebody was lost.
+func (w *reachNet) disturb(times int) (losses int) {
+	heal := func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		clear(w.cut)
+	}
+	for range times {
+		a, b := w.nodes[w.rng.IntN(len(w.nodes))], w.nodes[w.rng.IntN(len(w.nodes))]
+		switch w.rng.IntN(6) {
+		case 0, 1:
+			w.setCut(a, b, true)
+		case 2:
+			w.setCut(a, b, true)
+			w.setCut(b, a, true)
+		case 3:
+			a.pause()
+		case 4:
+			b.resume()
+			a.resume()
+		default:
+			heal()
+		}
+		w.pass(time.Duration(w.rng.IntN(900)) * time.Millisecond)
+		if !w.noneLost(w.nodes...) {
+			losses++
+		}
+	}
+	heal()
+	for _, node := range w.nodes {
+		node.resume()
+	}
+	return losses
 }
 
 func BenchmarkPingAnswered(b *testing.B) {
 	for _, n := range []int{5, 31, 300} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			var names []string
-			for i := range n {
-				names = append(names, fmt.Sprintf("member-%04d", i))
-			}
-			begin := time.Now()
-			r := New(names[0], func() {})
-			now := func() int64 { return int64(time.Since(begin)) }
-			r.SetKnown(names, n, now())
-			e := NewProber(r, unlinked(names[0], now), IO{
-				Now: now, Known: func() Told { return Told{Digest: 1} }, Meet: func(string) {}, Settled: func() {},
-			}, func() {})
+			names := manyNames(n)
+			e := lonelyProber(names, nil)
+			p := wire.Ping{Digest: 1, Panel: e.agreement.ID()}
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				e.OnPing(names[1+i%(n-1)], wire.Ping{Digest: 1})
+				e.OnPing(names[1+i%(n-1)], p)
 			}
 		})
 	}
@@ -516,23 +610,60 @@ func BenchmarkPingAnswered(b *testing.B) {
 
 // BenchmarkPingSent is the pinging side: a context, the call, which costs nothing here, and taking in the answer.
 func BenchmarkPingSent(b *testing.B) {
-	begin := time.Now()
-	r := New("a", func() {})
-	r.SetKnown([]string{"a", "b", "c"}, 3, 0)
-	now := func() int64 { return int64(time.Since(begin)) }
-	e := NewProber(r, unlinked("a", now), IO{
-		Now:   now,
-		Ping:  func(context.Context, string, wire.Ping) (wire.Pong, error) { return wire.Pong{}, nil },
-		Known: func() Told { return Told{Digest: 1} }, Meet: func(string) {}, Settled: func() {},
-	}, func() {})
+	names := manyNames(3)
+	var e *Prober
+	e = lonelyProber(names, func() wire.Pong { return wire.Pong{Digest: 1, Panel: wire.PanelWord{ID: e.agreement.ID()}} })
 	c := new(callsTo)
 	b.ReportAllocs()
 	for b.Loop() {
 		done := make(chan struct{})
 		go func() {
-			e.ping("b", c)
+			e.ping(names[1], c)
 			close(done)
 		}()
 		<-done
 	}
+}
+
+// BenchmarkTick is what a node does every pingInterval apart from its calls.
+func BenchmarkTick(b *testing.B) {
+	for _, n := range []int{5, 31, 300} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			e := lonelyProber(manyNames(n), nil)
+			now := e.io.Now()
+			for _, w := range e.agreement.Panel().Witnesses[1:] {
+				e.agreement.Pinged(w, e.agreement.ID(), now)
+				hear(e.agreement, w, e.agreement.ID(), now)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				linked := e.agreement.io.Linked()
+				e.agreement.tick(linked, now)
+				e.Seat()
+				e.agreement.Targets(linked, now)
+			}
+		})
+	}
+}
+
+// lonelyProber returns the prober, not started, of the first of some members, of which up to 31 are witnesses. Its pings are answered at once.
+func lonelyProber(names []string, answer func() wire.Pong) *Prober {
+	begin := time.Now()
+	now := func() int64 { return int64(time.Since(begin)) }
+	r := New(names[0], func() {})
+	r.SetKnown(names, now())
+	a := agreementOf(names[0], now, names[:min(len(names), panel.MaxWitnesses)]...)
+	a.io.Linked = func() (linked []Candidate) {
+		for _, name := range names[1:] {
+			linked = append(linked, Candidate{Name: name, Serving: true})
+		}
+		return linked
+	}
+	a.io.Count = func() int { return a.state.Panel.Members }
+	e := NewProber(r, a, IO{
+		Now: now, Known: func() Told { return Told{Digest: 1, Lost: func() []wire.LostName { return nil }} }, Meet: func(string) {}, Settled: func() {},
+		Ping: func(context.Context, string, wire.Ping) (wire.Pong, error) { return answer(), nil },
+	}, func() {})
+	e.Seat()
+	return e
 }

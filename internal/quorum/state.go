@@ -1,31 +1,39 @@
 package quorum
 
 import (
-	"cmp"
 	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
-
+	"github.com/peerlimit/peerlimit/internal/panel"
 	"github.com/peerlimit/peerlimit/internal/wire"
 )
 
 // Quorum and loss.
 //
-// A node may decide in full while more than half of its witnesses have lately answered its pings: that is its quorum.
-// A member is lost to a node when more than half of that node's witnesses say that it sends no pings. No member is ever
-// both, at one instant, while all nodes know the same members:
+// Members agree on numbered panels of at most 31 witnesses: internal/panel has the rules, and docs/internals/panels.md the reasons.
+// A node has a quorum, and may decide in full, while more than half of the witnesses of its panel have lately answered its pings
+// [PanelDecides]. A member is lost to a node when more than half of the witnesses of that node's panel say that the member sends
+// no pings. Within one origin no member has a quorum at an instant at which it is lost to another that has one, too. A node that is
+// behind may call members lost that have a quorum: a node that acquires without them needs a quorum at that instant as well. Under one panel:
 //
-//   - The witnesses are chosen by the known set alone, so all have the same ones, at most 31. "More than half" is of at
-//     least as many as there are. Two such majorities of one set have a member in common: a witness that gave quorum
-//     to the suspect and also said that it is silent.
-//   - That witness said so at an instant e at which the last ping it had received was 500 ms old. A ping is sent before
+//   - Two majorities of a panel share a witness. It gave the member a quorum, and it said that the member is silent.
+//   - The witness said so at an instant e at which the last ping it had received was 500 ms old. A ping is sent before
 //     it is received, and quorum ages from the sending: what the witness answered before e has lapsed at e.
-//   - From e on the witness refuses the suspect's pings for 1 s. What it said counts for 1 s from the sending of the
+//   - From e on the witness refuses the member's pings for 1 s. What it said counts for 1 s from the sending of the
 //     request, which was before e: as long as it counts, no new quorum comes from this witness.
+//
+// Under two panels:
+//
+//   - Panels of neighbouring numbers differ by one witness at most, so their majorities share a witness as well. Whether a ping
+//     counts is up to the witness, and not to the panel: the same ages and refusals hold.
+//   - Majorities of n and n+2 need not share a witness. But a majority of n+1 has accepted n+2, and shares a witness with every
+//     majority of n. That witness refuses members at n from when it adopts n+1, and accepts n+2 not less than 500 ms later:
+//     what it gave them has lapsed by then [NewerPanelRefuses, NextPanelWaits].
+//   - A quorum from before a change of panels counts for 500 ms at most [OldPanelCountsOn]; its answers age as ever.
+//   - A goodbye leaves a witness out 500 ms after it was heard: what that witness answered has lapsed, and it says nothing more.
 //
 // Each of these spans is measured by one clock, so nothing depends on how clocks of two nodes compare, except that they
 // run equally fast.
@@ -35,7 +43,6 @@ const (
 	silentAfter  = 500 * time.Millisecond // not less than AnswerAge: see above
 	refusalTime  = time.Second
 	verdictAge   = time.Second // not more than refusalTime: see above
-	maxWitnesses = 31          // a majority of 16 fails less often than any cluster should; pings stay few in large ones
 
 	// missedAfter is when a witness begins to hint that somebody should be asked about. It is less than silentAfter so
 	// that all are asking when the verdict is due.
@@ -67,7 +74,7 @@ const never = math.MinInt64
 type State struct {
 	self string
 
-	// FullUntil is when the quorum lapses. Only changed with lapsing held.
+	// FullUntil is when the quorum lapses. It is changed with Lapsing held only.
 	FullUntil atomic.Int64
 
 	// Lapses counts the lapses. It is raised before onLapse is called. A caller that read IsFull before taking a partition's lock
@@ -77,23 +84,21 @@ type State struct {
 	// Heard is the highest ballot number heard of.
 	Heard atomic.Uint64
 
-	// onLapse ends all holding. When it returns, nothing is held on quorum from before. It is called with lapsing held,
-	// and must not call SetKnown, check or answered.
+	// onLapse ends all holding. When it returns, nothing is held on quorum from before. It is called with Lapsing held,
+	// and must not call SetSeats, Check or answered.
 	onLapse func()
 
 	// Lapsing makes taking in an answer, ending what lapsed and moving FullUntil one step. It is apart from mu, and
 	// locked before it, because onLapse waits for partitions: a goroutine that has one of those locked may still ask which members are lost.
 	Lapsing    sync.Mutex
-	swept      bool  // onLapse has been called since FullUntil lapsed, or nothing was ever held; guarded by lapsing
-	graceUntil int64 // quorum that there was without new witnesses counts until then; guarded by lapsing
+	swept      bool  // onLapse has been called since FullUntil lapsed, or nothing was ever held; guarded by Lapsing
+	graceUntil int64 // the quorum that there was under the panel before counts until then; guarded by Lapsing
 
 	mu        sync.Mutex       // guards everything below; held for a few map look-ups only
-	known     []string         // sorted, with self: the names that count
-	doubted   []string         // sorted: names that do not count and are asked in rounds, so that State must tell whether they are lost
-	panel     bool             // the witnesses are a panel's, and not chosen among the known
-	number    wire.PanelID     // which one's
-	majority  int              // how many witnesses are more than half
-	witnesses []string         // sorted
+	known     []string         // sorted, with self: the members that are watched and asked about
+	panel     wire.PanelID     // the one whose witnesses these are; zero: none yet
+	majority  int              // how many witnesses are more than half; at least 1, so that nobody has a quorum of none
+	witnesses []string         // sorted, at most panel.MaxWitnesses
 	answers   []int64          // of each witness: when the last ping that it answered was sent; self: always
 	watch     map[string]watch // as a witness; has every known name but self, and others for as long as it matters
 
@@ -110,58 +115,21 @@ type watch struct {
 	refuseUntil int64
 }
 
-// New returns the reach of a node that knows nobody, not even itself: it is not full.
+// New returns the reach of a node that knows nobody and has no panel, not even one of itself alone: it is not full.
 func New(self string, onLapse func()) *State {
-	r := &State{self: self, onLapse: onLapse, swept: true, watch: make(map[string]watch),
+	r := &State{self: self, onLapse: onLapse, swept: true, majority: 1, watch: make(map[string]watch),
 		words: make(map[string]map[string]int64), watchedAt: never, watchedSince: never, graceUntil: never}
 	r.FullUntil.Store(never)
 	return r
 }
 
-// SetKnown takes in the known set, sorted, with self in it. count is by how many the limit is divided: those expected and
-// never met are witnesses that do not answer. Quorum of those that stay witnesses stays.
-func (r *State) SetKnown(names []string, count int, now int64) {
-	r.Lapsing.Lock()
-	defer r.Lapsing.Unlock()
+// SetKnown takes in the known set, sorted, with self in it. This node watches the known members as a witness, and asks the
+// witnesses about them. It forgets what was said of others. Quorum is not judged by this set.
+func (r *State) SetKnown(names []string, now int64) {
 	r.mu.Lock()
-	if r.panel {
-		r.known = slices.Clone(names)
-		r.forgetWords(now)
-		r.mu.Unlock()
-		return
-	}
-	grown := r.replaceKnown(slices.Clone(names), now)
-	r.majority = min(maxWitnesses, max(len(names), count))/2 + 1
-	until := r.quorumEnd()
-	r.mu.Unlock()
-	if grown {
-		r.graceUntil = min(r.FullUntil.Load(), now+int64(AnswerAge))
-	}
-	r.moveEnd(until, now)
-}
-
-// replaceKnown makes names the known ones, with mu held, and reports whether there are new witnesses.
-func (r *State) replaceKnown(names []string, now int64) (grown bool) {
-	witnesses := chooseWitnesses(names)
-	answers := make([]int64, len(witnesses))
-	for i, w := range witnesses {
-		answers[i] = never
-		if w == r.self {
-			answers[i] = math.MaxInt64
-		} else if old, ok := slices.BinarySearch(r.witnesses, w); ok {
-			answers[i] = r.answers[old]
-		} else {
-			grown = true
-		}
-	}
-	r.known, r.witnesses, r.answers = names, witnesses, answers
-	r.forgetWords(now)
-	return grown
-}
-
-// forgetWords begins to watch the known, and forgets what was said of others, with mu held.
-func (r *State) forgetWords(now int64) {
-	r.watchKnown(r.known, now)
+	defer r.mu.Unlock()
+	r.known = slices.Clone(names)
+	r.watchKnown(names, now)
 	r.forgetUnknown(now)
 	for name := range r.words {
 		if !r.isKnown(name) {
@@ -183,17 +151,16 @@ func (r *State) SetSeats(s Seats, now int64) {
 	r.Lapsing.Lock()
 	defer r.Lapsing.Unlock()
 	r.mu.Lock()
-	if r.panel && r.number == s.Panel && slices.Equal(r.witnesses, s.Witnesses) {
+	another := r.panel != s.Panel
+	if !another && slices.Equal(r.witnesses, s.Witnesses) {
 		r.mu.Unlock()
 		return
 	}
-	first, another := !r.panel, r.number != s.Panel
 	_, wasWitness := slices.BinarySearch(r.witnesses, r.self)
 	if _, is := slices.BinarySearch(s.Witnesses, r.self); is && !wasWitness {
 		r.watchedSince = now
 	}
-	r.panel, r.number = true, s.Panel
-	r.witnesses, r.answers = s.Witnesses, slices.Clone(s.Granted)
+	r.panel, r.witnesses, r.answers = s.Panel, s.Witnesses, slices.Clone(s.Granted)
 	for i, w := range s.Witnesses {
 		if w == r.self {
 			r.answers[i] = math.MaxInt64
@@ -202,42 +169,10 @@ func (r *State) SetSeats(s Seats, now int64) {
 	r.majority = len(s.Witnesses)/2 + 1
 	until := r.quorumEnd()
 	r.mu.Unlock()
-	if another && !first {
+	if another {
 		r.graceUntil = min(r.FullUntil.Load(), now+int64(AnswerAge))
 	}
 	r.moveEnd(until, now)
-}
-
-// chooseWitnesses returns the witnesses among names, which are sorted, sorted as well.
-func chooseWitnesses(names []string) []string {
-	if len(names) <= maxWitnesses {
-		return names
-	}
-	type hashed struct {
-		name string
-		hash uint64
-	}
-	all := make([]hashed, len(names))
-	for i, name := range names {
-		all[i] = hashed{name, xxhash.Sum64String(name)}
-	}
-	slices.SortFunc(all, func(a, b hashed) int {
-		return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.name, b.name))
-	})
-	witnesses := make([]string, maxWitnesses)
-	for i := range witnesses {
-		witnesses[i] = all[i].name
-	}
-	slices.Sort(witnesses)
-	return witnesses
-}
-
-// SetDoubted takes in the names that do not count and are asked in rounds, sorted.
-func (r *State) SetDoubted(names []string, now int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.doubted = names
-	r.watchKnown(names, now)
 }
 
 // watchKnown begins to watch names, with mu held: they must get the time to ping.
@@ -249,14 +184,10 @@ func (r *State) watchKnown(names []string, now int64) {
 	}
 }
 
-// Has reports whether it matters whether a member is lost, with mu held.
+// isKnown is knows, with mu held.
 func (r *State) isKnown(name string) bool {
-	_, counts := slices.BinarySearch(r.known, name)
-	if counts || len(r.doubted) == 0 {
-		return counts
-	}
-	_, doubted := slices.BinarySearch(r.doubted, name)
-	return doubted
+	_, is := slices.BinarySearch(r.known, name)
+	return is
 }
 
 // knows reports whether it matters whether a member is lost.
@@ -264,14 +195,6 @@ func (r *State) knows(name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.isKnown(name)
-}
-
-// counts reports whether name is known and not only doubted.
-func (r *State) counts(name string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	_, counts := slices.BinarySearch(r.known, name)
-	return counts
 }
 
 // currentWitnesses returns the witnesses, which are not to be changed, and whether this node is one.
@@ -287,7 +210,7 @@ func (r *State) quorumEnd() int64 {
 	if len(r.answers) < r.majority {
 		return never
 	}
-	var sorted [maxWitnesses]int64
+	var sorted [panel.MaxWitnesses]int64
 	n := copy(sorted[:], r.answers)
 	slices.Sort(sorted[:n])
 	switch oldest := sorted[n-r.majority]; oldest {
@@ -298,7 +221,7 @@ func (r *State) quorumEnd() int64 {
 	}
 }
 
-// moveEnd makes until the end of the quorum, with lapsing held. If the quorum has lapsed, or does by this, what is
+// moveEnd makes until the end of the quorum, with Lapsing held. If the quorum has lapsed, or does by this, what is
 // held on it ends first: no take can see a new end together with an old holding.
 func (r *State) moveEnd(until, now int64) {
 	until = max(until, r.graceUntil)
@@ -313,7 +236,7 @@ func (r *State) moveEnd(until, now int64) {
 	}
 }
 
-// sweep calls onLapse unless that was done for this lapse, with lapsing held.
+// sweep calls onLapse unless that was done for this lapse, with Lapsing held.
 func (r *State) sweep() {
 	r.graceUntil = never
 	if !r.swept {
@@ -323,7 +246,7 @@ func (r *State) sweep() {
 	}
 }
 
-// IsFull reports whether there is quorum. A node that knows only itself, and expects nobody, always has it.
+// IsFull reports whether there is quorum. The only witness of its panel always has it.
 func (r *State) IsFull(now int64) bool { return now < r.FullUntil.Load() }
 
 // Check is IsFull, and when it returns false, onLapse has returned for the lapse.
@@ -418,7 +341,7 @@ func (r *State) quietFor(w watch, d time.Duration, now int64) bool {
 
 // roomForUnknown reports whether one more name that is not known can be remembered, with mu held.
 func (r *State) roomForUnknown(now int64) bool {
-	if most := len(r.known) + len(r.doubted) - 1 + maxUnknown; len(r.watch) >= most {
+	if most := len(r.known) - 1 + maxUnknown; len(r.watch) >= most {
 		r.forgetUnknown(now)
 		return len(r.watch) < most
 	}
@@ -451,7 +374,7 @@ func (r *State) missed(now int64) []string {
 		return nil // nobody is to ping it
 	}
 	var missed []string
-	for _, name := range slices.Concat(r.known, r.doubted) {
+	for _, name := range r.known {
 		if name != r.self && r.quietFor(r.watch[name], missedAfter, now) {
 			missed = append(missed, name)
 		}
@@ -496,10 +419,10 @@ func (r *State) Lost(name string, now int64) bool {
 	return r.isLost(name, now)
 }
 
-// isLost is lost, with mu held.
+// isLost is Lost, with mu held.
 func (r *State) isLost(name string, now int64) bool {
 	words := r.words[name]
-	if len(words) < r.majority || r.majority == 0 {
+	if len(words) < r.majority {
 		return false
 	}
 	saying := 0

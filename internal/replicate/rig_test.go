@@ -87,7 +87,7 @@ func (c *cluster) add(name string, every time.Duration) *member {
 	m := &member{cluster: c, name: name, rules: rule.New(1000)}
 	m.reach = quorum.New(name, func() { m.table.LapseAll() })
 	m.table = store.New(store.Config{MaxKeys: capacity, FullUntil: &m.reach.FullUntil, Replicates: every > 0})
-	m.reach.SetKnown([]string{name}, 1, c.now())
+	m.reach.SetSeats(quorum.Seats{Panel: wire.PanelID{Number: 1}, Witnesses: []string{name}, Granted: []int64{0}}, c.now())
 	var err error
 	limits := []limit.Limit{{Tokens: burst, Period: 100_000 * time.Hour, Burst: burst}} // drains nothing that a test would notice
 	m.rule, err = m.rules.Find(wire.AppendRule(nil, "api", limits))

@@ -1,6 +1,10 @@
 package wire
 
-import "github.com/peerlimit/peerlimit/internal/limit"
+import (
+	"time"
+
+	"github.com/peerlimit/peerlimit/internal/limit"
+)
 
 // What nodes say to each other about holding, apart from takes: which members are there (ping, verdict), which one holds (acquire),
 // what the holder has (replica, settle), and what was spent elsewhere (report). Their bytes are in wirecontrol.go.
@@ -34,10 +38,16 @@ type Pong struct {
 	Known   []string // the witness's known set, when the digests differ
 	Silent  []string // members of it from which the witness has heard nothing for a while: worth a verdict, but not one
 
-	Full    bool     // the witness has quorum; older versions say so only when known is there
-	Hearsay []string // those of known that have not proved themselves to the witness, sorted
-
 	Panel PanelWord
+	Lost  []LostName // those of Known that are lost
+
+	HasQuorum bool // the witness has a quorum itself; a version that does not know this field never says so
+}
+
+// LostName is a member that the witnesses of the one that tells do not hear, and for how long it has been so.
+type LostName struct {
+	Name string
+	For  time.Duration // as it travels, in whole milliseconds
 }
 
 // VerdictRequest asks a witness of which of the members it has heard no ping.
@@ -58,7 +68,7 @@ type AcquireRequest struct {
 	Known  []string
 	Parts  []AskedPartition
 
-	Hearsay []string // as in a pong
+	Lost []LostName // as in a pong
 }
 
 // AskedPartition is one partition in an acquire request.
@@ -99,7 +109,7 @@ type AcquireResponse struct {
 	Known []string
 	Parts []PartitionReply
 
-	Hearsay []string // as in a pong
+	Lost []LostName // as in a pong
 }
 
 // Content is what a copy of a partition has in it, or a part of that.

@@ -74,10 +74,11 @@ func goldenControl() []controlGolden {
 	panel := Panel{Origin: origin, Number: 1 << 40, Witnesses: known[:2], Members: 300}
 	last := Panel{Origin: origin, Number: 1<<40 + 1, Witnesses: known[:2], Members: 300, Successor: Origin{Founded: 1, Name: known[2]}}
 	id := PanelID{origin, panel.Number}
+	lost := []LostName{{known[0], 0}, {known[1], 1234 * time.Millisecond}, {known[2], math.MaxUint32 * time.Millisecond}}
 	return []controlGolden{
 		{"ping-panel", request[KindPing], Ping{Heard: 300, Digest: 1, Panel: id}},
 		{"pong-panel", answer[KindPing], Pong{Heard: 301, Digest: 1, Panel: PanelWord{ID: id}}},
-		{"pong-panels-differ", answer[KindPing], Pong{Heard: 301, Digest: 1, Known: known, Full: true, Panel: PanelWord{
+		{"pong-panels-differ", answer[KindPing], Pong{Heard: 301, Digest: 1, Known: known, Lost: lost, Panel: PanelWord{
 			ID: id, Panel: panel, Accepted: AcceptedPanel{round, last},
 		}}},
 		{"panel-promise", request[KindPanel], PanelRequest{ID: id, Ballot: round}},
@@ -86,10 +87,13 @@ func goldenControl() []controlGolden {
 		{"panel-no", answer[KindPanel], PanelAnswer{Promised: round, Word: PanelWord{ID: id, Panel: panel}}},
 		{"ping", request[KindPing], Ping{Heard: 300, Digest: 0xfedcba9876543210}},
 		{"pong", answer[KindPing], Pong{Heard: 301, Digest: 1}},
+		{"pong-quorum", answer[KindPing], Pong{HasQuorum: true, Heard: 301, Digest: 1}},
 		{"pong-refused", answer[KindPing], Pong{Refused: true, Heard: math.MaxUint64, Digest: 2, Known: known, Silent: known[1:2]}},
 		{"verdict-request", request[KindVerdict], VerdictRequest{Heard: 1, Names: known[:2]}},
 		{"verdict", answer[KindVerdict], Verdict{Heard: 2, Silent: known[1:]}},
 		{"verdict-none", answer[KindVerdict], Verdict{}},
+		{"question-lost", request[KindAcquire], AcquireRequest{Ballot: round, Known: known, Lost: lost}},
+		{"question-answer-lost", answer[KindAcquire], AcquireResponse{Heard: 300, Known: known, Lost: lost}},
 		{"question", request[KindAcquire], AcquireRequest{Ballot: round, Known: known, Parts: []AskedPartition{
 			{Part: 7}, {Part: 8, Have: copyOf, From: 1000}, {Part: 4092, Have: Version{Holder: known[0]}}, {Part: 0},
 		}}},
@@ -195,9 +199,9 @@ func TestControlSkipsWhatItDoesNotKnow(t *testing.T) {
 		switch g.name { // a version with more fields writes these as well
 		case "ping":
 			encoded = append(encoded, make([]byte, 11)...)
-		case "pong", "pong-refused":
-			encoded = append(encoded, make([]byte, 2+11+2)...)
-		case "question", "question-answer":
+		case "pong", "pong-refused", "pong-quorum":
+			encoded = append(encoded, make([]byte, 11+2+1)...)
+		case "question", "question-answer", "pong-panel":
 			encoded = append(encoded, 0)
 		}
 		decoded, err := g.codec.decode(append(encoded, 1, 2, 3))
@@ -259,15 +263,18 @@ func TestControlRefusesWhatIsCutShort(t *testing.T) {
 		encoded := g.codec.encode(g.message)
 		for n := range len(encoded) {
 			decoded, err := g.codec.decode(encoded[:n])
-			if err == nil && strings.Contains(g.name, "-panel") { // as a version without the last fields sends it
+			if err == nil && (strings.Contains(g.name, "-panel") || strings.Contains(g.name, "-lost")) { // as a version without the last fields sends it
 				switch m := decoded.(type) {
 				case Ping:
 					assert.Zero(t, m.Panel)
-					continue
 				case Pong:
-					assert.Zero(t, m.Panel)
-					continue
+					assert.Empty(t, m.Lost)
+				case AcquireRequest:
+					assert.Empty(t, m.Lost)
+				case AcquireResponse:
+					assert.Empty(t, m.Lost)
 				}
+				continue
 			}
 			assert.ErrorIs(t, err, ErrMalformed, "%s cut at %d of %d", g.name, n, len(encoded))
 		}

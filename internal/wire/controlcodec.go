@@ -3,6 +3,7 @@ package wire
 import (
 	"math"
 	"slices"
+	"time"
 
 	"github.com/peerlimit/peerlimit/internal/limit"
 	"github.com/peerlimit/peerlimit/internal/ring"
@@ -33,35 +34,37 @@ func DecodePing(b []byte) (Ping, error) {
 	return decoded(&r, "ping", p)
 }
 
+// The flags of a pong.
+const (
+	pongRefused = 1 << iota
+	pongHasQuorum
+)
+
 func AppendPong(b []byte, p *Pong) []byte {
 	w := beginControl(b, byte(StatusDone))
-	w.byte(BoolByte(p.Refused))
+	w.byte(pongRefused*BoolByte(p.Refused) | pongHasQuorum*BoolByte(p.HasQuorum))
 	w.uvarint(p.Heard)
 	w.digest(p.Digest)
 	w.nameList(p.Known)
 	w.nameList(p.Silent)
-	if panels := p.Panel.ID.Number != 0; panels || p.Full || len(p.Hearsay) > 0 {
-		w.byte(BoolByte(p.Full))
-		w.nameList(p.Hearsay)
-		if panels {
-			w.panelWord(&p.Panel)
-		}
+	if p.Panel.ID.Number != 0 || len(p.Lost) > 0 {
+		w.panelWord(&p.Panel)
+		w.lostNames(p.Lost)
 	}
 	return w.end()
 }
 
 func DecodePong(b []byte) (Pong, error) {
 	r := readControlAnswer(b, nil)
+	flags := r.byte()
 	p := Pong{
-		Refused: r.byte()&1 != 0, Heard: r.uvarint(), Digest: r.digest(),
+		Refused: flags&pongRefused != 0, HasQuorum: flags&pongHasQuorum != 0, Heard: r.uvarint(), Digest: r.digest(),
 		Known: r.nameList(), Silent: r.nameList(),
-	}
-	if len(r.b) > 0 {
-		p.Full, p.Hearsay = r.byte()&1 != 0, r.nameList()
 	}
 	if len(r.b) > 0 {
 		p.Panel = r.panelWord()
 	}
+	p.Lost = r.lostNames()
 	return decoded(&r, "pong", p)
 }
 
@@ -104,7 +107,7 @@ func AppendAcquireRequest(b []byte, q *AcquireRequest) []byte {
 		w.uvarint(uint64(p.From))
 		w.endRecord(begin)
 	}
-	w.lastNames(q.Hearsay)
+	w.lostNames(q.Lost)
 	return w.end()
 }
 
@@ -114,7 +117,7 @@ func DecodeAcquireRequest(b []byte) (AcquireRequest, error) {
 	q.Parts = readList(&r, ring.Partitions, 3, func() AskedPartition {
 		return AskedPartition{Part: r.partition(), Have: r.version(), From: r.uint32()}
 	})
-	q.Hearsay = r.lastNames()
+	q.Lost = r.lostNames()
 	return decoded(&r, "acquire request", q)
 }
 
@@ -136,7 +139,7 @@ func AppendAcquireResponse(b []byte, a *AcquireResponse) []byte {
 		w.reports(p.Debts)
 		w.endRecord(begin)
 	}
-	w.lastNames(a.Hearsay)
+	w.lostNames(a.Lost)
 	return w.end()
 }
 
@@ -154,23 +157,32 @@ func DecodeAcquireResponse(b []byte, plain plainSet) (AcquireResponse, error) {
 		}
 		return p
 	})
-	a.Hearsay = r.lastNames()
+	a.Lost = r.lostNames()
 	return decoded(&r, "response to an acquire request", a)
 }
 
-// lastNames puts a list at the end of a message, where there is none when there is nothing to say.
-func (w *controlWriter) lastNames(names []string) {
-	if len(names) > 0 {
-		w.nameList(names)
+// lostNames puts a list at the end of a message, where there is none when there is nothing to say.
+func (w *controlWriter) lostNames(lost []LostName) {
+	if len(lost) == 0 {
+		return
+	}
+	w.count(len(lost))
+	for _, l := range lost {
+		begin := w.beginRecord()
+		w.name(l.Name)
+		w.uvarint(uint64(min(max(0, l.For.Milliseconds()), math.MaxUint32)))
+		w.endRecord(begin)
 	}
 }
 
-// lastNames reads a list that lastNames has written.
-func (r *controlReader) lastNames() []string {
+// lostNames reads a list that lostNames has written.
+func (r *controlReader) lostNames() []LostName {
 	if len(r.b) == 0 {
 		return nil
 	}
-	return r.nameList()
+	return readList(r, ring.MaxMembers, 2, func() LostName {
+		return LostName{Name: r.someName(), For: time.Duration(r.uint32()) * time.Millisecond}
+	})
 }
 
 // What a ReplicaPart says yes to, as bits of one byte.
