@@ -94,7 +94,7 @@ var _ = []error{
 var _ = peerlimit.Config{
 	Cluster: "", Name: "", BindAddr: "", AdvertiseAddr: "", RPCAddr: "", Join: []string{}, ExpectMembers: 0,
 	Secret: []byte{}, AcceptSecrets: [][]byte{}, TLS: (*tls.Config)(nil), Insecure: false, Fallback: fallback.Divided,
-	RPCTimeout: time.Second, ReplicaInterval: time.Second, MaxWait: time.Second, SplitMemory: time.Second, MaxKeys: 0,
+	RPCTimeout: time.Second, ReplicaInterval: time.Second, MaxWait: time.Second, OutvoteAfter: time.Second, SplitMemory: time.Second, MaxKeys: 0,
 	Logger: (*slog.Logger)(nil), OnEvent: func(peerlimit.Event) {}, Network: transport.Network(nil),
 	Memberlist: func(*memberlist.Config) {},
 }

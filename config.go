@@ -31,13 +31,17 @@ const (
 	DefaultRPCTimeout      = 100 * time.Millisecond
 	DefaultReplicaInterval = 20 * time.Millisecond
 	DefaultMaxWait         = time.Minute
-	DefaultSplitMemory     = time.Minute
+	DefaultOutvoteAfter    = time.Minute
+	DefaultSplitMemory     = time.Hour
 	DefaultMaxKeys         = 1_000_000
 
 	maxClusterLen = 128 // bytes; gossip labels and handshakes end at 255
 	maxLabelLen   = 128 // bytes of Config.Name; identities travel in every handshake
 	minRPCTimeout = time.Millisecond
 	maxRPCTimeout = time.Minute
+
+	// minOutvoteAfter is twice the age at which answers of witnesses end: what is shorter is a pause and not a death.
+	minOutvoteAfter = time.Second
 )
 
 // Config says how a node finds its cluster and how it behaves when it cannot reach it. The zero Config starts a working
@@ -105,8 +109,22 @@ type Config struct {
 	// MaxWait bounds how long Wait, Await and Reserve may put off a take. Zero means 1 minute; not negative.
 	MaxWait time.Duration
 
-	// SplitMemory is how long a member that was lost, not retired, still counts when a limit is divided, while more than
-	// half of the members are in reach; otherwise it counts 60 times as long. Zero means 1 minute; not negative.
+	// OutvoteAfter is how long this node has no majority before it goes on without the members that have died, when half of them or
+	// more died at the same moment: from then on it, the members that it has links to and newcomers are a cluster of their own, if they
+	// are more than half of all that still count, the dead included. Until then all of them decide by shares.
+	//
+	// The node cannot tell dead members from members that run and are cut off. So this is not safe: where a cluster is split, and so
+	// many newcomers start on the smaller side that it becomes the larger one, both sides decide by whole limits from OutvoteAfter on
+	// until the split heals, and together admit up to twice a limit. Set it to -1 if shares for up to SplitMemory are better than that.
+	//
+	// Zero means 1 minute, or SplitMemory where that is less; negative means never; otherwise at least 1 second and at most
+	// SplitMemory. It should be the same on all members.
+	OutvoteAfter time.Duration
+
+	// SplitMemory is how long this node has no majority before it and the members that it has links to go on as a cluster of their
+	// own, however few they are: the rest of a cluster that has lost the others forever becomes one again. It is not safe in the way
+	// that OutvoteAfter is not: sides of a split that lasts for longer decide by whole limits, each for itself. Zero means 1 hour; not
+	// negative, and at least OutvoteAfter. It should be the same on all members.
 	SplitMemory time.Duration
 
 	// NoLeases turns off leases: then every take of a key that another node holds is decided there. A node that has it set
@@ -279,6 +297,19 @@ func (s *settings) checkDurations() error {
 		if *field.value == 0 {
 			*field.value = field.zero
 		}
+	}
+	return s.checkOutvoteAfter()
+}
+
+// checkOutvoteAfter runs when SplitMemory has its default.
+func (s *settings) checkOutvoteAfter() error {
+	switch {
+	case s.OutvoteAfter == 0:
+		s.OutvoteAfter = min(DefaultOutvoteAfter, s.SplitMemory)
+	case s.OutvoteAfter > 0 && s.OutvoteAfter < minOutvoteAfter:
+		return fmt.Errorf("OutvoteAfter is %v; it must be at least %v, or negative for never", s.OutvoteAfter, minOutvoteAfter)
+	case s.OutvoteAfter > s.SplitMemory:
+		return fmt.Errorf("OutvoteAfter is %v and SplitMemory is %v; OutvoteAfter must be at most SplitMemory, or negative for never", s.OutvoteAfter, s.SplitMemory)
 	}
 	return nil
 }

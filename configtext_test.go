@@ -109,7 +109,7 @@ func fullConfig() Config {
 		Cluster: "orders\x1b[31m", Name: "api-1", BindAddr: "127.0.0.1:0", AdvertiseAddr: "127.0.0.1", RPCAddr: "127.0.0.1:0",
 		Join: []string{"api-gossip", "10.0.0.7"}, ExpectMembers: 3, Secret: printedSecret, AcceptSecrets: [][]byte{acceptedSecret, acceptedSecret2},
 		TLS: &tls.Config{ServerName: "api", SessionTicketKey: [32]byte(printedSecret)}, Insecure: true, Fallback: fallback.Closed, // #nosec G402
-		RPCTimeout: 70 * time.Millisecond, ReplicaInterval: -1, MaxWait: time.Second, SplitMemory: time.Hour, NoLeases: true, NoDenialCache: true,
+		RPCTimeout: 70 * time.Millisecond, ReplicaInterval: -1, MaxWait: time.Second, OutvoteAfter: -1, SplitMemory: time.Hour, NoLeases: true, NoDenialCache: true,
 		MaxKeys: 4711, Logger: slog.New(slog.DiscardHandler), OnEvent: func(Event) {}, Network: transport.TCP{}, Memberlist: func(*memberlist.Config) {},
 	}
 }
@@ -155,7 +155,7 @@ func TestAConfigIsPrintedWithoutItsSecrets(t *testing.T) {
 func TestWhatAConfigLooksLike(t *testing.T) {
 	want := `peerlimit.Config{Cluster:"orders\x1b[31m", Name:"api-1", BindAddr:"127.0.0.1:0", AdvertiseAddr:"127.0.0.1", RPCAddr:"127.0.0.1:0", ` +
 		`Join:["api-gossip" "10.0.0.7"], ExpectMembers:3, Secret:(33 bytes), AcceptSecrets:(2 secrets), TLS:(set), Insecure:true, Fallback:(set), ` +
-		`RPCTimeout:70ms, ReplicaInterval:-1ns, MaxWait:1s, SplitMemory:1h0m0s, NoLeases:true, NoDenialCache:true, MaxKeys:4711, Logger:(set), ` +
+		`RPCTimeout:70ms, ReplicaInterval:-1ns, MaxWait:1s, OutvoteAfter:-1ns, SplitMemory:1h0m0s, NoLeases:true, NoDenialCache:true, MaxKeys:4711, Logger:(set), ` +
 		`OnEvent:(set), Network:(set), Memberlist:(set)}`
 	texts := printings(fullConfig())
 	for _, how := range []string{"%v", "%+v", "%#v", "%s", "%d", "Print", "template", "String", "GoString"} {
@@ -200,5 +200,23 @@ func TestANodeIsPrintedWithoutItsSecrets(t *testing.T) {
 	kind := reflect.TypeOf(node).Elem()
 	for _, field := range reflect.VisibleFields(kind) {
 		assert.False(t, field.IsExported(), "node.%s can be read by all that have the node", field.Name)
+	}
+}
+
+// SplitMemory alone may be set to anything: what is not set does not contradict it.
+func TestOutvoteAfterDefaultsToNoMoreThanSplitMemory(t *testing.T) {
+	for _, c := range []struct{ outvote, split, wantOutvote, wantSplit time.Duration }{
+		{0, 0, time.Minute, time.Hour},
+		{0, 2 * time.Minute, time.Minute, 2 * time.Minute},
+		{0, 10 * time.Second, 10 * time.Second, 10 * time.Second},
+		{0, time.Millisecond, time.Millisecond, time.Millisecond},
+		{time.Second, time.Second, time.Second, time.Second},
+		{time.Hour, 0, time.Hour, time.Hour},
+		{-1, time.Millisecond, -1, time.Millisecond},
+	} {
+		s, err := Config{OutvoteAfter: c.outvote, SplitMemory: c.split}.resolve()
+		require.NoError(t, err, "%+v", c)
+		assert.Equal(t, c.wantOutvote, s.OutvoteAfter, "%+v", c)
+		assert.Equal(t, c.wantSplit, s.SplitMemory, "%+v", c)
 	}
 }

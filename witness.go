@@ -65,6 +65,8 @@ func (w witnesses) agreeing() quorum.AgreementIO {
 			}
 			return 1
 		},
+		Names:        func() []string { return n.membership.Roster().Names },
+		OutvoteAfter: n.settings.OutvoteAfter, SplitMemory: n.settings.SplitMemory,
 	}
 }
 

@@ -97,7 +97,7 @@ func (t *timeline) counting(now time.Duration) int {
 		}
 	}
 	for _, since := range t.missing {
-		if now-since < peerlimit.DefaultSplitMemory {
+		if now-since < failedCounts {
 			n++
 		}
 	}

@@ -211,7 +211,7 @@ func TestByHowManyALimitIsDivided(t *testing.T) {
 	assert.Equal(t, 3, s.told().degradations[0].Of)
 	s.begin(retired, "node-2")
 	assert.Equal(t, 2, s.told().degradations[0].Of)
-	s.now = 2 * peerlimit.DefaultSplitMemory
+	s.now = 2 * failedCounts
 	assert.Equal(t, 1, s.told().degradations[0].Of)
 }
 

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/peerlimit/peerlimit"
 )
 
 // disturbanceKind is what was done to a node.
@@ -117,6 +115,9 @@ func (t *timeline) expect(node string) {
 // shortlyAfter is how long after a sudden end everything has a standby again that knows all, with some to spare.
 const shortlyAfter = 3 * time.Second
 
+// failedCounts is how long a member that has failed still counts when a limit is divided.
+const failedCounts = time.Minute
+
 // begin says that something is about to be done to nodes: one, or those on the smaller side of a split.
 func (t *timeline) begin(kind disturbanceKind, nodes ...string) {
 	t.mu.Lock()
@@ -156,7 +157,7 @@ func (t *timeline) begin(kind disturbanceKind, nodes ...string) {
 // counted is how many of those that went without a goodbye the others may still count. The caller holds mu.
 func (t *timeline) counted(now time.Duration) (n int) {
 	for _, since := range t.missing {
-		if now-since < peerlimit.DefaultSplitMemory+shortlyAfter {
+		if now-since < failedCounts+shortlyAfter {
 			n++
 		}
 	}

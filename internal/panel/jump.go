@@ -57,7 +57,8 @@ func (s *State) confirmed(p Panel, confirms func(string) bool) bool {
 
 // ComesLater reports whether a panel may replace this member's, as far as the two tell. A member whose origin has ended goes on with
 // the one that stays, or with any other that is established and has not ended: of a chain of ends it may have missed one, and
-// everybody who could tell of that has gone on. So has, without its hearing of it, the founder of a panel that it learns from alone.
+// everybody who could tell of that has gone on. So has, without its hearing of it, the founder of a panel that it learns from alone;
+// but nobody goes back to an earlier era that way, which was given up for this one.
 func (s *State) ComesLater(p Panel) bool {
 	mine := s.Panel.ID()
 	switch {
@@ -65,7 +66,7 @@ func (s *State) ComesLater(p Panel) bool {
 		return p.Number > mine.Number && p.Number-mine.Number <= MaxLeap
 	case p.Origin.Era > mine.Origin.Era:
 		return p.Origin.Era-mine.Origin.Era <= MaxLeap
-	case !s.Panel.Ends() && (mine.Number > 1 || s.Panel.Has(s.Self)):
+	case !s.Panel.Ends() && (mine.Number > 1 || s.Panel.Has(s.Self) || p.Origin.Era < mine.Origin.Era):
 		return false
 	}
 	return s.Panel.Ends() && (p.Origin == s.Panel.Successor || p.Origin == s.Leads(s.Panel.Successor)) || p.established() && !p.Ends()
@@ -94,16 +95,40 @@ func (s *State) Leads(o wire.Origin) wire.Origin {
 	return o
 }
 
-// Refound returns the first panel of a later era, which this member founds when no agreement is to be expected any more: it has had
-// no quorum for so long as after says, and those in touch with it, newcomers among them, are more than half of the panel's
-// witnesses and of all names together. after below 0 means never. This is not safe while the others live apart; see
-// docs/guarantees.md for how long it is waited.
-func (s *State) Refound(inTouch, names []string, noQuorumFor, after time.Duration, founded int64) (Panel, bool) {
-	if after < 0 || noQuorumFor < after || s.Parted {
+// Stuck is what a member sees that has had no quorum for some time.
+type Stuck struct {
+	For     time.Duration // that it has had no quorum
+	InTouch []string      // the other members to which it has a link
+	Names   []string      // of all members that count
+	Era     uint64        // the highest that other members tell of
+
+	// OutvoteAfter is after how long without a quorum more than half of all found a later era; 0 and below: never.
+	OutvoteAfter time.Duration
+
+	// SplitMemory is after how long any number of members does; 0 and below: never.
+	SplitMemory time.Duration
+}
+
+// Refound returns the first panel of a later era, which this member may found when no agreement is to be expected any more: it has
+// had no quorum for OutvoteAfter, and it and those in touch with it, newcomers among them, are more than half of the panel's witnesses
+// and of all names together; or it has had none for SplitMemory. This is not safe while the others live apart.
+//
+// The panel counts its founder alone, so that to count the first member that joins is a change, which makes the founder a witness of
+// others.
+func (s *State) Refound(v Stuck, founded, now int64) (Panel, bool) {
+	outvotes := v.OutvoteAfter > 0 && v.For >= v.OutvoteAfter && s.areMost(v.InTouch, v.Names, now)
+	remains := v.SplitMemory > 0 && v.For >= v.SplitMemory
+	if s.Parted || !outvotes && !remains {
 		return Panel{}, false
 	}
+	era := max(s.Panel.Origin.Era, s.Panel.Successor.Era, v.Era) + 1
+	return First(wire.Origin{Era: era, Founded: founded, Name: s.Self}, 1), true
+}
+
+// areMost reports whether this member and those in touch with it are more than half of the panel's witnesses and of names together.
+func (s *State) areMost(inTouch, names []string, now int64) bool {
 	all := map[string]bool{s.Self: true}
-	for _, name := range s.Panel.Witnesses {
+	for _, name := range s.Counting(now) {
 		all[name] = true
 	}
 	for _, name := range names {
@@ -115,10 +140,7 @@ func (s *State) Refound(inTouch, names []string, noQuorumFor, after time.Duratio
 			near[name] = true
 		}
 	}
-	if 2*len(near) <= len(all) {
-		return Panel{}, false
-	}
-	return First(wire.Origin{Era: s.Panel.Origin.Era + 1, Founded: founded, Name: s.Self}, min(MaxMembers, len(all))), true
+	return 2*len(near) > len(all)
 }
 
 // Restart begins with a panel that Refound returned.

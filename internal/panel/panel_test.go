@@ -1,6 +1,7 @@
 package panel_test
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -404,19 +405,63 @@ func TestWhoMissedAnEndGoesOnWithAnEstablishedOrigin(t *testing.T) {
 
 func TestALaterEraIsFoundedByMoreThanHalfOfAll(t *testing.T) {
 	s := at("a", of(7, "a", "b"))
-	_, may := s.Refound(nil, []string{"b"}, time.Minute, time.Minute, 5)
-	assert.False(t, may, "one of two")
-	_, may = s.Refound([]string{"c"}, []string{"b", "c"}, time.Second, time.Minute, 5)
-	assert.False(t, may, "too soon")
-	_, may = s.Refound([]string{"c"}, []string{"b", "c"}, time.Hour, -1, 5)
-	assert.False(t, may, "never")
-	_, may = s.Refound([]string{"x", "y", "z"}, []string{"b"}, time.Minute, time.Minute, 5)
-	assert.False(t, may, "names that it does not know")
-	first, may := s.Refound([]string{"c"}, []string{"b", "c"}, time.Minute, time.Minute, 5)
+	said := at("a", of(7, "a", "b", "c"))
+	said.HearGoodbye("b", panel.Goodbye{ID: said.Panel.ID()}, 0)
+	for name, c := range map[string]struct {
+		state *panel.State
+		stuck panel.Stuck
+		may   bool
+	}{
+		"one of two":                    {s, panel.Stuck{For: time.Minute, Names: []string{"a", "b"}}, false},
+		"two of three":                  {s, panel.Stuck{For: time.Minute, Names: []string{"a", "b", "c"}, InTouch: []string{"c"}}, true},
+		"two of three, too soon":        {s, panel.Stuck{For: time.Minute - 1, Names: []string{"a", "b", "c"}, InTouch: []string{"c"}}, false},
+		"two of three, never":           {s, panel.Stuck{For: 59 * time.Minute, Names: []string{"a", "b", "c"}, InTouch: []string{"c"}, OutvoteAfter: -1}, false},
+		"two of four":                   {s, panel.Stuck{For: 59 * time.Minute, Names: []string{"a", "b", "c", "d"}, InTouch: []string{"c"}}, false},
+		"names that it does not know":   {s, panel.Stuck{For: time.Minute, Names: []string{"b"}, InTouch: []string{"x", "y", "z"}}, false},
+		"two of three with a goodbye":   {said, panel.Stuck{For: time.Minute, Names: []string{"a", "c", "d"}, InTouch: []string{"d"}}, true},
+		"one of two, after SplitMemory": {s, panel.Stuck{For: time.Hour, Names: []string{"a", "b"}}, true},
+		"SplitMemory alone":             {s, panel.Stuck{For: time.Hour, Names: []string{"a", "b"}, OutvoteAfter: -1}, true},
+		"SplitMemory of zero":           {s, panel.Stuck{For: 24 * time.Hour, Names: []string{"a", "b"}, SplitMemory: -1}, false},
+	} {
+		c.stuck.OutvoteAfter = cmp.Or(c.stuck.OutvoteAfter, time.Minute)
+		c.stuck.SplitMemory = cmp.Or(c.stuck.SplitMemory, time.Hour)
+		first, may := c.state.Refound(c.stuck, 5, long)
+		assert.Equal(t, c.may, may, name)
+		if may {
+			assert.Equal(t, panel.First(wire.Origin{Era: 1, Founded: 5, Name: "a"}, 1), first, name)
+		}
+	}
+	s.SayGoodbye()
+	_, may := s.Refound(panel.Stuck{For: time.Hour, SplitMemory: time.Hour}, 5, long)
+	assert.False(t, may, "it takes part in nothing more")
+}
+
+// A newcomer may be the one that founds, of an origin that has ended: the era must be above that of all that it is to lead.
+func TestALaterEraIsAboveAllThatAreKnown(t *testing.T) {
+	gone := wire.Origin{Era: 3, Name: "x"}
+	s := at("a", panel.First(wire.Origin{Name: "a"}, 1).EndingFor(gone))
+	first, may := s.Refound(panel.Stuck{For: time.Hour, SplitMemory: time.Hour}, 5, 0)
 	require.True(t, may)
-	assert.Equal(t, panel.First(wire.Origin{Era: 1, Founded: 5, Name: "a"}, 3), first)
+	assert.EqualValues(t, 4, first.Origin.Era)
+	first, _ = s.Refound(panel.Stuck{For: time.Hour, SplitMemory: time.Hour, Era: 7}, 5, 0)
+	assert.EqualValues(t, 8, first.Origin.Era)
+}
+
+func TestALaterEraReplacesTheOneBefore(t *testing.T) {
+	s := at("a", of(7, "a", "b"))
+	first, may := s.Refound(panel.Stuck{For: time.Hour, SplitMemory: time.Hour}, 5, 0)
+	require.True(t, may)
 	s.Restart(first)
 	assert.True(t, s.Majority(only("a"), 0))
+	assert.False(t, s.ComesLater(of(8, "a", "b")))
+
 	other := at("c", of(7, "a", "b"))
-	assert.NoError(t, other.Jump(first, "x", only("a"), false, 0), "those without a quorum go to a later era")
+	require.NoError(t, other.Jump(first, "x", only("a"), false, 0), "those without a quorum go to a later era")
+	assert.ErrorIs(t, other.Jump(of(8, "b"), "b", all, false, 0), panel.ErrNotLater, "and not back, although they learn from a founder alone")
+
+	outvoted := at("b", of(9, "b"))
+	assert.ErrorIs(t, outvoted.Jump(first.With("c"), "a", all, true, 0), panel.ErrHasQuorum)
+	last, wishes := outvoted.Wish(panel.View{HasQuorum: true, Members: 1, Met: []panel.Panel{first.With("c")}}, long)
+	require.True(t, wishes, "those with one end their origin")
+	assert.Equal(t, first.Origin, last.Successor)
 }

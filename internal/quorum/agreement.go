@@ -53,6 +53,14 @@ type AgreementIO struct {
 	Silent func(name string) bool // no ping of it has come for silentAfter while this node was running
 	Count  func() int             // how many members there are, this node among them
 	Needs  func() int             // how many must be in touch, this node among them, before this node is anybody's witness, or its own
+
+	// Names returns the names of all members that count, this node's among them. It is called while there has been no quorum for one
+	// of the times below only.
+	Names func() []string
+
+	// OutvoteAfter and SplitMemory are those of peerlimit.Config: after so long without a quorum a later era is founded by more than
+	// half of all members, or by any number. 0 and below means never.
+	OutvoteAfter, SplitMemory time.Duration
 }
 
 // Agreement is this node's part in the agreement on panels: internal/panel has the rules, and here is what they are
@@ -71,6 +79,9 @@ type Agreement struct {
 	count   int   // of members, as it was last
 	counted int64 // since when
 	countOn int64 // until when the quorum of the panel before counts
+
+	founded  int64 // when the node was started, by the wall clock
+	deadlock deadlock
 
 	leaving    bool // this node is
 	handedOver bool // and holds nothing any more
@@ -98,7 +109,8 @@ func NewAgreement(self string, founded int64, io AgreementIO) *Agreement {
 	return &Agreement{
 		io: io, state: panel.New(self, wire.Origin{Founded: founded}, 1),
 		seen: make(map[string]*sighting), met: make(map[wire.Origin]metPanel),
-		metAt: never, begunAt: never, counted: never, countOn: never,
+		metAt: never, begunAt: never, counted: never, countOn: never, founded: founded,
+		deadlock: deadlock{since: never, told: never, ticked: never, mayFound: never},
 	}
 }
 
@@ -213,6 +225,9 @@ func (a *Agreement) Answered(from string, asked wire.PanelID, sent int64, p *wir
 	s.answered = max(s.answered, sent)
 	if !p.Refused && w.ID.Origin == asked.Origin && w.ID.Number <= asked.Number {
 		s.granted = max(s.granted, sent)
+	}
+	if p.HasQuorum && w.ID.Number > 1 {
+		a.deadlock.told = max(a.deadlock.told, sent)
 	}
 	adopted = a.hearWord(from, s, w, now)
 	return adopted, a.state.Panel.Number == 1 || !a.hasQuorum(now)
@@ -333,10 +348,11 @@ func (a *Agreement) laterPanel(now int64) (later struct {
 // Tick looks what is to be done, and begins it. It reports whether this node has another panel now.
 func (a *Agreement) Tick(now int64) (adopted bool) { return a.tick(a.io.Linked(), now) }
 
-// tick is Tick; linked are the members that can be asked. A learner proposes nothing: it only notes what it hears, and looks for a later
-// panel to take over.
+// tick is Tick; linked are the members that can be asked. A learner proposes nothing: it only notes what it hears, looks for a later
+// panel to take over, and may found an era.
 func (a *Agreement) tick(linked []Candidate, now int64) (adopted bool) {
 	count, misses := a.io.Count(), a.missedAmong(linked) // their locks are others
+	names, needs, stuck := a.longWithoutQuorum(now)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.noteSights(misses, now)
@@ -344,6 +360,9 @@ func (a *Agreement) tick(linked []Candidate, now int64) (adopted bool) {
 		a.count, a.counted = count, now
 	}
 	if later, is := a.laterPanel(now); is && a.jump(later.panel, later.teller, now) {
+		return true
+	}
+	if stuck && a.foundEra(linked, names, needs, now) {
 		return true
 	}
 	if !a.state.Panel.Has(a.state.Self) {

@@ -370,7 +370,7 @@ func (e *Prober) OnPing(from string, p wire.Ping) wire.Pong {
 		}
 	}
 	known := e.io.Known()
-	answer := wire.Pong{Refused: refused, Heard: e.reach.Heard.Load(), Digest: known.Digest, Silent: e.missedLately(now)}
+	answer := wire.Pong{Refused: refused, Heard: e.reach.Heard.Load(), Digest: known.Digest, Silent: e.missedLately(now), HasQuorum: e.reach.IsFull(now)}
 	if answer.Digest != p.Digest {
 		answer.Known, answer.Lost = known.Names, known.Lost()
 	}

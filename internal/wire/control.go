@@ -40,6 +40,8 @@ type Pong struct {
 
 	Panel PanelWord
 	Lost  []LostName // those of Known that are lost
+
+	HasQuorum bool // the witness has a quorum itself; a version that does not know this field never says so
 }
 
 // LostName is a member that the witnesses of the one that tells do not hear, and for how long it has been so.

@@ -87,6 +87,7 @@ func goldenControl() []controlGolden {
 		{"panel-no", answer[KindPanel], PanelAnswer{Promised: round, Word: PanelWord{ID: id, Panel: panel}}},
 		{"ping", request[KindPing], Ping{Heard: 300, Digest: 0xfedcba9876543210}},
 		{"pong", answer[KindPing], Pong{Heard: 301, Digest: 1}},
+		{"pong-quorum", answer[KindPing], Pong{HasQuorum: true, Heard: 301, Digest: 1}},
 		{"pong-refused", answer[KindPing], Pong{Refused: true, Heard: math.MaxUint64, Digest: 2, Known: known, Silent: known[1:2]}},
 		{"verdict-request", request[KindVerdict], VerdictRequest{Heard: 1, Names: known[:2]}},
 		{"verdict", answer[KindVerdict], Verdict{Heard: 2, Silent: known[1:]}},
@@ -198,7 +199,7 @@ func TestControlSkipsWhatItDoesNotKnow(t *testing.T) {
 		switch g.name { // a version with more fields writes these as well
 		case "ping":
 			encoded = append(encoded, make([]byte, 11)...)
-		case "pong", "pong-refused":
+		case "pong", "pong-refused", "pong-quorum":
 			encoded = append(encoded, make([]byte, 11+2+1)...)
 		case "question", "question-answer", "pong-panel":
 			encoded = append(encoded, 0)

@@ -34,9 +34,15 @@ func DecodePing(b []byte) (Ping, error) {
 	return decoded(&r, "ping", p)
 }
 
+// The flags of a pong.
+const (
+	pongRefused = 1 << iota
+	pongHasQuorum
+)
+
 func AppendPong(b []byte, p *Pong) []byte {
 	w := beginControl(b, byte(StatusDone))
-	w.byte(BoolByte(p.Refused))
+	w.byte(pongRefused*BoolByte(p.Refused) | pongHasQuorum*BoolByte(p.HasQuorum))
 	w.uvarint(p.Heard)
 	w.digest(p.Digest)
 	w.nameList(p.Known)
@@ -50,8 +56,9 @@ func AppendPong(b []byte, p *Pong) []byte {
 
 func DecodePong(b []byte) (Pong, error) {
 	r := readControlAnswer(b, nil)
+	flags := r.byte()
 	p := Pong{
-		Refused: r.byte()&1 != 0, Heard: r.uvarint(), Digest: r.digest(),
+		Refused: flags&pongRefused != 0, HasQuorum: flags&pongHasQuorum != 0, Heard: r.uvarint(), Digest: r.digest(),
 		Known: r.nameList(), Silent: r.nameList(),
 	}
 	if len(r.b) > 0 {
