@@ -1,7 +1,6 @@
 package peerlimit_test
 
 import (
-	"flag"
 	"fmt"
 	"math/bits"
 	"slices"
@@ -23,8 +22,6 @@ import (
 
 // Who has a majority while members are replaced: newcomers of a side that has none do not outvote the others, and members that were
 // killed stop counting.
-
-var ahead = flag.Bool("ahead", false, "run the tests of what is still wrong: members that were killed count for a minute and more")
 
 // heldBy returns of how many partitions one of some nodes decides in full.
 func heldBy(cluster *peerlimittest.Cluster, nodes []int) (held int) {
@@ -48,9 +45,6 @@ func decidedByShare(d peerlimit.Decision) bool {
 func TestNewcomersOfAMinorityDoNotOutvoteTheOthers(t *testing.T) {
 	playedBySchedules(t)
 	for _, c := range []struct{ nodes, apart, newcomers int }{{5, 2, 3}, {5, 1, 5}, {3, 1, 1}, {3, 1, 3}, {4, 1, 2}} {
-		if !*ahead && c.newcomers > 1 {
-			continue // the same, for up to a minute
-		}
 		t.Run(fmt.Sprintf("%d of %d and %d newcomers", c.apart, c.nodes, c.newcomers), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { newcomersOfAMinority(t, c.nodes, c.apart, c.newcomers) })
 		})
@@ -121,9 +115,6 @@ func exhaustBothSides(t *testing.T, cluster *peerlimittest.Cluster, larger []int
 // Six members are replaced one by one, for minutes, by crashes: the newcomer starts first, as in a rolling deploy, or after the crash. Each
 // newcomer holds what is its own in 3 s, and 10 s after its end a member counts no more.
 func TestMembersAreReplacedByCrashes(t *testing.T) {
-	if !*ahead {
-		t.Skip("it fails today; -ahead runs it")
-	}
 	for name, c := range map[string]struct {
 		first bool // the newcomer
 		times int
@@ -199,9 +190,6 @@ func assertAllDecideInFull(t *testing.T, cluster *peerlimittest.Cluster, nodes i
 // All of three members are killed one after the other, and each is restarted under another name: 8 s after the last the whole limit
 // is given out, and nothing above it.
 func TestThreeAreReplacedByCrashes(t *testing.T) {
-	if !*ahead {
-		t.Skip("it fails today; -ahead runs it")
-	}
 	for _, every := range []time.Duration{4 * time.Second, 30 * time.Second} {
 		t.Run(every.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

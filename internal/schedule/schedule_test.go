@@ -50,10 +50,6 @@ func runSchedule(t *testing.T, s *Schedule) *Run {
 	return r
 }
 
-// ahead are the families that show what is still wrong today: members that were killed count for a minute and more, newcomers of a
-// minority outvote the others. TestSchedules leaves them out until that is mended; TestSchedulesAhead runs those that are named.
-var ahead = []Family{crashRollFamily, crashLoopFamily, churnFamily, newcomersFamily}
-
 // seedsToRun yields the seeds that the flags ask for: of one family, or of all that take turns, and then of each that has
 // seeds of its own a fifth as many.
 func seedsToRun(t *testing.T) iter.Seq[uint64] {
@@ -67,9 +63,6 @@ func seedsToRun(t *testing.T) iter.Seq[uint64] {
 			}
 		}
 		for f := piecesFamily; f < allFamilies; f++ {
-			if slices.Contains(ahead, f) {
-				continue
-			}
 			for seed := range seedsOf(f, *simSeeds/int(familyCount)) {
 				if !yield(seed) {
 					return
@@ -111,21 +104,7 @@ func TestSchedules(t *testing.T) {
 		runSchedule(t, New(*simSeed))
 		return
 	}
-	if *simFamily != "" && slices.Contains(ahead, familyNamed(t, *simFamily)) {
-		t.Skip("TestSchedulesAhead runs them")
-	}
 	runSeeds(t, seedsToRun(t))
-}
-
-func TestSchedulesAhead(t *testing.T) {
-	for _, f := range ahead {
-		t.Run(f.String(), func(t *testing.T) {
-			if *simFamily != f.String() {
-				t.Skip("they fail today; -sim.family runs them")
-			}
-			runSeeds(t, seedsOf(f, *simSeeds))
-		})
-	}
 }
 
 // runSeeds runs schedules and sums up those of each family.
