@@ -52,7 +52,7 @@ func TestNewcomersOfAMinorityDoNotOutvoteTheOthers(t *testing.T) {
 }
 
 func newcomersOfAMinority(t *testing.T, nodes, apart, newcomers int) {
-	cluster := peerlimittest.NewCluster(t, nodes)
+	cluster := peerlimittest.NewCluster(t, nodes, func(c *peerlimit.Config) { c.OutvoteAfter = -1 }) // else for a minute
 	awaitPanel(t, cluster.Nodes(), nodes-1+nodes%2, 15*time.Second)
 	var few, others []int
 	for i := range nodes {
