@@ -87,12 +87,12 @@ func newcomersOfAMinority(t *testing.T, nodes, apart, newcomers int) {
 // exhaustBothSides takes more of a key than there is on each node in turn, and asserts that those that are not of the larger side decide by
 // shares, and that all together admit no more than so many times the limit.
 func exhaustBothSides(t *testing.T, cluster *peerlimittest.Cluster, larger []int, bound float64) {
-	limit := peerlimit.PerHour(1000)
+	limit := peerlimit.PerHour(100)
 	o := oracle.New(oracle.Limit{Tokens: limit.Tokens, Period: limit.Period, Burst: limit.Tokens}.Times(bound))
 	began := time.Now()
 	for i, l := range cluster.Limiters("api", limit) {
 		inFull := 0
-		for range 1100 {
+		for range 120 {
 			start := time.Since(began)
 			d, err := l.Take(t.Context(), "k", 1)
 			require.NoError(t, err)
