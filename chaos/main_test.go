@@ -20,7 +20,7 @@ var (
 	outDir    = flag.String("chaos.out", "", "directory for a result of each scenario, as JSON")
 	nodeFlag  = flag.String("chaos.node", "", "program to use as the node; default: chaos/node")
 	program   = flag.String("chaos.program", "peerlimit", "what limits, for the results; other than peerlimit, it is measured and not judged")
-	oldCommit = flag.String("chaos.old", "", "commit to upgrade from; default: the last one without chaos/")
+	oldCommit = flag.String("chaos.old", "", "commit to upgrade from; default: the first one that speaks the protocol of this one")
 	inside    = flag.Bool("chaos.inside", false, "this process is in a network namespace that was made for it")
 )
 

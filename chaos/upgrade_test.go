@@ -4,24 +4,27 @@ package chaos
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/peerlimit/peerlimit/internal/wire"
 	"github.com/stretchr/testify/require"
 )
 
-// programBefore builds chaos/node against the library as it was in an older commit.
+// programBefore builds chaos/node against the library as it was in an older commit, one that speaks a protocol of this one.
 func programBefore(t *testing.T) *os.File {
 	commit := *oldCommit
 	if commit == "" {
-		first, err := exec.Command("git", "log", "--diff-filter=A", "--format=%H", "--reverse", "--", "doc.go").Output()
+		speaks := fmt.Sprintf("ProtocolMax = %d", wire.ProtocolMin)
+		first, err := exec.Command("git", "-C", "..", "log", "-S", speaks, "--format=%H", "--reverse", "--", "internal/wire/take.go").Output() // #nosec G204 -- a constant
 		if err != nil || len(bytes.Fields(first)) == 0 {
 			t.Skip("needs the history of the repository")
 		}
-		commit = string(bytes.Fields(first)[0]) + "~1"
+		commit = string(bytes.Fields(first)[0])
 	}
 	root, err := filepath.Abs("..")
 	require.NoError(t, err)

@@ -57,8 +57,8 @@ type Fate struct {
 // A name counts when its bearer has proved itself to this node: by a link, a ping, a request or an answer, on the
 // authenticated connection; and when a member tells of it. Gossip's word does not count: a peer that records it can say it again. Only a
 // node that has not met its cluster yet, and has no quorum, counts by it: it would decide alone, or by a share, in the milliseconds until its links are up.
-// A name goes when its bearer has left, when another member lives at its address, or when it has been lost for deadAfter. Only
-// a node that has quorum knows who is lost; without it, every name stays.
+// A name goes when its bearer has left, when another member lives at its address, or when it has been lost for deadAfter
+// [ForgetOnlyLost]. Only a node that has quorum knows who is lost; without it, every name stays [ForgetOnlyWithMajority].
 //
 // What members tell of a name is how long it has been lost as well, so that those who hear of it count on from there: the names
 // of the dead would never end where members come and go.

@@ -7,10 +7,24 @@ func (m *member) departed() nodes { return m.tombstones | m.forgotten }
 // and no ping comes from it.
 func (m *machine) mayForget(s *State, n, o node) bool {
 	q, p := &s.members[n], &s.members[o]
+	if q.p.on() {
+		return m.mayGiveUp(s, n, o)
+	}
 	switch {
 	case n == o || !(q.known | q.doubted).has(o) || q.ring.has(o) || q.fresh.has(o) || !q.silent.has(o):
 		return false
 	case p.alive() && s.linked(n, o):
+		return false
+	}
+	return !m.Rules.ForgetOnlyWithMajority || s.hasQuorum(n) && (s.lost(n, o) || !m.Rules.ForgetOnlyLost)
+}
+
+// mayGiveUp is mayForget with panels: the witnesses' word decides, and gossip's is not asked for, nor whether there is a link. A node that
+// n hears itself is not given up.
+func (m *machine) mayGiveUp(s *State, n, o node) bool {
+	q, p := &s.members[n], &s.members[o]
+	heard := q.fresh.has(o) || p.alive() && s.linked(n, o) && s.witnesses(n).has(n) && !q.silent.has(o)
+	if n == o || !q.known.has(o) || heard {
 		return false
 	}
 	return !m.Rules.ForgetOnlyWithMajority || s.hasQuorum(n) && (s.lost(n, o) || !m.Rules.ForgetOnlyLost)

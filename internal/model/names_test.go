@@ -16,7 +16,8 @@ import (
 // notInCode are the rules of the model that the code does not have, and why.
 var notInCode = map[string]string{
 	"GoodbyeAfterSilence":     "in a small cluster half a second of silence would cost the others their quorum, and so calls",
-	"ForgetOnlyLost":          "gossip's word is taken: it has missed the member for the time of SplitMemory, ten times what lost takes",
+	"DoubtedAreAsked":         "with panels a name that is only told of counts, and takes no majority away",
+	"GoodbyeNamesRoster":      "with panels nobody is a majority for want of names",
 	"RefusedLeaverReplicates": "a refused leaver may acquire anew instead, see keeper.wants",
 }
 

@@ -119,7 +119,7 @@ func (m *machine) mayAccuse(s *State, witness, n node) bool {
 
 // bury records the tombstone of a node that has left, and the nodes that it knew.
 func (m *machine) bury(s *State, n, gone node) {
-	if m.Rules.GoodbyeNamesRoster {
+	if m.Rules.GoodbyeNamesRoster && !s.members[n].p.on() {
 		m.learn(s, n, s.members[gone].known)
 	}
 	if s.members[gone].life == closed {

@@ -112,7 +112,7 @@ type Rules struct {
 	// Without it a holder still counts the response of a witness that the others no longer count as one, and when it has
 	// not heard of a joiner either, they are a majority without it.
 	GoodbyeAfterSilence bool
-	// GoodbyeNamesRoster: a goodbye names the nodes that the leaver knew. Without it a node that was cut off while others joined, and
+	// GoodbyeNamesRoster: a goodbye names the nodes that the leaver knew; with panels it need not. Without it a node that was cut off while others joined, and
 	// hears only the goodbye of the last one it knew, is then a majority alone.
 	GoodbyeNamesRoster bool
 	// LeavingAcquiresNothing: a leaving node begins no round. Without it the copy comes back to the node that is going.

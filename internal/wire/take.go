@@ -22,10 +22,11 @@ import (
 // WireVersion is the version of the messages. It is the second byte of each.
 const WireVersion = 1
 
-// Lowest and highest protocol version this code speaks.
+// Lowest and highest protocol version this code speaks. Protocol 1 had majorities of the known members; beside one of agreed
+// panels both sides of a cluster could decide, so there is no link to members that speak no other.
 const (
-	ProtocolMin = 1
-	ProtocolMax = 1
+	ProtocolMin = 2
+	ProtocolMax = 2
 )
 
 // Kind is the first byte of a request.
