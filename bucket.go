@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit/internal/limit"
-	"github.com/peerlimit/peerlimit/internal/signal"
 )
 
 // Bucket enforces one or more limits within one process, with no node and no network: for a client that paces itself, or
@@ -19,10 +18,9 @@ type Bucket struct {
 	base time.Time // the monotonic clock counts from here
 
 	// mu guards the fields below and is held for a few dozen instructions only, never across a sleep.
-	mu      sync.Mutex
-	state   limit.State
-	waits   uint64                   // how many have waited
-	waiting map[uint64]signal.Signal // of those that do, by the number of the wait
+	mu    sync.Mutex
+	state limit.State
+	line  limit.Line // of those that wait
 
 	// resets counts them: within one reading of the clock a bucket that was reset can come to look as it did before, and a
 	// reservation made before must not be undone in it.
@@ -125,9 +123,9 @@ func (b *Bucket) Refund(cost float64) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()
-	b.serve(now) // turns that have come before
+	b.line.Serve(&b.state, now) // turns that have come before
 	b.state.Refund(b.set, cost, now)
-	b.wake(nil)
+	b.line.Wake(&b.state, nil)
 	return nil
 }
 
@@ -137,7 +135,7 @@ func (b *Bucket) Reset() {
 	defer b.mu.Unlock()
 	b.state.Reset(b.now())
 	b.resets++
-	b.wake(nil)
+	b.line.Wake(&b.state, nil)
 }
 
 // foreverWait bounds waits that only their context bounds: a hundred years.
@@ -147,7 +145,7 @@ func (b *Bucket) reserve(cost, total float64, maxDelay time.Duration) (*Reservat
 	a := limit.Request{Set: b.set, Cost: cost, Total: total, Reserve: true, MaxDelay: maxDelay}
 	b.mu.Lock()
 	now := b.now()
-	b.serve(now)
+	b.line.Serve(&b.state, now)
 	d, u := b.state.Reserve(&a, now)
 	resets := b.resets
 	b.mu.Unlock()
@@ -161,9 +159,9 @@ func (b *Bucket) reserve(cost, total float64, maxDelay time.Duration) (*Reservat
 			defer b.mu.Unlock()
 			if b.resets == resets {
 				now := b.now()
-				b.serve(now) // turns that have come before
+				b.line.Serve(&b.state, now) // turns that have come before
 				b.state.CancelReserved(*u, now)
-				b.wake(nil)
+				b.line.Wake(&b.state, nil)
 			}
 		}
 	}
@@ -184,12 +182,12 @@ func checkSingleCost(set *limit.Set, cost float64) error {
 	return nil
 }
 
-// Waiting at a Bucket. The goroutine of the first in the queue sleeps until its turn comes, gives the turns that have come by
-// then, and wakes the one that is first after it. No other goroutine is needed.
-
 // await waits for one turn.
 func (b *Bucket) await(ctx context.Context, w turnWanted) (Decision, error) {
-	turn, woken, d := b.join(w)
+	a := limit.Request{Set: b.set, Cost: w.cost, Total: w.total, Reserve: true, MaxDelay: max(0, time.Until(w.end))}
+	b.mu.Lock()
+	turn, woken, d := b.line.Join(&b.state, &a, b.now())
+	b.mu.Unlock()
 	if turn.Full {
 		return Decision{}, queueFull(decisionOf(&d))
 	}
@@ -199,7 +197,9 @@ func (b *Bucket) await(ctx context.Context, w turnWanted) (Decision, error) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		due, first, granted := b.look(turn)
+		b.mu.Lock()
+		due, first, granted := b.line.Look(&b.state, turn, b.now())
+		b.mu.Unlock()
 		if granted {
 			return decisionOf(&turn.Decision), nil
 		}
@@ -212,79 +212,13 @@ func (b *Bucket) await(ctx context.Context, w turnWanted) (Decision, error) {
 		case <-sooner:
 		case <-woken:
 		case <-ctx.Done():
-			if b.leave(turn) {
+			b.mu.Lock()
+			granted = b.line.Leave(&b.state, turn, b.now())
+			b.mu.Unlock()
+			if granted {
 				return decisionOf(&turn.Decision), nil // both came together: the turn has come
 			}
 			return Decision{}, ctx.Err()
 		}
-	}
-}
-
-// join enters the queue.
-func (b *Bucket) join(w turnWanted) (turn *limit.Turn, woken signal.Signal, d limit.Decision) {
-	a := limit.Request{Set: b.set, Cost: w.cost, Total: w.total, Reserve: true, MaxDelay: max(0, time.Until(w.end))}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	now := b.now()
-	b.serve(now)
-	b.waits++
-	turn = &limit.Turn{ID: limit.TurnID{Number: b.waits}, Since: now}
-	if d = b.state.Await(&a, turn, now); !d.Allowed || turn.Granted {
-		return turn, nil, d
-	}
-	woken = signal.New()
-	if b.waiting == nil {
-		b.waiting = make(map[uint64]signal.Signal)
-	}
-	b.waiting[turn.ID.Number] = woken
-	return turn, woken, d
-}
-
-// look gives the turns that have come, and tells one that waits whether its own has, whether it is the first, and when the
-// first turn comes.
-func (b *Bucket) look(turn *limit.Turn) (due time.Duration, first, granted bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	now := b.now()
-	if !turn.Granted {
-		due = time.Duration(b.serve(now) - now)
-	}
-	if turn.Granted {
-		b.wake(turn)
-	}
-	return due, b.state.FirstTurn() == turn.ID, turn.Granted
-}
-
-// leave takes one that waits out of the queue, and reports whether its turn has come even so.
-func (b *Bucket) leave(turn *limit.Turn) (granted bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	now := b.now()
-	b.serve(now)
-	if !turn.Granted {
-		b.state.LeaveTurn(turn.ID, 0, now)
-		delete(b.waiting, turn.ID.Number)
-	}
-	b.wake(turn)
-	return turn.Granted
-}
-
-// serve gives the turns that have come and returns when the next one does. The caller holds b.mu.
-func (b *Bucket) serve(now int64) (next int64) {
-	granted, next := b.state.Serve(now)
-	for _, turn := range granted {
-		if woken := b.waiting[turn.ID.Number]; woken != nil {
-			woken.Send()
-			delete(b.waiting, turn.ID.Number)
-		}
-	}
-	return next
-}
-
-// wake has the first of the queue look when its turn comes, unless that is the caller itself. The caller holds b.mu.
-func (b *Bucket) wake(self *limit.Turn) {
-	first := b.state.FirstTurn()
-	if woken := b.waiting[first.Number]; woken != nil && (self == nil || first != self.ID) {
-		woken.Send()
 	}
 }

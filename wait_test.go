@@ -365,7 +365,7 @@ func TestMoreThanMayWaitAreRefused(t *testing.T) {
 			cancel()
 			all.Wait()
 			assert.Zero(t, b.state.Waiting())
-			assert.Empty(t, b.waiting)
+			assert.Zero(t, b.line.Len())
 		})
 	})
 	t.Run("cluster", func(t *testing.T) {
