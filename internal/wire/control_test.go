@@ -423,6 +423,22 @@ func TestEqualSetsAreSentOnce(t *testing.T) {
 	assert.Same(t, decoded.Parts[0].Content.Buckets[0].Set, decoded.Parts[0].Content.Buckets[99].Set)
 }
 
+// As pings and pongs are while nothing changes: they name one panel.
+func TestControlPingThatNamesAPanelIsSmall(t *testing.T) {
+	id := PanelID{Origin{Founded: math.MaxInt64, Name: "web-00000001"}, 1 << 20}
+	p, q := Ping{Heard: 1 << 20, Digest: math.MaxUint64, Panel: id}, Pong{Heard: 1 << 20, Digest: math.MaxUint64, Panel: PanelWord{ID: id}}
+	there, back := AppendPing(nil, &p), AppendPong(nil, &q)
+	assert.LessOrEqual(t, len(there), 50)
+	assert.LessOrEqual(t, len(back), 50)
+	buffer := make([]byte, 0, smallMessage)
+	assert.LessOrEqual(t, testing.AllocsPerRun(100, func() {
+		AppendPing(buffer, &p)
+		AppendPong(buffer, &q)
+		_, _ = DecodePing(there)
+		_, _ = DecodePong(back)
+	}), 8.0, "names, and where they are gathered")
+}
+
 // A ping goes to every witness ten times a second.
 func TestControlPingIsSmallAndAllocatesNothing(t *testing.T) {
 	p := Ping{Heard: math.MaxUint64, Digest: math.MaxUint64}

@@ -45,8 +45,10 @@ type controlWriter struct {
 	b    []byte
 	body int // where the fields begin, and the dictionaries are put
 
-	names  []byte // encoded
-	nameOf map[string]uint64
+	names     []byte // encoded
+	nameCount int
+	fewNames  [4]string         // the first of them: pings and pongs have no more
+	nameOf    map[string]uint64 // the others
 
 	sets  []byte                // encoded
 	setOf map[limiterSet]uint64 // those written so far, and equal ones
@@ -57,18 +59,25 @@ type controlWriter struct {
 	part int // written last
 }
 
+// smallMessage is the room, in bytes, in which most pings and pongs fit with their names.
+const smallMessage = 128
+
 // beginControl begins a message after b.
 func beginControl(b []byte, first byte) controlWriter {
+	if cap(b) == 0 {
+		b = make([]byte, 0, smallMessage)
+	}
 	b = append(b, first, WireVersion)
 	return controlWriter{b: b, body: len(b)}
 }
 
 // end puts the dictionaries in and returns the message, after what was in front of it.
 func (w *controlWriter) end() []byte {
-	if len(w.nameOf) == 0 && len(w.equal) == 0 {
+	if w.nameCount == 0 && len(w.equal) == 0 {
 		return slices.Insert(w.b, w.body, 0, 0)
 	}
-	head := binary.AppendUvarint(nil, uint64(len(w.nameOf)))
+	head := make([]byte, 0, len(w.names)+len(w.sets)+2*binary.MaxVarintLen32)
+	head = binary.AppendUvarint(head, uint64(w.nameCount))
 	head = append(head, w.names...)
 	head = binary.AppendUvarint(head, uint64(len(w.equal)))
 	head = append(head, w.sets...)
@@ -87,16 +96,24 @@ func (w *controlWriter) nameIndex(v string) uint64 {
 	if v == "" {
 		return 0
 	}
-	index, ok := w.nameOf[v]
-	if !ok {
-		if w.nameOf == nil {
-			w.nameOf = make(map[string]uint64)
+	for i := range min(w.nameCount, len(w.fewNames)) {
+		if w.fewNames[i] == v {
+			return uint64(i) + 1
 		}
-		index = uint64(len(w.nameOf)) + 1
-		w.nameOf[v] = index
-		w.names = append(binary.AppendUvarint(w.names, uint64(len(v))), v...)
 	}
-	return index
+	if index, ok := w.nameOf[v]; ok {
+		return index
+	}
+	if w.nameCount < len(w.fewNames) {
+		w.fewNames[w.nameCount] = v
+	} else if w.nameOf == nil {
+		w.nameOf = map[string]uint64{v: uint64(w.nameCount) + 1}
+	} else {
+		w.nameOf[v] = uint64(w.nameCount) + 1
+	}
+	w.nameCount++
+	w.names = append(binary.AppendUvarint(slices.Grow(w.names, smallMessage/2), uint64(len(v))), v...)
+	return uint64(w.nameCount)
 }
 
 func (w *controlWriter) nameList(names []string) {
