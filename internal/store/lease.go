@@ -36,9 +36,10 @@ func (c *leaseCounts) sums() (granted, expired uint64, leased, used, returned fl
 	return c.granted, c.expired, c.leased, c.used, c.returned
 }
 
-// leased charges what has ended of a bucket's leases and returns what is set aside. The caller holds the partition's mu.
+// leased charges what has ended of a bucket's leases and returns what is set aside. It counts what the holder has lent: a standby's copy
+// has the same leases. The caller holds the partition's mu.
 func (t *Table) leased(b *bucket, now int64) limit.LeasedOut {
-	if ended, tokens := b.Expire(now); ended > 0 {
+	if ended, tokens := b.Expire(now); ended > 0 && (t.fullUntil == nil || b.home != nowhere && t.Holds(b.home)) {
 		t.leases.add(0, uint64(ended), 0, tokens, 0)
 	}
 	return b.Leased(now)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -198,4 +199,20 @@ func TestTurnsReckonWithLeases(t *testing.T) {
 	assert.Equal(t, 11*time.Millisecond, d.Delay, "fits beside the lease when the level is zero")
 	d, _ = tab.Peek(0, id, r.Set, int64(11*time.Millisecond))
 	assert.Zero(t, d.Remaining)
+}
+
+// A standby's copy has the holder's leases, and charges what has ended like the holder: that is no lease of its own.
+func TestLeasesOfACopyAreNotCounted(t *testing.T) {
+	tab, r, id := leasing(t, perSecond(1000))
+	_, g, _ := tab.decideLending(0, id, &limit.Request{Set: r.Set, Cost: 1}, &wire.Borrowing{Want: 1e9}, 0)
+	require.NotZero(t, g.Tokens)
+	var full atomic.Int64
+	tab.fullUntil = &full // and it holds nothing
+	p := &tab.partitions[0]
+	p.mu.Lock()
+	b := p.buckets.find(id.Hash(tab.seed), id)
+	out := tab.leased(b, int64(limit.LeaseTime+limit.LeaseReturnTime)+1)
+	p.mu.Unlock()
+	assert.Zero(t, out.Tokens, "it has ended")
+	assert.Zero(t, tab.leases.expired)
 }
