@@ -89,12 +89,16 @@ type Prober struct {
 	calls    map[string]*callsTo
 }
 
-// suspect is a member that somebody misses.
+// suspect is a member that somebody misses, or that is doubtful.
 type suspect struct {
-	missedAt int64 // when that was last said
-	askedAt  int64 // never: not yet
-	asks     int
+	missedAt  int64 // when that was last said; never: not yet
+	doubtedAt int64 // when it was last doubtful; never: not yet
+	askedAt   int64 // never: not yet
+	asks      int   // since it is missed
 }
+
+// lately reports whether an instant is not longer ago than a suspect stays one.
+func lately(at, now int64) bool { return at != never && now-at < int64(suspectFor) }
 
 // callsTo counts what is on its way to one witness, and knows whether it answered last.
 type callsTo struct {
@@ -152,7 +156,7 @@ func (e *Prober) run() {
 		case <-ticker.C:
 			e.tick()
 		case <-e.wake:
-			e.suspect(e.io.Known().Doubtful, e.io.Now()) // a newcomer's rounds wait for those that it was told of
+			e.doubt(e.io.Known().Doubtful, e.io.Now()) // a newcomer's rounds wait for those that it was told of
 			if e.lookAgain.Swap(false) && e.agreement.Tick(e.io.Now()) {
 				e.adopted()
 			}
@@ -173,7 +177,7 @@ func (e *Prober) tick() {
 	e.Seat()
 	e.pingWitnesses(false, linked)
 	e.suspect(e.reach.missed(now), now)
-	e.suspect(e.io.Known().Doubtful, now)
+	e.doubt(e.io.Known().Doubtful, now)
 }
 
 // pingWitnesses pings all witnesses, or only those that were never pinged, and of those that are linked some more. It changes the order
@@ -256,26 +260,44 @@ func (e *Prober) ping(witness string, c *callsTo) {
 	e.suspect(p.Silent, now)
 }
 
-// suspect takes in that members are missed.
+// suspect takes in that members are missed. Those that were not lately are asked about at once, and often until the verdict is due.
 func (e *Prober) suspect(names []string, now int64) {
-	added := false
+	e.noteSuspects(names, func(s *suspect) (ask bool) {
+		if ask = !lately(s.missedAt, now); ask {
+			s.askedAt, s.asks = never, 0
+		}
+		s.missedAt = now
+		return ask
+	})
+}
+
+// doubt takes in that members are doubtful.
+func (e *Prober) doubt(names []string, now int64) {
+	e.noteSuspects(names, func(s *suspect) (ask bool) {
+		s.doubtedAt = now
+		return s.askedAt == never
+	})
+}
+
+// noteSuspects notes something of those of some members about whom it matters, and has the loop look when one is to be asked about.
+func (e *Prober) noteSuspects(names []string, note func(s *suspect) (ask bool)) {
+	look := false
 	for _, name := range names {
 		if name == e.reach.self || !e.reach.knows(name) {
 			continue
 		}
 		e.mu.Lock()
 		s, is := e.suspects[name]
+		if !is {
+			s = suspect{missedAt: never, doubtedAt: never, askedAt: never}
+		}
 		if is || len(e.suspects) < maxSuspects {
-			if !is {
-				s.askedAt = never
-				added = true
-			}
-			s.missedAt = now
+			look = note(&s) || look
 			e.suspects[name] = s
 		}
 		e.mu.Unlock()
 	}
-	if added {
+	if look {
 		e.lookNow()
 	}
 }
@@ -286,11 +308,11 @@ func (e *Prober) dueSuspects(now int64) (due []string) {
 	defer e.mu.Unlock()
 	for name, s := range e.suspects {
 		pause := askEvery
-		if s.asks < eagerAsks {
+		if lately(s.missedAt, now) && s.asks < eagerAsks {
 			pause = pingInterval
 		}
 		switch {
-		case now-s.missedAt >= int64(suspectFor) || !e.reach.knows(name):
+		case !lately(s.missedAt, now) && !lately(s.doubtedAt, now) || !e.reach.knows(name):
 			delete(e.suspects, name)
 		case s.askedAt == never || now-s.askedAt >= int64(pause-pingInterval/4): // ticks are not exact
 			s.askedAt = now

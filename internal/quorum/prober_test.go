@@ -667,3 +667,20 @@ func lonelyProber(names []string, answer func() wire.Pong) *Prober {
 	e.Seat()
 	return e
 }
+
+// One that was told of is asked about now and then. When it is missed its verdict is due soon, and it is asked about with every tick.
+func TestAMissedMemberIsAskedAboutOftenAlsoWhenItWasDoubtful(t *testing.T) {
+	e := lonelyProber(manyNames(3), nil)
+	x := manyNames(3)[2]
+	due := func(from, to time.Duration, note func(names []string, now int64)) (asked int) {
+		for now := from; now < to; now += pingInterval {
+			note([]string{x}, int64(now))
+			asked += len(e.dueSuspects(int64(now)))
+		}
+		return asked
+	}
+	assert.Equal(t, 4, due(0, 1200*time.Millisecond, e.doubt))
+	assert.Equal(t, eagerAsks, due(1200*time.Millisecond, 1600*time.Millisecond, e.suspect))
+	assert.Equal(t, 2, due(1600*time.Millisecond, 2200*time.Millisecond, e.suspect), "later less often")
+	assert.Empty(t, e.dueSuspects(int64(3*time.Second)))
+}
