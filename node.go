@@ -636,9 +636,10 @@ func surelyFailed(n *Node) map[string]bool {
 // last to hear that it is leaving has heard.
 const lingerTime = time.Second
 
-// replacedTime is how long a leaving node waits to be replaced as a witness. It takes two steps of agreement; where many leave at once,
-// their goodbyes are as good.
-const replacedTime = 1800 * time.Millisecond
+// replacedTime is how long a leaving node waits to be replaced as a witness. It takes two steps of agreement, 1.2 s, and the steps of
+// several that leave come one after the other. Goodbyes do as well, but where two witnesses go within half a second the rest may have no
+// quorum for a tenth of one.
+const replacedTime = 4 * time.Second
 
 // leaveInterval is how often a leaving node looks whether it can go.
 const leaveInterval = 20 * time.Millisecond
