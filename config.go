@@ -73,7 +73,8 @@ type Config struct {
 	Join []string
 
 	// ExpectMembers makes a node that has not yet seen that many members divide limits by at least that number when it
-	// must decide alone. Zero means no expectation.
+	// must decide alone. Until then it decides by whole limits only while it is in touch with more than half of so many, or
+	// has joined a cluster that does. Zero means no expectation.
 	ExpectMembers int
 
 	// Secret encrypts and authenticates gossip and takes: only members that have it can join, take or listen. It is at

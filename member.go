@@ -42,7 +42,7 @@ const (
 	MemberLeaving
 
 	// MemberLost is a member that gossip has given up without a goodbye: it crashed, or is cut off. It is listed as long
-	// as limits are still divided by it.
+	// as limits are still divided by it: until 10 seconds after its last ping at most, or, without a majority, until there is one.
 	MemberLost
 )
 

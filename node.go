@@ -475,7 +475,8 @@ func (n *Node) addHeardFrom(name string) {
 	}
 }
 
-// applyRoster makes a known set the one that quorum is judged by, unless a newer one is.
+// applyRoster has this node watch, and ask the witnesses about, the members of a roster, unless it does so of a newer one already. Quorum is
+// judged by the panel.
 func (n *Node) applyRoster(known *membership.Roster) {
 	n.rosterMu.Lock()
 	if known.Generation() > n.rosterGeneration {

@@ -19,7 +19,8 @@ import (
 
 // How members go on when half of the witnesses or more have died at the same moment, and what that costs where they have not died.
 
-// outvoting returns the configuration of a node that outvotes after so long, and forgets the others after so long.
+// outvoting returns the configuration of a node that goes on without the others after so long, where those that are left are more than half,
+// and where they are fewer after splitMemory.
 func outvoting(after, splitMemory time.Duration) peerlimittest.Option {
 	return func(c *peerlimit.Config) { c.OutvoteAfter, c.SplitMemory = after, splitMemory }
 }

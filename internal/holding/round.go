@@ -22,9 +22,9 @@ type Round struct {
 
 	// mu guards the fields below. It is taken with a partition's mu held, and nothing is taken under it.
 	mu         sync.Mutex
-	peers      []string // the members that must answer: all known ones, and those named by a response; it only grows
+	peers      []string // the members that must answer: all of the roster, and those named by a response; it only grows
 	AskedUpTo  int      // so many of them are being asked; the rest refresh returns
-	RosterSeen uint64   // generation of the known set that peers has all of
+	RosterSeen uint64   // generation of the roster that peers has all of
 }
 
 // NewRound returns a round of all that a node knows. departed are the members that it knows to have left or been forgotten,

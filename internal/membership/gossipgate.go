@@ -33,8 +33,8 @@ import (
 const (
 	// maxGossipMessage is the longest message on a stream, encrypted or not, and what it may expand to. Of 1,000 members
 	// with names of 137 bytes, the longest that Config allows, a push/pull is 1.4 MB: a member is listed with some 130 bytes
-	// and its name, twice in the half minute after a rolling deploy, there are up to 4,096 tombstones, and twice 1,000
-	// known names. Even the 10,000 members that a cluster may have fit in, by names of 30 bytes.
+	// and its name, twice in the half minute after a rolling deploy, there are up to 4,096 tombstones, and 64 last words
+	// of up to 1 kB. Even the 10,000 members that a cluster may have fit in, by names of 30 bytes.
 	maxGossipMessage = 4 << 20
 
 	// maxGossipNodes bounds the members that a push/pull may list: those that a cluster may have, and as many that gossip

@@ -20,8 +20,9 @@ import (
 //	sections  each: kind, 1 byte; length, uvarint; that many bytes
 //
 // and sections of an unknown kind are skipped. One kind lists departures, each: seconds for which it is to be remembered,
-// uvarint; length of the name, 1 byte; name. Another, which no version sends any more, listed known names. The third has last words, of those that have left lately, each: length of the name, 1 byte; name; length, uvarint; the
-// bytes, which gossip does not look into.
+// uvarint; length of the name, 1 byte; name. Another, which no version sends any more, listed known names. The third has last
+// words, of those that have left lately, each: length of the name, 1 byte; name; length, uvarint; the bytes, which gossip does
+// not look into.
 const (
 	noteVersion        = 1
 	sectionDepartures  = 1

@@ -15,7 +15,7 @@ type Config struct {
 	Tidy     bool     // nodes drop copies they have no use for, and not only those that leave
 	Pieces   bool     // a copy of two takes or more travels in two pieces
 	Bare     bool     // a joiner knows the highest ballot as a number only, and has promised nothing
-	Panels   int      // 0: majorities are of the known sets, as in the code today; else so many of the first members, of each cluster, are witnesses at first
+	Panels   int      // 0: majorities are of the known sets, as the code once had it; else so many of the first members, of each cluster, are witnesses at first
 	Events   Events
 	Rules    Rules
 }

@@ -32,7 +32,7 @@
 // stands for. A ring view and a known set change by gossip in any order. Ballots are renumbered in every state, since
 // only their order matters. The messages in flight are bounded, and equal ones are one.
 //
-// With [Config].Panels majorities are of numbered panels, which the code does not have yet. The state machine is that of package
+// With [Config].Panels majorities are of numbered panels, as in the code; without, of the known sets, as the code once had it. The state machine is that of package
 // panel: each step of a panel is a call of it. Half a second after an adoption is when no answer from before counts any more. A
 // proposal is any change of one witness by any witness, as often as [Events].Proposals says; a search for a way back proposes what
 // package panel would ([panel.State.Wish]), with everything having been so for long. A request and its answer are one step; an
@@ -68,7 +68,7 @@
 //
 // # Where the code differs
 //
-// Panels are not in the code at all. With them GoodbyeAfterEvidence takes the place of GoodbyeAfterSilence.
+// With panels, as in the code, GoodbyeAfterEvidence takes the place of GoodbyeAfterSilence.
 //
 // GoodbyeAfterSilence, RefusedLeaverReplicates, UnnamedHolderRepeats, ForgottenLearnedAgain, ReplicaVoidsSettling and
 // GoodbyeNamesRoster came out of searches of this model. The code lets a refused leaver acquire again, repeats an unnamed
@@ -76,15 +76,12 @@
 // docs/internals/architecture.md says why. GoodbyeAfterSilence stands for half a second in which a leaver answers no ping: its last
 // step takes away all its responses.
 //
-// The code does not look at ForgetOnlyLost and takes gossip's word for ForgetOnlyWithMajority; after 60 times the memory of
-// a split it forgets without a majority. It takes a forgotten name from gossip and from its bearer, and not, as
-// ForgottenLearnedAgain here does, when others name it: two nodes would keep a dead name alive between them. Its goodbyes
-// name as many as a packet holds.
+// The code forgets a name when the witnesses have missed it for 8 s. It takes a forgotten name from its bearer, and from others
+// that name it, but not in the last second of those 8: what others say of a name has its age, or they would keep a dead name
+// alive between them. Its goodbyes name nobody else, and it has no doubts.
 //
 // Gossip alone makes no node known in the code; "learns by gossip" stands for the link that comes up then. A joiner of the
-// model knows the nodes that its seed knows; the code counts them by gossip's word, but only for some seconds, or until it has quorum
-// or hears from a member that has. The code ends a doubt when a second member vouches for the name, too, and a doubted name
-// goes after 30 s when it is lost.
+// model knows the nodes that its seed knows; the code counts them by gossip's word, but only until it has met a member or has quorum.
 //
 // In an arbitrary ring, as opposed to a consistent one, two clusters that met have no way back in some states.
 package model

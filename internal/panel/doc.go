@@ -1,5 +1,5 @@
 // Package panel has the rules by which the members of a cluster agree who its witnesses are, as pure state: no clock, no locks,
-// no I/O. Nothing uses it yet but internal/model, which searches it; docs/internals/panels.md says what comes next.
+// no I/O. internal/quorum judges quorum and loss by it, and internal/model searches it; docs/internals/panels.md has the reasons.
 //
 // A [Panel] is a numbered set of at most 31 witnesses. A quorum is more than half of the witnesses of one's own panel, and of
 // nothing else. The panel with the next number is agreed on by more than half of the witnesses of the panel before, and differs

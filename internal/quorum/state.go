@@ -123,7 +123,7 @@ func New(self string, onLapse func()) *State {
 	return r
 }
 
-// SetKnown takes in the known set, sorted, with self in it. This node watches the known members as a witness, and asks the
+// SetKnown takes in the names that count, sorted, with self in it. This node watches the known members as a witness, and asks the
 // witnesses about them. It forgets what was said of others. Quorum is not judged by this set.
 func (r *State) SetKnown(names []string, now int64) {
 	r.mu.Lock()
