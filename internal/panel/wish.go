@@ -17,7 +17,7 @@ const (
 	adoptedPause = EvidenceAge + 100*time.Millisecond // of the panel: the other witnesses, who hear of it with their next pings, would refuse
 	fewPause     = 300 * time.Millisecond             // the same, while there are fewer than three witnesses and no death can be borne
 	fewerPause   = time.Second                        // of members that are fewer than the panel says
-	evenPause    = 5 * time.Second                    // of an even panel that nobody can be added to
+	evenPause    = 2 * time.Second                    // of an even panel that nobody can be added to
 
 	maxBackPause = time.Minute // for one that was removed and is there
 	forgetAfter  = 10 * time.Minute
