@@ -115,6 +115,7 @@ func exhaustBothSides(t *testing.T, cluster *peerlimittest.Cluster, larger []int
 // Six members are replaced one by one, for minutes, by crashes: the newcomer starts first, as in a rolling deploy, or after the crash. Each
 // newcomer holds what is its own in 3 s, and 10 s after its end a member counts no more.
 func TestMembersAreReplacedByCrashes(t *testing.T) {
+	playedBySchedules(t)
 	for name, c := range map[string]struct {
 		first bool // the newcomer
 		times int
@@ -190,6 +191,7 @@ func assertAllDecideInFull(t *testing.T, cluster *peerlimittest.Cluster, nodes i
 // All of three members are killed one after the other, and each is restarted under another name: 8 s after the last the whole limit
 // is given out, and nothing above it.
 func TestThreeAreReplacedByCrashes(t *testing.T) {
+	playedBySchedules(t)
 	for _, every := range []time.Duration{4 * time.Second, 30 * time.Second} {
 		t.Run(every.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -142,6 +142,7 @@ func TestTheRestOfAClusterBecomesOneAfterSplitMemory(t *testing.T) {
 // Three newcomers make the smaller side of a split the larger one. Until OutvoteAfter they outvote nobody; from then on both sides decide,
 // which is the price of going on without members that have died; and after the split all are one cluster again.
 func TestBothSidesDecideWhereNewcomersMakeTheSmallerOneTheLarger(t *testing.T) {
+	playedBySchedules(t)
 	synctest.Test(t, func(t *testing.T) {
 		cluster := peerlimittest.NewCluster(t, 5)
 		witnessesOf(t, cluster)
