@@ -37,10 +37,7 @@ func (w witnesses) fate() membership.Fate {
 	return membership.Fate{
 		HasQuorum: func() bool { return n.reach.IsFull(n.now()) },
 		Lost:      func(name string) bool { return n.reach.Lost(name, n.now()) },
-		Panel: func() (members int, witnesses []string) {
-			p := n.agreement.Panel()
-			return p.Members, p.Witnesses
-		},
+		Panel:     n.agreement.Counted,
 	}
 }
 

@@ -121,6 +121,12 @@ func (a *Agreement) Panel() panel.Panel {
 	return a.state.Panel
 }
 
+// Counted returns how many members that panel counts, and its witnesses, which are not to be changed.
+func (a *Agreement) Counted() (members int, witnesses []string) {
+	p := a.Panel()
+	return p.Members, p.Witnesses
+}
+
 // ID returns which panel that is.
 func (a *Agreement) ID() wire.PanelID {
 	a.mu.Lock()
