@@ -269,11 +269,17 @@ func acceptance(w wire.AcceptedPanel) panel.Acceptance {
 
 // adopting does something that may change the panel, with mu held: the quorum of the one before counts on for a while.
 func (a *Agreement) adopting(now int64, step func() (adopted bool)) bool {
-	until := a.quorumEnd(now)
+	until, origin := a.quorumEnd(now), a.state.Panel.Origin
 	if !step() {
 		return false
 	}
 	a.countOn = a.state.CountOn(until)
+	if a.state.Panel.Origin != origin { // nothing that was answered there counts here
+		a.countOn = never
+		for _, s := range a.seen {
+			s.granted = never
+		}
+	}
 	return true
 }
 

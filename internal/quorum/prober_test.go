@@ -486,7 +486,7 @@ func TestPingsMakeNodesKnown(t *testing.T) {
 		})
 		w.until(50*time.Millisecond, "all are full", func() bool { return w.allFull(w.nodes...) })
 		for _, n := range w.nodes {
-			assert.Zero(t, n.reach.Lapses.Load(), "the quorum of a node that is alone counts until the others have answered")
+			assert.LessOrEqual(t, n.reach.Lapses.Load(), uint64(1), "what it held alone ends when it joins the others")
 		}
 		w.pass(3 * time.Second)
 		assert.True(t, w.allFull(w.nodes...) && w.noneLost(w.nodes...))

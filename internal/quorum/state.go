@@ -146,12 +146,12 @@ type Seats struct {
 }
 
 // SetSeats takes in the panel by which quorum is judged from now on [PanelDecides]. The quorum that there was under the panel before
-// counts until its answers have aged [OldPanelCountsOn].
+// counts until its answers have aged [OldPanelCountsOn], but for one of another origin.
 func (r *State) SetSeats(s Seats, now int64) {
 	r.Lapsing.Lock()
 	defer r.Lapsing.Unlock()
 	r.mu.Lock()
-	another := r.panel != s.Panel
+	another, otherOrigin := r.panel != s.Panel, r.panel.Origin != s.Panel.Origin
 	if !another && slices.Equal(r.witnesses, s.Witnesses) {
 		r.mu.Unlock()
 		return
@@ -169,7 +169,11 @@ func (r *State) SetSeats(s Seats, now int64) {
 	r.majority = len(s.Witnesses)/2 + 1
 	until := r.quorumEnd()
 	r.mu.Unlock()
-	if another {
+	switch {
+	case otherOrigin: // what is held on the quorum of another cluster ends: a member of this one may hold it
+		r.FullUntil.Store(never)
+		r.graceUntil = never
+	case another:
 		r.graceUntil = min(r.FullUntil.Load(), now+int64(AnswerAge))
 	}
 	r.moveEnd(until, now)
