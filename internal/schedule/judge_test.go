@@ -135,6 +135,7 @@ func TestAllowances(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, k := madeUp()
+			r.s.seed = 0 // all are witnesses from the first
 			r.happened = c.events
 			assert.InDelta(t, c.want, r.allowance(k, k.plan.limits[0]), 1e-9)
 		})
@@ -190,7 +191,7 @@ func TestSplitsAreJudged(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := &keyRun{plan: &plan{name: "made-up", limits: []peerlimit.Limit{l}, use: cold}, name: "key"}
-			r := &Run{s: &Schedule{nodes: 3}, keys: []*keyRun{k}, began: time.Now(), wrong: make(map[string]*wrong)}
+			r := &Run{s: &Schedule{nodes: 3, seed: 1}, keys: []*keyRun{k}, began: time.Now(), wrong: make(map[string]*wrong)}
 			parted := parted
 			parted.at = cmp.Or(c.at, parted.at)
 			r.happened = append([]event{parted}, c.also...)

@@ -132,11 +132,7 @@ func Play(t *testing.T, s *Schedule) *Run {
 	r := &Run{s: s, wrong: make(map[string]*wrong)}
 	synctest.Test(t, func(t *testing.T) {
 		r.stop = make(chan struct{}) // of this bubble
-		r.cluster = peerlimittest.NewSeededCluster(t, 1, s.seed, r.listen)
-		for range s.nodes - 1 {
-			r.cluster.Add() // not all at once: a cluster is not whole until its members are witnesses, and things happen before
-		}
-		r.cluster.WaitReady()
+		r.startCluster(t)
 		r.began = time.Now()
 		if s.far > 0 {
 			r.cluster.Degrade(peerlimittest.Conditions{Latency: s.far})
@@ -264,6 +260,19 @@ func (r *Run) listen(c *peerlimit.Config) {
 			r.noted = append(r.noted, news)
 		}
 	}
+}
+
+// startCluster starts the nodes. Of a seed they begin one by one, and things happen before all members are witnesses.
+func (r *Run) startCluster(t *testing.T) {
+	if r.s.seed == 0 {
+		r.cluster = peerlimittest.NewSeededCluster(t, r.s.nodes, r.s.seed, r.listen)
+		return
+	}
+	r.cluster = peerlimittest.NewSeededCluster(t, 1, r.s.seed, r.listen)
+	for range r.s.nodes - 1 {
+		r.cluster.Add()
+	}
+	r.cluster.WaitReady()
 }
 
 // prepare makes room for what will be seen.
