@@ -63,7 +63,11 @@ func seedsToRun(t *testing.T) iter.Seq[uint64] {
 			}
 		}
 		for f := piecesFamily; f < allFamilies; f++ {
-			for seed := range seedsOf(f, *simSeeds/int(familyCount)) {
+			n := *simSeeds / int(familyCount)
+			if f == churnFamily { // each is a hundred joins and as many ends
+				n = (n + 5) / 6
+			}
+			for seed := range seedsOf(f, n) {
 				if !yield(seed) {
 					return
 				}
