@@ -86,7 +86,7 @@ func (r *run) judgeCalm(result *Result, hot served) {
 	least, at := hot.leastIn(calmWindow, from, r.over)
 	percent := 100 * least / (r.scenario.hot.rate * calmWindow.Seconds())
 	result.Measured = append(result.Measured, Measure{
-		What:  fmt.Sprintf("least admitted in a second, from %v after the last kill on", r.scenario.calmAfter),
+		What:  fmt.Sprintf("Least admitted in a second, from %v after the last kill on", r.scenario.calmAfter),
 		Value: percent, Unit: "% of the limit's rate", Promised: fmt.Sprintf("at least %.0f %%", 100*calm),
 	})
 	if percent < 100*calm {
@@ -131,7 +131,7 @@ func (r *run) judgeShares(result *Result, records []record) {
 			shares++
 		}
 	}
-	m := Measure{What: "takes decided by shares", Value: 100 * float64(shares) / float64(max(decided, 1)), Unit: "%"}
+	m := Measure{What: "Takes decided by shares", Value: 100 * float64(shares) / float64(max(decided, 1)), Unit: "%"}
 	if most := r.scenario.mostShares; most > 0 {
 		m.Promised = fmt.Sprintf("at most %g %%", most)
 		if m.Value > most {
@@ -157,7 +157,7 @@ func (r *run) judgeNewcomers(result *Result) {
 		return
 	}
 	result.Measured = append(result.Measured, Measure{
-		What:  fmt.Sprintf("slowest of %d newcomers to hold all that is its own", len(r.newcomers)),
+		What:  fmt.Sprintf("Slowest of %d newcomers to hold all that is its own", len(r.newcomers)),
 		Value: slowest.took.Seconds(), Unit: "s", Promised: fmt.Sprintf("at most %.0f s", holdsWithin.Seconds()),
 	})
 }
