@@ -77,6 +77,7 @@ func judge(r *run, records []record) Result {
 	r.judgeCalm(&result, hot)
 	r.judgeShares(&result, records)
 	r.judgeNewcomers(&result)
+	r.lookForStandstills(&result, records)
 	return result
 }
 

@@ -161,3 +161,26 @@ func (r *run) judgeNewcomers(result *Result) {
 		Value: slowest.took.Seconds(), Unit: "s", Promised: fmt.Sprintf("at most %.0f s", holdsWithin.Seconds()),
 	})
 }
+
+// lookForStandstills measures for how long the drivers sent nothing. They send every hundredth of a second, whatever the nodes do: a run in
+// which they stood still for long says nothing of the nodes, because the machine stood still.
+func (r *run) lookForStandstills(result *Result, records []record) {
+	if len(r.newcomers) == 0 {
+		return
+	}
+	starts := make([]time.Duration, 0, len(records)+1)
+	for _, c := range records {
+		starts = append(starts, c.start)
+	}
+	slices.Sort(starts)
+	last, longest, at := r.began, time.Duration(0), r.began
+	for _, start := range append(starts, r.over) {
+		if start-last > longest {
+			longest, at = start-last, last
+		}
+		last = start
+	}
+	result.Measured = append(result.Measured, Measure{
+		What: fmt.Sprintf("Longest time in which the drivers sent nothing, at %.1f s", (at - r.began).Seconds()), Value: milliseconds(longest), Unit: "ms",
+	})
+}
