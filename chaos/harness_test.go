@@ -171,6 +171,7 @@ func TestTheJudgeFindsFaultInReplacements(t *testing.T) {
 	for name, test := range map[string]struct {
 		records   []record
 		newcomers []newcomer
+		unsettled []string
 		finds     string // empty: no fault
 	}{
 		"nothing":                     {records: steady(0, 0, "owner", 0, 99), newcomers: []newcomer{held}},
@@ -181,10 +182,11 @@ func TestTheJudgeFindsFaultInReplacements(t *testing.T) {
 		"some by shares":              {records: steady(0, 0, "fallback", 0, 20)},
 		"many by shares":              {records: steady(0, 0, "standby", 0, 30), finds: "shares decided 30 of 2030 takes"},
 		"a newcomer that holds late":  {records: steady(0, 0, "owner", 0, 99), newcomers: []newcomer{held, late}, finds: "n5 did not hold"},
+		"a dead member that counts":   {records: steady(0, 0, "owner", 0, 99), newcomers: []newcomer{held}, unsettled: []string{"n4 divides by 4"}, finds: "n4 divides by 4"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &scenario{nodes: 3, hot: limit{burst: 100, rate: 100}, allow: lostByEach, calmAfter: 8 * time.Second, mostShares: 1}
-			r := &run{scenario: s, began: from, over: from + 20*time.Second, events: []happened{kill}, newcomers: test.newcomers}
+			r := &run{scenario: s, began: from, over: from + 20*time.Second, events: []happened{kill}, newcomers: test.newcomers, unsettled: test.unsettled}
 			result := judge(r, test.records)
 			if test.finds == "" {
 				assert.Empty(t, result.Violations)

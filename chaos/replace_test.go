@@ -19,6 +19,9 @@ const (
 	// holdsWithin is how soon after its start a newcomer must hold all that is its own.
 	holdsWithin = 3 * time.Second
 
+	// forgottenWithin is how soon a member that was killed counts nowhere any more.
+	forgottenWithin = 10 * time.Second
+
 	// calm is the part of the limit that must be admitted in each calmWindow once no sudden event is near.
 	calm       = 0.9
 	calmWindow = time.Second
@@ -50,26 +53,54 @@ func (r *run) replace(old *node) {
 	r.drive(n)
 }
 
-// replaceEach replaces nodes, the oldest first, so many and with so much time from one kill to the next.
+// replaceEach replaces nodes, the oldest first, so many and with so much time from one kill to the next. Where that is time enough, and
+// after the last one, it looks whether the dead count no more.
 func (r *run) replaceEach(count int, pause time.Duration) {
-	next := time.Now()
-	for range count {
-		time.Sleep(time.Until(next))
-		next = next.Add(pause)
+	next := clock()
+	for i := range count {
+		time.Sleep(next - clock())
+		next += pause
 		r.replace(r.nodes[0])
+		if pause > forgottenWithin || i == count-1 {
+			time.Sleep(r.lastSudden() + forgottenWithin - clock())
+			r.lookForDead()
+		}
 	}
+}
+
+// lookForDead notes which nodes do not hold all that is their own, or divide limits by members that are not there.
+func (r *run) lookForDead() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	for _, n := range r.nodes {
+		err := n.holdsItsOwn(ctx, len(r.nodes))
+		if s, failed := n.stats(ctx); err == nil && failed == nil && s.Known != len(r.nodes) {
+			err = fmt.Errorf("%s divides limits by %d members", n.name, s.Known)
+		}
+		if err != nil {
+			r.unsettled = append(r.unsettled, fmt.Sprintf("%v after the kill at %.1f s, of %d nodes: %v", forgottenWithin, (r.lastSudden()-r.began).Seconds(), len(r.nodes), err))
+		}
+	}
+}
+
+// stats asks a node what it has seen.
+func (n *node) stats(ctx context.Context) (s peerlimit.Stats, err error) {
+	text, err := n.get(ctx, "/stats")
+	if err != nil {
+		return s, err
+	}
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
+		return s, fmt.Errorf("the stats of %s: %w", n.name, err)
+	}
+	return s, nil
 }
 
 // holdsItsOwn returns nil when a node has found the others, has a quorum and decides about all that the ring gives it. One that is
 // alone still owns everything.
 func (n *node) holdsItsOwn(ctx context.Context, members int) error {
-	text, err := n.get(ctx, "/stats")
+	s, err := n.stats(ctx)
 	if err != nil {
 		return err
-	}
-	var s peerlimit.Stats
-	if err := json.Unmarshal([]byte(text), &s); err != nil {
-		return fmt.Errorf("the stats of %s: %w", n.name, err)
 	}
 	if s.Members < members || !s.HasQuorum || s.PartitionsOwned == 0 || s.PartitionsHeld < s.PartitionsOwned {
 		return fmt.Errorf("%s sees %d members, quorum %v, and holds %d of %d partitions", n.name, s.Members, s.HasQuorum, s.PartitionsHeld, s.PartitionsOwned)
@@ -141,10 +172,13 @@ func (r *run) judgeShares(result *Result, records []record) {
 	result.Measured = append(result.Measured, m)
 }
 
-// judgeNewcomers judges how soon newcomers held all that is their own.
+// judgeNewcomers judges how soon newcomers held all that is their own, and the dead were forgotten.
 func (r *run) judgeNewcomers(result *Result) {
 	if len(r.newcomers) == 0 {
 		return
+	}
+	for _, u := range r.unsettled {
+		result.violate("%s", u)
 	}
 	slowest := slices.MaxFunc(r.newcomers, func(a, b newcomer) int { return cmp.Compare(a.took, b.took) })
 	for _, n := range r.newcomers {

@@ -49,6 +49,7 @@ type run struct {
 	events    []happened
 	absent    []absence
 	newcomers []newcomer
+	unsettled []string // what was wrong when killed members should have been forgotten
 }
 
 // happened is something that was done to the cluster. After one that is sudden, tokens may be admitted again that were

@@ -63,7 +63,7 @@ var scenarios = []scenario{
 	rollByKills("RollByKills", 4*time.Second, true),
 	rollByKills("RollByKillsSlowly", 30*time.Second, false),
 	{
-		name: "KillAndReplaceForTenMinutes", guarantee: "as for each kill; each newcomer holds all that is its own in 3 s; shares decide 1 % of takes at most",
+		name: "KillAndReplaceForTenMinutes", guarantee: "in each window B + R·w, and as for one kill for each that is in it; each newcomer holds all that is its own in 3 s, and the dead count nowhere after 10 s; shares decide at most 1 % of takes",
 		nodes: 6, hot: hundred, calls: 40, lasts: 12 * time.Minute, mostShares: 1,
 		do: func(r *run) {
 			r.replaceEach(24, 25*time.Second)
@@ -216,7 +216,7 @@ func freezeFor(name string, pause time.Duration, ci bool) scenario {
 // is well again.
 func rollByKills(name string, pause time.Duration, ci bool) scenario {
 	return scenario{
-		name: name, guarantee: "as for each kill; from 8 s after the last one on at least 90 % of the limit are admitted",
+		name: name, guarantee: "in each window B + R·w, and as for one kill for each that is in it; from 8 s after the last kill on at least 90 % of the limit is admitted in each second, and after 10 s the dead count nowhere",
 		nodes: 3, hot: hundred, ci: ci, calmAfter: 8 * time.Second,
 		do: func(r *run) {
 			r.replaceEach(3, pause)
