@@ -6,9 +6,13 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -142,4 +146,81 @@ func exhausted(from time.Duration, takes int) (records []record) {
 		records = append(records, record{node: "n1", key: "scarce0", start: at, end: at, status: "allowed"})
 	}
 	return records
+}
+
+// The judge finds what is wrong after members were replaced.
+func TestTheJudgeFindsFaultInReplacements(t *testing.T) {
+	const from, gap = time.Hour, 10 * time.Millisecond
+	kill := happened{at: from + 2*time.Second, sudden: true}
+	take := func(at time.Duration, origin string) record {
+		return record{node: "n1", key: "hot", start: from + at, end: from + at, status: "allowed", why: origin}
+	}
+	// steady takes what flows in but for a pause, and a few more at one moment, after which they are not made up for.
+	steady := func(pauseAt, pause time.Duration, origin string, moreAt time.Duration, more int) (records []record) {
+		for at := time.Duration(0); at < 20*time.Second; at += gap {
+			if at < pauseAt || at >= pauseAt+pause {
+				records = append(records, take(at, "owner"))
+			}
+		}
+		for range more {
+			records = append(records, take(moreAt, origin))
+		}
+		return records
+	}
+	held, late := newcomer{node: &node{name: "n4"}, took: time.Second}, newcomer{node: &node{name: "n5"}, took: forever, lacks: "nothing"}
+	for name, test := range map[string]struct {
+		records   []record
+		newcomers []newcomer
+		unsettled []string
+		finds     string // empty: no fault
+	}{
+		"nothing":                     {records: steady(0, 0, "owner", 0, 99), newcomers: []newcomer{held}},
+		"a pause before all is calm":  {records: steady(4*time.Second, time.Second, "owner", 0, 99)},
+		"a pause after that":          {records: steady(15*time.Second, 150*time.Millisecond, "owner", 0, 99), finds: "85.0 % of the limit's rate"},
+		"what a kill forgets":         {records: steady(0, 0, "owner", 2*time.Second, 110)},
+		"as much when nothing forgot": {records: steady(0, 0, "owner", 3*time.Second, 110), finds: "over-admitted"},
+		"some by shares":              {records: steady(0, 0, "fallback", 0, 20)},
+		"many by shares":              {records: steady(0, 0, "standby", 0, 30), finds: "shares decided 30 of 2030 takes"},
+		"a newcomer that holds late":  {records: steady(0, 0, "owner", 0, 99), newcomers: []newcomer{held, late}, finds: "n5 did not hold"},
+		"a dead member that counts":   {records: steady(0, 0, "owner", 0, 99), newcomers: []newcomer{held}, unsettled: []string{"n4 divides by 4"}, finds: "n4 divides by 4"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &scenario{nodes: 3, hot: limit{burst: 100, rate: 100}, allow: lostByEach, calmAfter: 8 * time.Second, mostShares: 1}
+			r := &run{scenario: s, began: from, over: from + 20*time.Second, events: []happened{kill}, newcomers: test.newcomers, unsettled: test.unsettled}
+			result := judge(r, test.records)
+			if test.finds == "" {
+				assert.Empty(t, result.Violations)
+				return
+			}
+			require.Len(t, result.Violations, 1)
+			assert.Contains(t, result.Violations[0], test.finds)
+		})
+	}
+}
+
+// A driver asks no more and no longer than it may, and says so, whatever its harness does.
+func TestADriversLoadIsBounded(t *testing.T) {
+	for name, arguments := range map[string][]string{"takes": {"-most", "5"}, "100ms": {"-for", "100ms"}} {
+		t.Run(name, func(t *testing.T) {
+			var takes atomic.Int64
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/take" {
+					takes.Add(1)
+				}
+				_, _ = w.Write([]byte(`{"allowed":true}`))
+			}))
+			defer server.Close()
+			d, err := startDriver(path(programs.driver), arguments...)
+			require.NoError(t, err)
+			defer d.kill()
+			require.NoError(t, d.add(&node{name: "n1", http: strings.TrimPrefix(server.URL, "http://")}))
+			time.Sleep(500 * time.Millisecond) // 50 takes without bounds
+			_, err = d.finish()
+			assert.ErrorContains(t, err, "still asked to go on after")
+			assert.ErrorContains(t, err, name)
+			if name == "takes" {
+				assert.EqualValues(t, 5, takes.Load())
+			}
+		})
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,8 +30,13 @@ func (s *scenario) inTime() time.Duration {
 	return 2*cmp.Or(s.rpcTimeout, peerlimit.DefaultRPCTimeout) + 50*time.Millisecond
 }
 
-// allowance is what may be admitted in a window of length w: factor times B + R·w, and extra tokens.
-type allowance struct{ factor, extra float64 }
+// allowance is what may be admitted in a window of length w: factor times B + R·w, and extra tokens; or, when it is by event, what sudden
+// events may have made forgotten counts in no window. That is stricter where many follow each other: each allows something only in windows
+// that contain it.
+type allowance struct {
+	factor, extra float64
+	byEvent       bool
+}
 
 // judge makes the result of what was recorded.
 func judge(r *run, records []record) Result {
@@ -68,6 +74,10 @@ func judge(r *run, records []record) Result {
 			}
 		}
 	}
+	r.judgeCalm(&result, hot)
+	r.judgeShares(&result, records)
+	r.judgeNewcomers(&result)
+	r.lookForStandstills(&result, records)
 	return result
 }
 
@@ -123,17 +133,19 @@ func (r *run) judgeKeys(result *Result, kind string, l limit, records []record, 
 	law := oracle.Limit{Tokens: l.rate, Period: time.Second, Burst: l.burst}
 	under := 0.0
 	for key, admitted := range byKey {
-		o := oracle.New(law)
-		for _, c := range admitted {
-			o.Admit(oracle.Take{Start: c.start - r.began, End: c.end - r.began, Cost: 1})
-		}
+		o := r.oracleOf(law, admitted)
 		allowed := r.scenario.allow(r, l, admitted)
 		report := o.Report()
+		judged := o
+		if allowed.byEvent {
+			judged = r.oracleOf(law, slices.DeleteFunc(slices.Clone(admitted), r.forgotten))
+			allowed.extra = forgottenIn(r, report.Worst, admitted)
+		}
 		if report.Excess > keys.Over || keys.Allowed == 0 {
 			keys.Admitted, keys.Allowed, keys.Over = report.Worst.Admitted, report.Worst.Allowed, report.Excess
 			keys.OverAllowed = (allowed.factor-1)*report.Worst.Allowed + allowed.extra
 		}
-		if verdict := o.Against(law.Times(allowed.factor)); !verdict.Within(allowed.extra) {
+		if !judged.Against(law.Times(allowed.factor)).Within(allowed.tolerated()) {
 			result.violate("%s: over-admitted: %v; allowed are %.3f times that and %.1f tokens%s", key, report, allowed.factor, allowed.extra, r.shares(admitted))
 		}
 		under = math.Max(under, 100*(1-float64(len(admitted))/law.Allowed(end-r.began)))
@@ -145,11 +157,28 @@ func (r *run) judgeKeys(result *Result, kind string, l limit, records []record, 
 	return all
 }
 
+// tolerated is what a window may have too much of, of the takes that are judged.
+func (a allowance) tolerated() float64 {
+	if a.byEvent {
+		return 0 // what is allowed is not among them
+	}
+	return a.extra
+}
+
+// oracleOf returns an ideal bucket that has seen what was admitted.
+func (r *run) oracleOf(law oracle.Limit, admitted []record) *oracle.Oracle {
+	o := oracle.New(law)
+	for _, c := range admitted {
+		o.Admit(oracle.Take{Start: c.start - r.began, End: c.end - r.began, Cost: 1})
+	}
+	return o
+}
+
 // shares lists the takes of a key that a share of the limit admitted.
 func (r *run) shares(admitted []record) string {
 	var b strings.Builder
 	for _, c := range admitted {
-		if c.why == peerlimit.OriginFallback.String() || c.why == peerlimit.OriginStandby.String() {
+		if c.byShare() {
 			fmt.Fprintf(&b, "; a share (%s) at %s, %.0f to %.0f ms", c.why, c.node, milliseconds(c.start-r.began), milliseconds(c.end-r.began))
 		}
 	}
@@ -159,13 +188,30 @@ func (r *run) shares(admitted []record) string {
 // lost is how many tokens of a key were admitted so short before a sudden event that nobody else may know of them.
 func (r *run) lost(admitted []record) (tokens float64) {
 	for _, e := range r.events {
-		if !e.sudden {
-			continue
-		}
 		for _, c := range admitted {
-			if c.end >= e.at-unreplicated && c.start <= e.at {
+			if e.forgets(c) {
 				tokens++
 			}
+		}
+	}
+	return tokens
+}
+
+// forgets reports whether a take was admitted so short before the event that nobody else may know of it.
+func (e happened) forgets(c record) bool {
+	return e.sudden && c.end >= e.at-unreplicated && c.start <= e.at
+}
+
+// forgotten reports whether any event may have made a take forgotten.
+func (r *run) forgotten(c record) bool {
+	return slices.ContainsFunc(r.events, func(e happened) bool { return e.forgets(c) })
+}
+
+// forgottenIn is how many of the takes that lie in a window events may have made forgotten.
+func forgottenIn(r *run, w oracle.Window, admitted []record) (tokens float64) {
+	for _, c := range admitted {
+		if c.start-r.began >= w.From && c.end-r.began <= w.To && r.forgotten(c) {
+			tokens++
 		}
 	}
 	return tokens

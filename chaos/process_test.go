@@ -162,15 +162,18 @@ func (d *driver) kill() {
 	_ = d.command.Wait() // an error only says that it was killed, or that finish has waited already
 }
 
-// freeAddress returns an address that nobody listens at. Every node has a host of its own on loopback, since Gubernator
-// tells its members apart by that.
-func freeAddress(node int) (string, error) {
-	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.%d:0", node))
-	if err != nil {
-		return "", err
+// freeAddresses returns different addresses that nobody listens at. All are listened at until the last one is found: the system may
+// pick a port that was just closed again. Every node has a host of its own on loopback, since Gubernator tells its members apart by that.
+func freeAddresses(node, count int) (addresses []string, err error) {
+	for range count {
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.%d:0", node))
+		if err != nil {
+			return nil, err
+		}
+		defer listener.Close()
+		addresses = append(addresses, listener.Addr().String())
 	}
-	defer listener.Close()
-	return listener.Addr().String(), nil
+	return addresses, nil
 }
 
 // lockedBuffer is the log of a process.

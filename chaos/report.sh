@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs all scenarios of package chaos against peerlimit, those that apply against Gubernator, and writes docs/chaos.md with
-# its charts. It takes a quarter of an hour, on a machine that does nothing else.
+# its charts. It takes half an hour, on a machine that does nothing else.
 set -euo pipefail
 cd "$(dirname "$0")"
 export GOTOOLCHAIN=local

@@ -1,5 +1,7 @@
 package chaos
 
+import "fmt"
+
 // Result is what came of one run of a scenario, as it is written to -chaos.out. Times of events and samples are in
 // milliseconds since the drivers began.
 type Result struct {
@@ -22,8 +24,19 @@ type Result struct {
 	// scenario does not ask.
 	FullRateMS *float64 `json:"full_rate_ms"`
 
+	// Measured is what else this scenario looks at.
+	Measured []Measure `json:"measured,omitempty"`
+
 	// Violations say, for people, what was promised and not kept. None: the guarantee held.
 	Violations []string `json:"violations"`
+}
+
+// Measure is one number that a scenario looks at, and what is promised of it.
+type Measure struct {
+	What     string  `json:"what"`
+	Value    float64 `json:"value"`
+	Unit     string  `json:"unit"`
+	Promised string  `json:"promised"` // for people; empty: nothing
 }
 
 // Event is something that was done to the cluster.
@@ -53,4 +66,13 @@ type Keys struct {
 	SampleMS int   `json:"sample_ms"`
 	Offered  []int `json:"offered"`
 	Served   []int `json:"served"`
+}
+
+// String says it in one line, for people.
+func (m Measure) String() string {
+	said := fmt.Sprintf("%s: %.2f %s", m.What, m.Value, m.Unit)
+	if m.Promised != "" {
+		said += "; promised: " + m.Promised
+	}
+	return said
 }

@@ -44,9 +44,12 @@ type run struct {
 	all      []*node
 	drivers  []*driver
 
-	began  time.Duration
-	events []happened
-	absent []absence
+	began     time.Duration
+	over      time.Duration // when the drivers were told to end
+	events    []happened
+	absent    []absence
+	newcomers []newcomer
+	unsettled []string // what was wrong when killed members should have been forgotten
 }
 
 // happened is something that was done to the cluster. After one that is sudden, tokens may be admitted again that were
@@ -93,7 +96,7 @@ func execute(t *testing.T, s *scenario) (*run, []record) {
 	r.waitReady()
 	calls := cmp.Or(s.calls, hotCalls)
 	for range drivers {
-		d, err := startDriver(path(programs.driver), "-hot", fmt.Sprint(calls/drivers), "-scarce", fmt.Sprint(scarceCalls/drivers), "-keys", fmt.Sprint(scarceKeys))
+		d, err := startDriver(path(programs.driver), s.load(calls)...)
 		require.NoError(t, err)
 		r.drivers = append(r.drivers, d)
 	}
@@ -103,6 +106,7 @@ func execute(t *testing.T, s *scenario) (*run, []record) {
 	}
 	time.Sleep(warmUp)
 	s.do(r)
+	r.over = clock()
 	var records []record
 	for _, d := range r.drivers {
 		recorded, err := d.finish()
@@ -110,6 +114,16 @@ func execute(t *testing.T, s *scenario) (*run, []record) {
 		records = append(records, recorded...)
 	}
 	return r, records
+}
+
+// load returns the arguments of each driver, for so many calls a second of the saturated key at each node.
+func (s *scenario) load(calls int) []string {
+	arguments := []string{"-hot", fmt.Sprint(calls / drivers), "-scarce", fmt.Sprint(scarceCalls / drivers), "-keys", fmt.Sprint(scarceKeys)}
+	if s.lasts > 0 {
+		most := s.lasts.Seconds() * float64((calls+scarceCalls)/drivers*(s.nodes+1))
+		arguments = append(arguments, "-for", s.lasts.String(), "-most", fmt.Sprintf("%.0f", most))
+	}
+	return arguments
 }
 
 func lastLines(text string, n int) string {
@@ -124,11 +138,9 @@ func (r *run) newNode() *node {
 		host := address(n.number)
 		n.bind, n.rpc, n.http = host+":7946", host+":7947", host+":8080"
 	} else {
-		for _, a := range []*string{&n.bind, &n.rpc, &n.http} {
-			free, err := freeAddress(n.number)
-			require.NoError(r.t, err)
-			*a = free
-		}
+		free, err := freeAddresses(n.number, 3)
+		require.NoError(r.t, err)
+		n.bind, n.rpc, n.http = free[0], free[1], free[2]
 	}
 	r.all = append(r.all, n)
 	return n

@@ -27,12 +27,21 @@ type scenario struct {
 	// than by default others wait for their answers; 0 for the default.
 	rpcTimeout time.Duration
 
+	// lasts is above how long the drivers ask for, and they ask no longer; 0 for their own default, of some minutes.
+	lasts time.Duration
+
 	network bool // it cuts links
 	foreign bool // it makes sense for another program than peerlimit
 	quick   bool // a few seconds: run by every go test
 	ci      bool // of the short set
 
 	fullRate bool // the whole limit must be given out again soon after the last sudden event
+
+	// calmAfter is how long after the last sudden event nine tenths of the limit must be admitted in every second; 0: not judged.
+	calmAfter time.Duration
+
+	// mostShares is how much of all takes may be decided by shares, in percent; 0: not judged.
+	mostShares float64
 
 	// oldProgram, when not nil, returns the program that the nodes run at first.
 	oldProgram func(t *testing.T) *os.File
@@ -104,6 +113,9 @@ func report(t *testing.T, result *Result) {
 		if k.Kind == "saturated" {
 			fmt.Fprintf(&b, "; %.1f %% less in all", k.UnderPercent)
 		}
+	}
+	for _, m := range result.Measured {
+		fmt.Fprintf(&b, "\n%s", m)
 	}
 	t.Log(b.String())
 }

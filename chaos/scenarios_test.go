@@ -60,6 +60,17 @@ var scenarios = []scenario{
 		do:    func(r *run) { roll(r, 2) },
 		allow: nothingMore,
 	},
+	rollByKills("RollByKills", 4*time.Second, true),
+	rollByKills("RollByKillsSlowly", 30*time.Second, false),
+	{
+		name: "KillAndReplaceForTenMinutes", guarantee: "in each window B + R·w, and as for one kill for each that is in it; each newcomer holds all that is its own in 3 s, and the dead count nowhere after 10 s; shares decide at most 1 % of takes",
+		nodes: 6, hot: hundred, calls: 40, lasts: 12 * time.Minute, mostShares: 1,
+		do: func(r *run) {
+			r.replaceEach(24, 25*time.Second)
+			time.Sleep(25 * time.Second)
+		},
+		allow: lostByEach,
+	},
 	{
 		name: "Scale", guarantee: "B + R·w; no call fails, with an RPCTimeout of 250 ms",
 		nodes: 3, hot: hundred, foreign: true, ci: true, rpcTimeout: 250 * time.Millisecond,
@@ -172,6 +183,9 @@ func lostOnly(r *run, _ limit, admitted []record) allowance {
 	return allowance{factor: 1, extra: r.lost(admitted)}
 }
 
+// lostByEach allows what each sudden event may lose in windows that contain it, and nothing in others.
+func lostByEach(*run, limit, []record) allowance { return allowance{factor: 1, byEvent: true} }
+
 // lostAnd allows so many bursts, too.
 func lostAnd(bursts float64) func(*run, limit, []record) allowance {
 	return func(r *run, l limit, admitted []record) allowance {
@@ -195,6 +209,20 @@ func freezeFor(name string, pause time.Duration, ci bool) scenario {
 			time.Sleep(5 * time.Second)
 		},
 		allow: shares(1),
+	}
+}
+
+// rollByKills replaces all of three nodes one by one, by kills and with nobody told. Then nothing happens for long enough to see whether all
+// is well again.
+func rollByKills(name string, pause time.Duration, ci bool) scenario {
+	return scenario{
+		name: name, guarantee: "in each window B + R·w, and as for one kill for each that is in it; from 8 s after the last kill on at least 90 % of the limit is admitted in each second, and after 10 s the dead count nowhere",
+		nodes: 3, hot: hundred, ci: ci, calmAfter: 8 * time.Second,
+		do: func(r *run) {
+			r.replaceEach(3, pause)
+			time.Sleep(r.lastSudden() + 18*time.Second - clock())
+		},
+		allow: lostByEach,
 	}
 }
 

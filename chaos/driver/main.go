@@ -10,7 +10,7 @@
 //
 // with times in nanoseconds of the monotonic clock, which all processes of a machine share. STATUS is allowed, denied,
 // failed (the node answered that it could not decide), broken (it did not answer) or alive (a request that needs no
-// decision was answered).
+// decision was answered). It asks for takes so often and for so long as -most and -for say, and fails when its input has not ended by then.
 package main
 
 import (
@@ -26,6 +26,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -51,9 +52,15 @@ func main() {
 		hot    = flag.Float64("hot", 50, "takes a second of the saturated key from each node")
 		scarce = flag.Float64("scarce", 50, "takes a second of the exhausted keys, all together, from each node")
 		keys   = flag.Int("keys", 40, "number of exhausted keys")
+		most   = flag.Int64("most", 250_000, "takes to ask for in all, at most")
+		lasts  = flag.Duration("for", 5*time.Minute, "how long to ask, at most")
 	)
 	flag.Parse()
-	d := &driver{hot: *hot, scarce: *scarce, keys: *keys, out: bufio.NewWriter(os.Stdout), targets: make(map[string]*target)}
+	d := &driver{hot: *hot, scarce: *scarce, keys: *keys, most: *most, out: bufio.NewWriter(os.Stdout), targets: make(map[string]*target)}
+	timed, cancel := context.WithTimeoutCause(context.Background(), *lasts, fmt.Errorf("driver: still asked to go on after %v", *lasts))
+	defer cancel()
+	d.bounded, d.exceed = context.WithCancelCause(timed)
+	defer d.exceed(nil)
 	if err := d.obey(os.Stdin); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -65,6 +72,11 @@ type driver struct {
 	hot, scarce float64
 	keys        int
 	targets     map[string]*target
+
+	most    int64 // takes
+	asked   atomic.Int64
+	bounded context.Context // it ends when a bound is exceeded, and says which
+	exceed  context.CancelCauseFunc
 
 	mu  sync.Mutex // guards out; held for writing one line
 	out *bufio.Writer
@@ -104,7 +116,7 @@ func (d *driver) obey(commands io.Reader) error {
 	dropping.Wait()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return errors.Join(lines.Err(), d.out.Flush())
+	return errors.Join(lines.Err(), d.out.Flush(), context.Cause(d.bounded))
 }
 
 // say writes a line, and everything before it.
@@ -116,7 +128,7 @@ func (d *driver) say(format string, values ...any) {
 }
 
 func (d *driver) add(name, url string) {
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, stop := context.WithCancel(d.bounded)
 	t := &target{
 		name: name, url: url, stop: stop, slots: make(chan struct{}, inFlight),
 		client: &http.Client{Timeout: callTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: inFlight}},
@@ -160,6 +172,11 @@ func (d *driver) ask(t *target, key string) {
 	select {
 	case t.slots <- struct{}{}:
 	default:
+		return
+	}
+	if d.asked.Add(1) > d.most {
+		d.exceed(fmt.Errorf("driver: still asked to go on after %d takes", d.most))
+		<-t.slots
 		return
 	}
 	t.running.Go(func() {

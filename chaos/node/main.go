@@ -9,6 +9,7 @@
 //	POST /take?key=KEY   {"allowed":true,"origin":"remote"}, or 500 and a text when there is no decision
 //	GET  /owner?key=KEY  the name of the node that decides about a key, or its address for -rpc
 //	GET  /ready?nodes=N  200 when takes work and N nodes, itself included, know each other; 503 until then
+//	GET  /stats          peerlimit.Stats as JSON; scenarios that another program can run do without
 //	GET  /alive          200
 //
 // SIGTERM lets it leave in order and end with status 0.
@@ -110,6 +111,7 @@ func (s *service) handler() http.Handler {
 	mux.HandleFunc("POST /take", s.take)
 	mux.HandleFunc("GET /owner", s.owner)
 	mux.HandleFunc("GET /ready", s.ready)
+	mux.HandleFunc("GET /stats", s.stats)
 	mux.HandleFunc("GET /alive", func(http.ResponseWriter, *http.Request) {})
 	return http.NewCrossOriginProtection().Handler(mux) // a page that is open in a browser on this machine takes nothing
 }
@@ -137,6 +139,11 @@ func (s *service) take(w http.ResponseWriter, r *http.Request) {
 func (s *service) owner(w http.ResponseWriter, r *http.Request) {
 	key := r.FormValue("key")
 	_, _ = fmt.Fprint(w, s.limiter(key).Owner(key).Name)
+}
+
+// stats encodes all there are: older versions of the library, which UpgradeRolling builds this with, have not all fields.
+func (s *service) stats(w http.ResponseWriter, _ *http.Request) {
+	_ = json.NewEncoder(w).Encode(s.node.Stats()) // an error means that the client has gone
 }
 
 func (s *service) ready(w http.ResponseWriter, r *http.Request) {

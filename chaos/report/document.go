@@ -123,6 +123,9 @@ func section(b *bytes.Buffer, s scenario) {
 		for _, v := range first.Violations {
 			fmt.Fprintf(b, "- Not kept: %s\n", shortened(v))
 		}
+		for _, m := range first.Measured {
+			fmt.Fprintf(b, "- %s.\n", m)
+		}
 	}
 	fmt.Fprintf(b, "\n![Takes a second of the saturated key, asked for and admitted, over time, with the events marked](chaos/%s.svg)\n\n", s.name)
 	if len(first.Events) == 0 || len(first.Events) > maxNumbered {

@@ -55,6 +55,7 @@ func TestReport(t *testing.T) {
 	write(t, in, "b.json", example(own))
 	calm := example(own)
 	calm.Violations = []string{"the whole limit was not given out again"}
+	calm.Measured = []chaos.Measure{{What: "Takes decided by shares", Value: 0.125, Unit: "%", Promised: "at most 1 %"}, {What: "Slowest newcomer", Value: 2, Unit: "s"}}
 	calm.Scenario, calm.Events, calm.FullRateMS, calm.Started = "Calm", nil, nil, "2026-01-02T03:05:05Z"
 	write(t, in, "c.json", calm)
 	require.NoError(t, run(in, out, "Measured on paper."))
