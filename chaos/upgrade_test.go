@@ -15,7 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// programBefore builds chaos/node against the library as it was in an older commit, one that speaks a protocol of this one.
+// programBefore builds chaos/node of this checkout against the library as it was in an older commit, one that speaks a protocol of
+// this one.
 func programBefore(t *testing.T) *os.File {
 	commit := *oldCommit
 	if commit == "" {
@@ -36,6 +37,7 @@ func programBefore(t *testing.T) *os.File {
 	unpack := exec.Command("tar", "-x", "-C", place)
 	unpack.Stdin = bytes.NewReader(archive)
 	require.NoError(t, unpack.Run())
+	require.NoError(t, os.RemoveAll(filepath.Join(place, "chaos", "node"))) // an older node may not understand what this harness asks
 	require.NoError(t, os.CopyFS(filepath.Join(place, "chaos", "node"), os.DirFS("node")))
 	built, err := buildProgram(place, "./chaos/node")
 	require.NoError(t, err)
