@@ -96,6 +96,7 @@ func requireNoShares(t *testing.T, cluster *peerlimittest.Cluster) {
 
 // Of four nodes two of the three witnesses die, and two newcomers start. Nobody has a majority, and nothing can be agreed on.
 func TestTheLivingGoOnWithoutThoseThatDied(t *testing.T) {
+	playedBySchedules(t)
 	const splitMemory = 5 * time.Minute
 	for name, c := range map[string]struct{ after, decide time.Duration }{
 		"by outvoting them":                       {0, peerlimit.DefaultOutvoteAfter},
@@ -123,6 +124,7 @@ func TestTheLivingGoOnWithoutThoseThatDied(t *testing.T) {
 
 // Two of five remain, and nobody comes.
 func TestTheRestOfAClusterBecomesOneAfterSplitMemory(t *testing.T) {
+	playedBySchedules(t)
 	const splitMemory = 4 * time.Minute
 	synctest.Test(t, func(t *testing.T) {
 		cluster := peerlimittest.NewCluster(t, 5, outvoting(0, splitMemory))
@@ -246,6 +248,7 @@ func TestTheFounderOfALaterEraDies(t *testing.T) {
 
 // A split of which no side has a majority lasts for longer than SplitMemory: each side goes on alone, and after it they are one again.
 func TestSidesOfALongSplitBecomeOneAgain(t *testing.T) {
+	playedBySchedules(t)
 	const splitMemory = 2 * time.Minute
 	synctest.Test(t, func(t *testing.T) {
 		cluster := peerlimittest.NewCluster(t, 5, outvoting(0, splitMemory))

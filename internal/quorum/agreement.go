@@ -522,12 +522,22 @@ func (a *Agreement) HandOver() {
 }
 
 // MayGo reports whether a leaving node is no witness any more, and enough of those that are know it [LeaverSeesAdoption]. One that has
-// waited for long may go when nothing is pending that it has accepted: its goodbye tells the rest.
+// waited for long may go when nothing is pending that it has accepted: its goodbye tells the rest. Before that it leaves three witnesses, where there are
+// as many members: in a cluster that is rolled in its first seconds there would be one, and then a crash.
 func (a *Agreement) MayGo(hasWaited bool, now int64) bool {
+	stay := 0
+	for _, c := range a.io.Linked() {
+		if c.Serving && !c.Leaving {
+			stay++
+		}
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if hasWaited && !a.state.Accepted.Panel.Exists() {
 		return true
+	}
+	if len(a.state.Panel.Witnesses) < min(3, stay-1+stay%2) {
+		return false
 	}
 	id := a.state.Panel.ID()
 	return a.state.MayGo(func(w string) bool {

@@ -138,6 +138,17 @@ func TestALeaverGoesWhenItsSuccessorsHaveAdopted(t *testing.T) {
 	assert.True(t, leaver.MayGo(false, now+10), "b has adopted even a later one")
 	assert.False(t, leaver.MayGo(false, now+int64(AnswerAge)), "a may not be there any more")
 
+	leaver.io.Linked = func() (linked []Candidate) {
+		for _, name := range []string{"a", "b", "c", "d", "e"} {
+			linked = append(linked, Candidate{Name: name, Serving: true, Leaving: name == "e"})
+		}
+		return linked
+	}
+	assert.True(t, leaver.MayGo(false, now+10), "three witnesses of four that stay")
+	leaver.state.Panel.Witnesses = []string{"a", "b"}
+	assert.False(t, leaver.MayGo(false, now+10), "there can be a third")
+	assert.True(t, leaver.MayGo(true, now+10))
+
 	witness := agreementOf("b", noClock, "a", "b", "c")
 	hear(witness, "a", id, now)
 	hear(witness, "c", id, now)
