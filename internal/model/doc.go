@@ -43,8 +43,8 @@
 // More than one partition, real time and its jitter, more than five nodes and so any choice of witnesses, more than two
 // joins or leaves at the same time in the searches made here, more than two pieces of a copy, what happens to a copy between
 // two pieces that does not change its version, replicas in pieces, a close without leaving (which says goodbye immediately), shares,
-// fallback buckets and reports. A forgotten name is learned again from hearsay always or, without ForgottenLearnedAgain,
-// never: how long hearsay is refused, so that a dead name does not go from node to node forever, is not modelled. A joiner
+// fallback buckets and reports. A forgotten name is learned again whenever a member tells of it or, without ForgottenLearnedAgain,
+// never: for how long a name has been lost, which members tell as well so that it does not go from node to node forever, is not modelled. A joiner
 // learns the highest ballot from its seed, as a promise or ([Config].Bare) as a mere number; only walks were made of the
 // latter. That an acknowledgement counts only while quorum is fresh cannot be switched off: a lapsed node is not holding,
 // and so counts none.
@@ -68,7 +68,7 @@
 //
 // # Where the code differs
 //
-// With panels, as in the code, GoodbyeAfterEvidence takes the place of GoodbyeAfterSilence.
+// With panels, as in the code, GoodbyeAfterAnswers takes the place of GoodbyeAfterSilence.
 //
 // GoodbyeAfterSilence, RefusedLeaverReplicates, UnnamedHolderRepeats, ForgottenLearnedAgain, ReplicaVoidsSettling and
 // GoodbyeNamesRoster came out of searches of this model. The code lets a refused leaver acquire again, repeats an unnamed

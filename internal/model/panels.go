@@ -146,7 +146,7 @@ func (m *machine) goodbye(a *agreement) agreement {
 
 // mayBury tells whether a goodbye may count by now: no answer of the leaver does.
 func (m *machine) mayBury(s *State, gone node) bool {
-	if !s.members[gone].p.on() || !m.Rules.GoodbyeAfterEvidence {
+	if !s.members[gone].p.on() || !m.Rules.GoodbyeAfterAnswers {
 		return true
 	}
 	for n := range node(maxNodes) {

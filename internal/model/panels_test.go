@@ -159,7 +159,7 @@ var panelRemovals = []removal{
 		states:  5_000,
 	},
 	{ // D holds by what B and C have answered, which go; A counts both out at once
-		rule: "GoodbyeAfterEvidence", property: model.ErrTwoDeciders,
+		rule: "GoodbyeAfterAnswers", property: model.ErrTwoDeciders,
 		cluster: model.Config{
 			Nodes: 4, Members: 4, Panels: 3, Messages: 1, Events: model.Events{Cuts: 1, Closes: 2, Total: 3},
 			Script: []string{

@@ -171,9 +171,9 @@ type Rules struct {
 	// GoodbyeNamesPromise: it names the highest ballot that the leaver promised, and agreement without the leaver is in a higher
 	// one. Without it two that promise one proposer and go are its majority, and the rest agrees on something else.
 	GoodbyeNamesPromise bool
-	// GoodbyeAfterEvidence: a leaver is counted out when its last answers have aged. Without it one holds by these, and another
+	// GoodbyeAfterAnswers: a leaver is counted out when its last answers have aged. Without it one holds by these, and another
 	// without the leaver.
-	GoodbyeAfterEvidence bool
+	GoodbyeAfterAnswers bool
 	// LeaverSeesAdoption: a leaver goes only when more than half of the witnesses of a panel without it have adopted that. Without it
 	// the leaver takes with it what the others must hear to adopt.
 	LeaverSeesAdoption bool

@@ -90,7 +90,7 @@ func (s *State) OnAccept(a Accept, look Look, now int64) error {
 	if a.Ballot.Below(s.Promised) {
 		return ErrOutbid
 	}
-	if s.Since != Never && now-s.Since < int64(EvidenceAge) { // [NextPanelWaits]
+	if s.Since != Never && now-s.Since < int64(AnswerAge) { // [NextPanelWaits]
 		return ErrTooSoon
 	}
 	c, err := s.Panel.next(a.Panel)
@@ -161,7 +161,7 @@ func (s *State) answered(p Panel, answers func(string) bool, now int64) bool {
 }
 
 // Propose begins a proposal, which ends an earlier one, and returns what to ask the witnesses of the panel, this one among them.
-// answers tells whether a member has answered this one within EvidenceAge: more than half of the proposed witnesses must
+// answers tells whether a member has answered this one within AnswerAge: more than half of the proposed witnesses must
 // [ProposedPanelAnswers]. It returns ErrNotWitness, ErrNoAnswer, or an error that wraps ErrInvalid.
 func (s *State) Propose(next Panel, answers func(name string) bool, now int64) (Prepare, error) {
 	if err := s.mayTakePart(s.Panel.ID()); err != nil {

@@ -20,9 +20,9 @@ const (
 	// another at most twice a second, so nobody falls behind by so many in 60 years: a higher one is a fault.
 	MaxLeap = 1 << 32
 
-	// EvidenceAge is how long an answer of a witness counts, from the sending of the ping. A witness accepts the panel after its
+	// AnswerAge is how long an answer of a witness counts, from the sending of the ping. A witness accepts the panel after its
 	// own only when it adopted its own so long ago [NextPanelWaits].
-	EvidenceAge = 500 * time.Millisecond
+	AnswerAge = 500 * time.Millisecond
 )
 
 // ErrInvalid is wrapped by the errors for panels and messages that no member of this version makes.

@@ -238,7 +238,7 @@ func TestTwoValuesInOneBallotAreRefused(t *testing.T) {
 	assert.ErrorIs(t, s.OnAccept(panel.Accept{Ballot: ballot, Panel: p.With("e")}, agreeable, 0), panel.ErrInvalid)
 }
 
-// GoodbyeNamesPanel, GoodbyeAfterEvidence
+// GoodbyeNamesPanel, GoodbyeAfterAnswers
 func TestAWitnessThatSaidGoodbyeIsLeftOut(t *testing.T) {
 	p := of(3, "a", "b")
 	a, b := at("a", p), at("b", p)

@@ -114,9 +114,9 @@ func (s *State) Counting(now int64) (witnesses []string) {
 
 // leavesOut reports whether a witness that has said this goodbye does not count any more. It has taken part in no panel after its
 // number, so whatever is agreed after a panel of that number or a higher one has a majority among the rest [GoodbyeNamesPanel]. Its
-// last answers to others have aged by then [GoodbyeAfterEvidence].
+// last answers to others have aged by then [GoodbyeAfterAnswers].
 func (s *State) leavesOut(g Goodbye, now int64) bool {
-	return g.ID.Origin == s.Panel.Origin && g.ID.Number <= s.Panel.Number && now-g.At >= int64(EvidenceAge)
+	return g.ID.Origin == s.Panel.Origin && g.ID.Number <= s.Panel.Number && now-g.At >= int64(AnswerAge)
 }
 
 // Refuses reports whether a ping of a member whose panel is that one gets no answer that counts: this member has adopted a later
@@ -235,7 +235,7 @@ func (s *State) CountOn(until int64) int64 {
 	if s.Since == Never {
 		return until
 	}
-	return min(until, s.Since+int64(EvidenceAge))
+	return min(until, s.Since+int64(AnswerAge))
 }
 
 // SayGoodbye ends this member's part in everything, and returns what to tell the others. The caller answers no ping any more.
@@ -258,7 +258,7 @@ func (s *State) MayGo(adopted func(witness string) bool) bool {
 	return s.confirmed(s.Panel, adopted)
 }
 
-// HearGoodbye takes in what a witness said when it left. It counts from EvidenceAge after this.
+// HearGoodbye takes in what a witness said when it left. It counts from AnswerAge after this.
 func (s *State) HearGoodbye(name string, g Goodbye, now int64) {
 	if _, again := s.Goodbyes[name]; again || name == s.Self {
 		return

@@ -10,14 +10,14 @@ import (
 
 // When a witness proposes. All are times for which something has been so; to be late is safe.
 const (
-	turnPause    = 200 * time.Millisecond             // between the witnesses: mostly the first one's proposal is through by then
-	pendingPause = 200 * time.Millisecond             // for a proposal that another has begun
-	missedPause  = time.Second                        // of a witness that is missed
-	heardPause   = time.Second                        // of a member that could be one
-	adoptedPause = EvidenceAge + 100*time.Millisecond // of the panel: the other witnesses, who hear of it with their next pings, would refuse
-	fewPause     = 300 * time.Millisecond             // the same, while there are fewer than three witnesses and no death can be borne
-	fewerPause   = time.Second                        // of members that are fewer than the panel says
-	evenPause    = 2 * time.Second                    // of an even panel that nobody can be added to
+	turnPause    = 200 * time.Millisecond           // between the witnesses: mostly the first one's proposal is through by then
+	pendingPause = 200 * time.Millisecond           // for a proposal that another has begun
+	missedPause  = time.Second                      // of a witness that is missed
+	heardPause   = time.Second                      // of a member that could be one
+	adoptedPause = AnswerAge + 100*time.Millisecond // of the panel: the other witnesses, who hear of it with their next pings, would refuse
+	fewPause     = 300 * time.Millisecond           // the same, while there are fewer than three witnesses and no death can be borne
+	fewerPause   = time.Second                      // of members that are fewer than the panel says
+	evenPause    = 2 * time.Second                  // of an even panel that nobody can be added to
 
 	maxBackPause = time.Minute // for one that was removed and is there
 	forgetAfter  = 10 * time.Minute

@@ -98,7 +98,7 @@ func TestNoSeatsWhileTooFewAreInTouch(t *testing.T) {
 	assert.Equal(t, []string{"a"}, learner.Seats(now).Witnesses, "a learner gives quorum to nobody")
 }
 
-// GoodbyeAfterEvidence
+// GoodbyeAfterAnswers
 func TestAGoodbyeCountsAWitnessOut(t *testing.T) {
 	a := agreementOf("a", noClock, "a", "b", "c")
 	r := New("a", func() {})

@@ -39,7 +39,7 @@ import (
 // run equally fast.
 const (
 	pingInterval = 100 * time.Millisecond
-	AnswerAge    = 500 * time.Millisecond // how long an answer is quorum, from the sending of its ping
+	AnswerAge    = panel.AnswerAge        // how long an answer is quorum, from the sending of its ping
 	silentAfter  = 500 * time.Millisecond // not less than AnswerAge: see above
 	refusalTime  = time.Second
 	verdictAge   = time.Second // not more than refusalTime: see above

@@ -77,7 +77,7 @@ func TestQuorumIsOfThePanelAndNotOfTheKnown(t *testing.T) {
 	assert.True(t, learner.IsFull(12))
 }
 
-func TestEvidenceAgesFromSending(t *testing.T) {
+func TestAnswerAgesFromSending(t *testing.T) {
 	r, lapses := reachOf("a", "b", "c", "d", "e")
 	require.False(t, r.IsFull(0))
 	r.answered("b", 10*testMs, 30*testMs)
