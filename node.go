@@ -484,6 +484,7 @@ func (n *Node) applyRoster(known *membership.Roster) {
 		n.reach.SetKnown(known.Names, n.now())
 	}
 	n.rosterMu.Unlock()
+	n.prober.Seat() // how many must be in touch may have changed
 	n.prober.LookAgain()
 	n.keeper.Wake()
 }
