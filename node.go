@@ -139,6 +139,7 @@ func Start(cfg Config) (*Node, error) {
 	case <-n.membership.TriedSeeds():
 	case <-timer.C:
 	}
+	n.prober.Seat() // it may have found out that its only seed is itself
 	return n, nil
 }
 
@@ -484,7 +485,6 @@ func (n *Node) applyRoster(known *membership.Roster) {
 		n.reach.SetKnown(known.Names, n.now())
 	}
 	n.rosterMu.Unlock()
-	n.prober.Seat() // how many must be in touch may have changed
 	n.prober.LookAgain()
 	n.keeper.Wake()
 }
